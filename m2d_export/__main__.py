@@ -1,0 +1,5 @@
+"""``python -m m2d_export`` is ``m2d-export``."""
+
+from m2d_export.cli import main
+
+main()

@@ -1,0 +1,142 @@
+"""Texts to token ids to padded batches of similar length, and vectors back into the caller's order."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer as RustTokenizer
+
+from m2d_export.errors import InputError, ManifestError
+from m2d_export.spec import TextSpec
+
+IntArray = NDArray[np.int64]
+TOKEN_BUDGET = 1024  # tokens a batch, padding included; 256 and 4,096 measured slower (docs/design.md)
+CHARACTERS_PER_TOKEN = 16  # first guess of how much of a long text can matter; doubled until it is enough
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """Token ids of one text; the first ``prompt_length`` of them are not pooled."""
+
+    ids: Sequence[int]
+    prompt_length: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded token ids for one call of a runtime, padding on the right.
+
+    ``input_ids`` and ``attention_mask`` are (batch, tokens) int64; ``pooling_mask`` is too, and is given only
+    where a checkpoint leaves its prompt out of the pooling. ``rows`` says which texts these are.
+    """
+
+    input_ids: IntArray
+    attention_mask: IntArray
+    pooling_mask: IntArray | None
+    rows: Sequence[int]
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer, truncating to its own maximum and padding nothing.
+
+    Equal to what sentence-transformers feeds its model, whatever truncation or padding ``tokenizer.json``
+    has baked in; the build checks that (``parity.check_tokens``).
+    """
+
+    def __init__(self, tokenizer_json: str, spec: TextSpec) -> None:
+        try:
+            self._rust = RustTokenizer.from_str(tokenizer_json)
+        except Exception as error:  # the Rust side raises bare Exception
+            raise ManifestError(f"tokenizer.json cannot be read: {error}") from error
+        self._rust.no_padding()
+        self._rust.enable_truncation(spec.max_tokens)
+        self.spec = spec
+
+    def encode(self, texts: Sequence[str], prompt: str = "", first_index: int = 0) -> list[TokenIds]:
+        """Token ids of each text behind ``prompt``.
+
+        Raises InputError naming ``first_index`` + the place of an item that is no valid string.
+        """
+        for index, text in enumerate(texts, first_index):
+            check_text(text, index)
+        prompted = [prompt + text for text in texts] if prompt else list(texts)
+        excluded = 0 if self.spec.include_prompt or not prompt else self._prompt_length(prompt)
+        limit = self.spec.max_tokens * CHARACTERS_PER_TOKEN
+        encodings = self._rust.encode_batch([head(text, limit) for text in prompted])
+        return [
+            # A text of no tokens at all becomes one attended padding token: a defined vector, never NaN.
+            TokenIds(self._whole(text, encoding.ids, limit) or [self.spec.pad_id], excluded)
+            for text, encoding in zip(prompted, encodings, strict=True)
+        ]
+
+    def _whole(self, text: str, ids: list[int], limit: int) -> list[int]:
+        """Ids of the full ``text``, given those of its first ``limit`` characters."""
+        while limit < len(text) and len(ids) < self.spec.max_tokens:
+            limit *= 2
+            ids = self._rust.encode(head(text, limit)).ids
+        return ids
+
+    def _prompt_length(self, prompt: str) -> int:
+        """Tokens of the prompt alone, without a closing special token: sentence-transformers' own count."""
+        encoding = self._rust.encode(prompt)
+        return len(encoding.ids) - (1 if encoding.special_tokens_mask[-1:] == [1] else 0)
+
+
+def head(text: str, limit: int) -> str:
+    """The first ``limit`` characters of ``text``, cut back to white space so that no word is cut in two.
+
+    Tokenizers tokenize all of a text before they truncate it, seconds for megabytes. No word crosses white
+    space, so where the head fills the token limit the rest cannot matter.
+    """
+    if len(text) <= limit:
+        return text
+    cut = re.search(r"\s\S*\Z", text[:limit])
+    return text[: cut.start()] if cut else text
+
+
+def check_text(text: object, index: int) -> None:
+    """Raise InputError, naming the index, unless ``text`` is a string that UTF-8 can hold."""
+    if not isinstance(text, str):
+        message = f"item {index} is {type(text).__name__}, not str: every item must be one text"
+        raise InputError(message, index)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        message = (
+            f"item {index} holds a lone surrogate ({text[error.start]!r} at character {error.start}), which no "
+            "UTF-8 text can: decode its source with errors='replace'"
+        )
+        raise InputError(message, index) from None
+
+
+def batches(tokens: Sequence[TokenIds], spec: TextSpec, token_budget: int = TOKEN_BUDGET) -> Iterator[Batch]:
+    """Batches of texts of similar length, longest first, each within ``token_budget`` tokens with its padding.
+
+    A text over the budget gets a batch of its own. Longest first, so that a runtime meets its largest
+    buffers at once and memory stays flat afterwards.
+    """
+    order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row].ids))
+    start = 0
+    while start < len(order):
+        longest = len(tokens[order[start]].ids)
+        rows = order[start : start + max(1, token_budget // longest)]
+        yield pad([tokens[row] for row in rows], spec, rows)
+        start += len(rows)
+
+
+def pad(tokens: Sequence[TokenIds], spec: TextSpec, rows: Sequence[int], length: int = 0) -> Batch:
+    """One batch of ``tokens``, padded on the right to the longest of them, or to ``length`` if that is longer."""
+    width = max(length, *(len(item.ids) for item in tokens))
+    input_ids = np.full((len(tokens), width), spec.pad_id, dtype=np.int64)
+    attention_mask = np.zeros((len(tokens), width), dtype=np.int64)
+    for row, item in enumerate(tokens):
+        input_ids[row, : len(item.ids)] = item.ids
+        attention_mask[row, : len(item.ids)] = 1
+    pooling_mask = None
+    if not spec.include_prompt:
+        pooling_mask = attention_mask.copy()
+        for row, item in enumerate(tokens):
+            pooling_mask[row, : min(item.prompt_length, len(item.ids))] = 0
+    return Batch(input_ids, attention_mask, pooling_mask, rows)

@@ -1,0 +1,166 @@
+"""Graded sentence pairs, from a file, the Hub or this package, and the score of every cell on them."""
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2d_export.errors import DataError
+from m2d_export.extras import require
+from m2d_export.vectors import FloatArray, cosine, truncate
+
+TOY, STSB = "toy", "stsb"
+TOY_LABEL = "toy set, 200 pairs of this package's own: shows that it works, compares with nothing"
+COLUMNS = ("sentence1", "sentence2", "score")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Graded sentence pairs: ``texts`` without repeats, and each pair's two places in them with its score."""
+
+    name: str
+    label: str  # what to print beside every score on these pairs
+    texts: tuple[str, ...]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+    def spearman(self, vectors: FloatArray, dim: int) -> float:
+        """Score of the first ``dim`` numbers of ``vectors`` (texts, width): Spearman of the cosines, x 100."""
+        stats = require("scipy.stats", "bench")
+        prefix = truncate(vectors, dim)
+        return float(stats.spearmanr(cosine(prefix[self.left], prefix[self.right]), self.scores).statistic * 100)
+
+
+def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
+    """Pairs from ``toy`` (packaged), ``stsb`` (the Hub set sentence-transformers/stsb, test) or a file.
+
+    A file is CSV, TSV or JSONL. ``columns`` names its two sentence columns and its score column; a CSV or TSV
+    without a header takes their places instead, from 1. By default sentence1, sentence2, score, or the first
+    three columns. Raises DataError naming the line that cannot be used.
+    """
+    if columns is not None and len(set(columns)) != 3:
+        raise DataError(f"columns are three different names: two sentences and a score; got {', '.join(columns)}")
+    if source == TOY:
+        text = files("m2d_export.bench").joinpath("toy_sts.csv").read_text(encoding="utf-8")
+        return _pairs(TOY, TOY_LABEL, _table_rows(text.splitlines(), ",", None, TOY))
+    if source == STSB:
+        return _pairs(STSB, "STS-B test", _hub_rows())
+    path = Path(source).expanduser()
+    if path.suffix.lower() not in (*DELIMITERS, ".jsonl"):
+        raise DataError(f"{source} is not a .csv, .tsv or .jsonl file, nor {TOY} or {STSB}")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source} is not UTF-8 (byte {error.start}): convert it first") from error
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror}") from error
+    if path.suffix.lower() == ".jsonl":
+        return _pairs(path.name, path.name, _json_rows(lines, columns or COLUMNS, source))
+    return _pairs(path.name, path.name, _table_rows(lines, DELIMITERS[path.suffix.lower()], columns, source))
+
+
+Row = tuple[str, str, str, float]  # where it stands, two sentences, their score
+
+
+def _table_rows(lines: list[str], delimiter: str, columns: Sequence[str] | None, source: str) -> Iterator[Row]:
+    # Quotes are literal in TSV as STS sets are published: sentences begin with them.
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    csv.field_size_limit(1 << 30)
+    reader = csv.reader([line + "\n" for line in lines], delimiter=delimiter, quoting=quoting)
+    rows = [(reader.line_num, row) for row in reader if row]
+    if not rows:
+        raise DataError(f"{source} is empty")
+    places = _places(rows[0][1], columns, source)
+    for number, row in rows[1:] if _is_header(rows[0][1], places) else rows:
+        where = f"{source}, line {number}"
+        if len(row) <= max(places):
+            raise DataError(f"{where}: {len(row)} columns, expected at least {max(places) + 1}")
+        first, second, score = (row[place] for place in places)
+        yield where, first, second, _score(score, where)
+
+
+def _places(header: list[str], columns: Sequence[str] | None, source: str) -> tuple[int, ...]:
+    """Where the two sentences and the score stand, given the first row."""
+    names = [name.strip().lower() for name in header]
+    if columns is not None and all(name.isdecimal() and int(name) > 0 for name in columns):
+        return tuple(int(name) - 1 for name in columns)
+    if columns is None and not set(COLUMNS) <= set(names):
+        if len(header) < 3:
+            raise DataError(f"{source} has {len(header)} column(s), expected two sentences and a score")
+        if len(header) > 3 and _is_header(header, (0, 1, 2)):
+            raise DataError(f"{source} has columns {', '.join(header)}: say which with --columns A,B,SCORE")
+        return (0, 1, 2)
+    missing = [name for name in columns or COLUMNS if name.lower() not in names]
+    if missing:
+        raise DataError(f"{source} has no column {', '.join(missing)}: its first line is {', '.join(header)[:200]}")
+    return tuple(names.index(name.lower()) for name in columns or COLUMNS)
+
+
+def _is_header(row: list[str], places: Sequence[int]) -> bool:
+    try:
+        float(row[places[2]])
+    except (ValueError, IndexError):
+        return True
+    return False
+
+
+def _json_rows(lines: list[str], columns: Sequence[str], source: str) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{source}, line {number}"
+        try:
+            record: Any = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{where} is not JSON: {error}") from error
+        missing = [name for name in columns if not isinstance(record, dict) or name not in record]
+        if missing:
+            known = ", ".join(record) if isinstance(record, dict) else type(record).__name__
+            raise DataError(f"{where} has no {', '.join(missing)} (it has {known}): say which with --columns A,B,SCORE")
+        first, second, score = (record[name] for name in columns)
+        if not isinstance(first, str) or not isinstance(second, str):
+            raise DataError(f"{where}: both sentences must be strings")
+        yield where, first, second, _score(score, where)
+
+
+def _hub_rows() -> Iterator[Row]:
+    datasets = require("datasets", "hub")
+    try:
+        rows = datasets.load_dataset("sentence-transformers/stsb", split="test")
+    except Exception as error:  # network and cache errors of several libraries
+        raise DataError(
+            f"the Hub has not given sentence-transformers/stsb ({type(error).__name__}): give a local file with --sts"
+        ) from error
+    for number, row in enumerate(rows, 1):
+        yield f"{STSB}, row {number}", row["sentence1"], row["sentence2"], float(row["score"])
+
+
+def _score(value: object, where: str) -> float:
+    try:
+        score = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: the score {value!r} is not a number") from None
+    if not math.isfinite(score):
+        raise DataError(f"{where}: the score is {value}")
+    return score
+
+
+def _pairs(name: str, label: str, rows: Iterator[Row]) -> Pairs:
+    place: dict[str, int] = {}
+    left, right, scores = [], [], []
+    for _, first, second, score in rows:
+        left.append(place.setdefault(first, len(place)))
+        right.append(place.setdefault(second, len(place)))
+        scores.append(score)
+    if len(set(scores)) < 2:
+        raise DataError(f"{name} has {len(scores)} pair(s), all of one score: a rank correlation needs different ones")
+    return Pairs(name, label, tuple(place), np.array(left), np.array(right), np.array(scores))

@@ -1,0 +1,151 @@
+"""The pipeline from a checkpoint to a published bundle: plain calls, in the order of the design."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from m2d_export import bundle as layout
+from m2d_export.batching import Tokenizer
+from m2d_export.bundle import Bundle, FileEntry, Manifest, VariantEntry
+from m2d_export.checkpoint import Checkpoint, load_checkpoint
+from m2d_export.errors import OutputError, ParityError
+from m2d_export.extras import require
+from m2d_export.files import check_room, publish, remove_stale, sha256_of, staged_directory, writing
+from m2d_export.spec import Grid, Precision, Variant, default_dims
+
+PACKAGES = ("m2d-export", "torch", "transformers", "sentence-transformers", "onnx-ir", "onnxscript", "onnxruntime")
+if TYPE_CHECKING:
+    from m2d_export.exits import ExitEncoder
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build will make; ``weight_bytes`` is the size of its weights in memory and, about, on disk."""
+
+    checkpoint: Checkpoint
+    grid: Grid
+    precision: Precision
+    target: Path
+    weight_bytes: int
+
+
+def plan(
+    checkpoint: str,
+    target: str | Path,
+    *,
+    revision: str | None = None,
+    layers: Sequence[int] | None = None,
+    dims: Sequence[int] | None = None,
+    force: bool = False,
+    report: Report = lambda step: None,
+) -> Plan:
+    """Load the checkpoint and settle everything that can fail before the work starts; writes nothing.
+
+    ``layers`` None is every layer; ``dims`` None the checkpoint's own list, or its width and the powers of two
+    below. Raises SpecError, CheckpointError, OutputError, DiskFullError.
+    """
+    path = Path(target).expanduser().absolute()
+    _check_target(path, force)
+    require("onnxruntime", "cpu")  # the parity gate runs every graph
+    report("loading the checkpoint")
+    loaded = load_checkpoint(checkpoint, revision)
+    trained = loaded.trained_dims or (loaded.width,)
+    walked = dims if dims is not None else loaded.trained_dims or default_dims(loaded.width)
+    grid = Grid(
+        depth=loaded.depth,
+        width=loaded.width,
+        layers=tuple(sorted(set(layers))) if layers is not None else tuple(range(1, loaded.depth + 1)),
+        dims=tuple(sorted(set(walked), reverse=True)),
+        trained_dims=tuple(sorted(trained, reverse=True)),
+    )
+    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in loaded.encoder.state_dict().values()}
+    return Plan(loaded, grid, Precision.FP32, path, sum(tensors.values()))
+
+
+def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None) -> Bundle:
+    """Export, cut, check and publish what ``plan`` says; ``report`` is told each step as it begins.
+
+    Until the last rename the target is what it was before. Raises ExportError, ParityError, OutputError.
+    """
+    from m2d_export import graphs
+    from m2d_export.exits import ExitEncoder
+
+    loaded, grid, precision = plan.checkpoint, plan.grid, plan.precision
+    check_room(plan.target, plan.weight_bytes * 2)
+    if removed := remove_stale(plan.target):
+        report(f"removed {removed} unfinished build(s) of {plan.target.name}")
+    exits = ExitEncoder(loaded, grid.layers).eval()
+    report("exporting all exits once")
+    model = graphs.model_from_exits(exits, grid.width, loaded.text.max_tokens)
+    with staged_directory(plan.target) as staging, writing(plan.target):
+        report("cutting one graph per exit")
+        inputs = graphs.input_names(exits)
+        paths = {layer: staging / layout.graph_path(layer, precision) for layer in grid.layers}
+        cuts = {path: graphs.graph_from_model(model, layer, inputs, grid.width) for layer, path in paths.items()}
+        (staging / layout.GRAPHS).mkdir()
+        report("writing graphs and their shared weights")
+        graphs.save_graphs(cuts, staging / layout.weights_path(precision))
+        (staging / layout.TOKENIZER).write_text(loaded.tokenizer_json, encoding="utf-8")
+        variants = check_variants(plan, exits, paths, report)
+        report("writing the manifest")
+        files = {
+            path.relative_to(staging).as_posix(): FileEntry(path.stat().st_size, sha256_of(path))
+            for path in sorted(staging.rglob("*"))
+            if path.is_file()
+        }
+        manifest = Manifest(
+            origin=loaded.origin,
+            architecture=loaded.architecture,
+            grid=grid,
+            trained_layers=loaded.trained_layers or (loaded.depth,),
+            pooling=loaded.pooling,
+            heads=tuple(sorted(loaded.heads)),
+            normalize=loaded.normalize,
+            text=loaded.text,
+            variants=variants,
+            files=files,
+            versions={name: version(name) for name in PACKAGES},
+        )
+        (staging / layout.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        report("publishing")
+        publish(staging, plan.target, force)
+    return Bundle.open(plan.target)
+
+
+def check_variants(
+    plan: Plan, exits: "ExitEncoder", paths: Mapping[int, Path], report: Report
+) -> tuple[VariantEntry, ...]:
+    """Run every graph in the staging directory against the reference; raises ParityError naming what fails."""
+    from m2d_export.parity import compare, probe_tokens, reference_vectors
+    from m2d_export.runtimes.onnxrt import OnnxRuntime
+
+    tokenizer = Tokenizer(plan.checkpoint.tokenizer_json, plan.checkpoint.text)
+    report("running the reference")
+    tokens = probe_tokens(plan.checkpoint, tokenizer)
+    references = reference_vectors(exits, tokenizer, tokens)
+    entries, failures = [], []
+    for (layer, path), reference in zip(paths.items(), references, strict=True):
+        report(f"parity of layer {layer}")
+        variant = Variant(layer, plan.precision, path, plan.grid.width, plan.checkpoint.origin)
+        with OnnxRuntime(variant) as runtime:
+            parity = compare(runtime, reference, tokenizer, tokens, plan.grid.dims)
+        failures += [f"layer {layer}: {failure}" for failure in parity.failures(plan.precision)]
+        graph, weights = layout.graph_path(layer, plan.precision), layout.weights_path(plan.precision)
+        entries.append(VariantEntry(layer, plan.precision, graph, weights, asdict(parity)))
+    if failures:
+        raise ParityError(f"not published, since these variants fail parity: {'; '.join(failures)}")
+    return tuple(entries)
+
+
+def _check_target(target: Path, force: bool) -> None:
+    """Refuse to touch what exists, unless it is a bundle and ``force`` says so."""
+    if not target.exists() and not target.is_symlink():
+        return
+    if not (target.is_dir() and not target.is_symlink() and (target / layout.MANIFEST).is_file()):
+        raise OutputError(f"{target} exists and is not a bundle: choose another path, or remove it yourself")
+    if not force:
+        raise OutputError(f"{target} exists: use --force to replace it, or choose another path")

@@ -1,0 +1,254 @@
+"""The bundle on disk: its layout, its manifest, and the checks before anything of it is loaded.
+
+The format is specified in docs/bundle-format.md; this is the only module that knows its paths.
+"""
+
+import hashlib
+import json
+import stat
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn, Self
+
+from m2d_export.batching import Tokenizer
+from m2d_export.errors import BundleError, IntegrityError, ManifestError, SpecError
+from m2d_export.files import sha256_of
+from m2d_export.spec import Grid, Origin, Pooling, Precision, TextSpec, Variant
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+GRAPHS = "graphs"
+MAX_MANIFEST_BYTES = 16 << 20
+SHA256_DIGITS = 64
+
+
+def graph_path(layer: int, precision: Precision) -> str:
+    """Where the graph of an exit lies in a bundle."""
+    return f"{GRAPHS}/layer-{layer:02d}.{precision}.onnx"
+
+
+def weights_path(precision: Precision) -> str:
+    """Where the weights of all graphs of a precision lie."""
+    return f"{GRAPHS}/weights.{precision}.bin"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """What a file must be: ``size`` in bytes and sha256."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class VariantEntry:
+    """A graph, the weights beside it, and the parity figures it was published with."""
+
+    layer: int
+    precision: Precision
+    path: str
+    weights: str
+    parity: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a runtime needs to know of a bundle, and every file that belongs to it."""
+
+    origin: Origin
+    architecture: str
+    grid: Grid
+    trained_layers: tuple[int, ...]
+    pooling: Pooling
+    heads: tuple[int, ...]
+    normalize: bool
+    text: TextSpec
+    variants: tuple[VariantEntry, ...]
+    files: Mapping[str, FileEntry]
+    versions: Mapping[str, str]
+
+    def to_json(self) -> str:
+        """The manifest as it stands in the file."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a manifest; raises ManifestError for anything that format 1 does not allow."""
+        try:
+            data = json.loads(text, parse_constant=_refuse_constant)
+            if not isinstance(data, dict) or "format" not in data:
+                raise ManifestError("no format number: this is not a bundle's manifest")
+            if data["format"] != FORMAT:
+                raise ManifestError(f"format {data['format']!r} is unknown: this version reads format {FORMAT}")
+            return cls._from_dict(data)
+        except KeyError as error:
+            raise ManifestError(f"field {error} is missing") from error
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ManifestError(str(error) or type(error).__name__) from error
+
+    @classmethod
+    def _from_dict(cls, data: dict[str, Any]) -> Self:
+        grid, text, origin = data["grid"], data["text"], data["origin"]
+        files = {_relative(path): _file_entry(path, entry) for path, entry in data["files"].items()}
+        variants = tuple(_variant_entry(entry, files) for entry in data["variants"])
+        if TOKENIZER not in files:
+            raise ManifestError(f"{TOKENIZER} is not among the files")
+        prompts = {_string(name): _string(prompt) for name, prompt in text["prompts"].items()}
+        default = None if text["default_prompt_name"] is None else _string(text["default_prompt_name"])
+        revision = None if origin["revision"] is None else _string(origin["revision"])
+        return cls(
+            origin=Origin(_string(origin["name"]), revision, _string(origin["fingerprint"])),
+            architecture=_string(data["architecture"]),
+            grid=Grid(
+                _whole(grid["depth"]),
+                _whole(grid["width"]),
+                *(tuple(map(_whole, grid[key])) for key in ("layers", "dims", "trained_dims")),
+            ),
+            trained_layers=tuple(map(_whole, data["trained_layers"])),
+            pooling=Pooling(tuple(map(_string, data["pooling"]["modes"])), _flag(data["pooling"]["include_prompt"])),
+            heads=tuple(map(_whole, data["heads"])),
+            normalize=_flag(data["normalize"]),
+            text=TextSpec(
+                max_tokens=_whole(text["max_tokens"], least=1),
+                pad_id=_whole(text["pad_id"]),
+                prompts=prompts,
+                default_prompt_name=default,
+                include_prompt=_flag(text["include_prompt"]),
+            ),
+            variants=variants,
+            files=files,
+            versions={_string(name): _string(version) for name, version in data["versions"].items()},
+        )
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A published bundle. Opening it reads the manifest alone; files are checked as they are taken."""
+
+    root: Path
+    manifest: Manifest
+    id: str  # sha256 of the manifest, and so of everything in the bundle
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open the bundle at ``path``; raises BundleError if there is none, ManifestError if it is unsound."""
+        root = Path(path).expanduser().absolute()
+        if not root.is_dir():
+            raise BundleError(f"no bundle at {path}: build one with m2d-export build CHECKPOINT -o {path}")
+        file = root / MANIFEST
+        if not file.is_file():
+            raise BundleError(f"{path} is a folder without {MANIFEST}: not a bundle, or one that was never finished")
+        if file.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ManifestError(f"{file} is over {MAX_MANIFEST_BYTES >> 20} MiB: not a bundle's manifest")
+        data = file.read_bytes()
+        try:
+            return cls(root, Manifest.from_json(data.decode("utf-8")), hashlib.sha256(data).hexdigest())
+        except (ManifestError, UnicodeDecodeError) as error:
+            raise ManifestError(f"{file} cannot be used: {error}. Build the bundle again") from error
+
+    @property
+    def grid(self) -> Grid:
+        """The layers and dims of the bundle."""
+        return self.manifest.grid
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's tokenizer, its file checked."""
+        return Tokenizer(self.checked(TOKENIZER).read_text(encoding="utf-8"), self.manifest.text)
+
+    def variant(self, layer: int, precision: str = Precision.FP32) -> Variant:
+        """The variant of an exit, its graph and weights checked; SpecError lists what there is."""
+        self.grid.check_layer(layer)
+        for entry in self.manifest.variants:
+            if (entry.layer, entry.precision) == (layer, precision):
+                self.checked(entry.weights)
+                path = self.checked(entry.path)
+                return Variant(layer, entry.precision, path, self.grid.width, self.manifest.origin)
+        built = ", ".join(sorted({entry.precision for entry in self.manifest.variants}))
+        raise SpecError(f"no {precision} variant of layer {layer} in {self.root}: it was built with {built}")
+
+    def checked(self, name: str) -> Path:
+        """The path of a file that is what the manifest says; raises IntegrityError otherwise."""
+        problem = self._problem(name)
+        if problem:
+            raise IntegrityError(f"{self.root / name} {problem}. Build the bundle again, or copy it again")
+        return self.root / name
+
+    def problems(self) -> list[str]:
+        """Everything that is not as the manifest says, extra files among it; empty for a sound bundle."""
+        found = [f"{name} {problem}" for name in self.manifest.files if (problem := self._problem(name))]
+        known = {*self.manifest.files, MANIFEST}
+        extra = sorted(
+            str(path.relative_to(self.root).as_posix())
+            for path in self.root.rglob("*")
+            if (path.is_symlink() or not path.is_dir()) and path.relative_to(self.root).as_posix() not in known
+        )
+        return found + [f"{name} does not belong to the bundle: remove it" for name in extra]
+
+    def _problem(self, name: str) -> str | None:
+        entry, path = self.manifest.files[name], self.root
+        for part in PurePosixPath(name).parts:
+            path = path / part
+            if path.is_symlink():
+                return "is, or lies behind, a symbolic link: a bundle holds regular files alone"
+        try:
+            status = path.stat()
+        except OSError:
+            return "is missing"
+        if not stat.S_ISREG(status.st_mode):
+            return "is not a regular file"
+        if status.st_size != entry.size:
+            return f"has {status.st_size} bytes, the manifest says {entry.size}"
+        if sha256_of(path) != entry.sha256:
+            return "has been altered: its sha256 is not the manifest's"
+        return None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ManifestError(f"{name} is no number that JSON knows")
+
+
+def _relative(path: str) -> str:
+    """Refuse every path that could lead out of the bundle, on any operating system."""
+    parts = path.split("/")
+    if not path or len(path) > 1024 or any(part in ("", ".", "..") for part in parts) or set(path) & set("\\:\0"):
+        raise ManifestError(f"{path[:80]!r} is not a path inside a bundle")
+    return path
+
+
+def _file_entry(path: str, entry: dict[str, Any]) -> FileEntry:
+    sha256 = _string(entry["sha256"])
+    if len(sha256) != SHA256_DIGITS or set(sha256) - set("0123456789abcdef"):
+        raise ManifestError(f"the sha256 of {path} is not one")
+    return FileEntry(_whole(entry["size"]), sha256)
+
+
+def _variant_entry(entry: dict[str, Any], files: Mapping[str, FileEntry]) -> VariantEntry:
+    for key in ("path", "weights"):
+        if entry[key] not in files:
+            raise ManifestError(f"{entry[key]!r} is not among the files")
+    if not isinstance(entry["parity"], dict):
+        raise ManifestError("parity is not an object")
+    precision = Precision(entry["precision"])
+    return VariantEntry(_whole(entry["layer"], least=1), precision, entry["path"], entry["weights"], entry["parity"])
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise ManifestError(f"expected a string, got {value!r}")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ManifestError(f"expected true or false, got {value!r}")
+    return value
+
+
+def _whole(value: object, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
+        raise ManifestError(f"expected a whole number from {least}, got {value!r}")
+    return value

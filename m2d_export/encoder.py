@@ -1,0 +1,92 @@
+"""What users hold in Python: texts in, vectors out."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from m2d_export.batching import TOKEN_BUDGET, batches
+from m2d_export.bundle import Bundle
+from m2d_export.errors import InputError
+from m2d_export.runtimes import open_runtime
+from m2d_export.spec import Cell, Precision
+from m2d_export.vectors import FloatArray, truncate
+
+WINDOW = 8192  # texts tokenized and sorted at a time, so that memory does not grow with the input
+
+
+class Encoder:
+    """One cell of a bundle, loaded: ``layer`` blocks are run, the first ``dim`` numbers are kept.
+
+    None is the deepest layer, the full width. Vectors have unit length where the checkpoint normalises its own,
+    unless ``normalize`` says otherwise. Use it in a ``with`` block, or call ``close``.
+    Raises SpecError, IntegrityError, RuntimeUnavailable.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        layer: int | None = None,
+        dim: int | None = None,
+        *,
+        runtime: str = "onnxrt",
+        precision: str = Precision.FP32,
+        threads: int | None = None,
+        normalize: bool | None = None,
+    ) -> None:
+        grid = bundle.grid
+        full = grid.full
+        self.cell = Cell(
+            grid.check_layer(full.layer if layer is None else layer), grid.check_dim(full.dim if dim is None else dim)
+        )
+        self.normalize = bundle.manifest.normalize if normalize is None else normalize
+        self._tokenizer = bundle.tokenizer
+        self._runtime = open_runtime(runtime, bundle.variant(self.cell.layer, precision), threads)
+
+    def encode(self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> FloatArray:
+        """Vectors of ``texts`` in their order: (n, dim) float32.
+
+        ``prompt`` is put before every text, ``prompt_name`` picks one of the checkpoint's; with neither, the
+        checkpoint's default applies if it has one. Raises InputError naming the item that is no valid string.
+        """
+        if isinstance(texts, str | bytes):
+            raise InputError(f"texts is one {type(texts).__name__}: pass a list of texts, such as [text]")
+        prefix = self._tokenizer.spec.prompt(prompt, prompt_name)
+        parts = [np.empty((0, self.cell.dim), dtype=np.float32)]
+        first = 0
+        for window in _windows(texts):
+            parts.append(self._encode_window(window, prefix, first))
+            first += len(window)
+        return np.concatenate(parts)
+
+    def _encode_window(self, texts: list[str], prompt: str, first_index: int) -> FloatArray:
+        tokens = self._tokenizer.encode(texts, prompt, first_index)
+        vectors = np.empty((len(texts), self.cell.dim), dtype=np.float32)
+        for batch in batches(tokens, self._tokenizer.spec, TOKEN_BUDGET):
+            vectors[batch.rows] = truncate(self._runtime.vectors(batch), self.cell.dim, self.normalize)
+        return vectors
+
+    @property
+    def provider(self) -> str:
+        """The device code that really runs, as the runtime reports it."""
+        return self._runtime.provider
+
+    def close(self) -> None:
+        """Free the loaded model."""
+        self._runtime.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
+    iterator = iter(texts)
+    while window := list(islice(iterator, WINDOW)):
+        yield window

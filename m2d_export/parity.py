@@ -1,0 +1,127 @@
+"""A variant against its reference: the gate that every published file has passed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from m2d_export.batching import TokenIds, Tokenizer, pad
+from m2d_export.checkpoint import Checkpoint
+from m2d_export.errors import ParityError
+from m2d_export.exits import ExitEncoder
+from m2d_export.runtimes import Runtime
+from m2d_export.spec import Precision
+from m2d_export.vectors import FloatArray, cosine, truncate
+
+MIN_COSINE = {Precision.FP32: 0.99999}
+MAX_INVARIANCE = {Precision.FP32: 1e-5}
+MIN_DISTINCTION = 1e-4  # how far the vectors of two unrelated texts differ at the least, or the output is constant
+EXTRA_PADDING = 7
+
+PROBES = (
+    "A man is playing a guitar on the stage.",
+    "Interest rates rose for the third month in a row.",
+    "The cat sat on the mat.",
+    "A cat was sitting on a mat.",
+    "Is this seat taken?",
+    "no",
+    "",
+    "   ",
+    "3.14159, 1e-9 and 42",
+    "def truncate(vectors, dim): return vectors[:, :dim]",
+    "NAÏVE Café — “quoted”, dash–dash… and ﬁ ligatures",
+    "Die Straßenbahn fährt heute nicht über die Brücke.",
+    "Кошка спит на подоконнике.",
+    "東京は日本の首都です。",
+    "हिन्दी में एक वाक्य",
+    "اللغة العربية تكتب من اليمين إلى اليسار",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 emoji",
+    "tab\tand\nnewline\rand\u00a0no-break space",
+    "[CLS] [SEP] <s> </s> [MASK] <mask> are words here",
+    "Pneumonoultramicroscopicsilicovolcanoconiosis " * 3,
+    "x" * 300,
+    "The committee, which had met twice that week already, could not agree on the budget for the new library. " * 3,
+    "one two three four five six seven eight nine ten " * 20,
+    "A long report goes on and on about many things, none of which matters much. " * 60,
+)  # the last is longer than most encoders read, so that truncation is compared too
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How close a variant is to the reference over the probe texts; differences are between unit vectors.
+
+    ``cosine_min`` is the smallest over texts and dims; ``invariance`` the largest change of a text's vector
+    between the text alone and in padded batches; ``distinction`` how far two unrelated texts differ.
+    """
+
+    texts: int
+    finite: bool
+    cosine_min: float
+    cosine_mean: float
+    max_abs_diff: float
+    invariance: float
+    distinction: float
+
+    def failures(self, precision: Precision) -> list[str]:
+        """What is out of bounds, in words; empty if the variant may be published."""
+        if not self.finite:
+            return ["it gives NaN or infinity"]
+        problems = []
+        if self.cosine_min < MIN_COSINE[precision]:
+            problems.append(f"cosine to the reference is {self.cosine_min:.7f}, needs {MIN_COSINE[precision]}")
+        if self.invariance > MAX_INVARIANCE[precision]:
+            limit = MAX_INVARIANCE[precision]
+            problems.append(f"a text alone and in a batch differ by {self.invariance:.1e}, allowed {limit:.0e}")
+        if self.distinction < MIN_DISTINCTION:
+            problems.append(f"two different texts differ by only {self.distinction:.1e}: its output is constant")
+        return problems
+
+
+def probe_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[TokenIds]:
+    """Token ids of the probe texts; raises ParityError where they are not the checkpoint's own."""
+    tokens = tokenizer.encode(PROBES)
+    for text, item in zip(PROBES, tokens, strict=True):
+        expected = checkpoint.reference_ids(text)
+        if list(item.ids) != expected:
+            raise ParityError(
+                f"the bundle's tokenizer reads {text[:40]!r} as {list(item.ids)[:8]}... ({len(item.ids)} tokens), "
+                f"sentence-transformers as {expected[:8]}... ({len(expected)} tokens)"
+            )
+    return tokens
+
+
+def reference_vectors(exits: ExitEncoder, tokenizer: Tokenizer, tokens: Sequence[TokenIds]) -> list[FloatArray]:
+    """Each exit's vectors of every text alone: as many (n, width) as there are exits."""
+    alone = [exits.vectors(pad([item], tokenizer.spec, [0])) for item in tokens]
+    return [np.concatenate([vectors[exit_] for vectors in alone]) for exit_ in range(len(exits.layers))]
+
+
+def compare(
+    runtime: Runtime, reference: FloatArray, tokenizer: Tokenizer, tokens: Sequence[TokenIds], dims: Sequence[int]
+) -> Parity:
+    """Run the probe texts alone and in padded batches, and compare with ``reference`` (n, width)."""
+    spec, count = tokenizer.spec, len(tokens)
+    alone = np.concatenate([runtime.vectors(pad([item], spec, [0])) for item in tokens])
+    with np.errstate(all="ignore"):
+        together = [
+            runtime.vectors(pad(tokens, spec, range(count))),
+            # The other way round and among short neighbours, with padding that no text needs.
+            runtime.vectors(pad(tokens[::-1], spec, range(count)))[::-1],
+            np.concatenate(
+                [
+                    runtime.vectors(pad(pair, spec, (0, 1), max(len(item.ids) for item in pair) + EXTRA_PADDING))
+                    for pair in ([tokens[row], tokens[row + 1]] for row in range(0, count, 2))
+                ]
+            ),
+        ]
+        unit, width = truncate(alone, reference.shape[1]), reference.shape[1]
+        cosines = np.stack([cosine(alone[:, :dim], reference[:, :dim]) for dim in dims])
+        return Parity(
+            texts=count,
+            finite=bool(np.isfinite(alone).all() and all(np.isfinite(vectors).all() for vectors in together)),
+            cosine_min=float(cosines.min()),
+            cosine_mean=float(cosines.mean()),
+            max_abs_diff=float(np.abs(unit - truncate(reference, width)).max()),
+            invariance=max(float(np.abs(truncate(vectors, width) - unit).max()) for vectors in together),
+            distinction=float(np.abs(unit[0] - unit[1]).max()),
+        )

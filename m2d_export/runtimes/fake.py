@@ -1,0 +1,44 @@
+"""A runtime without a model: shipped, so that what drives runtimes can be tested without one."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from m2d_export.batching import Batch
+from m2d_export.vectors import FloatArray
+
+
+class FakeRuntime:
+    """Means of fixed random token vectors, after a sleep of ``seconds`` a batch.
+
+    Equal texts get equal vectors whatever surrounds them, and texts that share tokens are similar.
+    """
+
+    name = "fake"
+    provider = "fake"
+
+    def __init__(self, width: int = 32, seconds: float = 0.0, vocabulary: int = 1 << 17) -> None:
+        self._table = np.random.default_rng(0).standard_normal((vocabulary, width)).astype(np.float32)
+        self._seconds = seconds
+
+    def vectors(self, batch: Batch) -> FloatArray:
+        """Full-width vectors of a batch, not normalised: (batch, width) float32."""
+        if self._seconds:
+            time.sleep(self._seconds)
+        mask = batch.attention_mask if batch.pooling_mask is None else batch.pooling_mask
+        weights = mask[..., None].astype(np.float32)
+        sums = (self._table[batch.input_ids] * weights).sum(axis=1)
+        return np.asarray(sums / np.maximum(weights.sum(axis=1), 1e-9), dtype=np.float32)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

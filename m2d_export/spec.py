@@ -1,0 +1,151 @@
+"""The vocabulary of the package: frozen, validated values that depend on nothing but the standard library."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from m2d_export.errors import SpecError
+
+SMALLEST_DEFAULT_DIM = 32
+RUNTIMES = ("onnxrt", "pytorch")
+
+
+class Precision(StrEnum):
+    """What a variant stores its weights in."""
+
+    FP32 = "fp32"
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One point of the grid: run ``layer`` blocks, keep the first ``dim`` numbers."""
+
+    layer: int
+    dim: int
+
+    def __str__(self) -> str:
+        return f"{self.layer}x{self.dim}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The layers that have an exit, and the dims that bench walks.
+
+    ``layers`` ascends within 1..depth, ``dims`` descends within width..1. Any dim from 1 to the width can be
+    asked of an encoder; ``trained_dims`` are the ones training optimised.
+    """
+
+    depth: int
+    width: int
+    layers: tuple[int, ...]
+    dims: tuple[int, ...]
+    trained_dims: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for layer in self.layers:
+            if not 1 <= layer <= self.depth:
+                raise SpecError(f"layer {layer} does not exist: this checkpoint has layers 1 to {self.depth}")
+        for dim in (*self.dims, *self.trained_dims):
+            self.check_dim(dim)
+        if not self.layers or not self.dims:
+            raise SpecError("a grid needs at least one layer and one dim")
+        if list(self.layers) != sorted(set(self.layers)):
+            raise SpecError(f"layers must ascend without repeats, got {self.layers}")
+        if list(self.dims) != sorted(set(self.dims), reverse=True):
+            raise SpecError(f"dims must descend without repeats, got {self.dims}")
+
+    def check_layer(self, layer: int) -> int:
+        """Return ``layer`` if it has an exit, else raise SpecError listing the ones that do."""
+        if isinstance(layer, bool) or not isinstance(layer, int):
+            raise SpecError(f"a layer is a whole number, got {layer!r}")
+        if layer not in self.layers:
+            raise SpecError(f"no exit at layer {layer}: this grid has layers {', '.join(map(str, self.layers))}")
+        return layer
+
+    def check_dim(self, dim: int) -> int:
+        """Return ``dim`` if it lies in 1..width, else raise SpecError."""
+        if isinstance(dim, bool) or not isinstance(dim, int):
+            raise SpecError(f"a dim is a whole number, got {dim!r}")
+        if not 1 <= dim <= self.width:
+            raise SpecError(f"dim {dim} is out of range: this checkpoint's vectors have 1 to {self.width} dims")
+        return dim
+
+    @property
+    def full(self) -> Cell:
+        """The cell every other one is compared with: the deepest exit at full width."""
+        return Cell(self.layers[-1], self.width)
+
+
+def default_dims(width: int) -> tuple[int, ...]:
+    """The width and every power of two below it down to 32, descending: 384 gives 384, 256, 128, 64, 32."""
+    powers = [2**exponent for exponent in range(width.bit_length()) if SMALLEST_DEFAULT_DIM <= 2**exponent < width]
+    return (width, *reversed(powers))
+
+
+def parse_numbers(text: str, what: str) -> tuple[int, ...]:
+    """Read a comma-separated list of whole numbers, sorted, without repeats; raises SpecError naming ``what``."""
+    numbers = set()
+    for item in text.split(","):
+        try:
+            numbers.add(int(item))
+        except ValueError:
+            message = f"{what} takes whole numbers separated by commas, such as 1,2,6; got {text!r}"
+            raise SpecError(message) from None
+    return tuple(sorted(numbers))
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How token vectors become one vector: sentence-transformers' pooling modes, concatenated in this order."""
+
+    modes: tuple[str, ...] = ("mean",)
+    include_prompt: bool = True
+
+    def __str__(self) -> str:
+        return "+".join(self.modes) + ("" if self.include_prompt else ", without the prompt's tokens")
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """Everything between a string and token ids that ``tokenizer.json`` does not say."""
+
+    max_tokens: int
+    pad_id: int
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    include_prompt: bool = True  # False: a prompt's tokens are read but not pooled
+
+    def prompt(self, prompt: str | None = None, prompt_name: str | None = None) -> str:
+        """Resolve a prompt as sentence-transformers does: given, else named, else the default, else none."""
+        if prompt is not None and prompt_name is not None:
+            raise SpecError("give either prompt or prompt_name, not both")
+        if prompt is not None:
+            return prompt
+        name = prompt_name if prompt_name is not None else self.default_prompt_name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            known = ", ".join(sorted(self.prompts)) or "none at all"
+            raise SpecError(f"no prompt named {name!r}: this checkpoint has {known}")
+        return self.prompts[name]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a bundle's weights came from; ``fingerprint`` is a sha256 over weights, tokenizer and settings."""
+
+    name: str
+    revision: str | None
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One built file: an exit in a precision; ``path`` is absolute, ``origin`` the checkpoint it stems from."""
+
+    layer: int
+    precision: Precision
+    path: Path
+    width: int
+    origin: Origin

@@ -1,0 +1,28 @@
+"""What a dim is: the first numbers of a vector, normalised after the cut. The only place that says so."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+EPSILON = 1e-12  # torch.nn.functional.normalize's own, so that a zero vector stays zero instead of NaN
+
+
+def truncate(vectors: NDArray[Any], dim: int, normalize: bool = True) -> FloatArray:
+    """Keep the first ``dim`` numbers of each row, then scale rows to unit length: (n, width) -> (n, dim) float32.
+
+    The order matters: a prefix of a unit vector is not a unit vector.
+    """
+    prefix = np.ascontiguousarray(vectors[:, :dim], dtype=np.float32)
+    if not normalize:
+        return prefix
+    lengths = np.linalg.norm(prefix, axis=1, keepdims=True)
+    return np.asarray(prefix / np.maximum(lengths, EPSILON), dtype=np.float32)
+
+
+def cosine(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
+    """Cosine of each pair of rows, in float64: (n, dim), (n, dim) -> (n,)."""
+    left64, right64 = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    lengths = np.linalg.norm(left64, axis=1) * np.linalg.norm(right64, axis=1)
+    return np.asarray((left64 * right64).sum(axis=1) / np.maximum(lengths, EPSILON), dtype=np.float64)

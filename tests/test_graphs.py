@@ -1,0 +1,58 @@
+"""Every architecture, exported, cut and compared with the reference at every exit."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from m2d_export import build as pipeline
+from m2d_export.bundle import Bundle
+from m2d_export.runtimes import open_runtime
+from tests.conftest import ARCHITECTURES, LAYERS, WIDTH, save_checkpoint
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp(request.param)
+    checkpoint = save_checkpoint(folder / "checkpoint", request.param)
+    return pipeline.build(pipeline.plan(str(checkpoint), folder / "bundle.m2d"))
+
+
+def test_every_exit_of_every_architecture_has_parity(built: Bundle) -> None:
+    assert [entry.layer for entry in built.manifest.variants] == [1, 2, 3]
+    for entry in built.manifest.variants:
+        assert entry.parity["cosine_min"] >= 0.99999
+        assert entry.parity["invariance"] <= 1e-5
+
+
+def test_graphs_have_named_axes_and_one_plain_output(built: Bundle) -> None:
+    for layer in built.grid.layers:
+        session = ort.InferenceSession(built.variant(layer).path, providers=["CPUExecutionProvider"])
+        inputs = [(value.name, value.type, value.shape) for value in session.get_inputs()]
+        assert inputs == [(name, "tensor(int64)", ["batch", "tokens"]) for name in ("input_ids", "attention_mask")]
+        outputs = [(value.name, value.type, value.shape) for value in session.get_outputs()]
+        assert outputs == [("sentence_embedding", "tensor(float)", ["batch", WIDTH])]
+
+
+def test_the_pytorch_runtime_cut_to_an_exit_gives_the_same_vectors(built: Bundle) -> None:
+    from m2d_export.batching import batches
+
+    tokens = built.tokenizer.encode(["A man is playing a guitar.", "no", "The cat sat on the mat. " * 9])
+    for layer in built.grid.layers:
+        variant = built.variant(layer)
+        with open_runtime("onnxrt", variant) as graph, open_runtime("pytorch", variant) as torch_runtime:
+            for batch in batches(tokens, built.manifest.text):
+                np.testing.assert_allclose(graph.vectors(batch), torch_runtime.vectors(batch), atol=2e-5)
+
+
+def test_exits_differ(built: Bundle) -> None:
+    from m2d_export import Encoder
+
+    vectors = []
+    for layer in range(1, LAYERS + 1):
+        with Encoder(built, layer) as encoder:
+            vectors.append(encoder.encode(["The cat sat on the mat."])[0])
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+    assert np.abs(vectors[1] - vectors[2]).max() > 1e-3
+    assert Path(built.root / "graphs" / "layer-01.fp32.onnx").is_file()
