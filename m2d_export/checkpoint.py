@@ -72,7 +72,7 @@ def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     folder, commit = _local_folder(name, revision)
     _refuse_foreign_code(folder)
     options = {"dtype": torch.float32, "attn_implementation": "eager"}
-    with _quietly(), _as_checkpoint_error(name):
+    with quietly(), _as_checkpoint_error(name):
         encoder, loading = transformers.AutoModel.from_pretrained(
             _encoder_folder(folder), output_loading_info=True, local_files_only=True, **options
         )
@@ -290,7 +290,7 @@ def _as_checkpoint_error(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Silence the libraries' progress bars and load reports: what matters of them is checked here."""
     transformers = require("transformers", "build")
     loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]

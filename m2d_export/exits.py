@@ -86,6 +86,11 @@ def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     return torch.cat(vectors, dim=-1) if len(vectors) > 1 else vectors[0]
 
 
+def norms_its_last_layer(encoder: nn.Module) -> bool:
+    """Whether this is a pre-LN encoder (ModernBERT), whose truncated model is not its exit."""
+    return hasattr(encoder, "final_norm")
+
+
 def truncate(checkpoint: Checkpoint, layer: int) -> Checkpoint:
     """The checkpoint with only ``layer`` blocks: what that exit costs in torch, with torch's own attention.
 
@@ -99,7 +104,7 @@ def truncate(checkpoint: Checkpoint, layer: int) -> Checkpoint:
         config.layer_types = config.layer_types[:layer]
     encoder = AutoModel.from_config(config, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
     encoder.load_state_dict(checkpoint.encoder.state_dict(), strict=False)
-    if layer < checkpoint.depth and hasattr(encoder, "final_norm"):
+    if layer < checkpoint.depth and norms_its_last_layer(encoder):
         encoder.final_norm = nn.Identity()
     heads = {layer: checkpoint.heads[layer]} if layer in checkpoint.heads else {}
     cut = replace(checkpoint, encoder=encoder, depth=layer, heads=heads)

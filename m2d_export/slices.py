@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from m2d_export.batching import Tokenizer, pad
-from m2d_export.checkpoint import load_checkpoint
+from m2d_export.checkpoint import load_checkpoint, quietly
 from m2d_export.errors import CheckpointError, OutputError
 from m2d_export.extras import require
 from m2d_export.files import publish, staged_directory, writing
@@ -34,6 +34,11 @@ def slice_checkpoint(
     grid.check_layer(layer)
     kept = grid.check_dim(loaded.width if dim is None else dim)
 
+    if layer < loaded.depth and reference.norms_its_last_layer(loaded.encoder):
+        raise CheckpointError(
+            f"{loaded.architecture} norms its last layer, and exit {layer} is the layer without that norm: no plain "
+            "sentence-transformers folder can be it. Build a bundle instead"
+        )
     cut = reference.truncate(loaded, layer)
     first, pooling, *rest = list(loaded.original)
     first.model = cut.encoder
@@ -45,15 +50,14 @@ def slice_checkpoint(
         truncate_dim=None if kept == loaded.width else kept,
         device="cpu",
     )
-    with staged_directory(path) as staging, writing(path):
+    with staged_directory(path) as staging, writing(path), quietly():
         model.save(str(staging), create_model_card=False)
         plain = sentence_transformers.SentenceTransformer(str(staging), device="cpu").encode(list(SAMPLE))
         tokens = Tokenizer(loaded.tokenizer_json, loaded.text).encode(SAMPLE, loaded.text.prompt())
         exit_ = reference.ExitEncoder(loaded, [layer]).vectors(pad(tokens, loaded.text, range(len(tokens))))[0]
         if cosine(plain, truncate(exit_, kept)).min() < MIN_COSINE:
             raise CheckpointError(
-                f"{loaded.architecture} cut to {layer} layers and saved does not give the vectors of exit {layer}: "
-                "this architecture norms its last layer, so no plain folder can be that exit"
+                f"{loaded.architecture} cut to {layer} layers and saved does not give the vectors of exit {layer}"
             )
         publish(staging, path, replace=False)
     return path
