@@ -20,7 +20,7 @@ PRECISIONS = [precision.value for precision in Precision]
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
 
-class Numbers(click.ParamType[tuple[int, ...]]):
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
     """Whole numbers separated by commas; where ``word`` is given, that word stands for all of them, as None."""
 
     def __init__(self, word: str | None = None) -> None:

@@ -13,29 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from m2d_export import build as pipeline
 from m2d_export.bundle import Bundle
 
-WORDS = [
-    "a",
-    "an",
-    "the",
-    "man",
-    "woman",
-    "cat",
-    "dog",
-    "is",
-    "was",
-    "playing",
-    "sitting",
-    "on",
-    "mat",
-    "guitar",
-    "stage",
-    "in",
-    "of",
-    "interest",
-    "rates",
-    "rose",
-    "not",
-]
+WORDS = "a an the man woman cat dog is was playing sitting on mat guitar stage in of interest rates rose not".split()
 LAYERS, WIDTH, MAX_TOKENS = 3, 64, 48
 ARCHITECTURES = (
     "bert",

@@ -121,7 +121,8 @@ def _common(bundle: Bundle, matrix: Matrix, provider: str, kind: str, layer: int
     return {
         "kind": kind,
         "bundle": bundle.id,
-        "checkpoint": bundle.manifest.origin.name,
+        "architecture": bundle.manifest.architecture,
+        "fingerprint": bundle.manifest.origin.fingerprint,  # and no name: a local one is a path
         "layer": layer,
         "precision": str(matrix.precision),
         "runtime": matrix.runtime,

@@ -1,0 +1,73 @@
+"""The real thing: all-MiniLM-L6-v2 at every exit, and an encoder of DistilBERT's full size."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from m2d_export import Bundle, Encoder
+from m2d_export import build as pipeline
+from m2d_export.bench.sts import load_pairs
+from m2d_export.parity import PROBES
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("layer", "dim", "score", "tolerance"), [(6, 384, 82.03, 0.05), (6, 64, 79.2, 0.1), (3, 384, 55.9, 0.1)]
+)
+def test_minilm_scores_on_stsb_through_the_exported_graphs(
+    minilm_bundle: Bundle, stsb: Path, layer: int, dim: int, score: float, tolerance: float
+) -> None:
+    pairs = load_pairs(str(stsb / "test.csv"))
+    with Encoder(minilm_bundle, layer, normalize=False) as encoder:
+        assert pairs.spearman(encoder.encode(pairs.texts), dim) == pytest.approx(score, abs=tolerance)
+
+
+def test_minilm_vectors_are_sentence_transformers_own(minilm: Path, minilm_bundle: Bundle) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = [*PROBES, "long " * 5000]
+    expected = SentenceTransformer(str(minilm), device="cpu").encode(texts)
+    with Encoder(minilm_bundle) as encoder:
+        np.testing.assert_allclose(encoder.encode(texts), expected, atol=1e-5)
+
+
+def test_six_graphs_share_one_copy_of_the_weights(minilm_bundle: Bundle) -> None:
+    files = minilm_bundle.manifest.files
+    everything = sum(entry.size for name, entry in files.items() if name.startswith("graphs/"))
+    deepest = minilm_bundle.manifest.variants[-1]
+    assert [entry.layer for entry in minilm_bundle.manifest.variants] == [1, 2, 3, 4, 5, 6]
+    # 22.6M parameters of 4 bytes, and the deepest graph uses nearly all of the one weights file.
+    alone = files[deepest.path].size + files[deepest.weights].size
+    assert everything <= 1.03 * alone
+    assert 90e6 < files[deepest.weights].size < 91.5e6
+
+
+@pytest.fixture(scope="module")
+def distilbert_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A seeded random encoder of distilbert-base's size, behind the tiny tokenizer."""
+    import torch
+    from transformers import AutoModel, DistilBertConfig
+
+    from tests.conftest import tiny_tokenizer
+
+    folder = tmp_path_factory.mktemp("distilbert")
+    torch.manual_seed(0)
+    AutoModel.from_config(DistilBertConfig()).save_pretrained(folder / "checkpoint")
+    tiny_tokenizer(512).save_pretrained(folder / "checkpoint")
+    return pipeline.build(pipeline.plan(str(folder / "checkpoint"), folder / "distilbert.m2d"))
+
+
+def test_a_full_size_distilbert_builds_with_every_exit(distilbert_bundle: Bundle) -> None:
+    assert (distilbert_bundle.grid.depth, distilbert_bundle.grid.width) == (6, 768)
+    assert distilbert_bundle.grid.dims == (768, 512, 256, 128, 64, 32)
+    weights = distilbert_bundle.manifest.files["graphs/weights.fp32.bin"].size
+    assert 265e6 < weights < 267e6  # 66.4M parameters of 4 bytes
+    for entry in distilbert_bundle.manifest.variants:
+        assert entry.parity["cosine_min"] >= 0.99999
+        session = ort.InferenceSession(distilbert_bundle.root / entry.path, providers=["CPUExecutionProvider"])
+        ids = np.full((2, 9), 7, dtype=np.int64)
+        (vectors,) = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        assert vectors.shape == (2, 768)
