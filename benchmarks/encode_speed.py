@@ -24,7 +24,7 @@ from m2d_export import Bundle, Encoder
 from m2d_export.bench.sweep import machine
 from m2d_export.vectors import cosine
 
-ROUNDS = 7
+ROUNDS = 5
 
 
 def sentences(folder: Path) -> list[str]:
