@@ -57,25 +57,28 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], prompt: str = "", first_index: int = 0) -> list[TokenIds]:
         """Token ids of each text behind ``prompt``.
 
-        Raises InputError naming ``first_index`` + the place of an item that is no valid string.
+        Raises InputError naming ``first_index`` + the place of an item that is no valid string, or the prompt.
         """
         for index, text in enumerate(texts, first_index):
-            check_text(text, index)
+            check_text(text, f"item {index}", index)
+        check_text(prompt, "the prompt")
         prompted = [prompt + text for text in texts] if prompt else list(texts)
         excluded = 0 if self.spec.include_prompt or not prompt else self._prompt_length(prompt)
         limit = self.spec.max_tokens * CHARACTERS_PER_TOKEN
-        encodings = self._rust.encode_batch([head(text, limit) for text in prompted])
+        heads = [head(text, limit) for text in prompted]
+        encodings = self._rust.encode_batch(heads)
         return [
             # A text of no tokens at all becomes one attended padding token: a defined vector, never NaN.
-            TokenIds(self._whole(text, encoding.ids, limit) or [self.spec.pad_id], excluded)
-            for text, encoding in zip(prompted, encodings, strict=True)
+            TokenIds(self._whole(text, read, encoding.ids, limit) or [self.spec.pad_id], excluded)
+            for text, read, encoding in zip(prompted, heads, encodings, strict=True)
         ]
 
-    def _whole(self, text: str, ids: list[int], limit: int) -> list[int]:
-        """Ids of the full ``text``, given those of its first ``limit`` characters."""
-        while limit < len(text) and len(ids) < self.spec.max_tokens:
+    def _whole(self, text: str, read: str, ids: list[int], limit: int) -> list[int]:
+        """Ids of the full ``text``, given those of ``read``, its head within ``limit`` characters."""
+        while len(read) < len(text) and len(ids) < self.spec.max_tokens:
             limit *= 2
-            ids = self._rust.encode(head(text, limit)).ids
+            read = head(text, limit)
+            ids = self._rust.encode(read).ids
         return ids
 
     def _prompt_length(self, prompt: str) -> int:
@@ -85,27 +88,28 @@ class Tokenizer:
 
 
 def head(text: str, limit: int) -> str:
-    """The first ``limit`` characters of ``text``, cut back to white space so that no word is cut in two.
+    """The first ``limit`` characters of ``text``, cut back to the end of a word; all of it where none ends there.
 
-    Tokenizers tokenize all of a text before they truncate it, seconds for megabytes. No word crosses white
-    space, so where the head fills the token limit the rest cannot matter.
+    Tokenizers tokenize all of a text before they truncate it, seconds for megabytes. A word ends before a space
+    that follows no other white space: no tokenizer reads across that place, so where the head fills the token
+    limit the rest cannot matter. Inside a run of white space some do, and BERT drops control characters, line
+    separators among them, before it looks for words.
     """
     if len(text) <= limit:
         return text
-    cut = re.search(r"\s\S*\Z", text[:limit])
-    return text[: cut.start()] if cut else text
+    words = re.match(r".*\S(?= )", text[:limit], re.DOTALL)
+    return words.group() if words else text
 
 
-def check_text(text: object, index: int) -> None:
-    """Raise InputError, naming the index, unless ``text`` is a string that UTF-8 can hold."""
+def check_text(text: object, what: str, index: int | None = None) -> None:
+    """Raise InputError, saying ``what`` it is about, unless ``text`` is a string that UTF-8 can hold."""
     if not isinstance(text, str):
-        message = f"item {index} is {type(text).__name__}, not str: every item must be one text"
-        raise InputError(message, index)
+        raise InputError(f"{what} is {type(text).__name__}, not str: a text is one string", index)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         message = (
-            f"item {index} holds a lone surrogate ({text[error.start]!r} at character {error.start}), which no "
+            f"{what} holds a lone surrogate ({text[error.start]!r} at character {error.start}), which no "
             "UTF-8 text can: decode its source with errors='replace'"
         )
         raise InputError(message, index) from None

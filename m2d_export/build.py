@@ -1,5 +1,6 @@
 """The pipeline from a checkpoint to a published bundle: plain calls, in the order of the design."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -48,8 +49,9 @@ def plan(
     ``layers`` None is every layer; ``dims`` None the checkpoint's own list, or its width and the powers of two
     below. Raises SpecError, CheckpointError, OutputError, DiskFullError.
     """
-    path = Path(target).expanduser().absolute()
-    _check_target(path, force)
+    path = Path(os.path.expanduser(target)).absolute()
+    with writing(path):
+        _check_target(path, force)
     require("onnxruntime", "cpu")  # the parity gate runs every graph
     report("loading the checkpoint")
     loaded = load_checkpoint(checkpoint, revision)
@@ -63,7 +65,9 @@ def plan(
         trained_dims=tuple(sorted(trained, reverse=True)),
     )
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in loaded.encoder.state_dict().values()}
-    return Plan(loaded, grid, Precision.FP32, path, sum(tensors.values()))
+    weight_bytes = sum(tensors.values())
+    check_room(path, weight_bytes * 2)
+    return Plan(loaded, grid, Precision.FP32, path, weight_bytes)
 
 
 def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None) -> Bundle:
@@ -75,7 +79,6 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
     from m2d_export.exits import ExitEncoder
 
     loaded, grid, precision = plan.checkpoint, plan.grid, plan.precision
-    check_room(plan.target, plan.weight_bytes * 2)
     if removed := remove_stale(plan.target):
         report(f"removed {removed} unfinished build(s) of {plan.target.name}")
     exits = ExitEncoder(loaded, grid.layers).eval()
@@ -112,6 +115,7 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
         )
         (staging / layout.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         report("publishing")
+        _check_target(plan.target, force)  # again: much may have happened since the plan
         publish(staging, plan.target, force)
     return Bundle.open(plan.target)
 

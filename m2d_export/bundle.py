@@ -5,6 +5,7 @@ The format is specified in docs/bundle-format.md; this is the only module that k
 
 import hashlib
 import json
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ TOKENIZER = "tokenizer.json"
 GRAPHS = "graphs"
 MAX_MANIFEST_BYTES = 16 << 20
 SHA256_DIGITS = 64
+PARITY = {"texts", "finite", "cosine_min", "cosine_mean", "max_abs_diff", "invariance", "distinction"}
+REASON_LENGTH = 200  # of a message that quotes a manifest
 
 
 def graph_path(layer: int, precision: Precision) -> str:
@@ -81,7 +84,7 @@ class Manifest:
             data = json.loads(text, parse_constant=_refuse_constant)
             if not isinstance(data, dict) or "format" not in data:
                 raise ManifestError("no format number: this is not a bundle's manifest")
-            if data["format"] != FORMAT:
+            if data["format"] != FORMAT or isinstance(data["format"], bool):
                 raise ManifestError(f"format {data['format']!r} is unknown: this version reads format {FORMAT}")
             return cls._from_dict(data)
         except KeyError as error:
@@ -91,9 +94,9 @@ class Manifest:
 
     @classmethod
     def _from_dict(cls, data: dict[str, Any]) -> Self:
-        grid, text, origin = data["grid"], data["text"], data["origin"]
+        grid, text, origin, pooling = data["grid"], data["text"], data["origin"], data["pooling"]
         files = {_relative(path): _file_entry(path, entry) for path, entry in data["files"].items()}
-        variants = tuple(_variant_entry(entry, files) for entry in data["variants"])
+        variants = tuple(_variant_entry(entry, files) for entry in _list(data["variants"]))
         if TOKENIZER not in files:
             raise ManifestError(f"{TOKENIZER} is not among the files")
         prompts = {_string(name): _string(prompt) for name, prompt in text["prompts"].items()}
@@ -105,11 +108,11 @@ class Manifest:
             grid=Grid(
                 _whole(grid["depth"]),
                 _whole(grid["width"]),
-                *(tuple(map(_whole, grid[key])) for key in ("layers", "dims", "trained_dims")),
+                *(tuple(map(_whole, _list(grid[key]))) for key in ("layers", "dims", "trained_dims")),
             ),
-            trained_layers=tuple(map(_whole, data["trained_layers"])),
-            pooling=Pooling(tuple(map(_string, data["pooling"]["modes"])), _flag(data["pooling"]["include_prompt"])),
-            heads=tuple(map(_whole, data["heads"])),
+            trained_layers=tuple(map(_whole, _list(data["trained_layers"]))),
+            pooling=Pooling(tuple(map(_string, _list(pooling["modes"]))), _flag(pooling["include_prompt"])),
+            heads=tuple(map(_whole, _list(data["heads"]))),
             normalize=_flag(data["normalize"]),
             text=TextSpec(
                 max_tokens=_whole(text["max_tokens"], least=1),
@@ -135,19 +138,23 @@ class Bundle:
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """Open the bundle at ``path``; raises BundleError if there is none, ManifestError if it is unsound."""
-        root = Path(path).expanduser().absolute()
-        if not root.is_dir():
-            raise BundleError(f"no bundle at {path}: build one with m2d-export build CHECKPOINT -o {path}")
+        root = Path(os.path.expanduser(path)).absolute()
         file = root / MANIFEST
-        if not file.is_file():
-            raise BundleError(f"{path} is a folder without {MANIFEST}: not a bundle, or one that was never finished")
-        if file.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ManifestError(f"{file} is over {MAX_MANIFEST_BYTES >> 20} MiB: not a bundle's manifest")
-        data = file.read_bytes()
+        try:
+            if not root.is_dir():
+                raise BundleError(f"no bundle at {path}: build one with m2d-export build CHECKPOINT -o {path}")
+            if file.is_symlink() or not file.is_file():
+                raise BundleError(f"{path} has no regular {MANIFEST}: not a bundle, or one that was never finished")
+            if file.stat().st_size > MAX_MANIFEST_BYTES:
+                raise ManifestError(f"{file} is over {MAX_MANIFEST_BYTES >> 20} MiB: not a bundle's manifest")
+            data = file.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}") from error
         try:
             return cls(root, Manifest.from_json(data.decode("utf-8")), hashlib.sha256(data).hexdigest())
         except (ManifestError, UnicodeDecodeError) as error:
-            raise ManifestError(f"{file} cannot be used: {error}. Build the bundle again") from error
+            reason = str(error)[:REASON_LENGTH]
+            raise ManifestError(f"{file} cannot be used: {reason}. Build the bundle again") from error
 
     @property
     def grid(self) -> Grid:
@@ -190,20 +197,22 @@ class Bundle:
 
     def _problem(self, name: str) -> str | None:
         entry, path = self.manifest.files[name], self.root
-        for part in PurePosixPath(name).parts:
-            path = path / part
-            if path.is_symlink():
-                return "is, or lies behind, a symbolic link: a bundle holds regular files alone"
         try:
+            for part in PurePosixPath(name).parts:
+                path = path / part
+                if path.is_symlink():
+                    return "is, or lies behind, a symbolic link: a bundle holds regular files alone"
             status = path.stat()
-        except OSError:
+            if not stat.S_ISREG(status.st_mode):
+                return "is not a regular file"
+            if status.st_size != entry.size:
+                return f"has {status.st_size} bytes, the manifest says {entry.size}"
+            if sha256_of(path) != entry.sha256:
+                return "has been altered: its sha256 is not the manifest's"
+        except FileNotFoundError:
             return "is missing"
-        if not stat.S_ISREG(status.st_mode):
-            return "is not a regular file"
-        if status.st_size != entry.size:
-            return f"has {status.st_size} bytes, the manifest says {entry.size}"
-        if sha256_of(path) != entry.sha256:
-            return "has been altered: its sha256 is not the manifest's"
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
         return None
 
 
@@ -212,9 +221,9 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _relative(path: str) -> str:
-    """Refuse every path that could lead out of the bundle, on any operating system."""
-    parts = path.split("/")
-    if not path or len(path) > 1024 or any(part in ("", ".", "..") for part in parts) or set(path) & set("\\:\0"):
+    """Refuse every path that could lead out of the bundle, on any operating system, or could upset a terminal."""
+    strange = len(path) > 1024 or not path.isprintable() or set(path) & set("\\:")
+    if strange or any(part in ("", ".", "..") for part in path.split("/")):
         raise ManifestError(f"{path[:80]!r} is not a path inside a bundle")
     return path
 
@@ -230,15 +239,23 @@ def _variant_entry(entry: dict[str, Any], files: Mapping[str, FileEntry]) -> Var
     for key in ("path", "weights"):
         if entry[key] not in files:
             raise ManifestError(f"{entry[key]!r} is not among the files")
-    if not isinstance(entry["parity"], dict):
-        raise ManifestError("parity is not an object")
+    parity = {_string(name): _figure(figure) for name, figure in entry["parity"].items()}
+    for name in sorted(PARITY - parity.keys()):
+        raise KeyError(name)
     precision = Precision(entry["precision"])
-    return VariantEntry(_whole(entry["layer"], least=1), precision, entry["path"], entry["weights"], entry["parity"])
+    return VariantEntry(_whole(entry["layer"], least=1), precision, entry["path"], entry["weights"], parity)
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise ManifestError(f"expected a list, got {value!r}")
+    return value
 
 
 def _string(value: object) -> str:
     if not isinstance(value, str):
         raise ManifestError(f"expected a string, got {value!r}")
+    value.encode("utf-8")  # raises for the lone surrogates that JSON can spell and nothing can print
     return value
 
 
@@ -251,4 +268,10 @@ def _flag(value: object) -> bool:
 def _whole(value: object, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
         raise ManifestError(f"expected a whole number from {least}, got {value!r}")
+    return value
+
+
+def _figure(value: object) -> float:
+    if not isinstance(value, int | float) or not -1 << 63 <= value < 1 << 63:
+        raise ManifestError(f"expected a number, got {value!r}")
     return value

@@ -12,7 +12,7 @@ from typing import IO, Any, NoReturn
 import click
 
 from m2d_export import __version__
-from m2d_export.errors import IntegrityError, M2DError, SpecError
+from m2d_export.errors import DataError, IntegrityError, M2DError, SpecError
 from m2d_export.spec import RUNTIMES, Precision, parse_numbers
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -23,8 +23,9 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "sho
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
     """Whole numbers separated by commas; where ``word`` is given, that word stands for all of them, as None."""
 
+    name = "1,2,.."
+
     def __init__(self, word: str | None = None) -> None:
-        self.name = f"{word}|1,2,.." if word else "1,2,.."
         self.word = word
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -50,6 +51,11 @@ def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def examples(*lines: str) -> str:
+    """The end of a command's help; its first character keeps click from wrapping what follows."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
 @click.group(context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="m2d-export")
 def cli() -> None:
@@ -60,11 +66,17 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "m2d-export build ./minilm -o minilm.m2d",
+        "m2d-export build ./minilm -o shallow.m2d --layers 1,2 --dims 64,128",
+        "m2d-export build ./minilm -o minilm.m2d --force --dry-run",
+    )
+)
 @click.argument("checkpoint")
 @click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Bundle to write.")
 @click.option("--revision", help="Branch, tag or commit of a Hub checkpoint.")
-@click.option("--layers", type=Numbers("all"), default="all", help="Exit layers to build.")
+@click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers to build.")
 @click.option("--dims", type=Numbers(), help="Dims that bench walks.  [default: the trained ones, or powers of two]")
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--dry-run", is_flag=True, help="Load and check everything, say what would be built, write nothing.")
@@ -77,15 +89,9 @@ def build(
     force: bool,
     dry_run: bool,
 ) -> None:
-    r"""Build a bundle from CHECKPOINT: one verified ONNX graph per exit layer, weights stored once.
+    """Build a bundle from CHECKPOINT: one verified ONNX graph per exit layer, weights stored once.
 
     CHECKPOINT is a sentence-transformers folder, a transformers folder (mean pooling), or a Hub id.
-
-    \b
-    Example:
-      m2d-export build ./minilm -o minilm.m2d
-      m2d-export build ./minilm -o shallow.m2d --layers 1,2 --dims 64,128
-      m2d-export build ./minilm -o minilm.m2d --force --dry-run
     """
     from m2d_export import build as pipeline
 
@@ -104,11 +110,17 @@ def build(
     click.echo(f"{'would build' if dry_run else 'built'} {target}: {what}")
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "m2d-export bench minilm.m2d",
+        "m2d-export bench minilm.m2d --sts pairs.csv --columns left,right,grade --dims 64,32",
+        "m2d-export bench minilm.m2d --layers 1,2 --batch-size 1,8 --tokens 16 -o shallow.jsonl",
+    )
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--sts", default="toy", metavar="toy|stsb|FILE", help="Graded pairs: packaged, from the Hub, or a file.")
 @click.option("--columns", metavar="A,B,SCORE", help="Columns of FILE: names, or places from 1 without a header.")
-@click.option("--layers", type=Numbers("all"), default="all", help="Exit layers to measure.")
+@click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers to measure.")
 @click.option("--dims", type=Numbers(), help="Dims to score.  [default: the bundle's]")
 @click.option("--batch-size", "batch_sizes", type=Numbers(), default="1,32", help="Batch sizes to time.")
 @click.option("--tokens", type=Numbers(), default="16,128", help="Token lengths to time.")
@@ -129,15 +141,9 @@ def bench(
     output: Path,
     as_json: bool,
 ) -> None:
-    r"""Measure BUNDLE: the STS score of every cell, latency and throughput of every layer.
+    """Measure BUNDLE: the STS score of every cell, latency and throughput of every layer.
 
     Everything runs on the shipped graphs. Each result is one line of the output file, with its raw seconds.
-
-    \b
-    Example:
-      m2d-export bench minilm.m2d
-      m2d-export bench minilm.m2d --sts pairs.csv --columns left,right,grade --dims 64,32
-      m2d-export bench minilm.m2d --layers 1,2 --batch-size 1,8 --tokens 16 -o shallow.jsonl
     """
     from rich.console import Console
 
@@ -159,30 +165,29 @@ def bench(
         precision=Precision(precision),
         threads=threads,
     ).checked(opened)
-    pairs = load_pairs(sts, columns.split(",") if columns else None)
+    pairs = load_pairs(sts, [name.strip() for name in columns.split(",")] if columns else None)
     records = []
-    with steps() as report, writing(output), output.open("a", encoding="utf-8") as file:
+    with steps() as report:
         for record in sweep(opened, matrix, pairs, report):
             records.append(record)
-            file.write(json.dumps(record) + "\n")
-            file.flush()
+            with writing(output), output.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
     if as_json:
         click.echo("\n".join(map(json.dumps, records)))
     else:
         Console().print(tables(records, pairs))
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "m2d-export show minilm.m2d",
+        "m2d-export show minilm.m2d --json",
+    )
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of a table.")
 def show(bundle: Path, as_json: bool) -> None:
-    r"""Show what BUNDLE holds, and the parity figures it was published with.
-
-    \b
-    Example:
-      m2d-export show minilm.m2d
-      m2d-export show minilm.m2d --json
-    """
+    """Show what BUNDLE holds, and the parity figures it was published with."""
     from m2d_export.bundle import Bundle
 
     opened = Bundle.open(bundle)
@@ -196,16 +201,15 @@ def show(bundle: Path, as_json: bool) -> None:
     Console().print(summary(opened))
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "m2d-export verify minilm.m2d",
+    )
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def verify(bundle: Path, as_json: bool) -> None:
-    r"""Check every file of BUNDLE against its manifest: sizes, sha256, nothing missing, nothing extra.
-
-    \b
-    Example:
-      m2d-export verify minilm.m2d
-    """
+    """Check every file of BUNDLE against its manifest: sizes, sha256, nothing missing, nothing extra."""
     from m2d_export.bundle import Bundle
 
     opened = Bundle.open(bundle)
@@ -219,9 +223,14 @@ def verify(bundle: Path, as_json: bool) -> None:
         click.echo(f"{bundle} is sound: {len(opened.manifest.files)} files, {size / 1e6:.1f} MB")
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "m2d-export encode minilm.m2d texts.txt --layer 3 --dim 128 -o vectors.npy",
+        'echo "A parrot is talking." | m2d-export encode minilm.m2d -o vectors.npy',
+    )
+)
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@click.argument("file", type=click.File("rb"), default="-")
 @click.option("--layer", type=int, help="Exit layer.  [default: the deepest]")
 @click.option("--dim", type=int, help="Numbers to keep of each vector.  [default: all]")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="NumPy file to write.")
@@ -230,7 +239,7 @@ def verify(bundle: Path, as_json: bool) -> None:
 @runtime_options
 def encode(
     bundle: Path,
-    file: IO[str],
+    file: IO[bytes],
     layer: int | None,
     dim: int | None,
     output: Path,
@@ -240,13 +249,7 @@ def encode(
     precision: str,
     threads: int | None,
 ) -> None:
-    r"""Encode FILE, one text a line (- is standard input), into a float32 array (lines, dim).
-
-    \b
-    Example:
-      m2d-export encode minilm.m2d texts.txt --layer 3 --dim 128 -o vectors.npy
-      echo "A parrot is talking." | m2d-export encode minilm.m2d -o vectors.npy
-    """
+    """Encode FILE, one text a line (- is standard input), into a float32 array (lines, dim)."""
     import numpy as np
 
     from m2d_export.bundle import Bundle
@@ -261,19 +264,19 @@ def encode(
     click.echo(f"wrote {output}: {vectors.shape[0]} vectors of {vectors.shape[1]} float32 numbers, cell {encoder.cell}")
 
 
-@cli.command("slice")
+@cli.command(
+    "slice",
+    epilog=examples(
+        "m2d-export slice ./minilm --layer 3 --dim 128 -o minilm-layer3",
+    ),
+)
 @click.argument("checkpoint")
 @click.option("--layer", type=int, required=True, help="Exit layer.")
 @click.option("--dim", type=int, help="Numbers to keep of each vector, as truncate_dim.  [default: all]")
 @click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option("--revision", help="Branch, tag or commit of a Hub checkpoint.")
 def slice_(checkpoint: str, layer: int, dim: int | None, target: Path, revision: str | None) -> None:
-    r"""Write one exit of CHECKPOINT as an ordinary sentence-transformers folder.
-
-    \b
-    Example:
-      m2d-export slice ./minilm --layer 3 --dim 128 -o minilm-layer3
-    """
+    """Write one exit of CHECKPOINT as an ordinary sentence-transformers folder."""
     from m2d_export.slices import slice_checkpoint
 
     with steps() as report:
@@ -289,25 +292,26 @@ def steps() -> Iterator[Callable[[str], None]]:
         yield lambda step: None
         return
     from rich.console import Console
+    from rich.markup import escape
 
     console, started = Console(stderr=True), time.perf_counter()
     with console.status("starting") as status:
 
         def report(step: str) -> None:
-            console.print(f"[dim]{time.perf_counter() - started:6.1f} s[/]  {step}", highlight=False)
-            status.update(step)
+            console.print(f"[dim]{time.perf_counter() - started:6.1f} s[/]  {escape(step)}", highlight=False)
+            status.update(escape(step))
 
         yield report
 
 
-def _lines(file: IO[str], report: Callable[[str], None]) -> Iterator[str]:
-    try:
-        for number, line in enumerate(file):
-            if number and number % 10_000 == 0:
-                report(f"{number} texts")
-            yield line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"{file.name} is not UTF-8 (byte {error.start}): convert it first") from error
+def _lines(file: IO[bytes], report: Callable[[str], None]) -> Iterator[str]:
+    for number, line in enumerate(file, 1):
+        if number % 10_000 == 0:
+            report(f"{number} texts")
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{file.name}, line {number} is not UTF-8: convert it first") from error
 
 
 def _listed(numbers: tuple[int, ...]) -> str:

@@ -51,7 +51,7 @@ class Encoder:
         ``prompt`` is put before every text, ``prompt_name`` picks one of the checkpoint's; with neither, the
         checkpoint's default applies if it has one. Raises InputError naming the item that is no valid string.
         """
-        if isinstance(texts, str | bytes):
+        if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
             raise InputError(f"texts is one {type(texts).__name__}: pass a list of texts, such as [text]")
         prefix = self._tokenizer.spec.prompt(prompt, prompt_name)
         parts = [np.empty((0, self.cell.dim), dtype=np.float32)]

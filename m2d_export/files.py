@@ -43,7 +43,7 @@ def writing(target: Path) -> Iterator[None]:
 def check_room(target: Path, needed: int) -> None:
     """Raise DiskFullError before any work where ``needed`` bytes do not fit on the disk of ``target``."""
     with writing(target):
-        free = shutil.disk_usage(target.parent).free
+        free = shutil.disk_usage(next(folder for folder in target.parents if folder.exists())).free
     if free < needed:
         raise DiskFullError(
             f"{target} needs about {needed / 1e6:.0f} MB while it is built, and {free / 1e6:.0f} MB are free there"
@@ -61,7 +61,8 @@ def staged_directory(target: Path) -> Iterator[Path]:
         staging = Path(tempfile.mkdtemp(prefix=f"{STAGING}{target.name}-", dir=target.parent))
         lock = os.open(staging, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError):  # where a file system has no locks, nothing counts as stale either
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield staging
     finally:
         os.close(lock)
@@ -93,7 +94,8 @@ def publish(staging: Path, target: Path, replace: bool) -> None:
         for path in [*staging.rglob("*"), staging]:
             _sync(path)
         staging.chmod(0o755)
-        if replace and target.exists():
+        replaced = replace and target.exists()
+        if replaced:
             _exchange(staging, target)
         else:
             try:
@@ -103,7 +105,14 @@ def publish(staging: Path, target: Path, replace: bool) -> None:
                     message = f"{target} was made by someone else meanwhile: it is left as it is"
                     raise OutputError(message) from error
                 raise
-        _sync(target.parent)
+        try:
+            _sync(target.parent)
+        except OSError:  # not known to be on the disk: take it back, so that an error means nothing has changed
+            if replaced:
+                _exchange(staging, target)
+            else:
+                target.rename(staging)
+            raise
 
 
 def _sync(path: Path) -> None:
@@ -129,7 +138,7 @@ def _exchange(staging: Path, target: Path) -> None:
     target.rename(aside)
     try:
         staging.rename(target)
-    except OSError:
+    except BaseException:  # Ctrl-C too
         aside.rename(target)
         raise
     aside.rename(staging)

@@ -17,25 +17,26 @@ def tables(records: Sequence[Record], pairs: Pairs) -> RenderableType:
     """The score of every cell, then the latency of every layer, as a rich renderable."""
     scores = [record for record in records if record["kind"] == "score"]
     latencies = [record for record in records if record["kind"] == "latency"]
-    return Group(score_table(scores, pairs), Text(), latency_table(latencies))
+    return Group(score_table(scores, pairs), latency_table(latencies))
 
 
-def score_table(scores: Sequence[Record], pairs: Pairs) -> Table:
+def score_table(scores: Sequence[Record], pairs: Pairs) -> RenderableType:
     """Layers x dims, each cell shaded by its score; untrained dims are marked with an asterisk."""
     cells = {(record["layer"], record["dim"]): record["spearman"] for record in scores}
     trained = {record["dim"]: record["trained_dim"] for record in scores}
-    table = Table(
-        title=f"Score: Spearman x 100 on {pairs.label}",
-        caption="" if all(trained.values()) else "* a dim that this checkpoint was not trained for",
-    )
+    table = Table()
     table.add_column("layer \\ dim", justify="right")
     for dim in sorted(trained, reverse=True):
         table.add_column(f"{dim}" if trained[dim] else f"{dim}*", justify="right")
-    low, high = min(cells.values()), max(cells.values())
+    known = [score for score in cells.values() if score is not None]
+    low, high = min(known, default=0.0), max(known, default=0.0)
     for layer in sorted({layer for layer, _ in cells}, reverse=True):
         row = [_shaded(cells[layer, dim], low, high) for dim in sorted(trained, reverse=True)]
         table.add_row(str(layer), *row)
-    return table
+    # Lines of their own, since a title and a caption would be wrapped to the width of the table.
+    heading = Text(f"Score: Spearman x 100 on {pairs.label}", style="italic")
+    note = Text("" if all(trained.values()) else "* a dim that this checkpoint was not trained for\n", style="dim")
+    return Group(heading, table, note)
 
 
 def latency_table(latencies: Sequence[Record]) -> Table:
@@ -53,7 +54,9 @@ def latency_table(latencies: Sequence[Record]) -> Table:
     return table
 
 
-def _shaded(score: float, low: float, high: float) -> Text:
+def _shaded(score: float | None, low: float, high: float) -> Text:
+    if score is None:
+        return Text("n/a")
     share = (score - low) / (high - low) if high > low else 1.0
     background, foreground = SHADES[min(int(share * len(SHADES)), len(SHADES) - 1)]
     return Text(f" {score:.1f} ", style=f"{foreground} on {background}")

@@ -1,6 +1,7 @@
 """Graded sentence pairs, from a file, the Hub or this package, and the score of every cell on them."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from m2d_export.batching import check_text
 from m2d_export.errors import DataError
 from m2d_export.extras import require
 from m2d_export.vectors import FloatArray, cosine, truncate
@@ -33,11 +35,17 @@ class Pairs:
     right: NDArray[np.int64]
     scores: NDArray[np.float64]
 
-    def spearman(self, vectors: FloatArray, dim: int) -> float:
-        """Score of the first ``dim`` numbers of ``vectors`` (texts, width): Spearman of the cosines, x 100."""
+    def spearman(self, vectors: FloatArray, dim: int) -> float | None:
+        """Score of the first ``dim`` numbers of ``vectors`` (texts, width): Spearman of the cosines, x 100.
+
+        None where all cosines are equal, as those of a single dim may be: they rank nothing.
+        """
         stats = require("scipy.stats", "bench")
         prefix = truncate(vectors, dim)
-        return float(stats.spearmanr(cosine(prefix[self.left], prefix[self.right]), self.scores).statistic * 100)
+        cosines = cosine(prefix[self.left], prefix[self.right])
+        if cosines.min() == cosines.max():
+            return None
+        return float(stats.spearmanr(cosines, self.scores).statistic * 100)
 
 
 def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
@@ -45,38 +53,45 @@ def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
 
     A file is CSV, TSV or JSONL. ``columns`` names its two sentence columns and its score column; a CSV or TSV
     without a header takes their places instead, from 1. By default sentence1, sentence2, score, or the first
-    three columns. Raises DataError naming the line that cannot be used.
+    three columns. Raises DataError or InputError naming the line that cannot be used.
     """
-    if columns is not None and len(set(columns)) != 3:
+    if columns is not None and not len(columns) == len(set(columns)) == 3:
         raise DataError(f"columns are three different names: two sentences and a score; got {', '.join(columns)}")
+    if columns is not None and source in (TOY, STSB):
+        raise DataError(f"columns go with a file of pairs: {source} has its own")
     if source == TOY:
         text = files("m2d_export.bench").joinpath("toy_sts.csv").read_text(encoding="utf-8")
-        return _pairs(TOY, TOY_LABEL, _table_rows(text.splitlines(), ",", None, TOY))
+        return _pairs(TOY, TOY_LABEL, _table_rows(text, ",", None, TOY))
     if source == STSB:
         return _pairs(STSB, "STS-B test", _hub_rows())
     path = Path(source).expanduser()
     if path.suffix.lower() not in (*DELIMITERS, ".jsonl"):
         raise DataError(f"{source} is not a .csv, .tsv or .jsonl file, nor {TOY} or {STSB}")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_bytes().decode("utf-8-sig")  # line ends as they are: a quoted field may hold some
     except UnicodeDecodeError as error:
         raise DataError(f"{source} is not UTF-8 (byte {error.start}): convert it first") from error
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror}") from error
     if path.suffix.lower() == ".jsonl":
-        return _pairs(path.name, path.name, _json_rows(lines, columns or COLUMNS, source))
-    return _pairs(path.name, path.name, _table_rows(lines, DELIMITERS[path.suffix.lower()], columns, source))
+        return _pairs(path.name, path.name, _json_rows(text, columns or COLUMNS, source))
+    return _pairs(path.name, path.name, _table_rows(text, DELIMITERS[path.suffix.lower()], columns, source))
 
 
 Row = tuple[str, str, str, float]  # where it stands, two sentences, their score
 
 
-def _table_rows(lines: list[str], delimiter: str, columns: Sequence[str] | None, source: str) -> Iterator[Row]:
+def _table_rows(text: str, delimiter: str, columns: Sequence[str] | None, source: str) -> Iterator[Row]:
     # Quotes are literal in TSV as STS sets are published: sentences begin with them.
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
     csv.field_size_limit(1 << 30)
-    reader = csv.reader([line + "\n" for line in lines], delimiter=delimiter, quoting=quoting)
-    rows = [(reader.line_num, row) for row in reader if row]
+    # Strict, or a quote that is never closed would swallow the rest of the file in silence.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    try:
+        rows = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        where = f"{source}, line {reader.line_num}"
+        raise DataError(f"{where} is not valid CSV ({error}): is a quote left open, or not doubled?") from error
     if not rows:
         raise DataError(f"{source} is empty")
     places = _places(rows[0][1], columns, source)
@@ -113,14 +128,14 @@ def _is_header(row: list[str], places: Sequence[int]) -> bool:
     return False
 
 
-def _json_rows(lines: list[str], columns: Sequence[str], source: str) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
+def _json_rows(text: str, columns: Sequence[str], source: str) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a JSON string may hold U+2028
         if not line.strip():
             continue
         where = f"{source}, line {number}"
         try:
             record: Any = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where} is not JSON: {error}") from error
         missing = [name for name in columns if not isinstance(record, dict) or name not in record]
         if missing:
@@ -129,6 +144,8 @@ def _json_rows(lines: list[str], columns: Sequence[str], source: str) -> Iterato
         first, second, score = (record[name] for name in columns)
         if not isinstance(first, str) or not isinstance(second, str):
             raise DataError(f"{where}: both sentences must be strings")
+        for sentence in (first, second):
+            check_text(sentence, where)  # JSON can spell what UTF-8 cannot hold
         yield where, first, second, _score(score, where)
 
 
@@ -147,7 +164,7 @@ def _hub_rows() -> Iterator[Row]:
 def _score(value: object, where: str) -> float:
     try:
         score = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"{where}: the score {value!r} is not a number") from None
     if not math.isfinite(score):
         raise DataError(f"{where}: the score is {value}")

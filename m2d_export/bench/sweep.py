@@ -40,9 +40,9 @@ class Matrix:
     threads: int | None = None
 
     def checked(self, bundle: Bundle) -> "Matrix":
-        """Itself, if ``bundle`` has all of it; SpecError names what it lacks."""
+        """Itself, if ``bundle`` has all of it, and has it sound; SpecError or IntegrityError names what it lacks."""
         for layer in self.layers:
-            bundle.grid.check_layer(layer)
+            bundle.variant(layer, self.precision)
         for dim in self.dims:
             bundle.grid.check_dim(dim)
         for count in self.tokens:

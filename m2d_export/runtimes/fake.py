@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from m2d_export.batching import Batch
+from m2d_export.errors import SpecError
 from m2d_export.vectors import FloatArray
 
 
@@ -22,9 +23,12 @@ class FakeRuntime:
     def __init__(self, width: int = 32, seconds: float = 0.0, vocabulary: int = 1 << 17) -> None:
         self._table = np.random.default_rng(0).standard_normal((vocabulary, width)).astype(np.float32)
         self._seconds = seconds
+        self._closed = False
 
     def vectors(self, batch: Batch) -> FloatArray:
         """Full-width vectors of a batch, not normalised: (batch, width) float32."""
+        if self._closed:
+            raise SpecError("this runtime is closed: open it again")
         if self._seconds:
             time.sleep(self._seconds)
         mask = batch.attention_mask if batch.pooling_mask is None else batch.pooling_mask
@@ -33,7 +37,8 @@ class FakeRuntime:
         return np.asarray(sums / np.maximum(weights.sum(axis=1), 1e-9), dtype=np.float32)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Free nothing, but refuse to go on, as the real ones do."""
+        self._closed = True
 
     def __enter__(self) -> Self:
         return self

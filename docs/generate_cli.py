@@ -1,0 +1,55 @@
+"""Write docs/cli.md from the help of every command; with --check, exit 1 if it is not up to date."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from m2d_export.cli import cli
+
+PAGE = Path(__file__).with_name("cli.md")
+WIDTH = 100
+INTRODUCTION = """# Command line
+
+Written by `make docs` from the program's own help: change that, not this page.
+
+`m2d-export` is installed with the package; `python -m m2d_export` is the same. What a command acts on is an argument,
+how it does so an option; lists are comma-separated. An error is one line on standard error. Exit codes: 0 done, 1 a
+gate failed (parity, integrity), 2 wrong use or environment, 130 interrupted.
+"""
+
+
+def page() -> str:
+    """The whole page: the introduction, then one section a command."""
+    group = click.Context(cli, info_name="m2d-export", terminal_width=WIDTH, **cli.context_settings)
+    return "\n".join([INTRODUCTION, *_section("m2d-export", cli.get_help(group)), *_sections(group)])
+
+
+def _sections(group: click.Context) -> Iterator[str]:
+    for name in cli.list_commands(group):
+        command = cli.commands[name]
+        context = click.Context(command, info_name=name, parent=group, terminal_width=WIDTH)
+        yield from _section(f"m2d-export {name}", command.get_help(context))
+
+
+def _section(title: str, text: str) -> tuple[str, str]:
+    return f"## {title}\n", f"```text\n{text}\n```\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page, or check it."""
+    if arguments not in ([], ["--check"]):
+        click.echo("usage: python docs/generate_cli.py [--check]", err=True)
+        return 2
+    wanted = page()
+    if not arguments:
+        PAGE.write_text(wanted, encoding="utf-8")
+    elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != wanted:
+        click.echo(f"{PAGE} is not what the commands' help says: run make docs", err=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

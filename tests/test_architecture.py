@@ -1,0 +1,111 @@
+"""The shape of the package: who imports whom, what importing it costs, how long its modules are."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from m2d_export import Bundle
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "m2d_export"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+ENTRANCES = ("__init__.py", "__main__.py")  # they lead to everything, and nothing imports them
+ORDER = (
+    *("errors", "extras", "files", "spec", "vectors", "batching", "checkpoint", "exits", "graphs", "runtimes"),
+    *("parity", "bundle", "build", "slices", "encoder", "show", "bench", "cli"),
+)
+HEAVY = {"torch", "transformers", "sentence_transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "scipy"}
+
+
+def name_of(module: Path) -> str:
+    """The part of the package a module belongs to: its own name, or that of its folder."""
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(module: Path) -> Iterator[str]:
+    """Every dotted name that a module imports, at its top or anywhere below, for types alone too."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: relative imports would hide from this test"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(module: Path) -> set[str]:
+    """The parts of this package that a module imports."""
+    parts = [name.split(".") for name in imported(module)]
+    return {names[1] for names in parts if names[0] == PACKAGE.name and len(names) > 1 and names[1] != "__version__"}
+
+
+@pytest.mark.parametrize(
+    "module", [module for module in MODULES if module.parent != PACKAGE or module.name not in ENTRANCES], ids=name_of
+)
+def test_a_module_imports_only_what_stands_to_its_left(module: Path) -> None:
+    own = name_of(module)
+    assert own in ORDER, "a new module takes its place in ORDER, in the README and in docs/design.md"
+    allowed = set(ORDER[: ORDER.index(own)]) | ({own} if module.parent != PACKAGE else set())
+    assert own_imports(module) <= allowed
+
+
+def test_the_order_has_no_module_that_is_gone_and_is_the_one_that_the_readme_prints() -> None:
+    assert {name_of(module) for module in MODULES if module.name not in ENTRANCES or module.parent != PACKAGE} == set(
+        ORDER
+    )
+    assert " < ".join(ORDER) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_only_the_command_line_knows_click() -> None:
+    assert [name_of(module) for module in MODULES if any(n.split(".")[0] == "click" for n in imported(module))] == [
+        "cli"
+    ]
+
+
+def test_nothing_imports_what_trains_tests_or_benchmarks() -> None:
+    outside = {"train", "tests", "benchmarks"}
+    assert not [module for module in MODULES if outside & {name.split(".")[0] for name in imported(module)}]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
+def test_no_module_is_over_400_lines(module: Path) -> None:
+    assert len(module.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def loaded_by(code: str, *arguments: str) -> set[str]:
+    """The packages that a fresh interpreter has loaded after ``code``."""
+    code += (
+        "; import sys; sys.stderr.write('loaded:' + ' '.join(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return set(done.stderr.rpartition("loaded:")[2].split())
+
+
+@pytest.mark.parametrize("module", ["m2d_export", "m2d_export.cli", "m2d_export.spec", "m2d_export.build"])
+def test_importing_the_package_loads_nothing_heavy(module: str) -> None:
+    loaded = loaded_by(f"import {module}")
+    assert "m2d_export" in loaded
+    assert not loaded & HEAVY
+
+
+def test_touching_every_public_name_loads_no_runtime() -> None:
+    assert not loaded_by("from m2d_export import *; from m2d_export import Bundle, Encoder") & HEAVY
+
+
+RUN = "import sys; from m2d_export.cli import cli; cli.main(sys.argv[1:], standalone_mode=False)"
+
+
+def test_encoding_needs_onnxruntime_and_no_torch(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("a cat\na dog\n")
+    output = tmp_path / "vectors.npy"
+    loaded = loaded_by(RUN, "encode", str(bundle.root), str(tmp_path / "texts.txt"), "-o", str(output))
+    assert output.stat().st_size > 0
+    assert loaded & HEAVY == {"onnxruntime"}
+
+
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_looking_at_a_bundle_loads_nothing_heavy(bundle: Bundle, command: str) -> None:
+    assert not loaded_by(RUN, command, str(bundle.root)) & HEAVY

@@ -1,0 +1,584 @@
+"""The command line: what it prints, what it writes, how it ends. Most of it in-process, through ``main``."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from m2d_export import Bundle, Encoder, __version__
+from m2d_export import build as pipeline
+from m2d_export.bench import sweep
+from m2d_export.cli import main, steps
+from tests.conftest import LAYERS, WIDTH
+
+PROGRAM = [sys.executable, "-m", "m2d_export"]
+GATE, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+class Stdin(io.BytesIO):
+    """Bytes that call themselves what standard input does."""
+
+    name = "<stdin>"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Run the command line in this process, with ``stdin`` as its standard input."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object, stdin: bytes = b"") -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["m2d-export", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Stdin(stdin)))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert isinstance(ended.value.code, int)
+        return Outcome(ended.value.code, *capsys.readouterr())
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def folder(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a bundle, texts and pairs."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    shutil.copytree(bundle.root, folder / "tiny.m2d")
+    (folder / "texts.txt").write_text("a cat\nthe dog\n")
+    (folder / "pairs.csv").write_text("a cat,a dog,3\na cat,the cat,4.5\nno,interest rates rose,0\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sweep, "SECONDS_PER_SHAPE", 0.0)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Every file below a folder with its bytes, every folder with None."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def refuse(run: Run, folder: Path, arguments: str, message: str, code: int = USAGE, stdin: bytes = b"") -> Outcome:
+    """Check that a command fails in one line on standard error, and that it writes nothing."""
+    before = contents(folder)
+    outcome = run(*arguments.split(), stdin=stdin)
+    assert outcome.code == code
+    assert outcome.out == ""
+    assert outcome.err.endswith("\n")
+    *usage, last = outcome.err.splitlines()
+    assert last.startswith("Error: ")
+    assert message in last
+    assert all(line.startswith(("Usage: ", "Try ")) or not line for line in usage)
+    assert contents(folder) == before
+    return outcome
+
+
+# --- the program itself
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["build", "--help"], ["encode", "-h"]])
+def test_help_is_on_standard_output(run: Run, arguments: list[str]) -> None:
+    outcome = run(*arguments)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "Usage:" in outcome.out
+
+
+def test_the_version_is_the_packages(run: Run) -> None:
+    assert run("--version") == Outcome(0, f"m2d-export, version {__version__}\n", "")
+
+
+def test_no_command_at_all_is_wrong_use_and_shows_the_help(run: Run) -> None:
+    outcome = run()
+    assert (outcome.code, outcome.out) == (USAGE, "")
+    assert "Commands:" in outcome.err
+
+
+def test_the_module_is_the_program(folder: Path) -> None:
+    done = subprocess.run([*PROGRAM, "verify", "tiny.m2d"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("tiny.m2d is sound")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("bundle", "No such command 'bundle'"),
+        ("show", "Missing argument 'BUNDLE'"),
+        ("show tiny.m2d --jsno", "No such option"),
+        ("encode tiny.m2d texts.txt", "Missing option '-o' / '--output'"),
+        ("encode tiny.m2d texts.txt -o o.npy --layer two", "'two' is not a valid integer"),
+        ("encode tiny.m2d texts.txt -o o.npy --runtime tensorrt", "'tensorrt' is not one of"),
+        ("encode tiny.m2d texts.txt -o o.npy --precision fp8", "'fp8' is not"),
+        ("encode tiny.m2d texts.txt -o o.npy --threads 0", "0 is not in the range x>=1"),
+        ("encode tiny.m2d none.txt -o o.npy", "'none.txt': No such file or directory"),
+        ("bench tiny.m2d --layers 1,x", "--layers takes whole numbers separated by commas"),
+        ("bench tiny.m2d --dims all", "--dims takes whole numbers separated by commas"),
+        ("bench tiny.m2d --batch-size 1.5", "--batch-size takes whole numbers separated by commas"),
+        ("build x -o y --layers ALL", "--layers takes whole numbers separated by commas"),
+    ],
+)
+def test_wrong_use_is_said_with_the_usage(run: Run, folder: Path, arguments: str, message: str) -> None:
+    outcome = refuse(run, folder, arguments, message)
+    assert outcome.err.startswith("Usage: ")
+
+
+# --- interruption and pipes
+
+
+@pytest.mark.parametrize("command", ["show tiny.m2d", "verify tiny.m2d", "encode tiny.m2d texts.txt -o o.npy"])
+def test_an_interrupted_command_ends_with_130(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Bundle, "open", interrupted)
+    before = contents(folder)
+    outcome = run(*command.split())
+    assert (outcome.code, outcome.out, outcome.err.strip()) == (INTERRUPTED, "", "interrupted")
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)])
+def test_a_signal_ends_a_waiting_command_and_leaves_nothing(folder: Path, sent: signal.Signals, code: int) -> None:
+    before = contents(folder)
+    command = [*PROGRAM, "encode", "tiny.m2d", "-o", "vectors.npy"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        # It reads standard input once the model is loaded, so it is waiting when that library is mapped.
+        maps = Path(f"/proc/{process.pid}/maps")
+        deadline = time.monotonic() + 30
+        while "onnxruntime" not in maps.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(sent)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert out == b""
+    assert b"Traceback" not in err
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("--help", "show tiny.m2d", "show tiny.m2d --json", "verify tiny.m2d"),
+        "bench tiny.m2d --sts pairs.csv --layers 1 --batch-size 1 --tokens 8 --json",
+    ],
+)
+def test_a_reader_that_has_gone_is_no_traceback(folder: Path, command: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as "| head -0" does, but before the first byte
+    done = subprocess.run([*PROGRAM, *command.split()], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode in (0, 1)
+    assert done.stderr == ""
+
+
+# --- build
+
+
+def test_a_dry_run_says_what_would_be_built_and_writes_nothing(run: Run, folder: Path, checkpoint: Path) -> None:
+    before = contents(folder)
+    outcome = run("build", checkpoint, "-o", "new.m2d", "--layers", "1,2", "--dims", "32,64", "--dry-run")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("would build new.m2d: 2 exits of BertModel (layers 1, 2 of 3), fp32, dims 64, 32, ")
+    assert contents(folder) == before
+
+
+def test_what_is_built_is_a_bundle(run: Run, folder: Path, checkpoint: Path, bundle: Bundle, monkeypatch: Any) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(pipeline, "build", lambda planned, **options: asked.append((planned, options)))
+    outcome = run("build", checkpoint, "-o", "new.m2d", "--layers", "2", "--dims", "7")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith("built new.m2d: 1 exits of BertModel")
+    ((planned, options),) = asked
+    assert planned.target == folder / "new.m2d"
+    assert (planned.grid.layers, planned.grid.dims, options["force"]) == ((2,), (7,), False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("./none -o new.m2d", "./none is neither a folder nor a Hub id"),
+        ("none/at-all -o new.m2d", "no folder none/at-all here, and the Hub has not given it"),
+        ("texts.txt -o new.m2d", "texts.txt is neither a folder nor a Hub id"),
+        ("tiny.m2d -o new.m2d", "tiny.m2d is no checkpoint: it has no config.json"),
+        ("foreign -o new.m2d", "cannot be loaded"),
+        ("CHECKPOINT -o tiny.m2d", "tiny.m2d exists: use --force to replace it"),
+        ("CHECKPOINT -o texts.txt", "texts.txt exists and is not a bundle"),
+        ("CHECKPOINT -o foreign --force", "foreign exists and is not a bundle"),
+        ("CHECKPOINT -o new.m2d --layers 0", "layer 0 does not exist: this checkpoint has layers 1 to 3"),
+        ("CHECKPOINT -o new.m2d --layers 1,9", "layer 9 does not exist"),
+        ("CHECKPOINT -o new.m2d --layers -1", "layer -1 does not exist"),
+        ("CHECKPOINT -o new.m2d --dims 0", "dim 0 is out of range"),
+        ("CHECKPOINT -o new.m2d --dims 32,9999", "dim 9999 is out of range: this checkpoint's vectors have 1 to 64"),
+        ("CHECKPOINT -o new.m2d --revision main", "is a local folder: a revision goes with a Hub id"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(
+    run: Run, folder: Path, checkpoint: Path, arguments: str, message: str
+) -> None:
+    (folder / "foreign").mkdir()
+    (folder / "foreign" / "config.json").write_text('{"model_type": "no such model"}')
+    outcome = refuse(run, folder, f"build {arguments.replace('CHECKPOINT', str(checkpoint))}", message)
+    assert len(outcome.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("error", [MemoryError, AssertionError])
+def test_an_unforeseen_error_is_not_dressed_up(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(Bundle, "open", fail)
+    monkeypatch.setattr(sys, "argv", ["m2d-export", "show", "tiny.m2d"])
+    with pytest.raises(error):
+        main()
+
+
+# --- slice
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--layer 0 -o new", "no exit at layer 0: this grid has layers 1, 2, 3"),
+        ("--layer 9 -o new", "no exit at layer 9"),
+        ("--layer 1 --dim 0 -o new", "dim 0 is out of range"),
+        ("--layer 1 --dim 65 -o new", "dim 65 is out of range"),
+        ("--layer 1 -o texts.txt", "texts.txt exists"),
+        ("--layer 1 -o tiny.m2d", "tiny.m2d exists"),
+    ],
+)
+def test_what_cannot_be_sliced_is_refused(
+    run: Run, folder: Path, checkpoint: Path, arguments: str, message: str
+) -> None:
+    outcome = refuse(run, folder, f"slice {checkpoint} {arguments}", message)
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_a_slice_is_written(run: Run, folder: Path, checkpoint: Path) -> None:
+    outcome = run("slice", checkpoint, "--layer", 2, "--dim", 32, "-o", "new")
+    assert (outcome.code, outcome.out) == (0, "wrote new: a sentence-transformers folder of layer 2\n")
+    assert json.loads((folder / "new" / "config.json").read_text())["num_hidden_layers"] == 2
+
+
+# --- bundles that are not
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str, int]] = {
+    "gone": (shutil.rmtree, "no bundle at tiny.m2d: build one with", USAGE),
+    "no manifest": (
+        lambda root: (root / "manifest.json").unlink(),
+        "not a bundle, or one that was never finished",
+        USAGE,
+    ),
+    "no JSON": (lambda root: (root / "manifest.json").write_text("{"), "manifest.json cannot be used", GATE),
+    "not UTF-8": (lambda root: (root / "manifest.json").write_bytes(b"\xff"), "manifest.json cannot be used", GATE),
+    "of tomorrow": (lambda root: (root / "manifest.json").write_text('{"format": 2}'), "format 2 is unknown", GATE),
+    "weights": (lambda root: flip(root / "graphs" / "weights.fp32.bin"), "weights.fp32.bin has been altered", GATE),
+    "graph": (lambda root: flip(root / "graphs" / "layer-03.fp32.onnx"), "layer-03.fp32.onnx has been altered", GATE),
+    "tokenizer": (lambda root: flip(root / "tokenizer.json"), "tokenizer.json has been altered", GATE),
+    "lost graph": (lambda root: (root / "graphs" / "layer-03.fp32.onnx").unlink(), "03.fp32.onnx is missing", GATE),
+}
+OF_THE_MANIFEST = ("gone", "no manifest", "no JSON", "not UTF-8", "of tomorrow")
+
+
+@pytest.mark.parametrize("command", ["encode tiny.m2d texts.txt -o o.npy", "bench tiny.m2d", "verify tiny.m2d"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_bundle_is_refused_by_all_that_read_it(run: Run, folder: Path, damage: str, command: str) -> None:
+    hurt, message, code = DAMAGES[damage]
+    hurt(folder / "tiny.m2d")
+    outcome = refuse(run, folder, command, message, code)
+    assert len(outcome.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("damage", OF_THE_MANIFEST)
+def test_a_manifest_that_cannot_be_read_cannot_be_shown(run: Run, folder: Path, damage: str) -> None:
+    hurt, message, code = DAMAGES[damage]
+    hurt(folder / "tiny.m2d")
+    refuse(run, folder, "show tiny.m2d", message, code)
+
+
+# --- show and verify
+
+
+def test_show_tells_what_is_in_a_bundle(run: Run, folder: Path, bundle: Bundle) -> None:
+    outcome = run("show", "tiny.m2d")
+    assert (outcome.code, outcome.err) == (0, "")
+    for told in (bundle.id[:12], "BertModel, 3 layers, width 64", "mean; vectors normalised", "up to 48 tokens"):
+        assert told in outcome.out
+    assert "layer 1" in outcome.out  # its head
+    rows = [line.split("│")[1:3] for line in outcome.out.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row] for row in rows] == [[str(k), "fp32"] for k in range(1, LAYERS + 1)]
+
+
+def test_show_as_json_is_the_manifest(run: Run, folder: Path) -> None:
+    outcome = run("show", "tiny.m2d", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert json.loads(outcome.out) == json.loads((folder / "tiny.m2d" / "manifest.json").read_text())
+
+
+def test_verify_counts_the_files_of_a_sound_bundle(run: Run, folder: Path, bundle: Bundle) -> None:
+    count = len(bundle.manifest.files)
+    outcome = run("verify", "tiny.m2d")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith(f"tiny.m2d is sound: {count} files, ")
+    outcome = run("verify", "tiny.m2d", "--json")
+    assert json.loads(outcome.out) == {"bundle": bundle.id, "files": count, "problems": []}
+
+
+def test_verify_names_every_problem_and_fails(run: Run, folder: Path, bundle: Bundle) -> None:
+    flip(folder / "tiny.m2d" / "graphs" / "layer-01.fp32.onnx")
+    (folder / "tiny.m2d" / "graphs" / "layer-02.fp32.onnx").unlink()
+    (folder / "tiny.m2d" / "extra.txt").touch()
+    outcome = run("verify", "tiny.m2d", "--json")
+    assert outcome.code == GATE
+    problems = json.loads(outcome.out)["problems"]
+    assert [problem.split()[0] for problem in problems] == [
+        *("graphs/layer-01.fp32.onnx", "graphs/layer-02.fp32.onnx", "extra.txt")
+    ]
+    assert outcome.err == f"Error: tiny.m2d is not sound: {'; '.join(problems)}. Build it again, or copy it again\n"
+
+
+# --- encode
+
+
+def encoded(folder: Path, name: str = "o.npy") -> np.ndarray[Any, np.dtype[np.float32]]:
+    vectors = np.load(folder / name, allow_pickle=False)
+    assert vectors.dtype == np.float32
+    return np.asarray(vectors)
+
+
+def test_encode_writes_the_vectors_of_the_encoder(run: Run, folder: Path, bundle: Bundle) -> None:
+    outcome = run("encode", "tiny.m2d", "texts.txt", "--layer", 2, "--dim", 32, "-o", "o.npy", "--threads", 1)
+    assert outcome == Outcome(0, "wrote o.npy: 2 vectors of 32 float32 numbers, cell 2x32\n", "")
+    with Encoder(bundle, 2, 32) as encoder:
+        np.testing.assert_allclose(encoded(folder), encoder.encode(["a cat", "the dog"]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("data", "texts"),
+    [
+        (b"a cat\nthe dog\n", ["a cat", "the dog"]),
+        (b"a cat\nthe dog", ["a cat", "the dog"]),
+        (b"a cat\r\nthe dog\r\n", ["a cat", "the dog"]),
+        (b"\xef\xbb\xbfa cat\r\nthe dog\r\n", ["a cat", "the dog"]),
+        (b"a cat\n\nthe dog\n\n", ["a cat", "", "the dog", ""]),
+        ("naïve\u2028café\x85\x0cmat\n東京\n".encode(), ["naïve\u2028café\x85\x0cmat", "東京"]),
+        (b"", []),
+        (b"\n", [""]),
+    ],
+)
+@pytest.mark.parametrize("source", ["file", "-", "nothing"])
+def test_a_line_is_a_text_whatever_ends_it_and_wherever_it_comes_from(
+    run: Run, folder: Path, bundle: Bundle, data: bytes, texts: list[str], source: str
+) -> None:
+    (folder / "file").write_bytes(data)
+    named = {"file": ["file"], "-": ["-"], "nothing": []}[source]
+    outcome = run("encode", "tiny.m2d", *named, "-o", "o.npy", stdin=b"" if source == "file" else data)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert encoded(folder).shape == (len(texts), WIDTH)
+    with Encoder(bundle) as encoder:
+        np.testing.assert_allclose(encoded(folder), encoder.encode(texts), atol=1e-6)
+
+
+def test_a_pipe_is_read_as_utf_8_in_every_locale(folder: Path, bundle: Bundle) -> None:
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [*PROGRAM, "encode", "tiny.m2d", "-o", "o.npy"]
+    done = subprocess.run(command, input="naïve, 東京".encode(), env=environment, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    with Encoder(bundle) as encoder:
+        np.testing.assert_allclose(encoded(folder), encoder.encode(["naïve, 東京"]), atol=1e-6)
+
+
+def test_an_output_is_replaced_whole(run: Run, folder: Path) -> None:
+    (folder / "o.npy").write_bytes(b"old" * 1000)
+    assert run("encode", "tiny.m2d", "texts.txt", "-o", "o.npy").code == 0
+    assert encoded(folder).shape == (2, WIDTH)
+    assert sorted(path.name for path in folder.iterdir()) == ["o.npy", "pairs.csv", "texts.txt", "tiny.m2d"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("tiny.m2d texts.txt --layer 0 -o o.npy", "no exit at layer 0: this grid has layers 1, 2, 3"),
+        ("tiny.m2d texts.txt --layer 9 -o o.npy", "no exit at layer 9"),
+        ("tiny.m2d texts.txt --dim 0 -o o.npy", "dim 0 is out of range"),
+        ("tiny.m2d texts.txt --dim 9999 -o o.npy", "dim 9999 is out of range: this checkpoint's vectors have 1 to 64"),
+        ("tiny.m2d texts.txt --prompt-name query -o o.npy", "no prompt named 'query': this checkpoint has none at all"),
+        ("tiny.m2d texts.txt --prompt a --prompt-name b -o o.npy", "give either prompt or prompt_name"),
+        ("tiny.m2d texts.txt --prompt \udcff -o o.npy", "the prompt holds a lone surrogate"),
+        ("tiny.m2d texts.txt -o none/o.npy", "cannot write none/o.npy: No such file or directory"),
+        ("tiny.m2d texts.txt -o tiny.m2d", "cannot write tiny.m2d: Is a directory"),
+        ("tiny.m2d latin.txt -o o.npy", "latin.txt, line 2 is not UTF-8"),
+        ("tiny.m2d utf16.txt -o o.npy", "utf16.txt, line 1 is not UTF-8"),
+    ],
+)
+def test_what_cannot_be_encoded_is_refused(run: Run, folder: Path, arguments: str, message: str) -> None:
+    (folder / "latin.txt").write_bytes("a cat\ncafé\n".encode("latin-1"))
+    (folder / "utf16.txt").write_bytes("a cat\n".encode("utf-16"))
+    outcome = refuse(run, folder, f"encode {arguments}", message)
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_bytes_that_are_no_utf_8_on_standard_input_are_refused_by_their_line(run: Run, folder: Path) -> None:
+    refuse(
+        run, folder, "encode tiny.m2d -o o.npy", "<stdin>, line 5001 is not UTF-8", stdin=b"a cat\n" * 5000 + b"\xff\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "package", "extra"),
+    [
+        ("encode tiny.m2d texts.txt -o o.npy", "onnxruntime", "cpu"),
+        ("bench tiny.m2d --sts pairs.csv", "onnxruntime", "cpu"),
+        ("bench tiny.m2d --sts pairs.csv", "scipy.stats", "bench"),
+        ("bench tiny.m2d --sts stsb", "datasets", "hub"),
+        ("encode tiny.m2d texts.txt --runtime pytorch -o o.npy", "torch", "build"),
+        ("build ./none -o new.m2d", "onnxruntime", "cpu"),
+        ("slice ./none --layer 1 -o new", "sentence_transformers", "build"),
+    ],
+)
+def test_a_missing_package_is_one_line_that_names_its_extra(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, package: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    outcome = refuse(run, folder, command, f"pip install 'm2d-export[{extra}]'")
+    assert len(outcome.err.splitlines()) == 1
+
+
+# --- bench
+
+QUICK = "--sts pairs.csv --layers 1,3 --dims 64,7 --batch-size 1,2 --tokens 8"
+
+
+def test_bench_prints_tables_and_adds_a_line_for_every_result(run: Run, folder: Path) -> None:
+    (folder / "results.jsonl").write_text('{"kind": "earlier"}\n')
+    outcome = run("bench", "tiny.m2d", *QUICK.split())
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "Spearman x 100 on pairs.csv" in outcome.out
+    assert "Latency" in outcome.out
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["earlier"] + ["score"] * 4 + ["latency"] * 4
+    run("bench", "tiny.m2d", *QUICK.split(), "-o", "other.jsonl")
+    assert len((folder / "results.jsonl").read_text().splitlines()) == 9
+    assert len((folder / "other.jsonl").read_text().splitlines()) == 8
+
+
+def test_bench_as_json_prints_the_records_that_it_wrote(run: Run, folder: Path) -> None:
+    outcome = run("bench", "tiny.m2d", *QUICK.split(), "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == (folder / "results.jsonl").read_text()
+    records = [json.loads(line) for line in outcome.out.splitlines()]
+    assert {record["sts"] for record in records if record["kind"] == "score"} == {"pairs.csv"}
+
+
+def test_bench_walks_the_bundles_grid_by_default_within_what_it_reads(run: Run, folder: Path) -> None:
+    outcome = run("bench", "tiny.m2d", "--json")
+    assert outcome.code == 0
+    records = [json.loads(line) for line in outcome.out.splitlines()]
+    cells = {(record["layer"], record["dim"], record["sts"]) for record in records if record["kind"] == "score"}
+    assert cells == {(layer, dim, "toy") for layer in (1, 2, 3) for dim in (64, 32)}
+    shapes = {(record["batch_size"], record["tokens"]) for record in records if record["kind"] == "latency"}
+    assert shapes == {(size, tokens) for size in (1, 32) for tokens in (16, 48)}  # 128 is more than it reads
+
+
+def test_an_interrupted_bench_keeps_the_results_it_had(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "measure", interrupted)
+    outcome = run("bench", "tiny.m2d", *QUICK.split())
+    assert (outcome.code, outcome.out, outcome.err.strip()) == (INTERRUPTED, "", "interrupted")
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["score"] * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--layers 0", "no exit at layer 0: this grid has layers 1, 2, 3"),
+        ("--layers 1,9", "no exit at layer 9"),
+        ("--dims 0", "dim 0 is out of range"),
+        ("--dims 64,9999", "dim 9999 is out of range"),
+        ("--batch-size 0", "batch size 0: at least 1"),
+        ("--tokens 128", "tokens 128: this checkpoint reads 3 to 48"),
+        ("--tokens 0", "tokens 0: this checkpoint reads 3 to 48"),
+        ("--sts none.csv", "none.csv cannot be read: No such file or directory"),
+        ("--sts texts.txt", "texts.txt is not a .csv, .tsv or .jsonl file, nor toy or stsb"),
+        ("--sts empty.csv", "empty.csv is empty"),
+        ("--sts one.csv", "one.csv has 1 pair(s)"),
+        ("--sts words.csv", "words.csv, line 2: the score 'good' is not a number"),
+        ("--sts pairs.csv --columns a,b,c", "pairs.csv has no column a, b, c"),
+        ("--sts pairs.csv --columns 1,2", "columns are three different names"),
+        ("--columns 1,2,3", "columns go with a file of pairs"),
+        ("-o none/results.jsonl", "cannot write none/results.jsonl: No such file or directory"),
+        ("-o tiny.m2d", "cannot write tiny.m2d: Is a directory"),
+    ],
+)
+def test_what_cannot_be_benched_is_refused(run: Run, folder: Path, arguments: str, message: str) -> None:
+    (folder / "empty.csv").touch()
+    (folder / "one.csv").write_text("a,b,1\n")
+    (folder / "words.csv").write_text("a,b,1\nc,d,good\n")
+    outcome = refuse(run, folder, f"bench tiny.m2d {arguments}", message)
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_columns_may_be_written_with_spaces(run: Run, folder: Path) -> None:
+    (folder / "named.csv").write_text("a,b,s\na cat,a dog,3\na cat,the cat,4.5\nno,interest rates rose,0\n")
+    outcome = run("bench", "tiny.m2d", "--sts", "named.csv", "--columns", "b, a, s", "--layers", 1, "--tokens", 8)
+    assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_a_file_named_like_markup_is_only_a_name(run: Run, folder: Path) -> None:
+    shutil.copy(folder / "pairs.csv", folder / "pairs[bold].csv")
+    outcome = run("bench", "tiny.m2d", "--sts", "pairs[bold].csv", "--layers", 1, "--tokens", 8)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "on pairs[bold].csv" in outcome.out
+
+
+def test_steps_are_told_on_a_terminal_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with steps() as report:
+        report("unfinished build of [/]odd[bold].m2d")
+    captured = capsys.readouterr()
+    assert "unfinished build of [/]odd[bold].m2d" in captured.err
+    assert captured.out == ""
+
+
+def test_steps_are_told_nowhere_else(capsys: pytest.CaptureFixture[str]) -> None:
+    with steps() as report:
+        report("loading the checkpoint")
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,160 @@
+"""The contract of every runtime: vectors of a batch, a provider, an end; and what they refuse."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from m2d_export import Bundle
+from m2d_export.batching import TokenIds, pad
+from m2d_export.errors import M2DError, RuntimeUnavailable, SpecError
+from m2d_export.runtimes import Runtime, open_runtime
+from m2d_export.runtimes.fake import FakeRuntime
+from m2d_export.runtimes.onnxrt import OnnxRuntime
+from m2d_export.spec import RUNTIMES, TextSpec
+from tests.conftest import WIDTH
+
+SPEC = TextSpec(max_tokens=48, pad_id=1)
+ROWS = [TokenIds([3, 40, 41, 4]), TokenIds([3, 42, 4]), TokenIds([3, 43, 44, 45, 46, 4])]
+NAMES = [*RUNTIMES, "fake"]
+
+
+def opened(name: str, bundle: Bundle) -> Runtime:
+    return FakeRuntime(WIDTH) if name == "fake" else open_runtime(name, bundle.variant(2))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_runtime_gives_float32_vectors_and_names_itself(name: str, bundle: Bundle) -> None:
+    with opened(name, bundle) as runtime:
+        vectors = runtime.vectors(pad(ROWS, SPEC, range(3)))
+        assert vectors.shape == (3, WIDTH)
+        assert vectors.dtype == np.float32
+        assert np.isfinite(vectors).all()
+        assert runtime.name == name
+        assert runtime.provider == {"onnxrt": "CPUExecutionProvider", "pytorch": "cpu", "fake": "fake"}[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_neighbours_places_and_padding_do_not_change_a_vector(name: str, bundle: Bundle) -> None:
+    with opened(name, bundle) as runtime:
+        alone = np.concatenate([runtime.vectors(pad([row], SPEC, [0])) for row in ROWS])
+        together = runtime.vectors(pad(ROWS, SPEC, range(3), length=20))
+        reversed_ = runtime.vectors(pad(ROWS[::-1], SPEC, range(3)))[::-1]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(reversed_, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vectors_are_not_normalised(name: str, bundle: Bundle) -> None:
+    with opened(name, bundle) as runtime:
+        lengths = np.linalg.norm(runtime.vectors(pad(ROWS, SPEC, range(3))), axis=1)
+    assert (np.abs(lengths - 1) > 0.05).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_closed_runtime_refuses_to_go_on(name: str, bundle: Bundle) -> None:
+    with opened(name, bundle) as runtime:
+        pass
+    runtime.close()
+    with pytest.raises(SpecError, match="this runtime is closed"):
+        runtime.vectors(pad(ROWS, SPEC, range(3)))
+
+
+def test_onnx_and_pytorch_agree(bundle: Bundle) -> None:
+    batch = pad(ROWS, SPEC, range(3))
+    with opened("onnxrt", bundle) as graph, opened("pytorch", bundle) as reference:
+        np.testing.assert_allclose(graph.vectors(batch), reference.vectors(batch), atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["", "onnx", "ONNXRT", "fake", "../onnxrt"])
+def test_an_unknown_runtime_is_refused_with_the_known_ones(name: str, bundle: Bundle) -> None:
+    with pytest.raises(SpecError, match="there are onnxrt, pytorch"):
+        open_runtime(name, bundle.variant(1))
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("threads", [0, -1, 1.0, "2", True])
+def test_a_count_of_threads_that_is_none_is_refused(name: str, threads: Any, bundle: Bundle) -> None:
+    with pytest.raises(SpecError, match="threads must be a whole number from 1"):
+        open_runtime(name, bundle.variant(1), threads)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_reach_onnx_runtime(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    import onnxruntime as ort
+
+    seen: list[int] = []
+    session = ort.InferenceSession
+
+    def spy(path: str, options: Any, **rest: Any) -> Any:
+        seen.append(options.intra_op_num_threads)
+        return session(path, options, **rest)
+
+    monkeypatch.setattr(ort, "InferenceSession", spy)
+    open_runtime("onnxrt", bundle.variant(1), threads).close()
+    assert seen == [threads]
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "extra"), [("onnxrt", "onnxruntime", "cpu"), ("pytorch", "torch", "build")]
+)
+def test_a_missing_package_is_named_with_its_extra(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, package: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(RuntimeUnavailable, match=rf"{package} is not installed.*'m2d-export\[{extra}\]'"):
+        open_runtime(name, bundle.variant(1))
+
+
+def test_a_package_that_is_there_but_broken_is_told_apart(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("import libcudart_of_another_year\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    message = r"onnxruntime cannot be imported \(No module named 'libcudart_of_another_year'\)"
+    with pytest.raises(RuntimeUnavailable, match=message):
+        open_runtime("onnxrt", bundle.variant(1))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x08" * 1000], ids=["empty", "text", "bytes"])
+def test_a_graph_that_cannot_be_loaded_is_one_error_of_ours(bundle: Bundle, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.onnx").write_bytes(content)
+    with pytest.raises(RuntimeUnavailable, match=r"ONNX Runtime cannot load .*bad\.onnx: ") as caught:
+        OnnxRuntime(replace(bundle.variant(1), path=tmp_path / "bad.onnx"))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_provider_than_the_one_asked_for_is_an_error(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime as ort
+
+    class Elsewhere:
+        def __init__(self, *arguments: object, **options: object) -> None: ...
+
+        def get_providers(self) -> list[str]:
+            return ["AzureExecutionProvider", "CPUExecutionProvider"]
+
+    fallen_back = SimpleNamespace(InferenceSession=Elsewhere, SessionOptions=ort.SessionOptions)
+    monkeypatch.setitem(sys.modules, "onnxruntime", fallen_back)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeUnavailable, match=r"asked for CPUExecutionProvider, ONNX Runtime took \['Azure"):
+        OnnxRuntime(bundle.variant(1))
+
+
+def test_every_error_of_a_runtime_is_one_of_ours() -> None:
+    assert issubclass(RuntimeUnavailable, M2DError)
+    assert RuntimeUnavailable.exit_code == 2
+
+
+def test_a_fake_runtime_leaves_unpooled_tokens_out() -> None:
+    spec = replace(SPEC, include_prompt=False)
+    with FakeRuntime() as runtime:
+        vectors = [
+            runtime.vectors(pad([TokenIds([3, prompt, 40, 4], prompt_length=2)], spec, [0])) for prompt in (7, 8)
+        ]
+        np.testing.assert_array_equal(*vectors)
+        pooled = runtime.vectors(pad([TokenIds([3, 8, 40, 4])], SPEC, [0]))
+    assert np.abs(pooled - vectors[1]).max() > 0.1
