@@ -95,24 +95,29 @@ class Manifest:
     @classmethod
     def _from_dict(cls, data: dict[str, Any]) -> Self:
         grid, text, origin, pooling = data["grid"], data["text"], data["origin"], data["pooling"]
-        files = {_relative(path): _file_entry(path, entry) for path, entry in data["files"].items()}
+        files = {
+            _relative(path): FileEntry(_whole(entry["size"]), _sha256(entry["sha256"]))
+            for path, entry in data["files"].items()
+        }
         variants = tuple(_variant_entry(entry, files) for entry in _list(data["variants"]))
         if TOKENIZER not in files:
             raise ManifestError(f"{TOKENIZER} is not among the files")
+        if {entry.layer for entry in variants} != set(_list(grid["layers"])):
+            raise ManifestError("the variants are not those of the grid's layers")
         prompts = {_string(name): _string(prompt) for name, prompt in text["prompts"].items()}
         default = None if text["default_prompt_name"] is None else _string(text["default_prompt_name"])
         revision = None if origin["revision"] is None else _string(origin["revision"])
         return cls(
-            origin=Origin(_string(origin["name"]), revision, _string(origin["fingerprint"])),
+            origin=Origin(_string(origin["name"]), revision, _sha256(origin["fingerprint"])),
             architecture=_string(data["architecture"]),
             grid=Grid(
                 _whole(grid["depth"]),
                 _whole(grid["width"]),
                 *(tuple(map(_whole, _list(grid[key]))) for key in ("layers", "dims", "trained_dims")),
             ),
-            trained_layers=tuple(map(_whole, _list(data["trained_layers"]))),
+            trained_layers=tuple(_whole(layer, least=1) for layer in _list(data["trained_layers"])),
             pooling=Pooling(tuple(map(_string, _list(pooling["modes"]))), _flag(pooling["include_prompt"])),
-            heads=tuple(map(_whole, _list(data["heads"]))),
+            heads=tuple(_whole(layer, least=1) for layer in _list(data["heads"])),
             normalize=_flag(data["normalize"]),
             text=TextSpec(
                 max_tokens=_whole(text["max_tokens"], least=1),
@@ -228,13 +233,6 @@ def _relative(path: str) -> str:
     return path
 
 
-def _file_entry(path: str, entry: dict[str, Any]) -> FileEntry:
-    sha256 = _string(entry["sha256"])
-    if len(sha256) != SHA256_DIGITS or set(sha256) - set("0123456789abcdef"):
-        raise ManifestError(f"the sha256 of {path} is not one")
-    return FileEntry(_whole(entry["size"]), sha256)
-
-
 def _variant_entry(entry: dict[str, Any], files: Mapping[str, FileEntry]) -> VariantEntry:
     for key in ("path", "weights"):
         if entry[key] not in files:
@@ -256,6 +254,12 @@ def _string(value: object) -> str:
     if not isinstance(value, str):
         raise ManifestError(f"expected a string, got {value!r}")
     value.encode("utf-8")  # raises for the lone surrogates that JSON can spell and nothing can print
+    return value
+
+
+def _sha256(value: object) -> str:
+    if not isinstance(value, str) or len(value) != SHA256_DIGITS or set(value) - set("0123456789abcdef"):
+        raise ManifestError(f"expected a sha256, got {value!r}")
     return value
 
 

@@ -146,17 +146,18 @@ MEGABYTE = 1_000_000
 )
 def test_a_megabyte_takes_bounded_time(text: str) -> None:
     tokenizer = tokenizer_of("WordPiece", 48)
-    started = time.perf_counter()
+    # The processor's time, which a busy machine does not stretch.
+    started = time.process_time()
     tokens = tokenizer.encode([text])[0]
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert list(tokens.ids) == plain("WordPiece", 48).encode(text).ids
 
 
 def test_a_megabyte_of_words_costs_no_more_than_its_head() -> None:
     tokenizer = tokenizer_of("WordPiece", 48)
-    started = time.perf_counter()
+    started = time.process_time()
     tokenizer.encode(["the cat " * (MEGABYTE // 8)])
-    assert time.perf_counter() - started < 0.25  # reading all of it takes about a second
+    assert time.process_time() - started < 0.25  # reading all of it takes about a second
 
 
 @pytest.mark.parametrize("item", [None, b"bytes", bytearray(b"x"), 3, float("nan"), ["a", "b"], ("a", "b"), {"a": 1}])

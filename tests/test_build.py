@@ -8,7 +8,6 @@ import os
 import resource
 import shutil
 import signal
-import site
 import stat
 import subprocess
 import sys
@@ -96,8 +95,8 @@ def serve(connection: Connection, checkpoint: Path, exported: Path) -> None:
     graphs.model_from_exits = lambda *arguments: model
     parity.PROBES = parity.PROBES[:PROBES]
     connection.send((0, "ready"))
-    while True:
-        function, arguments = connection.recv()
+    while task := connection.recv():
+        function, arguments = task
         reading, writing = os.pipe()
         child = os.fork()
         if not child:
@@ -130,7 +129,7 @@ class Forge:
         self._exported, self._ready = exported, False
 
     def _answer(self) -> tuple[int, str]:
-        assert self._connection.poll(120), "the server process does not answer"
+        assert self._connection.poll(300), "the server process does not answer"
         code, message = self._connection.recv()
         return code, message
 
@@ -148,8 +147,9 @@ class Forge:
         return self._answer()
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.join()
+        self.exported()
+        self._connection.send(None)
+        self._process.join(30)
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +284,7 @@ def test_initializers_of_one_name_are_one_tensor_in_every_exit(bundle: Bundle) -
 @pytest.mark.parametrize("layer", [1, 2, 3])
 def test_no_graph_names_a_folder_of_this_machine(bundle: Bundle, checkpoint: Path, layer: int) -> None:
     graph = (bundle.root / f"graphs/layer-0{layer}.fp32.onnx").read_bytes()
-    folders = [os.getcwd(), str(Path.home()), str(checkpoint.parent), str(bundle.root.parent), *site.getsitepackages()]
+    folders = [str(folder.parent) for folder in (Path(__file__).parent, Path(sys.prefix), checkpoint, bundle.root)]
     assert [place for place in [*folders, "site-packages", ".py", "m2d_export"] if place.encode() in graph] == []
 
 

@@ -197,11 +197,17 @@ BROKEN: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "parity that is no object": (("variants", 0, "parity"), 0.9999),
     "parity without figures": (("variants", 0, "parity"), {}),
     "text for a figure": (("variants", 0, "parity", "cosine_min"), "1.0"),
+    "fingerprint that is none": (("origin", "fingerprint"), "main"),
+    "layer 0 trained": (("trained_layers",), [0, 1]),
+    "head at layer 0": (("heads",), [0]),
+    "no variants": (("variants",), []),
     "no layers": (("grid", "layers"), []),
     "layers twice": (("grid", "layers"), [1, 1]),
     "a long text for a number": (("grid", "width"), "x" * 1_000_000),
 }
 ONLY_THE_READER_SEES = {
+    "a layer without a variant": (("variants", 2, "layer"), 2),
+    "a variant of no layer": (("grid", "layers"), [1, 2]),
     "layer beyond the depth": (("grid", "layers"), [1, 2, 99]),
     "layers descending": (("grid", "layers"), [3, 2, 1]),
     "dim beyond the width": (("grid", "dims"), [65]),
@@ -209,6 +215,7 @@ ONLY_THE_READER_SEES = {
     "a graph that is no file of the bundle": (("variants", 0, "path"), "graphs/layer-09.fp32.onnx"),
     "weights that are no file of the bundle": (("variants", 0, "weights"), "/etc/passwd"),
     "lone surrogates": (("text", "prompts"), {"query": "\ud800"}),
+    "NaN in a field that nobody reads": (("later",), math.nan),
     "an infinite figure": (("variants", 0, "parity", "cosine_min"), math.inf),
 }
 UNSAFE_PATHS = {
@@ -298,7 +305,6 @@ UNREADABLE = {
     "deeply nested": b"[" * 1_000_000,
     "a number of a million digits": b'{"format": ' + b"9" * 1_000_000 + b"}",
     "a text of a million letters": b'{"format": "' + b"x" * 1_000_000 + b'"}',
-    "over 16 MiB": b" " * (MAX_MANIFEST_BYTES + 1),
 }
 
 
@@ -306,6 +312,14 @@ UNREADABLE = {
 def test_a_manifest_that_is_none_is_refused_in_one_short_line(tmp_path: Path, data: bytes) -> None:
     (tmp_path / MANIFEST).write_bytes(data)
     refused(tmp_path)
+
+
+def test_a_manifest_may_have_16_mebibytes_and_not_a_byte_more(copied_bundle: Path) -> None:
+    data = (copied_bundle / MANIFEST).read_bytes()
+    (copied_bundle / MANIFEST).write_bytes(data.ljust(MAX_MANIFEST_BYTES))
+    Bundle.open(copied_bundle)
+    (copied_bundle / MANIFEST).write_bytes(data.ljust(MAX_MANIFEST_BYTES + 1))
+    assert "over 16 MiB" in refused(copied_bundle)
 
 
 def use(bundle: Bundle) -> None:

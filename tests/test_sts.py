@@ -41,7 +41,12 @@ def write(folder: Path, name: str, text: str | bytes) -> str:
             'sentence1,sentence2,score\r\na cat,a dog,2.5\r\na cat,"the cat, sitting",4\r\nno,yes,0\r\n',
             None,
         ),
-        ("bom.csv", '\ufeffsentence1,sentence2,score\na cat,a dog,2.5\na cat,"the cat, sitting",4\nno,yes,0\n', None),
+        ("bom.csv", '\ufeffa cat,a dog,2.5\na cat,"the cat, sitting",4\nno,yes,0\n', None),
+        (
+            "bom, headed.csv",
+            '\ufeffscore,sentence1,sentence2\n2.5,a cat,a dog\n4,a cat,"the cat, sitting"\n0,no,yes',
+            None,
+        ),
         ("blank.csv", '\na cat,a dog,2.5\n\na cat,"the cat, sitting",4\nno,yes,0\n\n', None),
         ("CAPS.CSV", 'Score,Sentence2,Sentence1\n2.5,a dog,a cat\n4,"the cat, sitting",a cat\n0,yes,no\n', None),
         ("named.csv", 'id,s,b,a\n9,2.5,a dog,a cat\n9,4,"the cat, sitting",a cat\n9,0,yes,no\n', ["a", "B", "s"]),

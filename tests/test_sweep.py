@@ -49,6 +49,7 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[int, tuple[int, ...]]] = []  # layer, shape of the batch
         self.open: list[int] = []
+        self.asked: set[tuple[str, int | None]] = set()  # runtime, threads
         self.seconds: Callable[[int], float] = lambda layer: 0.0
 
     def open_runtime(self, name: str, variant: Variant, threads: int | None = None) -> FakeRuntime:
@@ -64,6 +65,7 @@ class Recorder:
                 super().close()
 
         self.open.append(layer)
+        self.asked.add((name, threads))
         return Recorded(width=variant.width, seconds=self.seconds(layer))
 
 
@@ -167,8 +169,12 @@ def test_runtimes_are_closed_when_a_sweep_ends_and_when_it_is_abandoned(
     assert recorder.open == []
 
 
-def test_threads_are_recorded_as_asked_for(recorder: Recorder, bundle: Bundle, pairs: Pairs) -> None:
-    assert next(sweep(bundle, replace(MATRIX, threads=3), pairs))["threads"] == 3
+def test_the_runtime_and_threads_asked_for_run_everything_and_are_recorded(
+    recorder: Recorder, bundle: Bundle, pairs: Pairs
+) -> None:
+    made = list(sweep(bundle, replace(MATRIX, runtime="pytorch", threads=3), pairs))
+    assert recorder.asked == {("pytorch", 3)}
+    assert {(record["runtime"], record["threads"]) for record in made} == {("pytorch", 3)}
 
 
 def test_progress_is_told_for_every_layer_and_shape(recorder: Recorder, bundle: Bundle, pairs: Pairs) -> None:
