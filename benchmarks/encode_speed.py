@@ -21,7 +21,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from m2d_export import Bundle, Encoder
-from m2d_export.bench.sweep import machine
+from m2d_export.machine import cores, machine
 from m2d_export.vectors import cosine
 
 ROUNDS = 5
@@ -56,7 +56,7 @@ def main() -> None:
     if not folder:
         parser.error("set M2D_STSB to a folder with STS-B's test.csv")
     texts = sentences(Path(folder))
-    threads = len(os.sched_getaffinity(0))
+    threads = cores()
     torch.set_num_threads(threads)
     model = SentenceTransformer(arguments.checkpoint, device="cpu", model_kwargs={"dtype": torch.float32})
     with Encoder(Bundle.open(arguments.bundle), threads=threads) as encoder:

@@ -12,7 +12,7 @@ from m2d_export.errors import InputError, ManifestError
 from m2d_export.spec import TextSpec
 
 IntArray = NDArray[np.int64]
-TOKEN_BUDGET = 1024  # tokens a batch, padding included; 256 and 4,096 measured slower (docs/design.md)
+TOKEN_BUDGET = 1024  # tokens a batch, padding included; 256 and 4,096 were slower on 2 cores
 CHARACTERS_PER_TOKEN = 16  # first guess of how much of a long text can matter; doubled until it is enough
 
 
@@ -42,7 +42,7 @@ class Tokenizer:
     """A checkpoint's tokenizer, truncating to its own maximum and padding nothing.
 
     Equal to what sentence-transformers feeds its model, whatever truncation or padding ``tokenizer.json``
-    has baked in; the build checks that (``parity.check_tokens``).
+    has baked in; the build checks that (``parity.probe_tokens``).
     """
 
     def __init__(self, tokenizer_json: str, spec: TextSpec) -> None:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,10 @@ from m2d_export.checkpoint import Checkpoint, load_checkpoint
 from m2d_export.errors import OutputError, ParityError
 from m2d_export.extras import require
 from m2d_export.files import check_room, publish, remove_stale, sha256_of, staged_directory, writing
+from m2d_export.machine import versions
 from m2d_export.spec import Grid, Precision, Variant, default_dims
 
-PACKAGES = ("m2d-export", "torch", "transformers", "sentence-transformers", "onnx-ir", "onnxscript", "onnxruntime")
+TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu"
 if TYPE_CHECKING:
     from m2d_export.exits import ExitEncoder
 
@@ -111,9 +111,13 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
             text=loaded.text,
             variants=variants,
             files=files,
-            versions={name: version(name) for name in PACKAGES},
+            versions=versions(TOOLS.split()),
+            similarity=loaded.similarity,
+            truncate_dim=loaded.truncate_dim,
         )
-        (staging / layout.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        written = manifest.to_json()
+        Manifest.from_json(written)  # before publishing: what the reader refuses must not replace anything
+        (staging / layout.MANIFEST).write_text(written, encoding="utf-8")
         report("publishing")
         _check_target(plan.target, force)  # again: much may have happened since the plan
         publish(staging, plan.target, force)
@@ -124,12 +128,13 @@ def check_variants(
     plan: Plan, exits: "ExitEncoder", paths: Mapping[int, Path], report: Report
 ) -> tuple[VariantEntry, ...]:
     """Run every graph in the staging directory against the reference; raises ParityError naming what fails."""
-    from m2d_export.parity import compare, probe_tokens, reference_vectors
+    from m2d_export.parity import check_reference, compare, probe_tokens, reference_vectors
     from m2d_export.runtimes.onnxrt import OnnxRuntime
 
     tokenizer = Tokenizer(plan.checkpoint.tokenizer_json, plan.checkpoint.text)
     report("running the reference")
     tokens = probe_tokens(plan.checkpoint, tokenizer)
+    check_reference(plan.checkpoint, tokenizer)
     references = reference_vectors(exits, tokenizer, tokens)
     entries, failures = [], []
     for (layer, path), reference in zip(paths.items(), references, strict=True):

@@ -72,10 +72,13 @@ class Manifest:
     variants: tuple[VariantEntry, ...]
     files: Mapping[str, FileEntry]
     versions: Mapping[str, str]
+    similarity: str
+    truncate_dim: int | None
 
     def to_json(self) -> str:
         """The manifest as it stands in the file."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        data = {"format": FORMAT, **asdict(self)}
+        return json.dumps(data, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -104,12 +107,12 @@ class Manifest:
             raise ManifestError(f"{TOKENIZER} is not among the files")
         if {entry.layer for entry in variants} != set(_list(grid["layers"])):
             raise ManifestError("the variants are not those of the grid's layers")
-        prompts = {_string(name): _string(prompt) for name, prompt in text["prompts"].items()}
+        prompts = {_name(name): _string(prompt) for name, prompt in text["prompts"].items()}
         default = None if text["default_prompt_name"] is None else _string(text["default_prompt_name"])
-        revision = None if origin["revision"] is None else _string(origin["revision"])
+        revision = None if origin["revision"] is None else _name(origin["revision"])
         return cls(
-            origin=Origin(_string(origin["name"]), revision, _sha256(origin["fingerprint"])),
-            architecture=_string(data["architecture"]),
+            origin=Origin(_name(origin["name"]), revision, _sha256(origin["fingerprint"])),
+            architecture=_name(data["architecture"]),
             grid=Grid(
                 _whole(grid["depth"]),
                 _whole(grid["width"]),
@@ -128,7 +131,9 @@ class Manifest:
             ),
             variants=variants,
             files=files,
-            versions={_string(name): _string(version) for name, version in data["versions"].items()},
+            versions={_name(name): _name(version) for name, version in data["versions"].items()},
+            similarity=_name(data["similarity"]),
+            truncate_dim=None if data["truncate_dim"] is None else _whole(data["truncate_dim"], least=1),
         )
 
 
@@ -242,6 +247,13 @@ def _variant_entry(entry: dict[str, Any], files: Mapping[str, FileEntry]) -> Var
         raise KeyError(name)
     precision = Precision(entry["precision"])
     return VariantEntry(_whole(entry["layer"], least=1), precision, entry["path"], entry["weights"], parity)
+
+
+def _name(value: object) -> str:
+    """A string that can be shown: control characters in it could upset a terminal."""
+    if not _string(value).isprintable():
+        raise ManifestError(f"expected printable characters alone, got {value!r}")
+    return str(value)
 
 
 def _list(value: object) -> list[Any]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+SETTINGS = ("*.json", "*.txt", "*.model")  # and no code, nor other formats of the same weights
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 TAIL_MODULES = ("Dense", "LayerNorm", "Normalize", "Dropout")  # what may follow the pooling
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -31,8 +32,9 @@ class Checkpoint:
     """Trained weights and everything they were trained with; weights are float32 whatever the file stores.
 
     ``tail`` holds the sentence-transformers modules between the pooling and a closing Normalize, which is
-    ``normalize``; ``heads`` the linear map of each exit that has one. ``trained_layers`` and ``trained_dims``
-    are None where the checkpoint does not say.
+    ``normalize``; ``heads`` the linear map of each exit that has one. ``similarity`` and
+    ``truncate_dim`` are sentence-transformers' own settings. ``trained_layers`` and ``trained_dims`` are None where
+    the checkpoint does not say.
     """
 
     origin: Origin
@@ -45,6 +47,8 @@ class Checkpoint:
     heads: "Mapping[int, nn.Module]"
     depth: int
     width: int
+    similarity: str
+    truncate_dim: int | None
     trained_layers: tuple[int, ...] | None
     trained_dims: tuple[int, ...] | None
     original: "SentenceTransformer"
@@ -73,17 +77,24 @@ def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     _refuse_foreign_code(folder)
     options = {"dtype": torch.float32, "attn_implementation": "eager"}
     with quietly(), _as_checkpoint_error(name):
-        encoder, loading = transformers.AutoModel.from_pretrained(
-            _encoder_folder(folder), output_loading_info=True, local_files_only=True, **options
-        )
-        _check_weights(name, encoder.config.num_hidden_layers, loading["missing_keys"])
         model = sentence_transformers.SentenceTransformer(
             str(folder), device="cpu", local_files_only=True, trust_remote_code=False, model_kwargs=options
         ).eval()
+        encoder: Any = getattr(model[0], "auto_model", None)
+        if encoder is None:
+            raise CheckpointError(
+                f"{name} begins with a {type(model[0]).__name__}: expected a Transformer, then a Pooling"
+            )
+        # Loaded a second time and dropped, since sentence-transformers keeps to itself which weights were missing.
+        _, loading = transformers.AutoModel.from_pretrained(
+            _encoder_folder(folder), config=encoder.config, output_loading_info=True, local_files_only=True, **options
+        )
+    _check_weights(name, encoder.config.num_hidden_layers, loading["missing_keys"])
     pooling, tail, normalize = _modules(model, encoder.config.hidden_size)
     settings = _settings(folder, encoder.config.num_hidden_layers)
     heads = _heads(folder, settings, encoder.config.hidden_size * len(pooling.modes))
     text = _text_spec(model, pooling)
+    model.max_seq_length = text.max_tokens  # positions that do not exist must not be reached in the original either
     tokenizer_json = model.tokenizer.backend_tokenizer.to_str()
     described = json.dumps([repr(pooling), repr(text), normalize, tokenizer_json])
     weights = torch.nn.ModuleList([encoder, *tail, *(heads[layer] for layer in sorted(heads))])
@@ -98,6 +109,8 @@ def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         heads=heads,
         depth=encoder.config.num_hidden_layers,
         width=_width(encoder.config.hidden_size * len(pooling.modes), tail),
+        similarity=str(model.similarity_fn_name or "cosine"),
+        truncate_dim=model.truncate_dim,
         trained_layers=_ascending(settings.get("layers")),
         trained_dims=_ascending(settings.get("dims")),
         original=model,
@@ -115,47 +128,66 @@ def _local_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
         raise CheckpointError(f"{name} is neither a folder nor a Hub id such as sentence-transformers/all-MiniLM-L6-v2")
     hub = require("huggingface_hub", "build")
     try:
-        info = hub.HfApi().model_info(name, revision=revision)
-        files = [sibling.rfilename for sibling in info.siblings or []]
-        pickles = ["*.bin"] if any(file.endswith(".safetensors") for file in files) else []
-        others = ["onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.onnx", "*.py", *pickles]
-        path = hub.snapshot_download(name, revision=info.sha, ignore_patterns=others)
+        path = Path(hub.snapshot_download(name, revision=revision, allow_patterns=[*SETTINGS, "*.safetensors"]))
+        if not list(path.rglob("*.safetensors")):
+            path = Path(hub.snapshot_download(name, revision=revision, allow_patterns=[*SETTINGS, "*.bin"]))
     except Exception as error:  # network, authentication and not-found errors of several libraries
         raise CheckpointError(f"no folder {name} here, and the Hub has not given it: {first_line(error)}") from error
-    return Path(path), str(info.sha)
+    return path, path.name  # the cache names a snapshot by its commit
 
 
-def _read_json(path: Path) -> Any:
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object, empty where there is no such file."""
+    found = _read_json(path, {})
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(found).__name__}, expected an object")
+    return found
+
+
+def _read_modules(folder: Path) -> list[dict[str, str]]:
+    """The entries of modules.json, none where there is no such file."""
+    found = _read_json(folder / "modules.json", [])
+    keys = ("type", "path")
+    if not isinstance(found, list) or not all(
+        isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in keys) for entry in found
+    ):
+        raise CheckpointError(f"{folder / 'modules.json'} is not a list of modules, each with its type and path")
+    return found
+
+
+def _read_json(path: Path, absent: Any) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {}
+        return absent
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def _encoder_folder(folder: Path) -> Path:
-    modules = _read_json(folder / "modules.json")
+    modules = _read_modules(folder)
     return folder / modules[0]["path"] if modules else folder
 
 
 def _refuse_foreign_code(folder: Path) -> None:
     """Refuse whatever would need code from the checkpoint, or would be replaced in silence, before loading any."""
-    modules = _read_json(folder / "modules.json")
+    modules = _read_modules(folder)
     for module in modules:
         kind = module["type"]
         if not kind.startswith("sentence_transformers."):
             raise CheckpointError(f"{folder} needs its own code (module {kind}): trust_remote_code is not supported")
-        activation = _read_json(folder / module["path"] / "config.json").get("activation_function", "torch.")
-        if kind.endswith(".Dense") and not activation.startswith("torch.nn."):
+        activation = _read_object(folder / module["path"] / "config.json").get("activation_function", "torch.nn.")
+        if kind.endswith(".Dense") and not str(activation).startswith("torch.nn."):
             raise CheckpointError(f"{folder} has a Dense with activation {activation}: only torch.nn's are known")
     encoder = _encoder_folder(folder)
+    if modules and not modules[0]["type"].endswith(".Transformer"):
+        raise CheckpointError(f"{folder} begins with {modules[0]['type']}: only a Transformer has exits")
     if not (encoder / "config.json").is_file():
         raise CheckpointError(
             f"{folder} is no checkpoint: it has no config.json. Expected a sentence-transformers or transformers folder"
         )
-    config = _read_json(encoder / "config.json")
-    for settings in (config, _read_json(encoder / "tokenizer_config.json")):
+    config = _read_object(encoder / "config.json")
+    for settings in (config, _read_object(encoder / "tokenizer_config.json")):
         if settings.get("auto_map"):
             message = f"{folder} needs its own code (auto_map {sorted(settings['auto_map'])})"
             raise CheckpointError(f"{message}: trust_remote_code is not supported")
@@ -223,15 +255,15 @@ def _text_spec(model: "SentenceTransformer", pooling: Pooling) -> TextSpec:
     return TextSpec(
         max_tokens=min(int(limit) for limit in limits if limit is not None and limit > 0),
         pad_id=int(tokenizer.pad_token_id or 0),
-        prompts={key: value for key, value in model.prompts.items() if value},
+        prompts={key: value or "" for key, value in model.prompts.items()},
         default_prompt_name=model.default_prompt_name,
         include_prompt=pooling.include_prompt,
     )
 
 
 def _settings(folder: Path, depth: int) -> dict[str, Any]:
-    settings = _read_json(folder / SETTINGS_FILE)
-    if not isinstance(settings, dict) or any(
+    settings = _read_object(folder / SETTINGS_FILE)
+    if any(
         not isinstance(settings.get(key, []), list) or not all(type(item) is int for item in settings.get(key, []))
         for key in ("layers", "dims", "heads")
     ):
@@ -242,6 +274,9 @@ def _settings(folder: Path, depth: int) -> dict[str, Any]:
         outside = [layer for layer in settings.get(key, []) if not 1 <= layer <= depth]
         if outside:
             raise CheckpointError(f"{folder / SETTINGS_FILE} names {key} {outside}: layers are 1 to {depth}")
+    if depth in settings.get("heads", []):
+        # It would make the full depth another model than the one sentence-transformers loads.
+        raise CheckpointError(f"{folder / SETTINGS_FILE} names a head at layer {depth}: the last layer has none")
     return settings
 
 
@@ -253,7 +288,9 @@ def _heads(folder: Path, settings: Mapping[str, Any], width: int) -> "dict[int, 
     heads = {}
     for layer in settings["heads"]:
         path = folder / "exits" / str(layer)
-        activation = _read_json(path / "config.json").get("activation_function")
+        if not (path / "config.json").is_file():
+            raise CheckpointError(f"{path} is missing: {SETTINGS_FILE} names a head at layer {layer}")
+        activation = _read_object(path / "config.json").get("activation_function")
         if activation != "torch.nn.modules.linear.Identity":
             raise CheckpointError(f"{path}: a head is linear (activation Identity), got activation {activation}")
         with _as_checkpoint_error(str(path)):

@@ -12,7 +12,7 @@ from typing import IO, Any, NoReturn
 import click
 
 from m2d_export import __version__
-from m2d_export.errors import DataError, IntegrityError, M2DError, SpecError
+from m2d_export.errors import DataError, IntegrityError, M2DError, OutputError, SpecError
 from m2d_export.spec import RUNTIMES, Precision, parse_numbers
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -236,6 +236,7 @@ def verify(bundle: Path, as_json: bool) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="NumPy file to write.")
 @click.option("--prompt", help="Text to put before every text.")
 @click.option("--prompt-name", help="One of the checkpoint's own prompts.")
+@click.option("--force", is_flag=True, help="Replace the output that is there.")
 @runtime_options
 def encode(
     bundle: Path,
@@ -245,6 +246,7 @@ def encode(
     output: Path,
     prompt: str | None,
     prompt_name: str | None,
+    force: bool,
     runtime: str,
     precision: str,
     threads: int | None,
@@ -256,6 +258,8 @@ def encode(
     from m2d_export.encoder import Encoder
     from m2d_export.files import atomic_file
 
+    if output.is_file() and (not force or (Path(file.name).exists() and output.samefile(file.name))):
+        raise OutputError(f"{output} exists: use --force to replace it, or choose another path than the input's")
     options: dict[str, Any] = {"runtime": runtime, "precision": precision, "threads": threads}
     with steps() as report, Encoder(Bundle.open(bundle), layer, dim, **options) as encoder:
         vectors = encoder.encode(_lines(file, report), prompt=prompt, prompt_name=prompt_name)
@@ -331,7 +335,8 @@ def main() -> NoReturn:
         click.echo(f"Error: {' '.join(str(error).split())}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        command = getattr(getattr(error, "ctx", None), "command_path", "m2d-export")
+        click.echo(f"Error: {' '.join(error.format_message().split())} ({command} --help says more)", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)

@@ -20,9 +20,9 @@ WINDOW = 8192  # texts tokenized and sorted at a time, so that memory does not g
 class Encoder:
     """One cell of a bundle, loaded: ``layer`` blocks are run, the first ``dim`` numbers are kept.
 
-    None is the deepest layer, the full width. Vectors have unit length where the checkpoint normalises its own,
-    unless ``normalize`` says otherwise. Use it in a ``with`` block, or call ``close``.
-    Raises SpecError, IntegrityError, RuntimeUnavailable.
+    None is the deepest layer, and the checkpoint's own ``truncate_dim`` or else the full width. Vectors have unit
+    length where the checkpoint normalises its own, unless ``normalize`` says otherwise. Use it in a ``with`` block,
+    or call ``close``. Raises SpecError, IntegrityError, RuntimeUnavailable.
     """
 
     def __init__(
@@ -39,7 +39,8 @@ class Encoder:
         grid = bundle.grid
         full = grid.full
         self.cell = Cell(
-            grid.check_layer(full.layer if layer is None else layer), grid.check_dim(full.dim if dim is None else dim)
+            grid.check_layer(full.layer if layer is None else layer),
+            grid.check_dim(dim if dim is not None else bundle.manifest.truncate_dim or full.dim),
         )
         self.normalize = bundle.manifest.normalize if normalize is None else normalize
         self._tokenizer = bundle.tokenizer

@@ -93,7 +93,7 @@ def publish(staging: Path, target: Path, replace: bool) -> None:
     with writing(target):
         for path in [*staging.rglob("*"), staging]:
             _sync(path)
-        staging.chmod(0o755)
+        staging.chmod(0o777 & ~_umask())
         replaced = replace and target.exists()
         if replaced:
             _exchange(staging, target)
@@ -113,6 +113,13 @@ def publish(staging: Path, target: Path, replace: bool) -> None:
             else:
                 target.rename(staging)
             raise
+
+
+def _umask() -> int:
+    """What the user's files are not to be opened to; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _sync(path: Path) -> None:
@@ -154,7 +161,7 @@ def atomic_file(target: Path) -> Iterator[Path]:
         try:
             yield staged
             _sync(staged)
-            staged.chmod(0o644)
+            staged.chmod(0o666 & ~_umask())
             staged.replace(target)
         except BaseException:
             staged.unlink(missing_ok=True)

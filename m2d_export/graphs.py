@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -98,15 +99,10 @@ def check(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], width:
     domains = {node.domain for node in graph.all_nodes()} - {""}
     if domains:
         raise ExportError(f"the graph uses operators outside standard ONNX: {sorted(domains)}")
-    names = [*found[0], *graph.initializers, *(value.name for node in graph.all_nodes() for value in node.outputs)]
-    repeated = sorted({str(name) for name in names if name and names.count(name) > 1}) if _repeats(names) else []
+    made = (value.name for node in graph.all_nodes() for value in node.outputs)
+    repeated = [name for name, count in Counter([*found[0], *graph.initializers, *made]).items() if name and count > 1]
     if repeated:
         raise ExportError(f"values share names, which TensorRT refuses: {repeated[:3]}")
-
-
-def _repeats(names: Sequence[str | None]) -> bool:
-    given = [name for name in names if name]
-    return len(set(given)) < len(given)
 
 
 def _axes(value: ir.Value) -> list[str | int | None]:

@@ -17,6 +17,7 @@ MIN_COSINE = {Precision.FP32: 0.99999}
 MAX_INVARIANCE = {Precision.FP32: 1e-5}
 MIN_DISTINCTION = 1e-4  # how far the vectors of two unrelated texts differ at the least, or the output is constant
 EXTRA_PADDING = 7
+PROMPT = "represent this text: "
 
 PROBES = (
     "A man is playing a guitar on the stage.",
@@ -65,29 +66,48 @@ class Parity:
     def failures(self, precision: Precision) -> list[str]:
         """What is out of bounds, in words; empty if the variant may be published."""
         if not self.finite:
-            return ["it gives NaN or infinity"]
+            return ["it, or the reference, gives NaN or infinity"]
         problems = []
-        if self.cosine_min < MIN_COSINE[precision]:
+        if not self.cosine_min >= MIN_COSINE[precision]:  # so that NaN fails too
             problems.append(f"cosine to the reference is {self.cosine_min:.7f}, needs {MIN_COSINE[precision]}")
-        if self.invariance > MAX_INVARIANCE[precision]:
+        if not self.invariance <= MAX_INVARIANCE[precision]:
             limit = MAX_INVARIANCE[precision]
             problems.append(f"a text alone and in a batch differ by {self.invariance:.1e}, allowed {limit:.0e}")
-        if self.distinction < MIN_DISTINCTION:
+        if not self.distinction >= MIN_DISTINCTION:
             problems.append(f"two different texts differ by only {self.distinction:.1e}: its output is constant")
         return problems
 
 
 def probe_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[TokenIds]:
-    """Token ids of the probe texts; raises ParityError where they are not the checkpoint's own."""
+    """Token ids of the probe texts; raises ParityError where they are not the checkpoint's own.
+
+    Where a prompt is read and not pooled, the texts behind one follow, so that the pooling's mask is tried too.
+    """
     tokens = tokenizer.encode(PROBES)
     for text, item in zip(PROBES, tokens, strict=True):
-        expected = checkpoint.reference_ids(text)
+        expected = checkpoint.reference_ids(text) or [tokenizer.spec.pad_id]  # what a text of no tokens becomes
         if list(item.ids) != expected:
             raise ParityError(
                 f"the bundle's tokenizer reads {text[:40]!r} as {list(item.ids)[:8]}... ({len(item.ids)} tokens), "
                 f"sentence-transformers as {expected[:8]}... ({len(expected)} tokens)"
             )
-    return tokens
+    return tokens if tokenizer.spec.include_prompt else tokens + tokenizer.encode(PROBES, PROMPT)
+
+
+def check_reference(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    """Raise ParityError unless the reference's full depth is what sentence-transformers computes, prompts and all."""
+    exits = ExitEncoder(checkpoint, [checkpoint.depth]).eval()
+    for prompt in dict.fromkeys(["", *checkpoint.text.prompts.values()]):
+        texts = [text for text in PROBES if checkpoint.reference_ids(prompt + text)]
+        vectors = reference_vectors(exits, tokenizer, tokenizer.encode(texts, prompt))[0]
+        expected = checkpoint.original.encode(texts, prompt=prompt, truncate_dim=checkpoint.width)
+        least = float(cosine(vectors, expected).min())
+        if not least >= MIN_COSINE[Precision.FP32]:
+            behind = f" behind the prompt {prompt!r}" if prompt else ""
+            raise ParityError(
+                f"the reference does not give sentence-transformers' own vectors{behind} (cosine {least:.7f}): this "
+                "checkpoint asks for something that cannot be honoured"
+            )
 
 
 def reference_vectors(exits: ExitEncoder, tokenizer: Tokenizer, tokens: Sequence[TokenIds]) -> list[FloatArray]:
@@ -119,7 +139,7 @@ def compare(
         cosines = np.stack([cosine(alone[:, :dim], reference[:, :dim]) for dim in dims])
         return Parity(
             texts=count,
-            finite=bool(np.isfinite(alone).all() and np.isfinite(changes).all()),
+            finite=all(bool(np.isfinite(values).all()) for values in (alone, reference, changes)),
             cosine_min=float(cosines.min()),
             cosine_mean=float(cosines.mean()),
             max_abs_diff=float(np.abs(unit - truncate(reference, width)).max()),

@@ -18,6 +18,7 @@ def summary(bundle: Bundle) -> RenderableType:
         ("checkpoint", origin.name + (f" at {origin.revision}" if origin.revision else "")),
         ("encoder", f"{manifest.architecture}, {grid.depth} layers, width {grid.width}"),
         ("pooling", f"{manifest.pooling}; vectors {'' if manifest.normalize else 'not '}normalised"),
+        ("similarity", manifest.similarity + (f", of {manifest.truncate_dim} dims" if manifest.truncate_dim else "")),
         ("texts", f"up to {manifest.text.max_tokens} tokens; prompts: {', '.join(manifest.text.prompts) or 'none'}"),
         ("heads", ", ".join(f"layer {layer}" for layer in manifest.heads) or "none"),
         ("dims", dims),
@@ -28,7 +29,7 @@ def summary(bundle: Bundle) -> RenderableType:
         variants.add_column(column, justify="right")
     for entry in manifest.variants:
         variants.add_row(
-            str(entry.layer),
+            f"{entry.layer}" if entry.layer in manifest.trained_layers else f"{entry.layer} (untrained)",
             str(entry.precision),
             f"{manifest.files[entry.path].size / 1e3:,.0f} kB",
             f">= {entry.parity['cosine_min']:.7f}",

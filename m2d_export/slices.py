@@ -6,7 +6,7 @@ from m2d_export.batching import Tokenizer, pad
 from m2d_export.checkpoint import load_checkpoint, quietly
 from m2d_export.errors import CheckpointError, OutputError
 from m2d_export.extras import require
-from m2d_export.files import publish, staged_directory, writing
+from m2d_export.files import publish, remove_stale, staged_directory, writing
 from m2d_export.spec import Grid, default_dims
 from m2d_export.vectors import cosine, truncate
 
@@ -32,7 +32,7 @@ def slice_checkpoint(
     every = tuple(range(1, loaded.depth + 1))
     grid = Grid(loaded.depth, loaded.width, every, default_dims(loaded.width), (loaded.width,))
     grid.check_layer(layer)
-    kept = grid.check_dim(loaded.width if dim is None else dim)
+    kept = grid.check_dim(dim if dim is not None else loaded.truncate_dim or loaded.width)
 
     if layer < loaded.depth and reference.norms_its_last_layer(loaded.encoder):
         raise CheckpointError(
@@ -47,9 +47,11 @@ def slice_checkpoint(
         modules=[first, pooling, *heads, *rest],
         prompts=loaded.original.prompts,
         default_prompt_name=loaded.original.default_prompt_name,
+        similarity_fn_name=loaded.similarity,
         truncate_dim=None if kept == loaded.width else kept,
         device="cpu",
     )
+    remove_stale(path)
     with staged_directory(path) as staging, writing(path), quietly():
         model.save(str(staging), create_model_card=False)
         plain = sentence_transformers.SentenceTransformer(str(staging), device="cpu").encode(list(SAMPLE))

@@ -421,7 +421,7 @@ def corrupted(change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., ir.Mo
 
 CORRUPTIONS = {
     "scaled": (lambda weight: weight * np.float32(1.1), "cosine to the reference"),
-    "NaN": (lambda weight: weight * np.float32("nan"), "it gives NaN or infinity"),
+    "NaN": (lambda weight: weight * np.float32("nan"), "it, or the reference, gives NaN or infinity"),
 }
 
 

@@ -110,7 +110,7 @@ def test_a_manifest_survives_being_written_and_read(bundle: Bundle) -> None:
 def test_an_unusual_manifest_survives_too(bundle: Bundle) -> None:
     unusual = replace(
         bundle.manifest,
-        origin=Origin('отель/モデル "quoted"\n', "main", "f" * 64),
+        origin=Origin('отель/モデル "quoted"', "main", "f" * 64),
         pooling=Pooling(("cls", "mean"), include_prompt=False),
         text=TextSpec(2**62, 0, {"query": "query: ", "": "\t😀"}, "query", include_prompt=False),
         heads=(),
@@ -155,13 +155,15 @@ def test_the_manifest_has_the_structure_that_format_1_froze(bundle: Bundle) -> N
         "text": {
             "max_tokens": "int",
             "pad_id": "int",
-            "prompts": {},
+            "prompts": {"query": "str", "document": "str"},
             "default_prompt_name": "NoneType",
             "include_prompt": "bool",
         },
         "variants": [variant],
         "files": dict.fromkeys(FILES, file),
         "versions": dict.fromkeys(packages, "str"),
+        "similarity": "str",
+        "truncate_dim": "NoneType",
     }
 
 
@@ -275,6 +277,7 @@ def test_a_path_that_leads_nowhere_is_a_problem(copied_bundle: Path, path: str, 
 def test_every_field_must_be_there(bundle: Bundle, tmp_path: Path) -> None:
     data = json.loads(bundle.manifest.to_json())
     optional = {("files", name) for name in FILES} | {("versions", name) for name in data["versions"]}
+    optional |= {("text", "prompts", name) for name in data["text"]["prompts"]}
     fields = [place for place in places(data) if isinstance(place[-1], str) and place not in optional]
     assert len(fields) > 50
     for place in fields:
@@ -600,3 +603,10 @@ with Encoder(Bundle.open({str(bundle.root)!r}), layer=2, dim=32) as encoder:
     subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=60)
     with Encoder(bundle, layer=2, dim=32) as encoder:
         assert np.array_equal(np.load(tmp_path / "vectors.npy"), encoder.encode(TEXTS))
+
+
+@pytest.mark.parametrize("place", [("architecture",), ("origin", "name"), ("similarity",)], ids=str)
+def test_what_is_shown_on_a_terminal_cannot_steer_it(copied_bundle: Path, place: tuple[str | int, ...]) -> None:
+    rewritten(copied_bundle, place, "\x1b]0;owned\x07")
+    with pytest.raises(ManifestError, match="printable"):
+        Bundle.open(copied_bundle)

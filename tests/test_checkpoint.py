@@ -184,6 +184,28 @@ def head_beyond(folder: Path) -> None:
     edit(folder / "m2d.json", heads=[LAYERS + 1])
 
 
+def head_at_the_last_layer(folder: Path) -> None:
+    edit(folder / "m2d.json", heads=[LAYERS])
+
+
+def modules_as_object(folder: Path) -> None:
+    (folder / "modules.json").write_text('{"0": "Transformer"}')
+
+
+def module_without_type(folder: Path) -> None:
+    (folder / "modules.json").write_text('[{"idx": 0, "path": ""}]')
+
+
+def config_as_list(folder: Path) -> None:
+    (folder / "config.json").write_text("[]")
+
+
+def static_embedding(folder: Path) -> None:
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["type"] = "sentence_transformers.models.StaticEmbedding"
+    (folder / "modules.json").write_text(json.dumps(modules))
+
+
 def dims_of_strings(folder: Path) -> None:
     edit(folder / "m2d.json", dims=["64"])
 
@@ -227,8 +249,13 @@ def left_truncation(folder: Path) -> None:
         (half_weights, "cannot be loaded"),
         (unknown_format, "format 2"),
         (head_beyond, "layers are 1 to 3"),
+        (head_at_the_last_layer, "the last layer has none"),
+        (modules_as_object, "not a list of modules"),
+        (module_without_type, "not a list of modules"),
+        (config_as_list, "expected an object"),
+        (static_embedding, "only a Transformer has exits"),
         (dims_of_strings, "lists of whole numbers"),
-        (head_missing, "exits/2"),
+        (head_missing, "exits/2 is missing"),
         (curved_head, "a head is linear"),
         (narrow_head, "64 numbers to 8"),
         (left_truncation, "on the left"),
@@ -283,3 +310,44 @@ def test_a_file_is_no_checkpoint_and_a_folder_has_no_revision(tmp_path: Path) ->
         load_checkpoint(str(tmp_path))
     with pytest.raises(CheckpointError, match="revision"):
         load_checkpoint(str(tmp_path), "main")
+
+
+def test_a_config_that_sentence_transformers_overrides_is_read_as_it_reads_it(make_checkpoint: Make) -> None:
+    folder = make_checkpoint()
+    edit(folder / "sentence_bert_config.json", config_kwargs={"num_hidden_layers": 2, "hidden_act": "relu"})
+    loaded = load_checkpoint(str(folder))
+    assert loaded.depth == 2
+    np.testing.assert_allclose(full_exit(loaded, TEXTS), loaded.original.encode(TEXTS), atol=2e-6)
+
+
+def test_empty_prompts_are_prompts_too(make_checkpoint: Make) -> None:
+    prompts = {"query": "find: ", "document": ""}
+    loaded = load_checkpoint(str(make_checkpoint(prompts=prompts, default_prompt_name="document")))
+    assert loaded.text.prompts == prompts
+    assert [loaded.text.prompt(), loaded.text.prompt(prompt_name="query")] == ["", "find: "]
+
+
+def test_the_checkpoints_own_similarity_and_dim_are_kept(make_checkpoint: Make) -> None:
+    folder = make_checkpoint()
+    edit(folder / "config_sentence_transformers.json", similarity_fn_name="dot", truncate_dim=32)
+    loaded = load_checkpoint(str(folder))
+    assert (loaded.similarity, loaded.truncate_dim) == ("dot", 32)
+
+
+@pytest.mark.parametrize("revision", [None, "v2"])
+def test_a_hub_checkpoint_is_one_snapshot_named_by_its_commit(
+    make_checkpoint: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revision: str | None
+) -> None:
+    commit = "c0ffee" * 6 + "abcd"
+    snapshot = make_checkpoint().rename(tmp_path / commit)
+    asked = []
+
+    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision))
+        assert "*.py" not in allow_patterns
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    loaded = load_checkpoint("someone/encoder", revision)
+    assert asked == [("someone/encoder", revision)]
+    assert (loaded.origin.name, loaded.origin.revision) == ("someone/encoder", commit)

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def prompted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
     [{}, {"prompt_name": "query"}, {"prompt_name": "passage"}, {"prompt": "on the stage "}, {"prompt": ""}],
     ids=repr,
 )
-def test_prompts_agree_with_sentence_transformers(prompted: tuple[Path, Bundle], options: dict[str, str]) -> None:
+def test_prompts_agree_with_sentence_transformers(prompted: tuple[Path, Bundle], options: dict[str, Any]) -> None:
     from sentence_transformers import SentenceTransformer
 
     checkpoint, bundle = prompted
@@ -208,7 +209,7 @@ def test_prompts_agree_with_sentence_transformers(prompted: tuple[Path, Bundle],
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt_name": "qurey"}, "no prompt named 'qurey': this checkpoint has passage, query"),
+        ({"prompt_name": "qurey"}, "no prompt named 'qurey': this checkpoint has document, passage, query"),
         ({"prompt_name": "query", "prompt": "x"}, "give either prompt or prompt_name"),
     ],
 )
@@ -279,3 +280,17 @@ def test_the_pytorch_runtime_refuses_a_checkpoint_that_has_changed(
 def test_a_bundle_that_is_not_there_says_how_to_build_one(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="build one with m2d-export build"):
         Encoder(Bundle.open(tmp_path / "none.m2d"))
+
+
+def test_the_checkpoints_own_dim_is_the_default(bundle: Bundle) -> None:
+    cut = replace(bundle, manifest=replace(bundle.manifest, truncate_dim=32))
+    with Encoder(cut) as own, Encoder(bundle, dim=32) as asked:
+        np.testing.assert_array_equal(own.encode(["the cat"]), asked.encode(["the cat"]))
+
+
+def test_a_batch_that_the_model_cannot_run_is_one_clear_error(bundle: Bundle) -> None:
+    wrong = replace(bundle.manifest.text, pad_id=10**9)
+    with Encoder(replace(bundle, manifest=replace(bundle.manifest, text=wrong))) as opened:
+        texts = ["the cat", "the cat sat on the mat"]
+        with pytest.raises(RuntimeUnavailable, match="cannot run this batch"):
+            opened.encode(texts)

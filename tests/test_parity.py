@@ -1,13 +1,18 @@
 """The parity gate lets nothing wrong through, whatever is wrong."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from m2d_export.batching import Batch, TokenIds, Tokenizer
 from m2d_export.bundle import Bundle
-from m2d_export.parity import PROBES, Parity, compare
+from m2d_export.checkpoint import load_checkpoint
+from m2d_export.errors import ParityError
+from m2d_export.parity import PROBES, Parity, check_reference, compare, probe_tokens
 from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.spec import Precision
 from m2d_export.vectors import FloatArray
@@ -79,7 +84,39 @@ def test_the_gate_names_what_is_wrong(bundle: Bundle, runtime: FakeRuntime, comp
         ({"invariance": 1.1e-5}, True),
         ({"distinction": 0.0}, True),
         ({"finite": False, "cosine_min": float("nan")}, True),
+        ({"cosine_min": float("nan")}, True),
+        ({"invariance": float("nan")}, True),
     ],
 )
 def test_bounds_of_fp32(change: dict[str, float], failing: bool) -> None:
     assert bool(replace(SOUND, **change).failures(Precision.FP32)) == failing
+
+
+def test_a_reference_of_nan_passes_nothing(bundle: Bundle) -> None:
+    tokens = bundle.tokenizer.encode(PROBES)
+    reference = np.full((len(tokens), 32), np.nan, dtype=np.float32)
+    assert compare(FakeRuntime(), reference, bundle.tokenizer, tokens, [32]).failures(Precision.FP32)
+
+
+def test_a_reference_that_is_not_sentence_transformers_own_is_refused(
+    make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_checkpoint(str(make_checkpoint(prompts={"query": "the cat: "})))
+    tokenizer = Tokenizer(loaded.tokenizer_json, loaded.text)
+    check_reference(loaded, tokenizer)
+    with torch.no_grad():
+        loaded.original[0].auto_model.embeddings.token_type_embeddings.weight[0] += 1
+    encode = loaded.original.encode
+    kept = encode(list(PROBES))
+    with torch.no_grad():
+        loaded.original[0].auto_model.embeddings.token_type_embeddings.weight[0] -= 1
+    monkeypatch.setattr(loaded.original, "encode", lambda texts, **options: kept[: len(texts)])
+    with pytest.raises(ParityError, match="sentence-transformers' own vectors"):
+        check_reference(loaded, tokenizer)
+
+
+def test_texts_behind_a_prompt_are_probed_where_it_is_not_pooled(make_checkpoint: Callable[..., Path]) -> None:
+    loaded = load_checkpoint(str(make_checkpoint(include_prompt=False)))
+    tokens = probe_tokens(loaded, Tokenizer(loaded.tokenizer_json, loaded.text))
+    assert len(tokens) == 2 * len(PROBES)
+    assert any(item.prompt_length for item in tokens)

@@ -139,7 +139,7 @@ def test_another_provider_than_the_one_asked_for_is_an_error(bundle: Bundle, mon
             return ["AzureExecutionProvider", "CPUExecutionProvider"]
 
     fallen_back = SimpleNamespace(InferenceSession=Elsewhere, SessionOptions=ort.SessionOptions)
-    monkeypatch.setitem(sys.modules, "onnxruntime", fallen_back)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "onnxruntime", fallen_back)
     with pytest.raises(RuntimeUnavailable, match=r"asked for CPUExecutionProvider, ONNX Runtime took \['Azure"):
         OnnxRuntime(bundle.variant(1))
 
@@ -152,9 +152,9 @@ def test_every_error_of_a_runtime_is_one_of_ours() -> None:
 def test_a_fake_runtime_leaves_unpooled_tokens_out() -> None:
     spec = replace(SPEC, include_prompt=False)
     with FakeRuntime() as runtime:
-        vectors = [
+        one, other = (
             runtime.vectors(pad([TokenIds([3, prompt, 40, 4], prompt_length=2)], spec, [0])) for prompt in (7, 8)
-        ]
-        np.testing.assert_array_equal(*vectors)
+        )
+        np.testing.assert_array_equal(one, other)
         pooled = runtime.vectors(pad([TokenIds([3, 8, 40, 4])], SPEC, [0]))
-    assert np.abs(pooled - vectors[1]).max() > 0.1
+    assert np.abs(pooled - other).max() > 0.1

@@ -11,7 +11,7 @@ from m2d_export.spec import Cell, Grid, Pooling, Precision, TextSpec, default_di
 
 
 def grid(**changed: Any) -> Grid:
-    fields = {"depth": 6, "width": 64, "layers": (2, 4, 6), "dims": (64, 32), "trained_dims": (64,)}
+    fields: dict[str, Any] = {"depth": 6, "width": 64, "layers": (2, 4, 6), "dims": (64, 32), "trained_dims": (64,)}
     return Grid(**(fields | changed))
 
 

@@ -194,7 +194,7 @@ def test_the_hub_set_is_read_by_its_columns(monkeypatch: pytest.MonkeyPatch) -> 
         asked.append((name, split))
         return [{"sentence1": a, "sentence2": b, "score": s / 5} for a, b, s in ROWS]
 
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
     pairs = load_pairs("stsb")
     assert asked == [("sentence-transformers/stsb", "test")]
     assert rows_of(pairs) == [(a, b, s / 5) for a, b, s in ROWS]
@@ -205,7 +205,7 @@ def test_a_hub_that_gives_nothing_is_an_error_with_a_way_out(monkeypatch: pytest
     def load_dataset(name: str, split: str) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
     with pytest.raises(DataError, match=r"ConnectionError.*: give a local file with --sts"):
         load_pairs("stsb")
 

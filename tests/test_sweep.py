@@ -13,8 +13,9 @@ from m2d_export import Bundle, Encoder, encoder
 from m2d_export.batching import Batch
 from m2d_export.bench import sweep as module
 from m2d_export.bench.sts import Pairs, load_pairs
-from m2d_export.bench.sweep import Matrix, full_batch, machine, sweep
+from m2d_export.bench.sweep import Matrix, full_batch, sweep
 from m2d_export.errors import SpecError
+from m2d_export.machine import machine
 from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.spec import Variant
 from m2d_export.vectors import FloatArray
@@ -213,7 +214,7 @@ def test_a_full_batch_has_no_padding_and_begins_and_ends_as_texts_do(
     ],
 )
 def test_what_the_bundle_lacks_is_refused_before_any_work(
-    bundle: Bundle, changed: dict[str, tuple[int, ...]], message: str
+    bundle: Bundle, changed: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SpecError, match=message):
         replace(MATRIX, **changed).checked(bundle)
@@ -225,6 +226,6 @@ def test_a_matrix_that_fits_is_itself(bundle: Bundle) -> None:
 
 def test_the_machine_is_described_without_what_is_not_installed() -> None:
     described = machine()
-    assert set(described) == {"cpu", "cores", "system", "python", "versions"}
+    assert {"cpu", "cores", "system", "python", "versions"} <= set(described)
     assert "onnxruntime-gpu" not in described["versions"]
     assert all(described["versions"].values())

@@ -1,5 +1,7 @@
 """What a dim is: slice, then normalise."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,7 +59,7 @@ def test_a_zero_prefix_stays_zero_instead_of_nan() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_lengths_are_kept_when_not_normalising_and_the_input_is_never_changed(dtype: type) -> None:
-    vectors = np.array([[3, 4, 12]], dtype=dtype)
+    vectors: NDArray[Any] = np.array([[3, 4, 12]], dtype=dtype)
     cut = truncate(vectors, 2, normalize=False)
     assert cut.dtype == np.float32
     np.testing.assert_array_equal(cut, [[3, 4]])

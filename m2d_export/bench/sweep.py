@@ -1,14 +1,10 @@
 """Walk the grid of a bundle: one record per result, with the machine, the versions and the raw seconds in it."""
 
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +15,7 @@ from m2d_export.bench.timing import measure
 from m2d_export.bundle import Bundle
 from m2d_export.encoder import Encoder
 from m2d_export.errors import SpecError
+from m2d_export.machine import machine
 from m2d_export.runtimes import Runtime, open_runtime
 from m2d_export.spec import Precision
 
@@ -131,30 +128,3 @@ def _common(bundle: Bundle, matrix: Matrix, provider: str, kind: str, layer: int
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": machine(),
     }
-
-
-@cache
-def machine() -> Record:
-    """The machine and the versions that a result depends on."""
-    versions = {}
-    for package in ("m2d-export", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "torch", "transformers"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "versions": versions,
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -6,6 +6,7 @@ from typing import Self
 from m2d_export.batching import Batch
 from m2d_export.errors import CheckpointError, SpecError
 from m2d_export.extras import require
+from m2d_export.machine import cores
 from m2d_export.spec import Variant
 from m2d_export.vectors import FloatArray
 
@@ -24,8 +25,7 @@ class PytorchRuntime:
         from m2d_export.checkpoint import load_checkpoint
         from m2d_export.exits import ExitEncoder, truncate
 
-        if threads is not None:
-            torch.set_num_threads(threads)  # one number for the whole process: torch has no other
+        torch.set_num_threads(threads or cores())  # one number for the whole process: torch has no other
         checkpoint = load_checkpoint(variant.origin.name, variant.origin.revision)
         if checkpoint.origin.fingerprint != variant.origin.fingerprint:
             raise CheckpointError(
