@@ -225,7 +225,7 @@ def verify(bundle: Path, as_json: bool) -> None:
 
 @cli.command(
     epilog=examples(
-        "m2d-export encode minilm.m2d texts.txt --layer 3 --dim 128 -o vectors.npy",
+        "m2d-export encode minilm.m2d texts.txt --layer 3 --dim 64 -o vectors.npy",
         'echo "A parrot is talking." | m2d-export encode minilm.m2d -o vectors.npy',
     )
 )

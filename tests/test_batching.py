@@ -110,7 +110,7 @@ def test_reading_only_the_head_of_a_long_text_gives_the_ids_of_the_whole(text: s
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_head_gives_the_same_ids_on_many_random_texts_too(kind: str) -> None:
     choose = random.Random(0)
-    texts = ["".join(choose.choices(PIECES, k=choose.randint(10, 80))) for _ in range(1500)]
+    texts = ["".join(choose.choices(PIECES, k=choose.randint(10, 80))) for _ in range(800)]
     for text, tokens in zip(texts, tokenizer_of(kind).encode(texts), strict=True):
         assert list(tokens.ids) == plain(kind, 8).encode(text).ids, repr(text)
 
@@ -141,7 +141,6 @@ MEGABYTE = 1_000_000
         pytest.param(" " * MEGABYTE, id="spaces"),
         pytest.param("x" + " " * MEGABYTE, id="a word, then spaces"),
         pytest.param("x" * MEGABYTE, id="one word"),
-        pytest.param("x\n" * (MEGABYTE // 2), id="lines"),
         pytest.param("\0" * MEGABYTE, id="NUL"),
     ],
 )

@@ -187,7 +187,7 @@ def prompted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
     checkpoint = save_checkpoint(
         folder / "checkpoint", prompts=prompts, default_prompt_name="passage", include_prompt=False
     )
-    return checkpoint, pipeline.build(pipeline.plan(str(checkpoint), folder / "bundle.m2d"))
+    return checkpoint, pipeline.build(pipeline.plan(str(checkpoint), folder / "bundle.m2d", layers=[LAYERS]))
 
 
 @pytest.mark.parametrize(
