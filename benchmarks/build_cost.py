@@ -21,7 +21,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from m2d_export import build as pipeline
-    from m2d_export.bench.sweep import machine
+    from m2d_export.bench.machine import machine
 
     steps: list[tuple[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from m2d_export import Bundle, Encoder
-from m2d_export.bench.sweep import machine
+from m2d_export.bench.machine import machine
 from m2d_export.vectors import cosine
 
 ROUNDS = 5

@@ -1,6 +1,6 @@
 """Put the figures of results/ into the README, between its markers; with --check, fail if they differ.
 
-    python benchmarks/render.py [--check]
+python benchmarks/render.py [--check]
 """
 
 import json
@@ -38,14 +38,10 @@ def grid() -> str:
     rows = records("minilm_stsb.jsonl")
     scores = {(row["layer"], row["dim"]): row["spearman"] for row in rows if row["kind"] == "score"}
     single = {
-        row["layer"]: row
-        for row in rows
-        if row["kind"] == "latency" and (row["batch_size"], row["tokens"]) == (1, 16)
+        row["layer"]: row for row in rows if row["kind"] == "latency" and (row["batch_size"], row["tokens"]) == (1, 16)
     }
     bulk = {
-        row["layer"]: row
-        for row in rows
-        if row["kind"] == "latency" and (row["batch_size"], row["tokens"]) == (32, 16)
+        row["layer"]: row for row in rows if row["kind"] == "latency" and (row["batch_size"], row["tokens"]) == (32, 16)
     }
     dims = sorted({dim for _, dim in scores}, reverse=True)
     lines = [
