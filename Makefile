@@ -1,4 +1,4 @@
-# make demo   builds and benches a real checkpoint, offline after the install
+# make demo   builds and benches a real checkpoint and reports on it, offline after the install
 # make test   checks style and types, runs every test
 # make docs   writes docs/cli.md from the command line's own help
 PYTHON ?= python3
@@ -14,6 +14,7 @@ demo: $(VENV)/.demo
 		-o $(DEMO)/minilm.m2d --force
 	$(BIN)/m2d-export show $(DEMO)/minilm.m2d
 	$(BIN)/m2d-export bench $(DEMO)/minilm.m2d -o $(DEMO)/results.jsonl
+	$(BIN)/m2d-export report $(DEMO)/results.jsonl -o $(DEMO)/report
 
 test: lint
 	$(BIN)/python -m pytest -m ""

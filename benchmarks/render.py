@@ -6,16 +6,18 @@ python benchmarks/render.py [--check]
 import json
 import re
 import sys
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+from m2d_export import Cell
+from m2d_export.bench.figures import candidates, latencies
+from m2d_export.bench.quantities import Shape
+from m2d_export.bench.records import read_records
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-
-
-def records(name: str) -> list[dict[str, Any]]:
-    """The records of a JSON-lines results file."""
-    return [json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines()]
+TOKENS = 16
 
 
 def result(name: str) -> dict[str, Any]:
@@ -35,24 +37,19 @@ def on(machine: dict[str, Any]) -> str:
 
 def grid() -> str:
     """Score of every cell, latency of every exit."""
-    rows = records("minilm_stsb.jsonl")
-    scores = {(row["layer"], row["dim"]): row["spearman"] for row in rows if row["kind"] == "score"}
-    single = {
-        row["layer"]: row for row in rows if row["kind"] == "latency" and (row["batch_size"], row["tokens"]) == (1, 16)
-    }
-    bulk = {
-        row["layer"]: row for row in rows if row["kind"] == "latency" and (row["batch_size"], row["tokens"]) == (32, 16)
-    }
-    dims = sorted({dim for _, dim in scores}, reverse=True)
+    rows = read_records(RESULTS / "minilm_stsb.jsonl")
+    cells = {candidate.cell: candidate for candidate in candidates(rows)}
+    timings = {(timing.layer, timing.shape): timing for timing in latencies(rows)}
+    layers, dims = (sorted(set(numbers), reverse=True) for numbers in zip(*map(astuple, cells), strict=True))
     lines = [
         f"| layer | {' | '.join(f'{dim} dims' for dim in dims)} | one text, p50 | in batches of 32 |",
         "|---" * (len(dims) + 3) + "|",
     ]
-    for layer in sorted(single, reverse=True):
-        cells = " | ".join(f"{scores[layer, dim]:.1f}" for dim in dims)
-        speed = f"{single[layer]['p50_ms']:.1f} ms | {bulk[layer]['sentences_per_second']:,.0f} sentences/s"
-        lines.append(f"| {layer} | {cells} | {speed} |")
-    return "\n".join([*lines, "", f"Graph alone, fp32, 16 tokens a text; {on(rows[0]['machine'])}."])
+    for layer in layers:
+        scores = " | ".join(f"{cells[Cell(layer, dim)].score:.1f}" for dim in dims)
+        one, many = (timings[layer, Shape(size, TOKENS, "graph")] for size in (1, 32))
+        lines.append(f"| {layer} | {scores} | {one.p50_ms:.1f} ms | {many.sentences_per_second:,.0f} sentences/s |")
+    return "\n".join([*lines, "", f"Graph alone, fp32, {TOKENS} tokens a text; {on(rows[0]['machine'])}."])
 
 
 def speed() -> str:

@@ -44,7 +44,7 @@ class Encoder:
         )
         self.normalize = bundle.manifest.normalize if normalize is None else normalize
         self._tokenizer = bundle.tokenizer
-        self._runtime = open_runtime(runtime, bundle.variant(self.cell.layer, precision), threads)
+        self.runtime = open_runtime(runtime, bundle.variant(self.cell.layer, precision), threads)
 
     def encode(self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> FloatArray:
         """Vectors of ``texts`` in their order: (n, dim) float32.
@@ -66,17 +66,12 @@ class Encoder:
         tokens = self._tokenizer.encode(texts, prompt, first_index)
         vectors = np.empty((len(texts), self.cell.dim), dtype=np.float32)
         for batch in batches(tokens, self._tokenizer.spec, TOKEN_BUDGET):
-            vectors[batch.rows] = truncate(self._runtime.vectors(batch), self.cell.dim, self.normalize)
+            vectors[batch.rows] = truncate(self.runtime.vectors(batch), self.cell.dim, self.normalize)
         return vectors
-
-    @property
-    def provider(self) -> str:
-        """The device code that really runs, as the runtime reports it."""
-        return self._runtime.provider
 
     def close(self) -> None:
         """Free the loaded model."""
-        self._runtime.close()
+        self.runtime.close()
 
     def __enter__(self) -> Self:
         return self

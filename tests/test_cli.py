@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,14 @@ import pytest
 
 from m2d_export import Bundle, Encoder, __version__
 from m2d_export import build as pipeline
-from m2d_export.bench import sweep
-from m2d_export.cli import main, steps
+from m2d_export.bench import cost
+from m2d_export.bench.figures import candidates
+from m2d_export.bench.records import read_records
+from m2d_export.cli import main
+from m2d_export.cli.common import steps
 from tests.conftest import LAYERS, WIDTH
 
+ROOT = Path(__file__).parent.parent
 PROGRAM = [sys.executable, "-m", "m2d_export"]
 GATE, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
@@ -71,8 +75,15 @@ def folder(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     (folder / "texts.txt").write_text("a cat\nthe dog\n")
     (folder / "pairs.csv").write_text("a cat,a dog,3\na cat,the cat,4.5\nno,interest rates rose,0\n")
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sweep, "SECONDS_PER_SHAPE", 0.0)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for what runs as a program of its own
+    monkeypatch.setattr(cost, "SECONDS_PER_SHAPE", 0.0)
+    monkeypatch.setattr(cost, "memory", memory)
     return folder
+
+
+def memory(bundle: Bundle, layer: int, texts: Sequence[str], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """In the place of a process that takes a second for each layer."""
+    yield {"kind": "memory", "layer": layer, "peak_mb": 100.0, "provider": "CPUExecutionProvider"}
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
@@ -488,19 +499,59 @@ def test_a_missing_package_is_one_line_that_names_its_extra(
 # --- bench
 
 QUICK = "--sts pairs.csv --layers 1,3 --dims 64,7 --batch-size 1,2 --tokens 8"
+KINDS = [*["score"] * 2, *["storage"] * 8] * 2 + ["latency"] * 8 + ["memory"] * 2
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def altered(path: Path, **fields: Any) -> None:
+    """Give every record of a file other fields, its machine's among them."""
+    machine = {name: fields.pop(name) for name in ("cpu", "cores") if name in fields}
+    changed = [record | fields | {"machine": record["machine"] | machine} for record in lines_of(path)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in changed))
+
+
+def rows_of(out: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("│ ").split("│")] for line in out.splitlines() if "│" in line]
 
 
 def test_bench_prints_tables_and_adds_a_line_for_every_result(run: Run, folder: Path) -> None:
-    (folder / "results.jsonl").write_text('{"kind": "earlier"}\n')
     outcome = run("bench", "tiny.m2d", *QUICK.split())
     assert (outcome.code, outcome.err) == (0, "")
     assert "Spearman x 100 on pairs.csv" in outcome.out
     assert "Latency" in outcome.out
-    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    assert [line["kind"] for line in lines] == ["earlier"] + ["score"] * 4 + ["latency"] * 4
+    lines = lines_of(folder / "results.jsonl")
+    assert [line["kind"] for line in lines] == KINDS
+    assert {line["command"] for line in lines} == {f"m2d-export bench tiny.m2d {QUICK}"}
     run("bench", "tiny.m2d", *QUICK.split(), "-o", "other.jsonl")
-    assert len((folder / "results.jsonl").read_text().splitlines()) == 9
-    assert len((folder / "other.jsonl").read_text().splitlines()) == 8
+    assert lines_of(folder / "results.jsonl") == lines
+    assert [line["kind"] for line in lines_of(folder / "other.jsonl")] == KINDS
+
+
+def test_the_tables_show_what_the_figures_say(run: Run, folder: Path) -> None:
+    outcome = run("bench", "tiny.m2d", *QUICK.split())
+    found = {(cell.cell.layer, cell.cell.dim): cell for cell in candidates(read_records(folder / "results.jsonl"))}
+    scores = [[str(layer), *(f"{found[layer, dim].score:.1f}" for dim in (64, 7))] for layer in (3, 1)]
+    assert rows_of(outcome.out)[:2] == scores
+
+
+def test_a_second_bench_measures_nothing_and_shows_the_same(run: Run, folder: Path) -> None:
+    first = run("bench", "tiny.m2d", *QUICK.split())
+    before = contents(folder)
+    second = run("bench", "tiny.m2d", *QUICK.split())
+    assert (second.code, second.err) == (0, "")
+    assert second.out == first.out + "nothing was measured: results.jsonl has all of it. Measure again with --fresh\n"
+    assert contents(folder) == before
+    assert run("bench", "tiny.m2d", *QUICK.split(), "--json") == Outcome(0, "", "")
+
+
+def test_a_fresh_bench_measures_all_again(run: Run, folder: Path) -> None:
+    run("bench", "tiny.m2d", *QUICK.split())
+    assert run("bench", "tiny.m2d", *QUICK.split(), "--fresh").code == 0
+    assert [line["kind"] for line in lines_of(folder / "results.jsonl")] == KINDS * 2
+    assert len(read_records(folder / "results.jsonl")) == len(KINDS)
 
 
 def test_bench_as_json_prints_the_records_that_it_wrote(run: Run, folder: Path) -> None:
@@ -521,15 +572,116 @@ def test_bench_walks_the_bundles_grid_by_default_within_what_it_reads(run: Run, 
     assert shapes == {(size, tokens) for size in (1, 32) for tokens in (16, 48)}  # 128 is more than it reads
 
 
-def test_an_interrupted_bench_keeps_the_results_it_had(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_sets_are_scored_and_columns_are_for_the_files_among_them(run: Run, folder: Path) -> None:
+    (folder / "b.csv").write_text("left,right,grade\na cat,a dog,3\na cat,the cat,4.5\nno,interest rates rose,0\n")
+    options = ["--columns", "left,right,grade", "--layers", 1, "--dims", 64, "--batch-size", 1, "--tokens", 8]
+    outcome = run("bench", "tiny.m2d", "--sts", "toy, b.csv", *options)
+    assert (outcome.code, outcome.err) == (0, "")
+    scores = [line for line in lines_of(folder / "results.jsonl") if line["kind"] == "score"]
+    assert [(line["sts"], line["pairs"]) for line in scores] == [("toy", 200), ("b.csv", 3)]
+    assert "on toy set, 200 pairs" in outcome.out
+    assert "on b.csv" in outcome.out
+
+
+def beir(folder: Path) -> Path:
+    (folder / "beir" / "qrels").mkdir(parents=True)
+    (folder / "beir" / "corpus.jsonl").write_text('{"_id": "1", "text": "a cat"}\n{"_id": "2", "text": "a dog"}\n')
+    (folder / "beir" / "queries.jsonl").write_text('{"_id": "q", "text": "the cat"}\n')
+    (folder / "beir" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\t1\t1\n")
+    return folder / "beir"
+
+
+def test_agreement_retrieval_and_cascades_are_measured_where_asked_for(run: Run, folder: Path) -> None:
+    (folder / "own.txt").write_text("".join(f"a cat and {number} dogs\n" for number in range(20)))
+    beir(folder)
+    outcome = run("bench", "tiny.m2d", *QUICK.split(), "--texts", "own.txt", "--retrieval", "beir")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "Agreement with the full cell on own.txt" in outcome.out
+    assert "Retrieval from beir" in outcome.out
+    kinds = [line["kind"] for line in lines_of(folder / "results.jsonl")]
+    assert [kinds.count(kind) for kind in ("agreement", "retrieval", "cascade")] == [4, 4, 3]
+
+
+QRELS = "query-id\tcorpus-id\tscore\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("qrels/test.tsv", f"{QRELS}q\t9\t1\n", "names '9', which is no document in corpus.jsonl"),
+        ("qrels/test.tsv", f"{QRELS}z\t1\t1\n", "names 'z', which is no query in queries.jsonl"),
+        ("corpus.jsonl", "", "corpus.jsonl is empty"),
+        ("queries.jsonl", "{", "queries.jsonl, line 1 is not JSON"),
+    ],
+)
+def test_a_collection_that_does_not_hold_together_is_refused(
+    run: Run, folder: Path, name: str, text: str, message: str
+) -> None:
+    (beir(folder) / name).write_text(text)
+    outcome = refuse(run, folder, "bench tiny.m2d --retrieval beir", message)
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_an_interrupted_bench_keeps_the_results_it_had_and_the_next_goes_on(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "measure", interrupted)
-    outcome = run("bench", "tiny.m2d", *QUICK.split())
+    with monkeypatch.context() as patched:
+        patched.setattr(cost, "measure", interrupted)
+        outcome = run("bench", "tiny.m2d", *QUICK.split())
     assert (outcome.code, outcome.out, outcome.err.strip()) == (INTERRUPTED, "", "interrupted")
-    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
-    assert [line["kind"] for line in lines] == ["score"] * 4
+    stopped = lines_of(folder / "results.jsonl")
+    assert [line["kind"] for line in stopped] == KINDS[:20] + ["latency"] * 4  # those of the shape it was at
+    assert [line["status"] for line in stopped] == ["ok"] * 20 + ["interrupted"] * 4
+    outcome = run("bench", "tiny.m2d", *QUICK.split())
+    assert (outcome.code, outcome.err) == (0, "")
+    assert [line["kind"] for line in lines_of(folder / "results.jsonl")[24:]] == KINDS[20:]
+    assert {record["status"] for record in read_records(folder / "results.jsonl")} == {"ok"}
+
+
+@pytest.mark.parametrize("options", ["", " --json"])
+def test_what_could_not_be_measured_ends_the_bench_with_an_error_and_all_the_rest(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(cost, "memory", fail)
+    outcome = run("bench", "tiny.m2d", *(QUICK + options).split())
+    assert outcome.code == USAGE
+    expected = "2 results could not be measured; the next run tries again. First memory of layer 1: MemoryError"
+    assert outcome.err == f"Error: {expected}\n"
+    assert outcome.out
+    assert [line["status"] for line in lines_of(folder / "results.jsonl")] == ["ok"] * 28 + ["failed"] * 2
+
+
+def test_results_of_other_machines_and_bundles_are_kept_apart_and_said(run: Run, folder: Path) -> None:
+    alone = run("bench", "tiny.m2d", *QUICK.split())
+    altered(folder / "results.jsonl", cpu="another")
+    again = run("bench", "tiny.m2d", *QUICK.split())
+    assert again.code == 0
+    assert again.err == "results.jsonl has 30 results of other bundles or machines too: not in these tables\n"
+    assert rows_of(again.out)[:2] == rows_of(alone.out)[:2]
+    assert len(rows_of(again.out)) == len(rows_of(alone.out))
+    lines = (folder / "results.jsonl").read_text().splitlines(keepends=True)
+    assert len(lines) == 2 * len(KINDS)
+    # All is done here, and the other machine's lines are the last: still this machine's are shown.
+    (folder / "results.jsonl").write_text("".join(lines[30:] + lines[:30]))
+    assert run("bench", "tiny.m2d", *QUICK.split()).out.startswith(again.out)
+
+
+def test_a_half_written_line_is_warned_of_and_measured_again(run: Run, folder: Path) -> None:
+    run("bench", "tiny.m2d", *QUICK.split())
+    whole = (folder / "results.jsonl").read_text()
+    (folder / "results.jsonl").write_text(whole[:-20])
+    outcome = run("bench", "tiny.m2d", *QUICK.split(), "--json")
+    assert outcome.code == 0
+    assert [json.loads(line)["kind"] for line in outcome.out.splitlines()] == ["memory"]
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    assert lines[:-1] == whole.splitlines()[:-1]
+    assert len(lines) == len(KINDS)
 
 
 @pytest.mark.parametrize(
@@ -547,14 +699,22 @@ def test_an_interrupted_bench_keeps_the_results_it_had(run: Run, folder: Path, m
         ("--sts empty.csv", "empty.csv is empty"),
         ("--sts one.csv", "one.csv has 1 pair(s)"),
         ("--sts words.csv", "words.csv, line 2: the score 'good' is not a number"),
+        ("--sts pairs.csv,none.csv", "none.csv cannot be read"),
+        ("--sts pairs.csv,pairs.csv", "--sts names two sets called pairs.csv"),
+        ("--texts none.txt", "none.txt cannot be read"),
+        ("--texts texts.txt", "2 distinct texts in texts.txt: agreement needs at least 20"),
+        ("--retrieval none", "corpus.jsonl cannot be read (No such file or directory): a BEIR folder holds"),
+        ("-o foreign.jsonl", "foreign.jsonl, line 1: kind 'earlier' is unknown"),
+        ("-o pairs.csv", "pairs.csv, line 1 is not a result"),
         ("--sts pairs.csv --columns a,b,c", "pairs.csv has no column a, b, c"),
         ("--sts pairs.csv --columns 1,2", "columns are three different names"),
         ("--columns 1,2,3", "columns go with a file of pairs"),
         ("-o none/results.jsonl", "cannot write none/results.jsonl: No such file or directory"),
-        ("-o tiny.m2d", "cannot write tiny.m2d: Is a directory"),
+        ("-o tiny.m2d", "tiny.m2d cannot be read: Is a directory"),
     ],
 )
 def test_what_cannot_be_benched_is_refused(run: Run, folder: Path, arguments: str, message: str) -> None:
+    (folder / "foreign.jsonl").write_text('{"kind": "earlier"}\n')
     (folder / "empty.csv").touch()
     (folder / "one.csv").write_text("a,b,1\n")
     (folder / "words.csv").write_text("a,b,1\nc,d,good\n")
@@ -573,6 +733,156 @@ def test_a_file_named_like_markup_is_only_a_name(run: Run, folder: Path) -> None
     outcome = run("bench", "tiny.m2d", "--sts", "pairs[bold].csv", "--layers", 1, "--tokens", 8)
     assert (outcome.code, outcome.err) == (0, "")
     assert "on pairs[bold].csv" in outcome.out
+
+
+# --- select and report
+
+
+@pytest.fixture(scope="module")
+def results(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What bench has measured of the bundle."""
+    folder = tmp_path_factory.mktemp("results")
+    (folder / "pairs.csv").write_text("a cat,a dog,3\na cat,the cat,4.5\nno,interest rates rose,0\nmat,dog,1\n")
+    arguments = f"bench {bundle.root} --sts pairs.csv --batch-size 1 --tokens 8 --json"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*PROGRAM, *arguments.split()], cwd=folder, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.fixture
+def benched(folder: Path, results: str) -> Path:
+    """The working directory with results in it."""
+    (folder / "results.jsonl").write_text(results)
+    return folder
+
+
+def test_select_prints_its_pick_those_behind_it_and_the_command_that_deploys_it(
+    run: Run, benched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    outcome = run("select", "tiny.m2d", "--max-latency-ms", 10000)
+    assert outcome.code == 0
+    cells = candidates(read_records(benched / "results.jsonl"))
+    picked, *behind = rows_of(outcome.out)
+    best = next(cell for cell in cells if str(cell.cell) == picked[0])
+    assert best.score == max(cell.score for cell in cells if cell.score is not None)
+    assert picked[1:3] == [f"{best.score:.1f}", f"{best.retention:.3f}"]
+    assert picked[3:] == [f"{best.latency_ms:.2f}", f"{best.sentences_per_second:,.0f}", "picked"]
+    assert len(behind) == 3
+    assert all(line.startswith("warning: ") for line in outcome.err.splitlines())
+    assert "the choice rests on STS alone" in outcome.err
+    told = outcome.out.splitlines()[-1]
+    assert told.startswith("to run it: m2d-export encode tiny.m2d texts.txt --layer ")
+    assert run(*told.partition("m2d-export ")[2].split()).code == 0
+    assert encoded(benched, "vectors.npy").shape == (2, best.cell.dim)
+
+
+def test_select_as_json_says_the_same(run: Run, benched: Path) -> None:
+    table = run("select", "tiny.m2d", "--min-retention", 0.01)
+    outcome = run("select", "tiny.m2d", "--min-retention", 0.01, "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    choice = json.loads(outcome.out)
+    cell = choice["picked"]["cell"]
+    assert rows_of(table.out)[0][0] == f"{cell['layer']}x{cell['dim']}"
+    assert f"to run it: {choice['deploy']}\n" in table.out
+    assert (choice["task"], choice["budgets"]["min_retention"]) == ("sts", 0.01)
+    assert len(choice["runners_up"]) == 3
+    assert choice["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "named"),
+    [
+        ("--max-latency-ms 0.000001", "max_latency_ms from 0.000001 to "),
+        ("--min-throughput 1e9", "min_throughput from 1,000,000,000 to "),
+        ("--max-index-gb 1 --vectors 1e9", "max_index_gb from 1 to 128 would admit "),
+    ],
+)
+def test_budgets_that_nothing_meets_are_one_line_that_names_the_one_to_relax(
+    run: Run, benched: Path, budget: str, named: str
+) -> None:
+    before = contents(benched)
+    for options in ("", " --json"):
+        outcome = run("select", "tiny.m2d", *(budget + options).split())
+        assert outcome.code == USAGE
+        assert outcome.err.startswith("Error: no cell meets the budgets: ")
+        assert named in outcome.err
+        assert len(outcome.err.splitlines()) == 1
+        assert "to run it" not in outcome.out
+    assert json.loads(outcome.out)["picked"] is None
+    assert json.loads(outcome.out)["deploy"] is None
+    assert contents(benched) == before
+
+
+def test_a_cell_is_deployed_as_it_was_measured(run: Run, benched: Path) -> None:
+    altered(benched / "results.jsonl", runtime="pytorch", threads=1, cores=4)
+    (benched / "tiny.m2d").rename(benched / "my model.m2d")
+    deploy = json.loads(run("select", "my model.m2d", "--json").out)["deploy"]
+    assert deploy.startswith("m2d-export encode 'my model.m2d' texts.txt --layer ")
+    assert deploy.endswith(" --runtime pytorch --threads 1 -o vectors.npy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("select tiny.m2d --results none.jsonl", "none.jsonl cannot be read: No such file or directory"),
+        ("select tiny.m2d --results empty.jsonl", "empty.jsonl has no results: run `m2d-export bench BUNDLE -o"),
+        ("select tiny.m2d --results other.jsonl", "other.jsonl has no results of tiny.m2d: run m2d-export bench"),
+        ("select tiny.m2d --results pairs.csv", "pairs.csv, line 1 is not a result"),
+        ("select tiny.m2d --task retrieval", "no ndcg was measured: run m2d-export bench with --retrieval FOLDER"),
+        ("select tiny.m2d --task agreement", "no agreement was measured: run m2d-export bench with --texts FILE"),
+        ("select tiny.m2d --min-retention 97", "min_retention is a share of the full cell, such as 0.97, got 97.0"),
+        ("select tiny.m2d --max-index-gb 2", "max_index_gb needs vectors"),
+        ("select tiny.m2d --max-latency-ms 0", "max_latency_ms must be a number above 0"),
+        ("select none.m2d", "no bundle at none.m2d"),
+        ("report none.jsonl -o new", "none.jsonl cannot be read: No such file or directory"),
+        ("report empty.jsonl -o new", "empty.jsonl has no results"),
+    ],
+)
+def test_what_cannot_be_decided_or_reported_is_refused(run: Run, benched: Path, arguments: str, message: str) -> None:
+    shutil.copy(benched / "results.jsonl", benched / "other.jsonl")
+    altered(benched / "other.jsonl", bundle="0" * 64)
+    (benched / "empty.jsonl").touch()
+    outcome = refuse(run, benched, arguments, message)
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_select_goes_by_the_machine_that_measured_last_and_says_so(run: Run, benched: Path, results: str) -> None:
+    path = benched / "results.jsonl"
+    altered(path, cpu="another")
+    others = path.read_text().splitlines(keepends=True)
+    slow = [json.loads(line) for line in results.splitlines()]
+    for record in slow:
+        if record["kind"] == "latency":
+            record |= {"p50_ms": 5e6, "sentences_per_second": 1e-3}
+    # Its first record stands before the other's, its last one after them.
+    mine = [json.dumps(record) + "\n" for record in slow]
+    path.write_text("".join([*mine[:1], *others, *mine[1:]]))
+    outcome = run("select", "tiny.m2d", "--json")
+    assert outcome.code == 0
+    assert outcome.err.startswith("results.jsonl has results of 2 machines: the last one measured counts\n")
+    assert json.loads(outcome.out)["picked"]["latency_ms"] == 5e6
+
+
+def test_a_report_is_a_page_markdown_and_pictures(run: Run, benched: Path) -> None:
+    outcome = run("report", "results.jsonl", "-o", "report")
+    assert outcome == Outcome(0, "wrote report: open report/index.html\n", "")
+    names = {path.name for path in (benched / "report").rglob("*")}
+    assert {"index.html", "report.md"} <= names
+    assert any(name.endswith(".png") for name in names)
+
+
+def test_a_report_warns_of_a_half_written_line(benched: Path, results: str) -> None:
+    (benched / "results.jsonl").write_text(results + '{"kind": "sco')
+    command = [*PROGRAM, "report", "results.jsonl", "-o", "report"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    count = len(results.splitlines()) + 1
+    assert done.returncode == 0
+    assert done.stderr == f"warning: results.jsonl, line {count} is half-written and was ignored\n"
+
+
+# --- steps
 
 
 def test_steps_are_told_on_a_terminal_as_they_are(

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from m2d_export.batching import check_text
 from m2d_export.errors import DataError
 from m2d_export.extras import require
-from m2d_export.vectors import FloatArray, cosine, truncate
 
 TOY, STSB = "toy", "stsb"
 TOY_LABEL = "toy set, 200 pairs of this package's own: shows that it works, compares with nothing"
@@ -34,18 +33,6 @@ class Pairs:
     left: NDArray[np.int64]
     right: NDArray[np.int64]
     scores: NDArray[np.float64]
-
-    def spearman(self, vectors: FloatArray, dim: int) -> float | None:
-        """Score of the first ``dim`` numbers of ``vectors`` (texts, width): Spearman of the cosines, x 100.
-
-        None where all cosines are equal, as those of a single dim may be: they rank nothing.
-        """
-        stats = require("scipy.stats", "bench")
-        prefix = truncate(vectors, dim)
-        cosines = cosine(prefix[self.left], prefix[self.right])
-        if cosines.min() == cosines.max():
-            return None
-        return float(stats.spearmanr(cosines, self.scores).statistic * 100)
 
 
 def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:

@@ -1,32 +1,30 @@
-"""Walk the grid of a bundle: one record per result, with the machine, the versions and the raw seconds in it."""
+"""Walk the grid of a bundle: one record per result, in the form of docs/results-format.md, skipping what is done."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import product
 
-import numpy as np
-
-from m2d_export.batching import Batch, TokenIds, pad
-from m2d_export.bench.sts import Pairs
-from m2d_export.bench.timing import measure
+from m2d_export.bench import cost
+from m2d_export.bench.quality import Measure, Reference, text_ms
+from m2d_export.bench.records import Record, key_of
 from m2d_export.bundle import Bundle
 from m2d_export.encoder import Encoder
-from m2d_export.errors import SpecError
+from m2d_export.errors import M2DError, SpecError
+from m2d_export.extras import require
 from m2d_export.machine import machine
-from m2d_export.runtimes import Runtime, open_runtime
+from m2d_export.runtimes import Runtime
 from m2d_export.spec import Precision
 
-SECONDS_PER_SHAPE = 3.0  # for all layers together, beyond the least number of rounds
-Record = dict[str, Any]
+COMPUTE = "fp32"  # what both runtimes multiply fp32 variants in
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """What to measure: the score of layers x dims, the latency of layers x batch sizes x tokens."""
+    """What to measure: the quality of layers x dims, the cost of layers x batch sizes x tokens."""
 
     layers: tuple[int, ...]
     dims: tuple[int, ...]
@@ -37,9 +35,9 @@ class Matrix:
     threads: int | None = None
 
     def checked(self, bundle: Bundle) -> "Matrix":
-        """Itself, if ``bundle`` has all of it, and has it sound; SpecError or IntegrityError names what it lacks."""
+        """Itself, if ``bundle`` has all of it; SpecError names what it lacks."""
         for layer in self.layers:
-            bundle.variant(layer, self.precision)
+            bundle.grid.check_layer(layer)
         for dim in self.dims:
             bundle.grid.check_dim(dim)
         for count in self.tokens:
@@ -49,82 +47,126 @@ class Matrix:
             raise SpecError(f"batch size {min(self.batch_sizes)}: at least 1")
         return self
 
-
-def sweep(bundle: Bundle, matrix: Matrix, pairs: Pairs, report: Report = lambda step: None) -> Iterator[Record]:
-    """Measure ``matrix`` and yield each record as it is made: scores layer by layer, then latencies shape by shape."""
-    yield from _scores(bundle, matrix, pairs, report)
-    yield from _latencies(bundle, matrix, pairs, report)
-
-
-def _scores(bundle: Bundle, matrix: Matrix, pairs: Pairs, report: Report) -> Iterator[Record]:
-    for layer in matrix.layers:
-        report(f"scores of layer {layer}")
-        options = {"runtime": matrix.runtime, "precision": matrix.precision, "threads": matrix.threads}
-        with Encoder(bundle, layer, normalize=False, **options) as encoder:  # type: ignore[arg-type]
-            started = time.perf_counter()
-            vectors = encoder.encode(pairs.texts)
-            seconds = time.perf_counter() - started
-            provider = encoder.provider
-        for dim in matrix.dims:
-            yield {
-                **_common(bundle, matrix, provider, "score", layer),
-                "dim": dim,
-                "trained_dim": dim in bundle.grid.trained_dims,
-                "sts": pairs.name,
-                "pairs": len(pairs.scores),
-                "spearman": pairs.spearman(vectors, dim),
-                "texts": len(pairs.texts),
-                "encode_seconds": seconds,
-            }
+    @property
+    def options(self) -> Record:
+        """What opens a variant."""
+        return {"runtime": self.runtime, "precision": self.precision, "threads": self.threads}
 
 
-def _latencies(bundle: Bundle, matrix: Matrix, pairs: Pairs, report: Report) -> Iterator[Record]:
-    with ExitStack() as stack:
-        runtimes: list[Runtime] = []
-        for layer in matrix.layers:
-            variant = bundle.variant(layer, matrix.precision)
-            runtimes.append(stack.enter_context(open_runtime(matrix.runtime, variant, matrix.threads)))
-        for batch_size in matrix.batch_sizes:
-            for tokens in matrix.tokens:
-                report(f"latency of {batch_size} x {tokens} tokens")
-                batch = full_batch(bundle, pairs.texts, batch_size, tokens)
-                calls = [partial(runtime.vectors, batch) for runtime in runtimes]
-                latencies = measure(calls, SECONDS_PER_SHAPE)
-                for layer, runtime, latency in zip(matrix.layers, runtimes, latencies, strict=True):
-                    yield {
-                        **_common(bundle, matrix, runtime.provider, "latency", layer),
-                        "batch_size": batch_size,
-                        "tokens": tokens,
-                        "seconds": list(latency.seconds),
-                        "p50_ms": latency.p50 * 1e3,
-                        "p95_ms": latency.percentile(95) * 1e3,
-                        "p99_ms": latency.percentile(99) * 1e3,
-                        "sentences_per_second": batch_size / latency.p50,
-                    }
+@dataclass(frozen=True)
+class Sweep:
+    """A walk: ``done`` holds the keys of records not to measure again, ``command`` is written into every record.
 
+    ``texts`` are what latency and memory are measured on.
+    """
 
-def full_batch(bundle: Bundle, texts: Sequence[str], batch_size: int, tokens: int) -> Batch:
-    """A batch without padding: ``batch_size`` rows of just ``tokens`` tokens, from running text of the pairs."""
-    encoded = bundle.tokenizer.encode(texts[: 4 * batch_size + tokens])
-    opening, closing = encoded[0].ids[0], encoded[0].ids[-1]
-    body = [token for item in encoded for token in item.ids[1:-1]] or [opening]
-    needed = batch_size * (tokens - 2)
-    running = np.resize(np.array(body), needed).reshape(batch_size, tokens - 2).tolist()
-    rows = [TokenIds([opening, *row, closing]) for row in running]
-    return pad(rows, bundle.manifest.text, range(batch_size))
+    bundle: Bundle
+    matrix: Matrix
+    measures: tuple[Measure, ...]
+    texts: tuple[str, ...]
+    command: str = ""
+    done: frozenset[str] = frozenset()
+    report: Report = lambda step: None
 
+    def records(self) -> Iterator[Record]:
+        """Each record as it is made; what fails or is interrupted is recorded as such, and the rest goes on."""
+        yield from self._quality()
+        yield from self._latencies()
+        yield from self._memory()
 
-def _common(bundle: Bundle, matrix: Matrix, provider: str, kind: str, layer: int) -> Record:
-    return {
-        "kind": kind,
-        "bundle": bundle.id,
-        "architecture": bundle.manifest.architecture,
-        "fingerprint": bundle.manifest.origin.fingerprint,  # and no name: a local one is a path
-        "layer": layer,
-        "precision": str(matrix.precision),
-        "runtime": matrix.runtime,
-        "provider": provider,
-        "threads": matrix.threads or machine()["cores"],
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": machine(),
-    }
+    def _quality(self) -> Iterator[Record]:
+        full, dims, options = self.bundle.grid.full, self.matrix.dims, self.matrix.options
+        if not any(
+            self._missing(self._skeletons(layer, part)) for layer in self.matrix.layers for part in self.measures
+        ):
+            return
+        self.report(f"vectors of the full cell, {full}")
+        with Encoder(self.bundle, full.layer, normalize=False, **options) as encoder:
+            require("scipy.stats", "bench")  # or every layer would fail for want of it, one after the other
+            sets = {texts: encoder.encode(texts) for part in self.measures for texts in part.texts()}
+            reference = Reference(full, sets, text_ms(encoder.encode, self.texts))
+        for layer in sorted(self.matrix.layers, reverse=True):
+            self.report(f"quality of layer {layer}")
+            with Encoder(self.bundle, layer, normalize=False, **options) as encoder:
+                for part in self.measures:
+                    produce = partial(part.records, layer, dims, encoder.encode, reference)
+                    yield from self._guarded(self._skeletons(layer, part), produce, encoder.runtime)
+
+    def _latencies(self) -> Iterator[Record]:
+        layers = self.matrix.layers
+        with ExitStack() as stack:
+            encoders: list[Encoder] = []
+            for batch_size, tokens in product(self.matrix.batch_sizes, self.matrix.tokens):
+                skeletons = [
+                    {"kind": "latency", "layer": layer, "batch_size": batch_size, "tokens": tokens, "scope": scope}
+                    for scope in cost.SCOPES
+                    for layer in layers
+                ]
+                if self._missing(skeletons):
+                    # All open at once, so that their calls alternate.
+                    encoders = encoders or [
+                        stack.enter_context(Encoder(self.bundle, layer, **self.matrix.options)) for layer in layers
+                    ]
+                    self.report(f"latency of {batch_size} x {tokens} tokens")
+                    produce = partial(cost.latencies, self.bundle, encoders, batch_size, tokens, self.texts)
+                    yield from self._guarded(skeletons, produce, encoders[0].runtime)
+
+    def _memory(self) -> Iterator[Record]:
+        for layer in self.matrix.layers:
+            skeletons = [{"kind": "memory", "layer": layer}]
+            if self._missing(skeletons):
+                self.report(f"memory of layer {layer}")
+                produce = partial(cost.memory, self.bundle, layer, self.texts, self.matrix.options)
+                yield from self._guarded(skeletons, produce, None)
+
+    def _guarded(
+        self, skeletons: list[Record], produce: Callable[[], Iterable[Record]], runtime: Runtime | None
+    ) -> Iterator[Record]:
+        """What ``produce`` yields, made whole; and a record of what it has not yielded when it fails or is stopped."""
+        waiting = {key_of(record): record for record in self._missing(skeletons)}
+        if not waiting:
+            return
+        layer = skeletons[0].get("layer")
+        try:
+            for record in produce():
+                whole = self._common({"layer": layer, **record}, runtime)
+                if waiting.pop(key_of(whole), None):  # what is done is not written again
+                    yield {**whole, "status": "ok"}
+        except (M2DError, MemoryError) as error:
+            for record in waiting.values():
+                yield {**record, "status": "failed", "error": str(error) or type(error).__name__}
+        except KeyboardInterrupt:
+            for record in waiting.values():
+                yield {**record, "status": "interrupted", "error": "interrupted"}
+            raise
+
+    def _skeletons(self, layer: int, part: Measure) -> list[Record]:
+        skeletons = part.skeletons(layer, self.matrix.dims, self.bundle.grid.full)
+        return [{"layer": layer, **record} for record in skeletons]
+
+    def _missing(self, skeletons: Iterable[Record]) -> list[Record]:
+        """Those of the records that are not done, made whole but for their figures."""
+        whole = [self._common(skeleton, None) for skeleton in skeletons]
+        return [record for record in whole if key_of(record) not in self.done]
+
+    def _common(self, record: Record, runtime: Runtime | None) -> Record:
+        grid, matrix = self.bundle.grid, self.matrix
+        found = {
+            **record,
+            "bundle": self.bundle.id,
+            "architecture": self.bundle.manifest.architecture,
+            "fingerprint": self.bundle.manifest.origin.fingerprint,
+            "depth": grid.depth,
+            "width": grid.width,
+            "precision": str(matrix.precision),
+            "runtime": matrix.runtime,
+            "compute": COMPUTE,
+            "provider": runtime.provider if runtime else record.get("provider"),
+            "threads": matrix.threads or machine()["cores"],
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "machine": machine(),
+            "command": self.command,
+        }
+        if "dim" in record:
+            found["trained_dim"] = record["dim"] in grid.trained_dims
+        return found

@@ -1,0 +1,200 @@
+"""The report in Markdown: the same figures as on the page, through the default view, with pictures beside them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from string import Template
+
+from m2d_export.bench.figures import candidates, cascades, default_view, latencies, stored, sts_labels
+from m2d_export.bench.pareto import front
+from m2d_export.bench.quantities import Candidate, Interval, Setup, View
+from m2d_export.bench.records import Group, Record
+from m2d_export.bench.summary import (
+    commands,
+    facts,
+    failures,
+    group_name,
+    lead,
+    mixed,
+    omitted,
+    setup_labels,
+    setups_of,
+)
+
+Pick = Callable[[Sequence[Candidate], float], Candidate | None]
+RETENTIONS = (0.99, 0.97, 0.95, 0.9)
+MISSING = "–"
+BAR = "\\|"  # a bar that does not end a column
+LONG = 12  # rows; a longer table is folded
+
+
+def document(groups: Sequence[Group], pictures: Sequence[Mapping[str, str]], pick: Pick | None) -> str:
+    """The whole of report.md; ``pictures`` holds, for each group, the file name of each picture by its section."""
+    told = mixed(groups)
+    return _template("report.md").substitute(
+        mixed=f"{told}\n\n" if told else "",
+        groups="\n".join(
+            _group(group, names, pick, heading=f"# {group_name(group)}\n\n" if told else "")
+            for group, names in zip(groups, pictures, strict=True)
+        ),
+    )
+
+
+def _group(group: Group, pictures: Mapping[str, str], pick: Pick | None, heading: str) -> str:
+    records, view = group.records, default_view(group.records)
+    label = sts_labels(records).get(view.sts or "", "")
+    cells = candidates(records, view)
+    names = setup_labels(setups_of(records, cells))
+    parts = [
+        ("What to pick", _picks(cells, view, label, names, pick), None),
+        ("Score", _grid(cells, label, names), "score"),
+        ("Retention", "", "retention"),
+        ("Score against throughput", _front(cells, view, label, names), "front"),
+        ("Latency", _latency(records, names), "latency"),
+        ("Cascade", _cascade(records, names), "cascade"),
+        ("Index size", _storage(records, view, label, names), "storage"),
+    ]
+    lines = failures(group)
+    return _template("group.md").substitute(
+        heading=heading,
+        lead=lead(group, view, label),
+        sections="\n".join(
+            filter(None, (_section(title, text, pictures.get(key or "")) for title, text, key in parts))
+        ),
+        measured="\n".join(f"- {name}: {text}" for name, text in facts(group)),
+        commands="\n".join(commands(group)),
+        failures="".join(["Failed or interrupted:\n\n", *(f"- {line}\n" for line in lines), "\n"]) if lines else "",
+        omitted=omitted(records, view),
+    )
+
+
+def _section(title: str, text: str, picture: str | None) -> str:
+    if not text and not picture:
+        return ""
+    image = f"![{title}]({picture})\n" if picture else ""
+    return "\n".join(part for part in (f"## {title}\n", image, text) if part)
+
+
+def _picks(cells: Sequence[Candidate], view: View, label: str, names: Mapping[Setup, str], pick: Pick | None) -> str:
+    if pick is None or not any(cell.retention is not None for cell in cells):
+        return ""
+    rows = []
+    for floor in RETENTIONS:
+        found = pick(cells, floor)
+        if found is None:
+            rows.append([share(floor), "none", *[MISSING] * 5])
+            continue
+        scored = f"{score(found.score)} {interval(found.interval)}".strip()
+        speed = (milliseconds(found.latency_ms), rate(found.sentences_per_second))
+        rows.append([share(floor), str(found.cell), names[found.setup], scored, share(found.retention), *speed])
+    header = ["retention at least", "cell", "variant", f"score on {label}", "retention", "p50", "sentences/s"]
+    return f"{_table(header, rows)}\nLatency and throughput at {view.shape}.\n" if view.shape else _table(header, rows)
+
+
+def _grid(cells: Sequence[Candidate], label: str, names: Mapping[Setup, str]) -> str:
+    """Score and retention of every cell, a table for each setup."""
+    parts = []
+    for setup in dict.fromkeys(cell.setup for cell in cells):
+        own = {cell.cell: cell for cell in cells if cell.setup == setup and cell.score is not None}
+        if not own:
+            continue
+        dims = {cell.dim: f"{cell.dim}" + "*" * (not own[cell].trained_dim) for cell in sorted(own, reverse=True)}
+        rows = [
+            [
+                str(layer),
+                *(_both(next((own[c] for c in own if (c.layer, c.dim) == (layer, dim)), None)) for dim in dims),
+            ]
+            for layer in sorted({cell.layer for cell in own}, reverse=True)
+        ]
+        star = "\n\\* a dim that was not trained.\n" if any("*" in name for name in dims.values()) else ""
+        title = f"{names[setup]}: score (retention) on {label}\n\n"
+        parts.append(title + _table(["layer \\ dim", *dims.values()], rows) + star)
+    return "\n".join(parts)
+
+
+def _both(cell: Candidate | None) -> str:
+    if cell is None:
+        return MISSING
+    return score(cell.score) + (f" ({share(cell.retention)})" if cell.retention is not None else "")
+
+
+def _front(cells: Sequence[Candidate], view: View, label: str, names: Mapping[Setup, str]) -> str:
+    best = front(cells)
+    rows = [
+        (
+            *(str(c.cell), names[c.setup], score(c.score), interval(c.interval), share(c.retention)),
+            *(milliseconds(c.latency_ms), rate(c.sentences_per_second)),
+        )
+        for c in best
+    ]
+    header = ["cell", "variant", f"score on {label}", "95 % interval", "retention", "p50", "sentences/s"]
+    return f"The Pareto front, fastest first, at {view.shape}.\n\n{_table(header, rows)}" if rows else ""
+
+
+def _latency(records: Sequence[Record], names: Mapping[Setup, str]) -> str:
+    rows = [
+        (
+            *(names[t.setup], str(t.layer), str(t.shape), milliseconds(t.p50_ms), milliseconds(t.p95_ms)),
+            *(rate(t.sentences_per_second), "noisy" if t.noisy else ""),
+        )
+        for t in latencies(records)
+    ]
+    return _table(["variant", "layer", "shape", "p50", "p95", "sentences/s", ""], rows) if rows else ""
+
+
+def _cascade(records: Sequence[Record], names: Mapping[Setup, str]) -> str:
+    rows = [
+        [f"{c.cheap} → {c.deep}", names[c.setup], c.collection, f"{length:,}", score(recall), milliseconds(cost)]
+        for c in cascades(records)
+        for length, recall, cost in zip(c.shortlist, c.recall_at_10, c.cost_ms, strict=True)
+    ]
+    return _table(["cascade", "variant", "collection", "shortlist", "recall@10", "a query"], rows) if rows else ""
+
+
+def _storage(records: Sequence[Record], view: View, label: str, names: Mapping[Setup, str]) -> str:
+    by_variant = {setup.variant: name for setup, name in names.items()}
+    rows = [
+        (
+            *(str(s.cell), by_variant[s.setup.variant], s.storage, f"{s.bytes_per_vector:,.0f}"),
+            *(score(s.score), share(s.retention)),
+        )
+        for s in stored(records, view.sts)
+    ]
+    header = ["cell", "variant", "stored as", "MB per million vectors", f"score on {label}", "retention"]
+    return _table(header, rows) if rows else ""
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    table = "".join(f"| {' | '.join(text.replace('|', BAR) for text in line)} |\n" for line in lines)
+    if len(rows) <= LONG:
+        return table
+    return f"<details><summary>{len(rows)} rows</summary>\n\n{table}\n</details>\n"
+
+
+def score(value: float | None) -> str:
+    """A score, recall or nDCG x 100 as the report writes it."""
+    return MISSING if value is None else f"{value:.1f}"
+
+
+def interval(ends: Interval | None) -> str:
+    """A 95 % interval as the report writes it."""
+    return "" if ends is None else f"[{ends[0]:.1f}, {ends[1]:.1f}]"
+
+
+def share(value: float | None) -> str:
+    """A retention as the report writes it."""
+    return MISSING if value is None else f"{100 * value:.1f} %"
+
+
+def milliseconds(value: float | None) -> str:
+    """A latency as the report writes it: three digits that matter."""
+    return MISSING if value is None else f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} ms"
+
+
+def rate(value: float | None) -> str:
+    """A throughput as the report writes it."""
+    return MISSING if value is None else f"{value:,.0f}"
+
+
+def _template(name: str) -> Template:
+    return Template(files("m2d_export.bench").joinpath("templates", name).read_text(encoding="utf-8"))

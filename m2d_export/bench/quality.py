@@ -1,0 +1,190 @@
+"""Records of how good cells are: on graded pairs, on the user's own texts, on a collection to search."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import numpy as np
+
+from m2d_export.agreement import agreement, yardstick
+from m2d_export.bench.records import Record
+from m2d_export.bench.retrieval import Collection, cascade, evaluate, search
+from m2d_export.bench.similarity import correlations, emitted, intervals, spearman
+from m2d_export.bench.storage import Storage, stored_spearman
+from m2d_export.bench.sts import Pairs
+from m2d_export.spec import Cell
+from m2d_export.vectors import FloatArray, cosine, truncate
+
+SHORTLISTS = (10, 20, 50, 100, 200, 500, 1000)
+TIMED_QUERIES = 10
+Texts = tuple[str, ...]
+Encode = Callable[[Sequence[str]], FloatArray]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The full cell: its vectors (n, width) of each set of texts, not normalised, and its ms to encode one text."""
+
+    cell: Cell
+    vectors: Mapping[Texts, FloatArray]
+    text_ms: float
+
+
+class Measure(Protocol):
+    """A measurement of every dim of a layer, on texts that are encoded once."""
+
+    def texts(self) -> tuple[Texts, ...]:
+        """The sets of texts it needs vectors of."""
+        ...
+
+    def skeletons(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
+        """What tells each record that ``records`` will yield from all others."""
+        ...
+
+    def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
+        """The records of a layer; ``encode`` gives its vectors, full width, not normalised."""
+        ...
+
+
+@dataclass(frozen=True)
+class GradedPairs:
+    """Scores, their intervals, and what storage keeps of them; ``normalize`` as the checkpoint closes."""
+
+    pairs: Pairs
+    normalize: bool
+
+    def texts(self) -> tuple[Texts, ...]:
+        """The pairs' sentences."""
+        return (self.pairs.texts,)
+
+    def skeletons(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
+        """One score for each dim, and one for each dim and storage."""
+        named = {"sts": self.pairs.name}
+        stored = [{"kind": "storage", "dim": dim, "storage": str(kind), **named} for dim in dims for kind in Storage]
+        return [*({"kind": "score", "dim": dim, **named} for dim in dims), *stored]
+
+    def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
+        """Score and storage of each dim."""
+        started = time.perf_counter()
+        vectors = encode(self.pairs.texts)
+        seconds = time.perf_counter() - started
+        whole = reference.vectors[self.pairs.texts]
+        left, right, gold = self.pairs.left, self.pairs.right, self.pairs.scores
+        cosines = [cosine(cell[left], cell[right]) for cell in (whole, *(vectors[:, :dim] for dim in dims))]
+        full_score, named = spearman(cosines[0], gold), {"sts": self.pairs.name, "label": self.pairs.label}
+        for dim, bounds in zip(dims, intervals(np.stack(cosines), gold, full=0)[1:], strict=True):
+            shipped = emitted(vectors, dim, self.normalize)
+            found = correlations(shipped[left], shipped[right], gold)
+            score = found.spearman["cosine"]
+            yield {
+                "kind": "score",
+                "dim": dim,
+                **named,
+                "pairs": len(gold),
+                "texts": len(self.pairs.texts),
+                "encode_seconds": seconds,
+                **asdict(found),
+                "interval": bounds.score,
+                "difference": None if score is None or full_score is None else score - full_score,
+                "difference_interval": bounds.difference,
+                "retention": None if score is None or not full_score else score / full_score,
+            }
+        for dim in dims:
+            unit = truncate(vectors, dim)
+            for storage in Storage:
+                yield {
+                    "kind": "storage",
+                    "dim": dim,
+                    **named,
+                    "storage": str(storage),
+                    "bytes_per_vector": storage.bytes_per_vector(dim),
+                    "spearman": stored_spearman(unit, left, right, gold, storage),
+                }
+
+
+@dataclass(frozen=True)
+class OwnTexts:
+    """Agreement with the full cell on texts that nobody has graded."""
+
+    name: str
+    own: Texts
+
+    def texts(self) -> tuple[Texts, ...]:
+        """The texts."""
+        return (self.own,)
+
+    def skeletons(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
+        """One for each dim."""
+        return [{"kind": "agreement", "dim": dim, "texts": self.name} for dim in dims]
+
+    def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
+        """Agreement of each dim."""
+        vectors, stick = encode(self.own), yardstick(reference.vectors[self.own])
+        for dim in dims:
+            yield {"kind": "agreement", "dim": dim, "texts": self.name, **asdict(agreement(vectors[:, :dim], stick))}
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Retrieval from a collection, and the cascade from each cell to the full one."""
+
+    collection: Collection
+
+    def texts(self) -> tuple[Texts, ...]:
+        """Queries and documents."""
+        return (self.collection.queries, self.collection.documents)
+
+    def skeletons(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
+        """One retrieval for each dim, and one cascade for each cell but the full one."""
+        found = [{"kind": "retrieval", "dim": dim, "collection": self.collection.name} for dim in dims]
+        return found + [self._cascade(layer, dim, full) for dim in dims if Cell(layer, dim) != full]
+
+    def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
+        """NDCG and recall of each dim, then recall and cost of each cascade."""
+        queries, documents = encode(self.collection.queries), encode(self.collection.documents)
+        counts = {"documents": len(documents), "queries": len(queries)}
+        for dim in dims:
+            found = evaluate(self.collection, queries[:, :dim], documents[:, :dim])
+            yield {"kind": "retrieval", "dim": dim, "collection": self.collection.name, **counts, **asdict(found)}
+        lengths = sorted({min(length, len(documents)) for length in SHORTLISTS})
+        deep_queries, deep_documents = (reference.vectors[texts] for texts in self.texts())
+        # A shortlist of the deepest layer takes a prefix of the very vector that ranks it again.
+        encoding = text_ms(encode, self.collection.queries) + (reference.text_ms if layer < reference.cell.layer else 0)
+        for dim in dims:
+            if Cell(layer, dim) != reference.cell:
+                vectors = queries[:, :dim], documents[:, :dim], deep_queries, deep_documents
+                yield {
+                    **self._cascade(layer, dim, reference.cell),
+                    **counts,
+                    "shortlist": lengths,
+                    "recall_at_10": cascade(*vectors, lengths),
+                    "cost_ms": [encoding + searching_ms(*vectors, length) for length in lengths],
+                }
+
+    def _cascade(self, layer: int, dim: int, full: Cell) -> Record:
+        cells = {"cheap": [layer, dim], "deep": [full.layer, full.dim]}
+        return {"kind": "cascade", "collection": self.collection.name, **cells}
+
+
+def searching_ms(
+    queries: FloatArray, documents: FloatArray, deep_queries: FloatArray, deep_documents: FloatArray, length: int
+) -> float:
+    """Median milliseconds a query of a cheap search for ``length`` documents and of ranking those again."""
+    seconds = []
+    for row in range(min(TIMED_QUERIES, len(queries))):
+        started = time.perf_counter()
+        shortlist = search(queries[row : row + 1], documents, length)[0]
+        search(deep_queries[row : row + 1], deep_documents[shortlist], length)
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds)) * 1e3
+
+
+def text_ms(encode: Encode, texts: Sequence[str]) -> float:
+    """Median milliseconds to encode one text by itself."""
+    seconds = []
+    for text in texts[:TIMED_QUERIES]:
+        started = time.perf_counter()
+        encode([text])
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds)) * 1e3

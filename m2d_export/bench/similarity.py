@@ -1,0 +1,163 @@
+"""How well similarities order graded pairs, as sentence-transformers measures it, and how sure such a score is."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2d_export.extras import require
+from m2d_export.vectors import FloatArray, cosine, truncate
+
+Floats = NDArray[np.float64]
+Bounds = tuple[float, float]
+PERCENTILES = (2.5, 97.5)
+BLOCK = 1 << 16  # numbers of a block of resamples, so that they stay in the cache
+
+
+def _manhattan(left: NDArray[Any], right: NDArray[Any]) -> Floats:
+    return np.asarray(-np.abs(np.subtract(left, right, dtype=np.float64)).sum(axis=1))
+
+
+def _euclidean(left: NDArray[Any], right: NDArray[Any]) -> Floats:
+    return np.asarray(-np.linalg.norm(np.subtract(left, right, dtype=np.float64), axis=1))
+
+
+def _dot(left: NDArray[Any], right: NDArray[Any]) -> Floats:
+    return np.asarray(np.multiply(left, right, dtype=np.float64).sum(axis=1))
+
+
+# All grow with likeness: distances are negated. Each is (pairs, dim), (pairs, dim) -> (pairs,).
+SIMILARITIES: Mapping[str, Callable[[NDArray[Any], NDArray[Any]], Floats]] = {
+    "cosine": cosine,
+    "manhattan": _manhattan,
+    "euclidean": _euclidean,
+    "dot": _dot,
+}
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """Pearson and Spearman, x 100, of each similarity with the graded scores; None where undefined."""
+
+    pearson: Mapping[str, float | None]
+    spearman: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """95 % bootstrap bounds of a score, and of its difference to the full cell's on the same resamples."""
+
+    score: Bounds | None
+    difference: Bounds | None
+
+
+def emitted(vectors: NDArray[Any], dim: int, normalize: bool) -> FloatArray:
+    """Vectors as sentence-transformers emits them with ``truncate_dim``: (n, width), not normalised -> (n, dim).
+
+    A checkpoint's own Normalize (``normalize``) acts on the full vector; the cut comes after it, and nothing is
+    normalised again. Cosine does not see the difference, dot and the distances do.
+    """
+    return truncate(vectors, vectors.shape[1], normalize)[:, :dim]
+
+
+def correlations(left: NDArray[Any], right: NDArray[Any], gold: NDArray[Any]) -> Correlations:
+    """Every correlation of pair vectors (pairs, dim) with ``gold`` (pairs,); RuntimeUnavailable without scipy."""
+    similarities = {name: similarity(left, right) for name, similarity in SIMILARITIES.items()}
+    return Correlations(
+        pearson={name: pearson(values, gold) for name, values in similarities.items()},
+        spearman={name: spearman(values, gold) for name, values in similarities.items()},
+    )
+
+
+def pearson(values: NDArray[Any], gold: NDArray[Any]) -> float | None:
+    """Pearson's correlation x 100; None where either side is constant or not finite."""
+    return _percent("pearsonr", values, gold)
+
+
+def spearman(values: NDArray[Any], gold: NDArray[Any]) -> float | None:
+    """Spearman's rank correlation x 100, ties sharing a rank; None where either side is constant or not finite."""
+    return _percent("spearmanr", values, gold)
+
+
+def _percent(name: str, values: NDArray[Any], gold: NDArray[Any]) -> float | None:
+    stats = require("scipy.stats", "bench")
+    for side in (values, gold):
+        if not np.isfinite(side).all() or np.ptp(side) == 0:
+            return None
+    return float(getattr(stats, name)(values, gold).statistic * 100)
+
+
+def intervals(
+    similarities: NDArray[Any], gold: NDArray[Any], *, full: int, resamples: int = 1000, seed: int = 0
+) -> list[Interval]:
+    """Percentile bootstrap over pairs of each cell's Spearman x 100, and of its difference to row ``full``.
+
+    ``similarities`` is (cells, pairs), ``gold`` (pairs,). Every resample draws as many pairs with replacement,
+    the same for all cells, and is ranked anew. None where the score itself is undefined.
+    """
+    rng, pairs = np.random.default_rng(seed), len(gold)
+    sides = [Ranking.of(values) for values in (gold, *similarities)]
+    scores = np.empty((len(similarities), resamples))
+    rows = max(1, BLOCK // pairs)
+    for start in range(0, resamples, rows):
+        block = scores[:, start : start + rows]
+        block[:] = resampled(sides, _draws(rng, block.shape[1], pairs))
+    defined = np.isfinite(scores) & np.isfinite(similarities).all(axis=1)[:, None]
+    differences = scores - scores[full]
+    return [
+        Interval(
+            _bounds(row[known]) if known.any() else None,
+            _bounds(difference[known & defined[full]]) if (known & defined[full]).any() else None,
+        )
+        for row, difference, known in zip(scores, differences, defined, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The order of some values, from which the ranks in any resample follow without sorting again."""
+
+    order: NDArray[np.int64]  # places from the smallest value to the largest
+    ends: NDArray[np.int64]  # where in the order each group of equal values ends
+    group: NDArray[np.int64]  # the group of each value
+
+    @classmethod
+    def of(cls, values: NDArray[Any]) -> "Ranking":
+        """Sort ``values`` (pairs,) once."""
+        _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+        return cls(np.argsort(values), np.cumsum(sizes) - 1, group)
+
+    def ranks(self, draws: Floats) -> Floats:
+        """Ranks about their mean, ties shared, where pair p is drawn ``draws[:, p]`` times: both (resamples, pairs)."""
+        through = np.cumsum(draws[:, self.order], axis=1)[:, self.ends]
+        before = np.concatenate([np.zeros((len(draws), 1)), through[:, :-1]], axis=1)
+        return np.asarray(((through + before - draws.shape[1]) / 2)[:, self.group])
+
+
+def resampled(sides: list[Ranking], draws: Floats) -> Floats:
+    """Spearman x 100 of each of ``sides[1:]`` with ``sides[0]`` where pair p is drawn ``draws[:, p]`` times.
+
+    (resamples, pairs) -> (sides - 1, resamples); NaN where a resample holds one value alone.
+    """
+    gold, *cells = (side.ranks(draws) for side in sides)
+    weighted = gold * draws
+    gold_spread = np.einsum("rp,rp->r", weighted, gold)
+    scores = np.empty((len(cells), len(draws)))
+    for row, ranks in enumerate(cells):
+        spread = np.einsum("rp,rp->r", ranks * draws, ranks)
+        with np.errstate(invalid="ignore"):
+            scores[row] = np.einsum("rp,rp->r", weighted, ranks) / np.sqrt(spread * gold_spread) * 100
+    return scores
+
+
+def _draws(rng: np.random.Generator, resamples: int, pairs: int) -> Floats:
+    """How often each pair is drawn when as many are drawn with replacement: (resamples, pairs)."""
+    drawn = rng.integers(pairs, size=(resamples, pairs)) + np.arange(resamples)[:, None] * pairs
+    return np.bincount(drawn.ravel(), minlength=resamples * pairs).reshape(resamples, pairs).astype(np.float64)
+
+
+def _bounds(scores: Floats) -> Bounds:
+    low, high = np.percentile(scores, PERCENTILES)
+    return float(low), float(high)

@@ -1,0 +1,73 @@
+"""What an index stores of a vector, by sentence-transformers' own definitions, and the score that is left."""
+
+from enum import StrEnum
+from typing import Any, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2d_export.bench.similarity import spearman
+from m2d_export.errors import SpecError
+from m2d_export.vectors import cosine
+
+LEVELS = 255  # steps between a number's smallest and largest value
+
+
+class Storage(StrEnum):
+    """How an index holds the numbers of a vector."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+    BINARY = "binary"
+
+    def bytes_per_vector(self, dim: int) -> int:
+        """Bytes of one vector of ``dim`` numbers, without what an index adds."""
+        return -(-dim * BITS[self] // 8)
+
+
+BITS = {Storage.FP32: 32, Storage.FP16: 16, Storage.INT8: 8, Storage.BINARY: 1}
+
+
+def quantized(vectors: NDArray[Any], storage: Storage) -> NDArray[Any]:
+    """Vectors as they are stored: (n, dim) float -> (n, dim) float32, float16 or int8, or (n, ceil(dim / 8)) int8.
+
+    Equal to ``sentence_transformers.quantize_embeddings``, written in numpy because that needs torch: int8 has 256
+    even steps between the smallest and the largest value of each dim of these vectors, binary is signs, eight a byte.
+    Raises SpecError where int8 has fewer than two vectors to take its ranges from.
+    """
+    match storage:
+        case Storage.FP32:
+            return vectors.astype(np.float32)
+        case Storage.FP16:
+            return vectors.astype(np.float16)
+        case Storage.INT8:
+            if len(vectors) < 2:
+                raise SpecError(f"int8 takes each dim's range from the vectors: at least 2 needed, got {len(vectors)}")
+            starts = vectors.min(axis=0).astype(np.float32)
+            steps = (vectors.max(axis=0).astype(np.float32) - starts) / LEVELS
+            levels = np.floor((vectors - starts) / np.where(steps == 0, 1, steps))
+            return np.asarray(np.clip(levels, 0, LEVELS) - 128, dtype=np.int8)
+        case Storage.BINARY:
+            return (np.packbits(vectors > 0, axis=1).astype(np.int16) - 128).astype(np.int8)
+        case _:
+            assert_never(storage)
+
+
+def stored_spearman(
+    vectors: NDArray[Any], left: NDArray[np.int64], right: NDArray[np.int64], gold: NDArray[Any], storage: Storage
+) -> float | None:
+    """Spearman x 100 that stored vectors keep on graded pairs, None where undefined; see ``Pairs`` for the shapes.
+
+    ``vectors`` (texts, dim) are of unit length. Similarity is the cosine of the stored numbers (of int8: of the whole
+    numbers, as sentence-transformers' evaluator and an int8 index take it); for binary the negated Hamming distance.
+    """
+    stored = quantized(vectors, storage)
+    if storage is Storage.BINARY:
+        return spearman(-hamming(stored[left], stored[right]), gold)
+    return spearman(cosine(stored[left], stored[right]), gold)
+
+
+def hamming(left: NDArray[np.int8], right: NDArray[np.int8]) -> NDArray[np.int64]:
+    """How many signs differ in each pair of rows: (n, bytes), (n, bytes) -> (n,)."""
+    return np.asarray(np.unpackbits((left ^ right).view(np.uint8), axis=1).sum(axis=1, dtype=np.int64))

@@ -1,0 +1,79 @@
+"""What the commands share: parameter types, options, examples in the help, steps on a terminal."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from m2d_export.errors import SpecError
+from m2d_export.spec import RUNTIMES, Precision, parse_numbers
+
+PRECISIONS = [precision.value for precision in Precision]
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """Whole numbers separated by commas; where ``word`` is given, that word stands for all of them, as None."""
+
+    name = "1,2,.."
+
+    def __init__(self, word: str | None = None) -> None:
+        self.word = word
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse the list, or fail as click does."""
+        if not isinstance(value, str):
+            return value
+        if value == self.word:
+            return None
+        try:
+            return parse_numbers(value, param.opts[-1] if param else "this option")
+        except SpecError as error:
+            self.fail(str(error), param, ctx)
+
+
+def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what runs a variant."""
+    for option in (
+        click.option("--threads", type=click.IntRange(min=1), help="Threads to use.  [default: every core]"),
+        click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="What weights are stored in."),
+        click.option("--runtime", type=click.Choice(RUNTIMES), default="onnxrt", help="What runs the model."),
+    ):
+        command = option(command)
+    return command
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help; its first character keeps click from wrapping what follows."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+
+
+@contextlib.contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """Report steps with their times on a terminal; stay quiet in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda step: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    console, started = Console(stderr=True), time.perf_counter()
+    with console.status("starting") as status:
+
+        def report(step: str) -> None:
+            console.print(f"[dim]{time.perf_counter() - started:6.1f} s[/]  {escape(step)}", highlight=False)
+            status.update(escape(step))
+
+        yield report
+
+
+def listed(numbers: tuple[int, ...]) -> str:
+    """Numbers with commas between them."""
+    return ", ".join(map(str, numbers))
+
+
+def is_default(name: str) -> bool:
+    """Whether an option of the running command was left at its default."""
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.DEFAULT

@@ -1,0 +1,221 @@
+"""Commands that measure bundles and decide: bench, select, report."""
+
+import json
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from m2d_export.cli.common import Numbers, examples, is_default, runtime_options, steps
+from m2d_export.errors import DataError, OutputError, RuntimeUnavailable, SpecError
+from m2d_export.spec import Precision
+
+if TYPE_CHECKING:
+    from m2d_export.bench.sts import Pairs
+
+RESULTS = "results.jsonl"
+
+
+@click.command(
+    epilog=examples(
+        "m2d-export bench minilm.m2d",
+        "m2d-export bench minilm.m2d --sts toy,pairs.csv --columns left,right,grade --texts texts.txt --dims 64,32",
+        "m2d-export bench minilm.m2d --layers 1,2 --batch-size 1,8 --tokens 16 -o shallow.jsonl",
+    )
+)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--sts", default="toy", metavar="toy|stsb|FILE,..", help="Graded pairs: packaged, of the Hub, or files.")
+@click.option("--columns", metavar="A,B,SCORE", help="Columns of FILE: names, or places from 1 without a header.")
+@click.option("--texts", type=click.Path(path_type=Path), help="File of your own texts, one a line: agreement.")
+@click.option("--retrieval", type=click.Path(path_type=Path), help="Folder in BEIR's layout: retrieval and cascades.")
+@click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers to measure.")
+@click.option("--dims", type=Numbers(), help="Dims to score.  [default: the bundle's]")
+@click.option("--batch-size", "batch_sizes", type=Numbers(), default="1,32", help="Batch sizes to time.")
+@click.option("--tokens", type=Numbers(), default="16,128", help="Token lengths to time.")
+@runtime_options
+@click.option("-o", "--output", default=RESULTS, type=click.Path(path_type=Path), help="Adds records here.")
+@click.option("--fresh", is_flag=True, help="Measure again what the output has already.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records instead of tables.")
+def bench(
+    bundle: Path,
+    sts: str,
+    columns: str | None,
+    texts: Path | None,
+    retrieval: Path | None,
+    layers: tuple[int, ...] | None,
+    dims: tuple[int, ...] | None,
+    batch_sizes: tuple[int, ...],
+    tokens: tuple[int, ...],
+    runtime: str,
+    precision: str,
+    threads: int | None,
+    output: Path,
+    fresh: bool,
+    as_json: bool,
+) -> None:
+    """Measure BUNDLE: how good every cell is, what every layer costs.
+
+    Everything runs on the shipped graphs. Each result is one line of the output file, with its raw seconds; a run
+    that was stopped goes on where it was.
+    """
+    from rich.console import Console
+
+    from m2d_export.agreement import read_texts
+    from m2d_export.bench.quality import GradedPairs, Measure, OwnTexts, Searched
+    from m2d_export.bench.records import append, done, existing, hardware, measured, unmeasured
+    from m2d_export.bench.retrieval import load_collection
+    from m2d_export.bench.sweep import Matrix, Sweep
+    from m2d_export.bench.tables import tables
+    from m2d_export.bundle import Bundle
+    from m2d_export.machine import machine
+
+    opened = Bundle.open(bundle)
+    longest = opened.manifest.text.max_tokens
+    matrix = Matrix(
+        layers=opened.grid.layers if layers is None else layers,
+        dims=opened.grid.dims if dims is None else dims,
+        batch_sizes=batch_sizes,
+        tokens=tuple(sorted({min(count, longest) for count in tokens})) if is_default("tokens") else tokens,
+        runtime=runtime,
+        precision=Precision(precision),
+        threads=threads,
+    ).checked(opened)
+    pairs = _graded(sts, columns)
+    measures: list[Measure] = [GradedPairs(graded, opened.manifest.normalize) for graded in pairs]
+    if texts:
+        measures.append(OwnTexts(texts.name, read_texts(texts)))
+    if retrieval:
+        measures.append(Searched(load_collection(retrieval)))
+    if not output.absolute().parent.is_dir():  # said before an hour of work, not after it
+        raise OutputError(f"cannot write {output}: No such file or directory")
+    before = existing(output)
+    new = []
+    with steps() as report:
+        sweep = Sweep(
+            bundle=opened,
+            matrix=matrix,
+            measures=tuple(measures),
+            texts=pairs[0].texts,
+            command=_command(),
+            done=frozenset() if fresh else done(before),
+            report=report,
+        )
+        for record in sweep.records():
+            append(output, record)
+            new.append(record)
+    if as_json:
+        click.echo("".join(json.dumps(record) + "\n" for record in new), nl=False)
+    else:
+        # What this machine has measured before belongs to the same picture.
+        there = existing(output)
+        mine = [r for r in there if r["bundle"] == opened.id and hardware(r) == hardware({"machine": machine()})]
+        if len(mine) < len(there):
+            others = len(there) - len(mine)
+            click.echo(f"{output} has {others} results of other bundles or machines too: not in these tables", err=True)
+        if measured(mine):
+            Console().print(tables(mine))
+        if not new:
+            click.echo(f"nothing was measured: {output} has all of it. Measure again with --fresh")
+    failed = unmeasured(new)
+    if failed:
+        first = f"{failed[0]['kind']} of layer {failed[0]['layer']}: {failed[0]['error']}"
+        raise RuntimeUnavailable(
+            f"{len(failed)} results could not be measured; the next run tries again. First {first}"
+        )
+
+
+@click.command(
+    epilog=examples(
+        "m2d-export select minilm.m2d --results results.jsonl --min-retention 0.97",
+        "m2d-export select minilm.m2d --results results.jsonl --max-latency-ms 1000 --max-index-gb 2 --vectors 10e6",
+    )
+)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--results", default=RESULTS, type=click.Path(path_type=Path), help="What bench has measured.")
+@click.option("--min-retention", type=float, help="Least share of the full cell's quality, 0 to 1.")
+@click.option("--min-score", type=float, help="Least quality, x 100.")
+@click.option("--max-latency-ms", type=float, help="Most milliseconds a batch, at the median.")
+@click.option("--min-throughput", type=float, help="Least sentences a second.")
+@click.option("--max-index-gb", type=float, help="Most GB of an index of --vectors.")
+@click.option("--vectors", type=float, help="Vectors that the index holds.")
+@click.option("--bytes-per-value", type=float, default=4.0, help="Bytes of one number in the index.")
+@click.option(
+    "--task", type=click.Choice(["sts", "retrieval", "agreement"]), default="sts", help="Whose quality counts."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the choice as JSON.")
+def select(bundle: Path, results: Path, task: str, as_json: bool, **budgets: Any) -> None:
+    """Pick the cell of BUNDLE to ship: the fastest that is good enough, or the best that is fast and small enough."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from m2d_export.bench.figures import candidates, default_view
+    from m2d_export.bench.records import groups, hardware, measured, read_records
+    from m2d_export.budgets import Budgets
+    from m2d_export.bundle import Bundle
+    from m2d_export.choice import choice_table, deploying
+    from m2d_export.select import Task
+    from m2d_export.select import select as choose
+
+    opened = Bundle.open(bundle)
+    mine = measured([record for record in read_records(results) if record["bundle"] == opened.id])
+    if not mine:
+        raise DataError(f"{results} has no results of {bundle}: run m2d-export bench {bundle} -o {results}")
+    machines = len(groups(mine))
+    if machines > 1:
+        click.echo(f"{results} has results of {machines} machines: the last one measured counts", err=True)
+    last = [record for record in mine if hardware(record) == hardware(mine[-1])]
+    view = default_view(last)
+    choice = choose(candidates(last, view), Budgets(**budgets), Task(task), sts=view.sts)
+    picked = choice.picked
+    deploy = deploying(picked, bundle, last[-1]["machine"]["cores"]) if picked else None
+    if as_json:
+        click.echo(json.dumps({**asdict(choice), "deploy": deploy}, default=str))
+    else:
+        Console().print(choice_table(choice))
+        for warning in choice.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        if deploy:
+            click.echo(f"to run it: {deploy}")
+    if picked is None:
+        ways = "; ".join(map(str, choice.relaxations)) or "it takes more than one budget to relax"
+        raise SpecError(f"no cell meets the budgets: {ways}")
+
+
+@click.command(epilog=examples("m2d-export report results.jsonl -o report"))
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+def report(results: Path, output: Path) -> None:
+    """Write RESULTS as a page that opens from disk, the same in Markdown, and pictures for a README."""
+    from m2d_export.bench.page import write_report
+    from m2d_export.bench.records import read_records
+    from m2d_export.budgets import Budgets
+    from m2d_export.select import select as choose
+
+    logging.basicConfig(format="warning: %(message)s", stream=sys.stderr)
+    write_report(read_records(results), output, lambda cells, least: choose(cells, Budgets(min_retention=least)).picked)
+    click.echo(f"wrote {output}: open {output / 'index.html'}")
+
+
+def _graded(sts: str, columns: str | None) -> "list[Pairs]":
+    """The sets that --sts names; --columns is for the files among them."""
+    from m2d_export.bench.sts import STSB, TOY, load_pairs
+
+    names = [name.strip() for name in columns.split(",")] if columns else None
+    sources = [source.strip() for source in sts.split(",")]
+    own = [source for source in sources if source not in (TOY, STSB)]
+    found = [load_pairs(source, names if source in own or not own else None) for source in sources]
+    known = [pairs.name for pairs in found]
+    twice = next((name for name in known if known.count(name) > 1), None)
+    if twice:
+        raise DataError(f"--sts names two sets called {twice}: results are told apart by that name, so rename a file")
+    return found
+
+
+def _command() -> str:
+    """The command line as it was typed, but for folders: records are shown to others."""
+    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    return shlex.join(["m2d-export", *words])

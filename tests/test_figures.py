@@ -1,0 +1,218 @@
+"""Reading results, and the figures derived from them."""
+
+import json
+import random
+
+import pytest
+
+from m2d_export.bench.figures import (
+    candidates,
+    cascades,
+    default_view,
+    full_score,
+    latencies,
+    shapes,
+    stored,
+    sts_labels,
+)
+from m2d_export.bench.pareto import front
+from m2d_export.bench.quantities import Candidate, Setup, Shape, View
+from m2d_export.bench.records import groups, measured, read_records, unmeasured
+from m2d_export.errors import DataError
+from m2d_export.spec import Cell
+from tests.made_up import DIMS, LAYERS, MACHINE, TOY, common, failed, latency, memory, score, sweep, true_score, write
+
+
+@pytest.fixture(scope="module")
+def records():
+    return sweep()
+
+
+def find(cells, layer, dim, precision="fp32"):
+    return next(c for c in cells if (c.cell, c.precision) == (Cell(layer, dim), precision))
+
+
+def test_read_back_whole(tmp_path, records):
+    assert read_records(write(tmp_path / "results.jsonl", records)) == records
+
+
+def test_half_written_last_line_is_ignored_with_a_warning(tmp_path, caplog):
+    path = write(tmp_path / "results.jsonl", [score(6, 384), score(5, 384)])
+    path.write_bytes(path.read_bytes()[:-40])
+    assert [record["layer"] for record in read_records(path)] == [6]
+    assert "line 2 is half-written and was ignored" in caplog.text
+
+
+def test_half_a_character_at_the_end_is_half_written(tmp_path):
+    path = write(tmp_path / "results.jsonl", [score(6, 384)])
+    path.write_bytes(path.read_bytes() + b'{"kind": "score", "label": "\xc3')
+    assert len(read_records(path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"kind": "sco', "line 2 is not a result"),
+        ("[1, 2]", "line 2 is not a result: expected an object, got list"),
+        ('{"kind": "mood"}', "line 2: kind 'mood' is unknown; expected one of score"),
+        ('{"kind": "score", "dim": 3}', "line 2 has no status, bundle, .*--fresh"),
+        (json.dumps(score(6, 384)).replace(str(true_score(6, 384)), "NaN"), "line 2 is not a result .NaN"),
+        (json.dumps({**score(6, 384), "machine": "mine"}), "line 2 has no machine"),
+        (json.dumps({k: v for k, v in score(6, 384).items() if k != "sts"}), "line 2 has no sts"),
+    ],
+)
+def test_broken_line_in_the_middle_is_named(tmp_path, line, says):
+    path = tmp_path / "results.jsonl"
+    path.write_text(f"{json.dumps(score(6, 384))}\n{line}\n{json.dumps(score(5, 384))}\n")
+    with pytest.raises(DataError, match=says):
+        read_records(path)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", '{"kind": "sc'])
+def test_no_results_says_run_bench(tmp_path, content):
+    path = tmp_path / "results.jsonl"
+    path.write_text(content)
+    with pytest.raises(DataError, match="no results: run `m2d-export bench"):
+        read_records(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        read_records(tmp_path / "none.jsonl")
+
+
+def test_latest_of_a_key_wins_and_stands_last(tmp_path):
+    first, other = score(6, 384), score(6, 384, sts="toy", label=TOY)
+    again = {**first, "time": "2026-11-23T00:00:00Z", "spearman": {**first["spearman"], "cosine": 1.0}}
+    assert read_records(write(tmp_path / "results.jsonl", [first, other, again])) == [other, again]
+
+
+def test_failed_then_measured(tmp_path):
+    good = latency(6, 1, 16)
+    assert read_records(write(tmp_path / "results.jsonl", [failed(good), good])) == [good]
+
+
+def test_failed_records_are_counted_and_in_no_figure():
+    found = [score(6, 384), failed(score(5, 384)), failed(latency(6, 1, 16), "interrupted")]
+    assert len(unmeasured(found)) == 2
+    assert [cell.cell for cell in candidates(found)] == [Cell(6, 384)]
+    assert latencies(found) == []
+    assert measured(found, "score") == found[:1]
+
+
+def test_candidate_carries_all_that_is_known_of_a_cell(records):
+    cell = find(candidates(records), 4, 256, "int8")
+    timed = latency(4, 1, 16, "int8")
+    assert cell.setup == Setup("int8", "onnxrt", "fp32", "CPUExecutionProvider", 2)
+    assert (cell.precision, cell.runtime, cell.compute) == ("int8", "onnxrt", "fp32")
+    assert cell.score == true_score(4, 256, "int8")
+    assert cell.interval == (cell.score - 1.6, cell.score + 1.5)
+    assert cell.retention == cell.score / true_score(6, 384)  # of fp32: what int8 costs is in it
+    assert cell.latency_ms == timed["p50_ms"]
+    assert cell.sentences_per_second == timed["sentences_per_second"]
+    assert cell.peak_mb == memory(4, "int8")["peak_mb"]
+    assert not cell.trained_dim
+    assert cell.bytes_per_vector == 1024
+    assert cell.index_gb(1e7, 1) == 2.56
+
+
+def test_full_cell_keeps_exactly_all(records):
+    assert find(candidates(records), 6, 384).retention == 1.0
+
+
+def test_full_score_where_the_full_cell_was_left_out():
+    part = [score(layer, dim) for layer in (1, 2) for dim in (64, 128)]
+    assert full_score(part, "stsb") == pytest.approx(true_score(6, 384))
+    unknown = [{**record, "retention": None} for record in part]
+    assert full_score(unknown, "stsb") is None
+    assert all(cell.retention is None for cell in candidates(unknown))
+
+
+def test_a_score_of_nothing_has_no_retention():
+    flat = {**score(6, 384), "spearman": {"cosine": 0.0}, "retention": None}
+    undefined = {**score(5, 384), "spearman": {"cosine": None}, "retention": None}
+    assert [(c.score, c.retention) for c in candidates([flat, undefined])] == [(None, None), (0.0, None)]
+
+
+def test_views_hold_the_same_cells_in_the_same_order():
+    found = [*sweep(), score(6, 384, sts="toy", label=TOY)]
+    one = candidates(found, View(sts="stsb", shape=Shape(1, 16, "graph")))
+    other = candidates(found, View(sts="toy", shape=Shape(32, 128, "graph"), texts=None))
+    assert [(c.cell, c.setup) for c in one] == [(c.cell, c.setup) for c in other]
+    assert len(one) == 2 * len(LAYERS) * len(DIMS)
+    assert sum(cell.score is not None for cell in other) == 1
+    assert all(cell.agreement is None for cell in other)
+    assert sts_labels(found) == {"stsb": "STS-B test", "toy": TOY}
+
+
+def test_threads_split_candidates_and_not_their_scores():
+    found = [score(6, 384), latency(6, 1, 16), {**latency(6, 1, 16), "threads": 1, "p50_ms": 9.0}]
+    assert [(c.setup.threads, c.latency_ms, c.score) for c in candidates(found)] == [
+        (1, 9.0, true_score(6, 384)),
+        (2, latency(6, 1, 16)["p50_ms"], true_score(6, 384)),
+    ]
+
+
+def test_default_shape_is_the_one_most_exits_were_timed_at(records):
+    few = [latency(1, 1, 8), *(latency(layer, 8, 32) for layer in LAYERS), *(latency(layer, 8, 64) for layer in LAYERS)]
+    assert default_view(few).shape == Shape(8, 32, "graph")
+    assert default_view(records).shape == Shape(1, 16, "graph")
+    assert shapes(few)[0] == Shape(1, 8, "graph")
+    assert default_view([]) == View()
+
+
+def test_storage_and_cascade(records):
+    kept = [item for item in stored(records, "stsb") if item.cell == Cell(6, 128) and item.setup.precision == "fp32"]
+    assert [(item.storage, item.bytes_per_vector) for item in kept] == [
+        ("fp32", 512),
+        ("fp16", 256),
+        ("int8", 128),
+        ("binary", 16),
+    ]
+    assert kept[-1].retention == kept[-1].score / true_score(6, 384)
+    assert [(c.cheap, c.deep) for c in cascades(records)] == [
+        (Cell(n, d), Cell(6, 384)) for n, d in ((1, 64), (2, 128), (3, 384))
+    ]
+
+
+def test_bundles_and_machines_are_kept_apart():
+    other = {**score(6, 384), "bundle": "b" * 64}
+    elsewhere = {**score(6, 384), "machine": {**MACHINE, "cpu": "Another"}}
+    upgraded = {**score(5, 384), "machine": {**MACHINE, "versions": {"onnxruntime": "1.25"}}}
+    found = groups([score(6, 384), other, elsewhere, upgraded])
+    assert [len(group.records) for group in found] == [2, 1, 1]
+    with pytest.raises(DataError, match="pass one of groups"):
+        candidates([score(6, 384), other])
+
+
+def candidate(value, speed):
+    setup = Setup("fp32", "onnxrt", "fp32", "CPU", 1)
+    return Candidate(Cell(1, 1), setup, trained_dim=True, score=value, sentences_per_second=speed)
+
+
+def test_front_against_its_definition():
+    chance = random.Random(0)
+    for _ in range(200):
+        points = [candidate(chance.randint(0, 6), chance.randint(0, 6)) for _ in range(chance.randint(0, 12))]
+
+        def beaten(point, points=points):
+            return any(
+                other.score >= point.score
+                and other.sentences_per_second >= point.sentences_per_second
+                and (other.score, other.sentences_per_second) != (point.score, point.sentences_per_second)
+                for other in points
+            )
+
+        expected = sorted((p.score, p.sentences_per_second) for p in points if not beaten(p))
+        assert [(p.score, p.sentences_per_second) for p in front(points)] == expected
+
+
+def test_front_leaves_out_what_was_not_measured():
+    known = candidate(80.0, 10.0)
+    assert front([candidate(None, 99.0), known, candidate(99.0, None)]) == [known]
+
+
+def test_builder_has_every_kind(records):
+    kinds = {record["kind"] for record in records}
+    assert kinds == {"score", "agreement", "retrieval", "cascade", "storage", "latency", "memory"}
+    assert common("score")["status"] == "ok"

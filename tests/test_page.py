@@ -1,0 +1,339 @@
+"""The report: the folder it writes, and the page in a real browser."""
+
+import math
+import random
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("plotly", reason="the extra `report` is not installed")
+pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
+
+from m2d_export.bench.figures import candidates, default_view
+from m2d_export.bench.page import write_report
+from m2d_export.errors import DataError, OutputError
+from tests.made_up import DIMS, LAYERS, MACHINE, TOY, cascade, failed, latency, score, storage, sweep
+
+PNG = b"\x89PNG"
+PICTURES = {"score.png", "retention.png", "front.png", "latency.png", "cascade.png", "storage.png"}
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+def full_sweep():
+    toy = [score(layer, dim, p, sts="toy", label=TOY) for p in ("fp32", "int8") for layer in LAYERS for dim in DIMS]
+    return [*sweep(), *toy, failed(latency(6, 64, 64))]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    target = tmp_path_factory.mktemp("page") / "report"
+    write_report(full_sweep(), target, pick=lambda cells, floor: best(cells, {"minRetention": floor}))
+    return target
+
+
+def best(cells, budgets):
+    """The rule of ``select``, said once more and plainly."""
+    floor_speed = budgets.get("minThroughput")
+    fitting = [
+        cell
+        for cell in cells
+        if cell.score is not None
+        and (budgets.get("minRetention") is None or cell.retention >= budgets["minRetention"])
+        and (budgets.get("minScore") is None or cell.score >= budgets["minScore"])
+        and (budgets.get("maxLatencyMs") is None or cell.latency_ms <= budgets["maxLatencyMs"])
+        and (floor_speed is None or cell.sentences_per_second >= floor_speed)
+        and (
+            budgets.get("maxIndexGb") is None
+            or budgets["vectors"] * cell.cell.dim * budgets["bytesPerValue"] / 1e9 <= budgets["maxIndexGb"]
+        )
+    ]
+    quality = budgets.get("minRetention") is not None or budgets.get("minScore") is not None
+
+    def rank(cell):
+        goal, other = cell.score, cell.sentences_per_second
+        if quality:
+            goal, other = other, goal
+        return (-goal, cell.cell.dim, cell.cell.layer, -other)
+
+    return min(fitting, key=rank, default=None)
+
+
+def test_folder_holds_a_page_markdown_and_pictures(report):
+    assert {path.name for path in report.iterdir()} == {"index.html", "report.md", *PICTURES}
+    assert all((report / name).read_bytes().startswith(PNG) for name in PICTURES)
+    page = (report / "index.html").read_text(encoding="utf-8")
+    assert len(page.encode()) < 6e6
+    own = page[: page.index("plotly.js v")] + page[page.rindex('<script>\n"use strict"') :]
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", own)  # nothing is fetched
+    assert not re.search(r"\$\{(css|data|plotly|script)\}", own)
+
+
+def test_markdown_says_the_same(report):
+    text = (report / "report.md").read_text(encoding="utf-8")
+    for picture in PICTURES:
+        assert f"]({picture})" in text
+    cells = candidates(full_sweep())
+    chosen = best(cells, {"minRetention": 0.97})
+    speeds = f"{chosen.latency_ms:.2f} ms | {chosen.sentences_per_second:,.0f} |"
+    assert f"| 97.0 % | {chosen.cell} | int8 · onnxrt | {chosen.score:.1f} [" in text
+    assert speeds in text
+    assert "score on STS-B test" in text
+    assert "m2d-export bench minilm.m2d --sts stsb" in text
+    assert "out of memory" in text
+    assert "accuracy" not in text.lower()
+
+
+def test_sections_without_records_are_left_out_in_one_line(tmp_path):
+    write_report([score(6, 384), score(5, 384)], tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "## Cascade" not in text
+    assert "## Latency" not in text
+    (line,) = [line for line in text.splitlines() if line.startswith("Left out")]
+    assert "cascade (needs bench --retrieval FOLDER)" in line
+    assert {path.suffix for path in (tmp_path / "report").iterdir()} == {".html", ".md", ".png"}
+    assert not (tmp_path / "report" / "latency.png").exists()
+
+
+def test_toy_label_stands_beside_its_scores(tmp_path):
+    found = [score(6, 384, sts="toy", label=TOY), latency(6, 1, 16), storage(6, 384, "int8", sts="toy", label=TOY)]
+    write_report(found, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    tables = [line for line in text.splitlines() if "score on" in line and line.startswith("|")]
+    assert len(tables) == 2
+    assert all(TOY in line for line in tables)
+    assert f"score (retention) on {TOY}" in text
+
+
+def test_two_machines_are_said_and_kept_apart(tmp_path):
+    elsewhere = [{**record, "machine": {**MACHINE, "cpu": "Another"}} for record in (score(6, 384), latency(6, 1, 16))]
+    write_report([score(6, 384), latency(6, 1, 16), *elsewhere], tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "come from 2 machines. They do not compare" in text
+    assert "on Another (2 cores)" in text
+    assert (tmp_path / "report" / "score-1.png").exists()
+
+
+def test_text_in_records_is_only_text(tmp_path):
+    label = "</script><script>alert(1)</script> $title | <b>"
+    write_report([score(6, 384, label=label), latency(6, 1, 16)], tmp_path / "report")
+    assert "</script><script>alert" not in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_only_failures_still_make_a_report(tmp_path):
+    write_report([failed(score(6, 384)), failed(latency(6, 1, 16))], tmp_path / "report")
+    assert "Failed or interrupted" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_no_records():
+    with pytest.raises(DataError, match="run `m2d-export bench"):
+        write_report([], "nowhere")
+
+
+def test_an_earlier_report_is_replaced_and_nothing_else(tmp_path):
+    target = tmp_path / "report"
+    write_report([score(6, 384), cascade((1, 64))], target)
+    write_report([score(6, 384)], target)
+    assert not (target / "cascade.png").exists()
+    (target / "thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match="not a report"):
+        write_report([score(6, 384)], target)
+    assert (target / "thesis.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+@pytest.mark.parametrize("name", ["index.html", "photo.png"])
+def test_a_folder_of_someone_else_is_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match="not a report"):
+        write_report([score(6, 384)], tmp_path)
+
+
+@pytest.fixture(scope="module")
+def open_page(report, tmp_path_factory):
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("no chromium and chromium-driver: apt-get install chromium chromium-driver")
+    started = []
+
+    def start(folder=report, width=1280, scheme="light"):
+        options = selenium.ChromeOptions()
+        options.binary_location = binary
+        for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+        started.append(browser)
+        phone = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        browser.get((folder / "index.html").as_uri())
+        return browser
+
+    yield start
+    for browser in started:
+        browser.quit()
+
+
+DRAWN = """return [...document.querySelectorAll("figure:not([hidden]) .chart")].map(chart =>
+    chart.matches(".js-plotly-plot") && chart.querySelectorAll("svg path").length > 3 && chart.clientWidth > 200)"""
+SET = """const slider = document.getElementById(arguments[0]); slider.value = arguments[1];
+    slider.dispatchEvent(new Event("input", {bubbles: true}))"""
+
+
+@pytest.mark.slow
+def test_page_draws_every_chart_without_a_word_on_the_console(open_page):
+    browser = open_page()
+    assert browser.execute_script(DRAWN) == [True] * 10
+    assert len(browser.find_elements("css selector", "figure details table")) == 10  # every chart as a table too
+    assert len(browser.find_elements("css selector", "#all tbody tr")) == 60
+    browser.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    for index in range(len(browser.find_elements("css selector", "select"))):  # every choice, then back
+        browser.execute_script(
+            """const list = document.querySelectorAll("select")[arguments[0]];
+            for (const value of [list.options.length - 1, 0]) {
+                list.selectedIndex = value; list.dispatchEvent(new Event("change")) }""",
+            index,
+        )
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.slow
+def test_slider_moves_the_pick(open_page):
+    browser = open_page()
+    cells = candidates(full_sweep())
+
+    def named():
+        return browser.find_element("css selector", "#picked .name").text.replace(" × ", "x")
+
+    assert named() == str(best(cells, {"minRetention": 0.97}).cell)
+    browser.execute_script(SET, "minRetention", 180)
+    assert named() == str(best(cells, {"minRetention": 0.9}).cell)
+    assert browser.find_element("css selector", "#minRetention-value").text == "90.0 %"
+    assert browser.find_element("css selector", "tr.picked-row th").text.startswith(named().replace("x", " × "))
+    browser.execute_script(SET, "minRetention", 0)
+    assert named() == "6x384"
+    browser.execute_script(SET, "minRetention", 200)
+    browser.execute_script(SET, "maxLatencyMs", 0)
+    assert named() == "No cell"
+    assert "Without “latency at most”: 6 × 384" in browser.find_element("id", "picked").text
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.slow
+def test_every_slider_position_can_be_said_to_select(open_page):
+    """What the command line is told is the very value that the page used."""
+    browser = open_page()
+    browser.execute_script(SET, "maxLatencyMs", 40)
+    command = browser.find_element("id", "command").text
+    limit = float(re.search(r"--max-latency-ms (\S+)", command)[1])
+    picked = best(candidates(full_sweep()), {"minRetention": 0.97, "maxLatencyMs": limit})
+    shown = browser.find_element("css selector", "#picked .name").text
+    assert shown == (str(picked.cell).replace("x", " × ") if picked else "No cell")
+
+
+@pytest.mark.slow
+def test_pick_follows_the_rule_of_select(open_page):
+    browser = open_page()
+    chance = random.Random(7)
+    view = default_view(full_sweep())
+    seen = {"stsb": candidates(full_sweep(), view), "toy": candidates(full_sweep(), replace(view, sts="toy"))}
+    for place, sts in enumerate(seen):
+        browser.execute_script(
+            """const list = [...document.querySelectorAll("#view select")].find(l => l.options[0].text == "STS-B test");
+            list.selectedIndex = arguments[0]; list.dispatchEvent(new Event("change"))""",
+            place,
+        )
+        picks = set()
+        for _ in range(50):
+            asked = {
+                "minRetention": chance.uniform(0.8, 1),
+                "minScore": chance.uniform(60, 83),
+                "maxLatencyMs": chance.uniform(0.3, 1.6),
+                "minThroughput": math.exp(chance.uniform(6, 8)),
+                "maxIndexGb": chance.uniform(0.02, 2),
+            }
+            budgets = {name: value if chance.random() < 0.4 else None for name, value in asked.items()}
+            budgets |= {"vectors": chance.choice([1e6, 2.5e6]), "bytesPerValue": chance.choice([4, 2, 1, 0.125])}
+            cell = best(seen[sts], budgets)
+            expected = cell and {
+                "layer": cell.cell.layer,
+                "dim": cell.cell.dim,
+                "precision": cell.precision,
+                "runtime": cell.runtime,
+            }
+            assert browser.execute_script("return window.m2dPick(arguments[0])", budgets) == expected, budgets
+            picks.add(cell and cell.cell)
+        assert len(picks) > 8  # the budgets did choose
+
+
+@pytest.mark.slow
+def test_table_sorts_by_its_headings_from_the_keyboard(open_page):
+    browser = open_page()
+    heading = browser.find_element("css selector", '[data-sort="sentences_per_second"]')
+    heading.send_keys("\n")
+    assert browser.switch_to.active_element.get_attribute("data-sort") == "sentences_per_second"
+    assert browser.find_element("css selector", "#all tbody th").text.startswith("1 × ")
+    assert browser.find_element("css selector", "#all th[aria-sort]").get_attribute("aria-sort") == "descending"
+    browser.switch_to.active_element.send_keys("\n")
+    assert browser.find_element("css selector", "#all tbody th").text.startswith("6 × ")
+
+
+@pytest.mark.slow
+def test_phone_has_no_sideways_scroll(open_page):
+    browser = open_page(width=390)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert browser.execute_script("return innerWidth") == 390
+    browser.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert (
+        browser.execute_script(
+            "return Math.max(...[...document.querySelectorAll('.chart svg')].map(s => s.getBoundingClientRect().right))"
+        )
+        <= 390
+    )
+    assert browser.execute_script(DRAWN) == [True] * 10
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.slow
+def test_dark_follows_the_system_and_the_button(open_page):
+    def brightness():
+        colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
+
+    browser = open_page(scheme="dark")
+    assert brightness() < 60
+    tick = "return getComputedStyle(document.querySelector('.xtick text')).fill"
+    dark = browser.execute_script(tick)
+    browser.find_element("id", "theme").click()
+    assert brightness() > 200
+    assert browser.execute_script(tick) != dark
+    browser.find_element("id", "theme").click()
+    assert brightness() < 60
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("found", "charts"),
+    [
+        ([score(6, 384)], 2),
+        ([latency(6, 1, 16)], 1),
+        ([cascade((1, 64))], 2),
+        ([failed(score(6, 384))], 0),
+        ([score(6, 384, label="<i>&</i> " + "long " * 40), latency(6, 1, 16)], 4),
+    ],
+)
+def test_few_records_draw_what_they_can(open_page, tmp_path, found, charts):
+    write_report(found, tmp_path / "report")
+    browser = open_page(tmp_path / "report", width=390)
+    assert browser.execute_script(DRAWN) == [True] * charts
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert browser.get_log("browser") == []

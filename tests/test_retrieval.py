@@ -1,0 +1,207 @@
+"""Retrieval as BEIR and trec_eval score it, on folders in BEIR's layout."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from m2d_export.bench.retrieval import cascade, evaluate, load_collection, ndcg, recall, search
+from m2d_export.errors import DataError, SpecError
+from m2d_export.vectors import cosine
+
+CORPUS = [
+    {"_id": "d1", "title": "Cats", "text": "sit on mats.", "metadata": {}},
+    {"_id": "d2", "title": "", "text": "  Rates rose. "},
+    {"_id": "d3", "text": "No title at all"},
+    {"_id": "q2", "title": "Own", "text": "id of a query"},
+]
+ASKED = [{"_id": "q1", "text": "cats?"}, {"_id": "q2", "text": "rates?"}, {"_id": "q3", "text": "never judged"}]
+JUDGED = "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td3\t1\nq2\td2\t1\nq2\td1\t0\n"
+
+
+@pytest.fixture
+def beir(tmp_path: Path) -> Callable[..., Path]:
+    """Write a folder in BEIR's layout: records or text of each file."""
+
+    def write(corpus=CORPUS, queries=ASKED, qrels: str | None = JUDGED) -> Path:
+        folder = tmp_path / "tiny-beir"
+        (folder / "qrels").mkdir(parents=True)
+        for name, records in (("corpus", corpus), ("queries", queries)):
+            text = records if isinstance(records, str) else "".join(json.dumps(record) + "\n" for record in records)
+            (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        if qrels is not None:
+            (folder / "qrels" / "test.tsv").write_text(qrels, encoding="utf-8")
+        return folder
+
+    return write
+
+
+def test_a_folder_is_read_as_beir_reads_it(beir: Callable[..., Path]) -> None:
+    collection = load_collection(beir())
+    assert collection.name == "tiny-beir"
+    assert set(collection.documents) == {"Cats sit on mats.", "Rates rose.", "No title at all", "Own id of a query"}
+    assert collection.queries == ("cats?", "rates?")
+    place = {text: row for row, text in enumerate(collection.documents)}
+    assert collection.grades[0] == {place["Cats sit on mats."]: 2, place["No title at all"]: 1}
+    assert collection.grades[1] == {place["Rates rose."]: 1, place["Cats sit on mats."]: 0}
+    assert collection.own.tolist() == [-1, place["Own id of a query"]]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"corpus": ""}, "corpus.jsonl is empty"),
+        ({"queries": "\n"}, "queries.jsonl is empty"),
+        ({"qrels": ""}, "test.tsv is empty"),
+        ({"qrels": None}, "test.tsv cannot be read .*BEIR folder holds corpus.jsonl"),
+        ({"qrels": "query-id\tcorpus-id\tscore\n"}, "no judgements"),
+        ({"qrels": "q1\td1\t1\n"}, "line 1 is a judgement, expected the header"),
+        ({"qrels": JUDGED + "q1\td2\thigh\n"}, "line 6: expected query-id, corpus-id and a whole number"),
+        ({"qrels": JUDGED + "q1 d2 1\n"}, "line 6: expected"),
+        ({"qrels": JUDGED + "q1\td1\t2\n"}, "line 6: query 'q1' and document 'd1' stand on an earlier line"),
+        ({"qrels": JUDGED + "q1\td9\t1\nq2\td9\t1\nq2\td8\t1\n"}, "names 'd9', which is no document .*; 2 such"),
+        ({"qrels": JUDGED + "q8\td1\t1\n"}, "names 'q8', which is no query in queries.jsonl; 1 such"),
+        ({"corpus": '{"_id": "d1", "text": "x"}\n{"_id": \n'}, "corpus.jsonl, line 2 is not JSON"),
+        ({"corpus": "[1]\n"}, "line 1 is not a JSON object"),
+        ({"corpus": '{"_id": 1, "text": "x"}\n'}, "line 1: _id must be a string, got 1"),
+        ({"corpus": [*CORPUS, CORPUS[0]]}, "line 5: the _id 'd1' stands on an earlier line"),
+        ({"queries": [{"_id": "q1"}]}, "queries.jsonl, line 1: text must be a string, got None"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_refused_by_file_and_line(
+    beir: Callable[..., Path], files: dict, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        load_collection(beir(**files))
+
+
+def test_ndcg_takes_the_grade_itself_as_gain() -> None:
+    grades = {0: 3, 1: 2, 2: 1, 3: 0, 4: -1}
+    found = 2 / math.log2(2) + 0 + 0 + 3 / math.log2(5)  # grades at ranks 1 to 4: 2, unjudged, -1, 3
+    best = 3 / math.log2(2) + 2 / math.log2(3) + 1 / math.log2(4)
+    assert ndcg([1, 9, 4, 0], grades) == pytest.approx(found / best)
+    assert ndcg([0, 1, 2, 3], grades) == 1
+    assert ndcg([9] * 10 + [0], grades) == 0  # eleventh
+    assert ndcg([3, 4], {3: 0, 4: -1}) == 0
+    many = dict.fromkeys(range(20), 1)
+    assert ndcg(list(range(10)), many) == 1  # the best ten are all that ten places can hold
+
+
+def test_recall_is_the_share_of_relevant_documents_found() -> None:
+    assert recall([5, 1, 7], {1: 1, 2: 2, 5: 0, 6: -1}) == 0.5
+    assert recall([0] * 100 + [1], {1: 1}) == 0
+    assert recall([1], {1: 0}) == 0
+
+
+def random_collection(ties: bool, seed: int = 4, documents: int = 150, queries: int = 12):
+    """A folder's worth of random vectors with graded judgements and a query's own id; equal documents with ``ties``."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(documents, 6)).astype(np.float32)
+    if ties:
+        vectors = vectors.round()
+    asked = rng.integers(-2, 3, size=(queries, 6)).astype(np.float32) + np.float32(0.25)
+    asked[0] = vectors[-1]
+    ids = [f"d{number}" for number in range(documents - 1)] + ["q0"]
+    qrels = {
+        f"q{query}": {ids[place]: int(rng.integers(-1, 4)) for place in rng.choice(documents, 25, replace=False)}
+        for query in range(queries)
+    }
+    qrels["q1"] = dict.fromkeys(qrels["q1"], 0)  # judged, nothing relevant
+    return ids, vectors, asked, qrels
+
+
+def loaded(beir: Callable[..., Path], ids: list[str], qrels: dict):
+    rows = "".join(f"{query}\t{d}\t{grade}\n" for query, grades in qrels.items() for d, grade in grades.items())
+    corpus = [{"_id": identity, "text": identity} for identity in ids]
+    queries = [{"_id": query, "text": query} for query in qrels]
+    return load_collection(beir(corpus, queries, "query-id\tcorpus-id\tscore\n" + rows))
+
+
+def test_figures_are_those_of_a_plain_loop(beir: Callable[..., Path]) -> None:
+    ids, vectors, asked, qrels = random_collection(ties=False)
+    collection = loaded(beir, ids, qrels)
+    by_id = dict(zip(ids, vectors, strict=True))
+    gains, recalls = [], []
+    for query, (name, grades) in zip(asked, qrels.items(), strict=True):
+        scores = {d: float(cosine(query[None], vector[None])[0]) for d, vector in by_id.items()}
+        order = sorted((d for d in scores if d != name), key=lambda d, scores=scores: -scores[d])
+        best = sorted((max(grade, 0) for grade in grades.values()), reverse=True)[:10]
+        ideal = sum(grade / math.log2(rank + 2) for rank, grade in enumerate(best))
+        found = sum(max(grades.get(d, 0), 0) / math.log2(rank + 2) for rank, d in enumerate(order[:10]))
+        relevant = {d for d, grade in grades.items() if grade > 0}
+        gains.append(found / ideal if ideal else 0)
+        recalls.append(len(relevant & set(order[:100])) / len(relevant) if relevant else 0)
+    documents = np.stack([by_id[text] for text in collection.documents])
+    result = evaluate(collection, asked, documents)
+    assert result.ndcg_at_10 == pytest.approx(100 * np.mean(gains), abs=1e-9)
+    assert result.recall_at_100 == pytest.approx(100 * np.mean(recalls), abs=1e-9)
+
+
+def test_figures_are_those_of_pytrec_eval_ties_and_all(beir: Callable[..., Path]) -> None:
+    pytrec_eval = pytest.importorskip("pytrec_eval", reason="pytrec-eval-terrier is not installed")
+    ids, vectors, asked, qrels = random_collection(ties=True)
+    collection = loaded(beir, ids, qrels)
+    by_id = dict(zip(ids, vectors, strict=True))
+    documents = np.stack([by_id[text] for text in collection.documents])
+    unit = documents / np.maximum(np.linalg.norm(documents, axis=1, keepdims=True), 1e-12)
+    unit_asked = asked / np.linalg.norm(asked, axis=1, keepdims=True)
+    scores = dict(zip(qrels, unit_asked @ unit.T, strict=True))
+    run = {
+        name: {
+            d: float(s) for d, s in zip(collection.documents, row, strict=True) if d != name
+        }  # as BEIR leaves it out
+        for name, row in scores.items()
+    }
+    peer = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "recall.100"}).evaluate(run)
+    result = evaluate(collection, asked, documents)
+    assert result.ndcg_at_10 == pytest.approx(100 * np.mean([row["ndcg_cut_10"] for row in peer.values()]), abs=1e-9)
+    assert result.recall_at_100 == pytest.approx(100 * np.mean([row["recall_100"] for row in peer.values()]), abs=1e-9)
+
+
+def test_a_querys_own_document_is_no_answer() -> None:
+    documents = np.eye(3, dtype=np.float32) + np.float32(0.1)
+    assert search(documents[:1], documents, 1).tolist() == [[0]]
+    assert search(documents[:2], documents, 2, np.array([0, -1])).tolist() == [[1, 2], [1, 0]]
+    assert search(documents[:1], documents, 9, np.array([0])).tolist() == [[1, 2, -1]]
+
+
+def test_of_equal_documents_the_greater_id_comes_first_as_in_trec_eval(beir: Callable[..., Path]) -> None:
+    corpus = [{"_id": identity, "text": identity} for identity in ("d10", "d2", "d1")]
+    collection = load_collection(beir(corpus, ASKED[:1], "query-id\tcorpus-id\tscore\nq1\td2\t1\n"))
+    vectors = np.ones((3, 4), dtype=np.float32)
+    assert evaluate(collection, vectors[:1], vectors).ndcg_at_10 == 100
+    assert collection.documents == ("d2", "d10", "d1")
+
+
+def test_a_cascade_keeps_what_its_shortlist_holds() -> None:
+    rng = np.random.default_rng(2)
+    deep_documents, deep_queries = rng.normal(size=(400, 16)), rng.normal(size=(20, 16))
+    cheap_documents, cheap_queries = deep_documents[:, :4], deep_queries[:, :4]
+    lengths = (10, 20, 100, 400, 1000)
+    found = cascade(cheap_queries, cheap_documents, deep_queries, deep_documents, lengths)
+    for length, figure in zip(lengths[:4], found, strict=False):
+        shared = []
+        for query in range(20):
+            cheap = np.argsort(-cosine(np.tile(cheap_queries[query], (400, 1)), cheap_documents))[:length]
+            by_deep = -cosine(np.tile(deep_queries[query], (400, 1)), deep_documents)
+            reranked = sorted(cheap, key=lambda place, by_deep=by_deep: by_deep[place])[:10]
+            shared.append(len({*reranked} & {*np.argsort(by_deep)[:10]}) / 10)
+        assert figure == pytest.approx(100 * np.mean(shared)), length
+    assert list(found) == sorted(found)
+    assert found[0] < 60 < 99 < found[-1] == found[-2] == 100
+
+
+def test_a_cascade_of_the_deep_cell_alone_loses_nothing() -> None:
+    rng = np.random.default_rng(2)
+    documents, queries = rng.normal(size=(50, 8)), rng.normal(size=(5, 8))
+    assert cascade(queries, documents, queries, documents, (5, 10, 50)) == (50, 100, 100)
+    assert cascade(queries, documents[:4], queries, documents[:4], (4,)) == (100,)  # fewer documents than ten
+
+
+@pytest.mark.parametrize("lengths", [(), (0, 10), (-1,)])
+def test_impossible_shortlists_are_refused(lengths: tuple[int, ...]) -> None:
+    with pytest.raises(SpecError, match="from 1"):
+        cascade(np.eye(2), np.eye(2), np.eye(2), np.eye(2), lengths)

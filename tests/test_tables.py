@@ -1,0 +1,162 @@
+"""Records as tables: every cell, every figure, the label of the pairs, and the numbers that everything else shows."""
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from m2d_export.bench.figures import candidates, latencies
+from m2d_export.bench.quantities import View
+from m2d_export.bench.sts import TOY_LABEL
+from m2d_export.bench.tables import SHADES, tables
+from tests import made_up
+
+Record = dict[str, Any]
+SCORES = {(3, 64): 88.25, (3, 32): 81.04, (3, 7): 40.0, (1, 64): 12.34, (1, 32): -3.21, (1, 7): 0.06}
+TRAINED = (64, 32)
+
+
+def score(layer: int, dim: int, spearman: float | None, sts: str = "toy", label: str = TOY_LABEL) -> Record:
+    record = made_up.score(layer, dim, sts=sts, label=label)
+    record["spearman"]["cosine"] = spearman
+    return record | {"trained_dim": dim in TRAINED, "depth": 3, "width": 64}
+
+
+def latency(layer: int, batch_size: int, tokens: int, scope: str = "graph", **more: Any) -> Record:
+    own = layer + batch_size / 100 + tokens / 10_000  # every figure of every row is another one
+    figures = {"p50_ms": own, "p95_ms": own + 10, "p99_ms": own + 20, "sentences_per_second": own * 1000}
+    seconds = [0.1] * (layer + 5)
+    return (
+        made_up.latency(layer, batch_size, tokens, scope=scope) | {"seconds": seconds, "noisy": False} | figures | more
+    )
+
+
+def rendered(records: list[Record], width: int = 120) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as captured:
+        console.print(tables(records))
+    return captured.get()
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every row of every table."""
+    return [[cell.strip() for cell in line.strip("│ ").split("│")] for line in text.splitlines() if "│" in line]
+
+
+def header(text: str) -> list[str]:
+    """The columns of the last table."""
+    line = [line for line in text.splitlines() if "layer" in line and "┃" in line][-1]
+    return [cell.strip() for cell in line.strip("┃ ").split("┃")]
+
+
+def test_the_heat_map_shows_every_cell_deepest_and_widest_first() -> None:
+    text = rendered([score(*cell, value) for cell, value in SCORES.items()])
+    assert rows(text) == [["3", "88.2", "81.0", "40.0"], ["1", "12.3", "-3.2", "0.1"]]
+    assert header(text) == ["layer \\ dim", "64", "32", "7*"]
+    assert "* a dim that this checkpoint was not trained for" in text
+
+
+def test_the_order_of_the_records_does_not_matter() -> None:
+    records = [score(*cell, value) for cell, value in SCORES.items()] + [latency(1, 1, 16), latency(2, 1, 16)]
+    assert rendered(records) == rendered(records[::-1])
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_scores_on_the_toy_set_always_carry_its_label(width: int) -> None:
+    text = rendered([score(1, 64, 50.0)], width)
+    assert " ".join(text.split()).startswith(f"Score: Spearman x 100 on {TOY_LABEL}")
+
+
+def test_every_set_has_a_heat_map_of_its_own() -> None:
+    text = rendered([score(1, 64, 50.0), score(1, 64, 61.0, "own.csv", "own.csv")])
+    assert text.index(TOY_LABEL) < text.index("50.0") < text.index("on own.csv") < text.index("61.0")
+
+
+def test_trained_dims_are_not_marked() -> None:
+    assert "*" not in rendered([score(1, 64, 50.0)])
+
+
+def test_the_name_of_a_file_is_shown_as_it_is() -> None:
+    name = "odd[/]name[bold].csv"
+    assert f"on {name}" in rendered([score(1, 64, 50.0, name, name)])
+    assert f"on {name}" in rendered([made_up.agreement(1, 64) | {"texts": name}])
+    assert f"from {name}" in rendered([made_up.retrieval(1, 64) | {"collection": name}])
+
+
+def test_a_cell_without_a_score_says_so() -> None:
+    assert rows(rendered([score(1, 64, 50.0), score(1, 1, None)])) == [["1", "50.0", "n/a"]]
+    assert rows(rendered([score(1, 1, None)])) == [["1", "n/a"]]
+    assert rows(rendered([score(1, 64, 50.0), score(2, 32, 60.0)])) == [["2", "n/a", "60.0"], ["1", "50.0", "n/a"]]
+
+
+def test_failed_and_interrupted_records_are_no_figures() -> None:
+    failed = [made_up.failed(score(2, 64, 9.0)), made_up.failed(latency(2, 1, 16), "interrupted")]
+    assert rows(rendered([score(1, 64, 50.0), *failed])) == [["1", "50.0"]]
+    assert rendered(failed).strip() == ""
+
+
+def test_the_latency_table_holds_the_figures_of_the_records() -> None:
+    scopes, shapes = ("graph", "text"), [(size, tokens) for size in (1, 32) for tokens in (16, 128)]
+    records = [latency(layer, *shape, scope) for layer in (1, 3) for shape in shapes for scope in scopes]
+    text = rendered(records)
+    assert header(text) == ["layer", "batch", "tokens", "scope", "p50", "p95", "p99", "calls", "sentences/s"]
+    assert rows(text) == [
+        [
+            *(str(layer), str(size), str(tokens), scope),
+            *(f"{record[name]:.2f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
+            *(str(len(record["seconds"])), f"{record['sentences_per_second']:,.0f}"),
+        ]
+        for size, tokens in shapes
+        for scope in scopes
+        for layer in (3, 1)
+        for record in [latency(layer, size, tokens, scope)]
+    ]
+    assert "~" not in text
+
+
+def test_a_rough_figure_is_marked_and_the_mark_explained() -> None:
+    text = rendered([latency(1, 1, 16, noisy=True), latency(2, 1, 16)])
+    assert [row[4][0] == "~" for row in rows(text)] == [False, True]
+    assert "~ rough" in " ".join(text.split())
+
+
+def test_what_ran_in_several_setups_is_told_apart() -> None:
+    records = [made_up.score(1, 64), made_up.score(1, 64, "int8"), latency(1, 1, 16), latency(1, 1, 16, threads=1)]
+    text = rendered(records)
+    assert "Spearman x 100 on STS-B test, fp32 · onnxrt\n" in text
+    assert "Spearman x 100 on STS-B test, int8 · onnxrt\n" in text
+    shown = [made_up.score(1, 64, precision)["spearman"]["cosine"] for precision in ("fp32", "int8")]
+    assert rows(text)[:2] == [["1", f"{value:.1f}"] for value in shown]
+    assert header(text)[0] == "setup"
+    assert {row[0] for row in rows(text)[2:]} == {"fp32 · onnxrt · 1 threads", "fp32 · onnxrt · 2 threads"}
+
+
+def test_low_scores_are_light_and_high_ones_dark() -> None:
+    console = Console(width=120, color_system="truecolor", force_terminal=True)
+    with console.capture() as captured:
+        console.print(tables([score(1, 64, 10.0), score(2, 64, 90.0), score(3, 64, 50.0)]))
+    shades = {name: tuple(int(name[place : place + 2], 16) for place in (1, 3, 5)) for name, _ in SHADES}
+    for value, (name, _) in (("10.0", SHADES[0]), ("50.0", SHADES[2]), ("90.0", SHADES[4])):
+        (line,) = [line for line in captured.get().splitlines() if f"{value}\x1b" in line]
+        assert "48;2;{};{};{}m".format(*shades[name]) in line
+
+
+def test_every_number_is_the_one_that_all_other_places_show() -> None:
+    records = [record for record in made_up.sweep() if record["precision"] == "fp32"]
+    view = View("stsb", texts="abstracts.txt", collection="scifact")
+    found = {(cell.cell.layer, cell.cell.dim): cell for cell in candidates(records, view)}
+    expected = [
+        [str(layer), *(f"{getattr(found[layer, dim], name):.1f}" for dim in made_up.DIMS)]
+        for name in ("score", "agreement", "ndcg")
+        for layer in made_up.LAYERS[::-1]
+    ]
+    timings = {
+        (str(t.layer), str(t.shape.batch_size), str(t.shape.tokens), t.shape.scope): t for t in latencies(records)
+    }
+    shown = rows(rendered(records))
+    assert shown[: len(expected)] == expected
+    assert len(shown) - len(expected) == len(timings)
+    for row in shown[len(expected) :]:
+        timing = timings[row[0], row[1], row[2], row[3]]
+        figures = [f"{value:.2f}" for value in (timing.p50_ms, timing.p95_ms, timing.p99_ms)]
+        assert [row[4].lstrip("~"), *row[5:]] == [*figures, str(timing.calls), f"{timing.sentences_per_second:,.0f}"]
