@@ -15,19 +15,7 @@ PACKAGE = ROOT / "m2d_export"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 ENTRANCES = ("__init__.py", "__main__.py")  # they lead to everything, and nothing imports them
 ORDER = (
-    *(
-        "errors",
-        "extras",
-        "machine",
-        "files",
-        "spec",
-        "vectors",
-        "batching",
-        "checkpoint",
-        "exits",
-        "graphs",
-        "runtimes",
-    ),
+    *("errors", "extras", "machine", "files", "spec", "vectors", "batching", "checkpoint", "exits", "graphs"),
     *("runtimes", "parity", "bundle", "build", "slices", "encoder", "show"),
     *("agreement", "budgets", "bench", "select", "choice", "cli"),
 )
