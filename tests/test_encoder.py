@@ -249,7 +249,7 @@ def test_a_missing_onnxruntime_is_named_with_the_extra_that_has_it(
 
 def test_the_pytorch_runtime_gives_the_same_vectors(bundle: Bundle, full: Encoder) -> None:
     with Encoder(bundle, runtime="pytorch") as opened:
-        assert opened.provider == "cpu"
+        assert opened.runtime.provider == "cpu"
         np.testing.assert_allclose(opened.encode(TEXTS), full.encode(TEXTS), atol=2e-5)
 
 

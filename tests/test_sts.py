@@ -33,7 +33,11 @@ def write(folder: Path, name: str, text: str | bytes) -> str:
     [
         ("a.csv", 'sentence1,sentence2,score\na cat,a dog,2.5\na cat,"the cat, sitting",4\nno,yes,0\n', None),
         ("no header.csv", 'a cat,a dog,2.5\na cat,"the cat, sitting",4\nno,yes,0', None),
-        ("other names.csv", 'left,right,grade\na cat,a dog,2.5\na cat,"the cat, sitting",4\nno,yes,0\n', None),
+        (
+            "other names.csv",
+            'left,right,grade\na cat,a dog,2.5\na cat,"the cat, sitting",4\nno,yes,0\n',
+            "left right grade".split(),
+        ),
         (
             "crlf.csv",
             'sentence1,sentence2,score\r\na cat,a dog,2.5\r\na cat,"the cat, sitting",4\r\nno,yes,0\r\n',
@@ -49,7 +53,6 @@ def write(folder: Path, name: str, text: str | bytes) -> str:
         ("CAPS.CSV", 'Score,Sentence2,Sentence1\n2.5,a dog,a cat\n4,"the cat, sitting",a cat\n0,yes,no\n', None),
         ("named.csv", 'id,s,b,a\n9,2.5,a dog,a cat\n9,4,"the cat, sitting",a cat\n9,0,yes,no\n', ["a", "B", "s"]),
         ("placed.csv", '9,2.5,a dog,a cat\n9,4,"the cat, sitting",a cat\n9,0,yes,no\n', ["4", "3", "2"]),
-        ("placed, headed.csv", 'x,s,b,a\n9,2.5,a dog,a cat\n9,4,"the cat, sitting",a cat\n9,0,yes,no\n', list("432")),
         ("a.tsv", "sentence1\tsentence2\tscore\na cat\ta dog\t2.5\na cat\tthe cat, sitting\t4\nno\tyes\t0\n", None),
         ("placed.tsv", "x\t2.5\ta cat\ta dog\nx\t4\ta cat\tthe cat, sitting\nx\t0\tno\tyes\n", list("342")),
     ],
@@ -85,7 +88,7 @@ def test_only_ends_of_lines_end_a_line(tmp_path: Path) -> None:
 
 
 def test_a_quoted_field_keeps_its_line_ends_and_its_quotes(tmp_path: Path) -> None:
-    text = 'first,second,score\n"two\nlines","two\r\nlines",1\n"she said ""no""",\'tis,2\n'
+    text = 'sentence1,sentence2,score\n"two\nlines","two\r\nlines",1\n"she said ""no""",\'tis,2\n'
     assert rows_of(load_pairs(write(tmp_path, "a.csv", text))) == [
         ("two\nlines", "two\r\nlines", 1.0),
         ('she said "no"', "'tis", 2.0),
@@ -123,9 +126,14 @@ def test_quotes_are_letters_in_tsv(tmp_path: Path) -> None:
         ("a.csv", 'a,b,1\n"c,d,2\ne,f,3\n', None, "a.csv, line 3 is not valid CSV"),  # a quote that is never closed
         ("a.csv", 'a,b,1\n"she said "no"",d,2\n', None, "a.csv, line 2 is not valid CSV"),
         ("a.csv", "a,b\nc,d\n", None, "a.csv has 2 column(s), expected two sentences and a score"),
-        ("a.csv", "id,a,b,s\n1,x,y,2\n", None, "has columns id, a, b, s: say which with --columns A,B,SCORE"),
+        (
+            "a.csv",
+            "id,a,b,s\n1,x,y,2\n",
+            None,
+            "line 1: the score 'b' is not a number. If this line is a header, say which ",
+        ),
         ("a.csv", "a,b,s\nx,y,2\n", ["a", "b", "grade"], "has no column grade: its first line is a, b, s"),
-        ("a.csv", "a,b,1\nc,d,2\n", ["1", "2", "9"], "line 2: 3 columns, expected at least 9"),
+        ("a.csv", "a,b,1\nc,d,2\n", ["1", "2", "9"], "line 1: 3 columns, expected at least 9"),
         ("a.csv", "a,b,1\nc,d,2\n", ["0", "1", "2"], "has no column 0, 2: its first line is a, b, 1"),
         ("a.csv", "a,b,1\nc,d,2\n", ["1", "2"], "columns are three different names"),
         ("a.csv", "a,b,1\nc,d,2\n", ["1", "2", "2"], "columns are three different names"),
@@ -212,3 +220,8 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(RuntimeUnavailable, match=r"pip install 'm2d-export\[hub\]'"):
         load_pairs("stsb")
+
+
+def test_a_first_score_that_is_no_number_is_never_taken_for_a_header(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 1: the score 'x3' is not a number.*--columns"):
+        load_pairs(write(tmp_path, "a.csv", "a cat,a dog,x3\nno,yes,0\nno,no,5\n"))

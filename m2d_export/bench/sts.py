@@ -81,8 +81,8 @@ def _table_rows(text: str, delimiter: str, columns: Sequence[str] | None, source
         raise DataError(f"{where} is not valid CSV ({error}): is a quote left open, or not doubled?") from error
     if not rows:
         raise DataError(f"{source} is empty")
-    places = _places(rows[0][1], columns, source)
-    for number, row in rows[1:] if _is_header(rows[0][1], places) else rows:
+    places, has_header = _places(rows[0][1], columns, source)
+    for number, row in rows[has_header:]:
         where = f"{source}, line {number}"
         if len(row) <= max(places):
             raise DataError(f"{where}: {len(row)} columns, expected at least {max(places) + 1}")
@@ -90,29 +90,35 @@ def _table_rows(text: str, delimiter: str, columns: Sequence[str] | None, source
         yield where, first, second, _score(score, where)
 
 
-def _places(header: list[str], columns: Sequence[str] | None, source: str) -> tuple[int, ...]:
-    """Where the two sentences and the score stand, given the first row."""
-    names = [name.strip().lower() for name in header]
-    if columns is not None and all(name.isdecimal() and int(name) > 0 for name in columns):
-        return tuple(int(name) - 1 for name in columns)
+def _places(first: list[str], columns: Sequence[str] | None, source: str) -> tuple[tuple[int, ...], bool]:
+    """Say where the two sentences and the score stand, and whether the ``first`` row is a header.
+
+    Nothing is guessed: a header bears the default names, or those given; else the first row is a pair like any other.
+    """
+    names = [name.strip().lower() for name in first]
     if columns is None and not set(COLUMNS) <= set(names):
-        if len(header) < 3:
-            raise DataError(f"{source} has {len(header)} column(s), expected two sentences and a score")
-        if len(header) > 3 and _is_header(header, (0, 1, 2)):
-            raise DataError(f"{source} has columns {', '.join(header)}: say which with --columns A,B,SCORE")
-        return (0, 1, 2)
+        if len(first) < 3:
+            raise DataError(f"{source} has {len(first)} column(s), expected two sentences and a score")
+        if not _is_number(first[2]):
+            raise DataError(
+                f"{source}, line 1: the score {first[2]!r} is not a number. If this line is a header, say which "
+                "columns to take with --columns A,B,SCORE"
+            )
+        return (0, 1, 2), False
+    if columns is not None and all(name.isdecimal() and int(name) > 0 for name in columns):
+        return tuple(int(name) - 1 for name in columns), False
     missing = [name for name in columns or COLUMNS if name.lower() not in names]
     if missing:
-        raise DataError(f"{source} has no column {', '.join(missing)}: its first line is {', '.join(header)[:200]}")
-    return tuple(names.index(name.lower()) for name in columns or COLUMNS)
+        raise DataError(f"{source} has no column {', '.join(missing)}: its first line is {', '.join(first)[:200]}")
+    return tuple(names.index(name.lower()) for name in columns or COLUMNS), True
 
 
-def _is_header(row: list[str], places: Sequence[int]) -> bool:
+def _is_number(text: str) -> bool:
     try:
-        float(row[places[2]])
-    except (ValueError, IndexError):
-        return True
-    return False
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _json_rows(text: str, columns: Sequence[str], source: str) -> Iterator[Row]:
