@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from m2d_export.batching import TokenIds, Tokenizer, pad
+from m2d_export.batching import TokenIds, Tokenizer, batches, pad
 from m2d_export.checkpoint import Checkpoint
 from m2d_export.errors import ParityError
 from m2d_export.exits import ExitEncoder
@@ -99,7 +99,10 @@ def check_reference(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
     exits = ExitEncoder(checkpoint, [checkpoint.depth]).eval()
     for prompt in dict.fromkeys(["", *checkpoint.text.prompts.values()]):
         texts = [text for text in PROBES if checkpoint.reference_ids(prompt + text)]
-        vectors = reference_vectors(exits, tokenizer, tokenizer.encode(texts, prompt))[0]
+        tokens = tokenizer.encode(texts, prompt)
+        vectors = np.empty((len(texts), checkpoint.width), dtype=np.float32)
+        for batch in batches(tokens, tokenizer.spec):
+            vectors[batch.rows] = exits.vectors(batch)[0]
         expected = checkpoint.original.encode(texts, prompt=prompt, truncate_dim=checkpoint.width)
         least = float(cosine(vectors, expected).min())
         if not least >= MIN_COSINE[Precision.FP32]:
@@ -122,7 +125,7 @@ def compare(
     """Run the probe texts alone and in padded batches, and compare with ``reference`` (n, width)."""
     spec, count = tokenizer.spec, len(tokens)
     alone = np.concatenate([runtime.vectors(pad([item], spec, [0])) for item in tokens])
-    batches = (
+    plans = (
         (range(count), 0),  # all at once, padded to the longest
         (range(count - 2, -1, -1), 0),  # the other way round, without the longest
         *(((row, row + 1), EXTRA_PADDING) for row in range(0, count - 2, 2)),  # pairs, padded beyond need
@@ -131,7 +134,7 @@ def compare(
         width = reference.shape[1]
         unit = truncate(alone, width)
         changes = []
-        for rows, extra in batches:
+        for rows, extra in plans:
             chosen = [tokens[row] for row in rows]
             padded = min(max(len(item.ids) for item in chosen) + extra, spec.max_tokens)
             batch = pad(chosen, spec, rows, padded)

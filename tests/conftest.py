@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,11 @@ ARCHITECTURES = (
     "modernbert",
     "deberta-v2",
 )
+
+
+def heed_signals() -> None:
+    """Let a child be interrupted, though tests may run in the background of a shell, where children are not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def tiny_tokenizer(max_tokens: int = MAX_TOKENS):

@@ -35,6 +35,7 @@ from m2d_export.errors import DiskFullError, M2DError, OutputError, ParityError,
 from m2d_export.exits import ExitEncoder
 from m2d_export.files import STAGING, remove_stale
 from m2d_export.spec import Precision
+from tests.conftest import heed_signals
 
 STEPS = (  # of a build of one exit
     "loading the checkpoint",
@@ -597,6 +598,8 @@ def interrupt(checkpoint: Path, target: Path, number: int) -> None:
 
     save = graphs.save_graphs
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test in the background of a shell ignores it
+
     def save_and_signal(*arguments: Any) -> None:
         save(*arguments)
         os.kill(os.getpid(), number)
@@ -624,7 +627,7 @@ def test_an_interrupted_command_cleans_up_and_says_so_by_its_code(
 def test_the_installed_command_line_can_be_interrupted(checkpoint: Path, old: Path, number: int, code: int) -> None:
     before = tree(old)
     command = [sys.executable, "-m", "m2d_export", "build", str(checkpoint), "-o", str(old), "--force"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_signals) as process:
         while not staging(old) and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(number)

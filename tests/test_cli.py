@@ -23,7 +23,7 @@ from m2d_export.bench.figures import candidates
 from m2d_export.bench.records import read_records
 from m2d_export.cli import main
 from m2d_export.cli.common import steps
-from tests.conftest import LAYERS, WIDTH
+from tests.conftest import LAYERS, WIDTH, heed_signals
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = [sys.executable, "-m", "m2d_export"]
@@ -175,7 +175,8 @@ def test_an_interrupted_command_ends_with_130(
 def test_a_signal_ends_a_waiting_command_and_leaves_nothing(folder: Path, sent: signal.Signals, code: int) -> None:
     before = contents(folder)
     command = [*PROGRAM, "encode", "tiny.m2d", "-o", "vectors.npy"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, preexec_fn=heed_signals, **pipes) as process:
         # It reads standard input once the model is loaded, so it is waiting when that library is mapped.
         maps = Path(f"/proc/{process.pid}/maps")
         deadline = time.monotonic() + 30

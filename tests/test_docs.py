@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from m2d_export import build as pipeline
+from m2d_export import Bundle
 from m2d_export.cli import cli
 from tests.conftest import save_checkpoint
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 COMMANDS = sorted(cli.commands)
-SLOW = ("build", "slice")  # torch is loaded anew for each
+FROM_CHECKPOINT = ("build", "slice")
 
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -31,12 +31,8 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the examples start from: a checkpoint, pairs and texts. Two poolings make it 128 wide, as they assume."""
-    folder = tmp_path_factory.mktemp("sources")
-    save_checkpoint(folder / "minilm", pooling=("mean", "max"))
-    shutil.rmtree(folder / "minilm-plain")
+def furnish(folder: Path) -> Path:
+    """Put the texts and pairs that the examples name into a folder."""
     texts = ["A parrot is talking.", *(f"{count} cats sat on the mat." for count in range(24))]  # agreement asks for 20
     (folder / "texts.txt").write_text("\n".join(texts) + "\n")
     (folder / "pairs.csv").write_text("left,right,grade\na cat,a dog,3\na cat,the cat,4.5\nno,interest rates rose,0\n")
@@ -44,12 +40,21 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with its bundle, and with what bench has measured of it."""
-    folder = Path(shutil.copytree(sources, tmp_path_factory.mktemp("built") / "folder"))
-    pipeline.build(pipeline.plan(str(folder / "minilm"), folder / "minilm.m2d"))
-    done = run("m2d-export bench minilm.m2d --sts toy --dims 128,32 --batch-size 1 --tokens 16", folder)
+def with_bundle(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the examples that use a bundle start from, and what bench has measured of it."""
+    folder = furnish(tmp_path_factory.mktemp("with-bundle"))
+    shutil.copytree(bundle.root, folder / "minilm.m2d")
+    done = run("m2d-export bench minilm.m2d --sts toy --dims 64,32 --batch-size 1 --tokens 16", folder)
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def with_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the examples that use a checkpoint start from. Two poolings make it 128 wide, as they assume."""
+    folder = furnish(tmp_path_factory.mktemp("with-checkpoint"))
+    save_checkpoint(folder / "minilm", pooling=("mean", "max"))
+    shutil.rmtree(folder / "minilm-plain")
     return folder
 
 
@@ -69,13 +74,6 @@ def name_of(line: str) -> str:
     return line.partition("m2d-export ")[2].split()[0]
 
 
-EXAMPLES = [
-    pytest.param(line, marks=[pytest.mark.slow] if name in SLOW else [], id=line)
-    for name in COMMANDS
-    for line in examples_of(name)
-]
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_examples_and_options_that_are_explained(name: str) -> None:
     assert cli.commands[name].get_short_help_str()
@@ -85,22 +83,35 @@ def test_every_command_has_help_examples_and_options_that_are_explained(name: st
         assert isinstance(parameter, click.Argument) or getattr(parameter, "help", None), parameter.name
 
 
-@pytest.mark.parametrize("line", EXAMPLES)
-def test_every_example_of_the_help_runs(line: str, built: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(built, tmp_path / "folder"))
+def run_example(line: str, source: Path, folder: Path) -> None:
+    """Run an example in a copy of ``source``, and check that it does what it says without a complaint."""
+    shutil.copytree(source, folder)
     output = re.search(r" -o (\S+)", line)
     if output and "--force" not in line:  # what an example writes is not there yet
         shutil.rmtree(folder / output[1], ignore_errors=True)
     before = set(folder.rglob("*"))
     done = run(line, folder)
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
     # What there is to doubt about a choice is said beside it.
     assert [said for said in done.stderr.splitlines() if name_of(line) != "select" or "warning: " not in said] == []
     assert done.stdout
-    if output:
-        assert (folder / output[1]).exists()
     if "--dry-run" in line:
         assert set(folder.rglob("*")) == before
+    elif output:
+        assert (folder / output[1]).exists()
+
+
+@pytest.mark.parametrize(
+    "line", [line for name in COMMANDS if name not in FROM_CHECKPOINT for line in examples_of(name)]
+)
+def test_every_example_that_uses_a_bundle_runs(line: str, with_bundle: Path, tmp_path: Path) -> None:
+    run_example(line, with_bundle, tmp_path / "folder")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [line for name in FROM_CHECKPOINT for line in examples_of(name)])
+def test_every_example_that_uses_a_checkpoint_runs(line: str, with_checkpoint: Path, tmp_path: Path) -> None:
+    run_example(line, with_checkpoint, tmp_path / "folder")
 
 
 @pytest.mark.parametrize("columns", ["40", "100", "200"])
@@ -184,8 +195,8 @@ def test_every_command_of_the_readme_is_one_that_can_be_run_here_or_is_excused()
 
 
 @pytest.mark.slow
-def test_the_readme_runs_from_top_to_bottom(sources: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(sources, tmp_path / "folder"))
+def test_the_readme_runs_from_top_to_bottom(with_checkpoint: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(with_checkpoint, tmp_path / "folder"))
     for block in blocks(README):
         if block.language == "python":
             (folder / "block.py").write_text(block.text)
