@@ -22,9 +22,9 @@ def slice_checkpoint(
     The folder is loaded again and compared with the exit before it appears at ``target``. Raises SpecError,
     CheckpointError where no plain folder can express the exit (a pre-LN encoder's), OutputError if ``target`` exists.
     """
+    sentence_transformers = require("sentence_transformers", "build")
     from m2d_export import exits as reference
 
-    sentence_transformers = require("sentence_transformers", "build")
     path = Path(target).expanduser().absolute()
     if path.exists() or path.is_symlink():
         raise OutputError(f"{path} exists: choose another path, or remove it yourself")
