@@ -5,6 +5,7 @@
     ├── InputError           a text that cannot be encoded (``index`` says which)
     ├── DataError            a pairs or text file that cannot be used
     ├── CheckpointError      a checkpoint that cannot be loaded, or asks for what cannot be honoured
+    ├── TrainingError        a training that cannot go on, or cannot be resumed
     ├── ExportError          an exported graph that is not what it should be
     ├── ParityError          a variant that does not compute what its reference computes
     ├── BundleError          a bundle that is not there, or is not a bundle
@@ -43,6 +44,12 @@ class DataError(M2DError):
 
 class CheckpointError(M2DError):
     """A checkpoint cannot be loaded, or asks for something that cannot be honoured."""
+
+
+class TrainingError(M2DError):
+    """A training cannot go on, or cannot be resumed; says what was kept of it."""
+
+    exit_code = 1
 
 
 class ExportError(M2DError):

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -63,6 +63,11 @@ def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
     if path.suffix.lower() == ".jsonl":
         return _pairs(path.name, path.name, _json_rows(text, columns or COLUMNS, source))
     return _pairs(path.name, path.name, _table_rows(text, DELIMITERS[path.suffix.lower()], columns, source))
+
+
+def pairs_of(name: str, records: Iterable[Mapping[str, Any]], columns: Sequence[str], source: str) -> Pairs:
+    """Pairs from records that another library has read; ``source`` names them in errors, as in ``load_pairs``."""
+    return _pairs(name, name, (_row(record, columns, f"{source}, row {n}") for n, record in enumerate(records, 1)))
 
 
 Row = tuple[str, str, str, float]  # where it stands, two sentences, their score
@@ -130,16 +135,20 @@ def _json_rows(text: str, columns: Sequence[str], source: str) -> Iterator[Row]:
             record: Any = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where} is not JSON: {error}") from error
-        missing = [name for name in columns if not isinstance(record, dict) or name not in record]
-        if missing:
-            known = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-            raise DataError(f"{where} has no {', '.join(missing)} (it has {known}): say which with --columns A,B,SCORE")
-        first, second, score = (record[name] for name in columns)
-        if not isinstance(first, str) or not isinstance(second, str):
-            raise DataError(f"{where}: both sentences must be strings")
-        for sentence in (first, second):
-            check_text(sentence, where)  # JSON can spell what UTF-8 cannot hold
-        yield where, first, second, _score(score, where)
+        yield _row(record, columns, where)
+
+
+def _row(record: Any, columns: Sequence[str], where: str) -> Row:
+    missing = [name for name in columns if not isinstance(record, dict) or name not in record]
+    if missing:
+        known = ", ".join(record) if isinstance(record, dict) else type(record).__name__
+        raise DataError(f"{where} has no {', '.join(missing)} (it has {known}): say which with --columns A,B,SCORE")
+    first, second, score = (record[name] for name in columns)
+    if not isinstance(first, str) or not isinstance(second, str):
+        raise DataError(f"{where}: both sentences must be strings")
+    for sentence in (first, second):
+        check_text(sentence, where)  # JSON can spell what UTF-8 cannot hold
+    return where, first, second, _score(score, where)
 
 
 def _hub_rows() -> Iterator[Row]:

@@ -39,15 +39,20 @@ for command in (
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 a gate failed, 2 wrong use or environment, 130 interrupted."""
+    run(cli)
+
+
+def run(command: click.Command) -> NoReturn:
+    """Run a command with our errors and exit codes."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))  # so that staging is cleaned up
     try:
-        cli.main(standalone_mode=False)
+        command.main(standalone_mode=False)
     except M2DError as error:
         click.echo(f"Error: {' '.join(str(error).split())}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        command = getattr(getattr(error, "ctx", None), "command_path", "m2d-export")
-        click.echo(f"Error: {' '.join(error.format_message().split())} ({command} --help says more)", err=True)
+        path = getattr(getattr(error, "ctx", None), "command_path", "m2d-export")
+        click.echo(f"Error: {' '.join(error.format_message().split())} ({path} --help says more)", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)

@@ -1,0 +1,1 @@
+"""Training of 2D-Matryoshka sentence encoders: ``python -m train --help``."""

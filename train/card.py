@@ -1,0 +1,100 @@
+"""The model card of a trained checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from m2d_export.checkpoint import Checkpoint
+from m2d_export.spec import Cell
+from train.evaluate import Scored
+
+HEAD = """---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+tags: [sentence-transformers, sentence-similarity, feature-extraction, 2d-matryoshka]
+---
+
+# {title}
+
+A 2D-Matryoshka sentence encoder: each of its {layers} exit layers, cut to any of its dims, is a usable encoder.
+{architecture}, {depth} layers, {width} numbers, trained from `{base}` on {train} sentence pairs.
+
+At full depth it is an ordinary sentence-transformers model:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("{place}", truncate_dim={dim})
+vectors = model.encode(["A parrot is talking."])
+```
+
+Its other exits: `m2d-export build` makes an ONNX graph of each, `m2d-export slice --layer K` an ordinary
+sentence-transformers folder of one."""
+
+
+def card(
+    checkpoint: Checkpoint,
+    layers: Sequence[int],
+    dims: Sequence[int],
+    scored: Mapping[str, Scored],
+    facts: Mapping[str, Any],
+) -> str:
+    """The card in Markdown; ``facts`` are those of ``m2d.json``."""
+    name = facts["name"]
+    parts = [
+        HEAD.format(
+            title=name,
+            place=name,
+            layers=len(layers),
+            architecture=checkpoint.architecture,
+            depth=checkpoint.depth,
+            width=checkpoint.width,
+            base=facts["base"],
+            train=f"{facts['data']['pairs']['train']:,}",
+            dim=dims[min(1, len(dims) - 1)],
+        )
+    ]
+    for split, found in scored.items():
+        parts += [f"## Scores on {split}", "Spearman of cosine x 100 at every cell:", _grid(found.grid, layers, dims)]
+        rows = [[f"`{metric}`", _number(value, 4)] for metric, value in found.metrics.items()]
+        parts += [f"The full cell, {max(layers)} layers and {max(dims)} dims:", _table(["metric", split], rows)]
+    parts += ["## Training", _training(facts)]
+    if facts["differences"]:
+        parts += ["Other than on the seed's card:", "\n".join(f"- {line}" for line in facts["differences"])]
+    shown = {"full": Cell(max(layers), max(dims)), "smallest": Cell(min(layers), min(dims))}
+    head = ["step", "loss", *(f"dev, {what} cell ({cell})" for what, cell in shown.items())]
+    log = [
+        [str(e["step"]), _number(e["loss"], 4), *(_number(e["dev"][str(cell)], 2) for cell in shown.values())]
+        for e in facts["log"]
+    ]
+    parts += ["## Training log", "![dev scores](grid.png)", _table(head, log)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _training(facts: Mapping[str, Any]) -> str:
+    data, energy = facts["data"], facts["energy"]
+    used = energy["note"] if energy["kwh"] is None else f"{energy['kwh']:.3f} kWh, {energy['co2_kg']:.3f} kg CO2"
+    lines = [
+        f"recipe: {facts['recipe']} ({', '.join(f'{key} {value}' for key, value in facts['settings'].items())})",
+        f"data: {data['source']}, scores from {data['scale'][0]:g} to {data['scale'][1]:g}, "
+        + ", ".join(f"{count:,} {split}" for split, count in data["pairs"].items()),
+        f"pairs of train that another split holds too: {sum(data['overlap'].values())}",
+        f"{facts['seconds'] / 60:.0f} minutes on {facts['machine']}, {facts['precision']}",
+        f"energy: {used}" + ("" if energy["kwh"] is None else f" ({energy['note']})"),
+        "versions: " + ", ".join(f"{package} {version}" for package, version in facts["versions"].items()),
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _grid(grid: Mapping[Cell, float | None], layers: Sequence[int], dims: Sequence[int]) -> str:
+    rows = [[str(layer), *(_number(grid[Cell(layer, dim)], 1) for dim in dims)] for layer in reversed(layers)]
+    return _table(["layer", *(f"{dim} dims" for dim in dims)], rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _number(value: float | int | None, places: int) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.{places}f}"

@@ -1,0 +1,144 @@
+"""Splits of graded sentence pairs, from a folder or the Hub, with scores brought to 0..1."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2d_export.bench.sts import COLUMNS, Pairs, load_pairs, pairs_of
+from m2d_export.errors import DataError, first_line
+from m2d_export.extras import require
+
+TRAIN, DEV, TEST = "train", "dev", "test"
+NAMES: Mapping[str, tuple[str, ...]] = {TRAIN: (TRAIN,), DEV: (DEV, "validation"), TEST: (TEST,)}
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+SCALES = ((0.0, 1.0), (0.0, 5.0))  # those that are recognised; another one is given
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits to train on, choose by and report; ``scale`` is the scores' range as published.
+
+    Scores of every split lie in 0..1. ``test`` is None where there is none.
+    """
+
+    source: str
+    scale: tuple[float, float]
+    train: Pairs
+    dev: Pairs
+    test: Pairs | None
+
+    def judged(self) -> dict[str, Pairs]:
+        """The splits that a model is judged on, by name."""
+        return {DEV: self.dev} if self.test is None else {DEV: self.dev, TEST: self.test}
+
+    def splits(self) -> dict[str, Pairs]:
+        """All splits, by name."""
+        return {TRAIN: self.train, **self.judged()}
+
+    def overlap(self) -> dict[str, int]:
+        """Pairs of dev and test that train holds too, in either order."""
+        known = _sentence_pairs(self.train)
+        return {name: len(_sentence_pairs(split) & known) for name, split in self.judged().items()}
+
+
+def load_data(
+    source: str, columns: tuple[str, str, str] | None = None, scale: tuple[float, float] | None = None
+) -> Data:
+    """Splits named train, dev (or validation) and, where there is one, test: files of a folder, or of a Hub dataset.
+
+    Files are .csv, .tsv, .jsonl or .parquet; ``columns`` names both sentences and the score. Without ``scale``, it is
+    0..1 or 0..5, whichever all of train's scores lie in. Raises DataError for splits that are missing, empty, of one
+    score only, or hold a score that is out of scale or no number, and for sentences that are not strings.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        found = {split: _from_folder(folder, split, columns) for split in NAMES}
+    elif folder.exists():
+        raise DataError(f"{source} is a file: give the folder that holds {_wanted()}")
+    else:
+        found = _from_hub(source, columns or COLUMNS)
+    missing = [split for split in (TRAIN, DEV) if found[split] is None]
+    if missing:
+        raise DataError(f"{source} has no {' and no '.join(missing)} split: expected {_wanted()}")
+    train, dev = found[TRAIN], found[DEV]
+    if train is None or dev is None:  # said above; for the type checker
+        raise DataError(f"{source} lacks a split")
+    scale = scale or _detect(train)
+    test = found[TEST]
+    return Data(
+        source, scale, _scaled(train, scale), _scaled(dev, scale), None if test is None else _scaled(test, scale)
+    )
+
+
+def _wanted() -> str:
+    return (
+        "train, dev (or validation) and perhaps test, each a " + ", ".join(SUFFIXES[:-1]) + f" or {SUFFIXES[-1]} file"
+    )
+
+
+def _from_folder(folder: Path, split: str, columns: tuple[str, str, str] | None) -> Pairs | None:
+    files = [path for name in NAMES[split] for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
+    if len(files) > 1:
+        raise DataError(f"{folder} holds {' and '.join(path.name for path in files)}: keep the one to take")
+    if not files:
+        return None
+    if files[0].suffix == ".parquet":
+        parquet = require("pyarrow.parquet", "train")
+        try:
+            rows = parquet.read_table(files[0]).to_pylist()
+        except Exception as error:  # of several libraries
+            raise DataError(f"{files[0]} cannot be read as Parquet: {first_line(error)}") from error
+        return pairs_of(files[0].name, rows, columns or COLUMNS, str(files[0]))
+    return load_pairs(str(files[0]), columns)
+
+
+def _from_hub(source: str, columns: tuple[str, str, str]) -> dict[str, Pairs | None]:
+    datasets = require("datasets", "train")
+    try:
+        splits: Mapping[str, Any] = datasets.load_dataset(source)
+    except Exception as error:  # network, authentication and cache errors of several libraries
+        raise DataError(f"no folder {source} here, and the Hub has not given it: {first_line(error)}") from error
+    found: dict[str, Pairs | None] = {}
+    for split, names in NAMES.items():
+        name = next((name for name in names if name in splits), None)
+        found[split] = None if name is None else pairs_of(split, splits[name], columns, f"{source}, {name}")
+    return found
+
+
+def _detect(train: Pairs) -> tuple[float, float]:
+    lowest, highest = float(train.scores.min()), float(train.scores.max())
+    for scale in SCALES:
+        if scale[0] <= lowest and highest <= scale[1]:
+            return scale
+    raise DataError(f"scores of {train.name} run from {lowest:g} to {highest:g}: say their range with --scale LOW,HIGH")
+
+
+def _scaled(pairs: Pairs, scale: tuple[float, float]) -> Pairs:
+    low, high = scale
+    outside = np.flatnonzero((pairs.scores < low) | (pairs.scores > high))
+    if len(outside):
+        raise DataError(
+            f"{pairs.name}, pair {outside[0] + 1}: score {pairs.scores[outside[0]]:g} is not within {low:g}..{high:g} "
+            f"({len(outside)} such): say the right range with --scale LOW,HIGH"
+        )
+    scores: NDArray[np.float64] = (pairs.scores - low) / (high - low)
+    return Pairs(pairs.name, pairs.label, pairs.texts, pairs.left, pairs.right, scores)
+
+
+def fingerprint(data: Data) -> str:
+    """The sha256 of all splits: sentences, their pairing and scores."""
+    digest = hashlib.sha256()
+    for name, pairs in data.splits().items():
+        places, scores = (pairs.left.tolist(), pairs.right.tolist()), pairs.scores.tolist()
+        digest.update(json.dumps([name, pairs.texts, places, scores]).encode())
+    return digest.hexdigest()
+
+
+def _sentence_pairs(pairs: Pairs) -> set[frozenset[str]]:
+    return {frozenset((pairs.texts[a], pairs.texts[b])) for a, b in zip(pairs.left, pairs.right, strict=True)}

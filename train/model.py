@@ -1,0 +1,48 @@
+"""A checkpoint as it is trained: all exits from one forward pass, with a head after each below the last."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from sentence_transformers.sentence_transformer.modules import Dense
+from torch import Tensor, nn
+
+from m2d_export.batching import TokenIds, batches
+from m2d_export.checkpoint import Checkpoint
+from m2d_export.exits import ExitEncoder
+from m2d_export.spec import TextSpec
+
+
+def with_heads(checkpoint: Checkpoint, layers: Sequence[int]) -> Checkpoint:
+    """The checkpoint with a linear head at every layer of ``layers`` below the depth; a new one is the identity."""
+    width = checkpoint.encoder.config.hidden_size * len(checkpoint.pooling.modes)
+    below = [layer for layer in layers if layer < checkpoint.depth]
+    return replace(checkpoint, heads={layer: checkpoint.heads.get(layer) or identity_head(width) for layer in below})
+
+
+def identity_head(width: int) -> nn.Module:
+    """A linear map that changes nothing yet, as a sentence-transformers module."""
+    head = Dense(width, width, activation_function=nn.Identity())
+    with torch.no_grad():
+        nn.init.eye_(head.linear.weight)
+        nn.init.zeros_(head.linear.bias)
+    return head
+
+
+def exit_vectors(model: ExitEncoder, sentences: Sequence[TokenIds], spec: TextSpec, token_budget: int) -> Tensor:
+    """Vectors (L, N, W) of N sentences, run in groups of like length so that little of the work is padding."""
+    device = next(model.parameters()).device
+    groups = list(batches(sentences, spec, token_budget))
+    parts = [
+        torch.stack(
+            model(
+                *(
+                    None if array is None else torch.from_numpy(array).to(device)
+                    for array in (group.input_ids, group.attention_mask, group.pooling_mask)
+                )
+            )
+        )
+        for group in groups
+    ]
+    rows = torch.tensor([row for group in groups for row in group.rows], device=device)
+    return torch.cat(parts, dim=1)[:, rows.argsort()]

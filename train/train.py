@@ -1,0 +1,168 @@
+"""The grid recipe: one forward pass a step yields every exit, and every (layer, dim) cell is trained every step."""
+
+from collections.abc import Sequence
+from threading import Event
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from m2d_export.batching import Tokenizer
+from m2d_export.errors import TrainingError
+from train.evaluate import Judge
+from train.log import Entry, Trained, Watcher, check_progress
+from train.losses import GridLoss, grid_loss
+from train.model import exit_vectors, with_heads
+from train.recipes import GridRecipe
+from train.work import Job, Work
+
+TOKEN_BUDGET = 384  # tokens a group on a CPU, padding included: fewer pad less, more fill its cores better
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class GridTraining:
+    """A checkpoint in training by ``GridRecipe``; ``state`` is all that another process needs to go on bit for bit."""
+
+    def __init__(self, job: Job) -> None:
+        recipe, data = job.recipe, job.data
+        if not isinstance(recipe, GridRecipe):
+            raise TypeError(f"{recipe} is no GridRecipe")
+        torch.manual_seed(recipe.seed)
+        checkpoint = with_heads(job.checkpoint, recipe.layers)
+        self.recipe, self.data, self.checkpoint, self.spec = recipe, data, checkpoint, checkpoint.text
+        self.device = torch.device(job.device)
+        self.judge = Judge(checkpoint, data.dev, recipe.layers, recipe.dims)
+        self.model = self.judge.model.to(self.device)
+        self.budget = TOKEN_BUDGET if self.device.type == "cpu" else 1 << 30  # a GPU takes the step at once
+        tokenizer = Tokenizer(checkpoint.tokenizer_json, checkpoint.text)
+        self.train = tokenizer.encode(data.train.texts, checkpoint.text.prompt())
+        self.gold = torch.tensor(data.train.scores, dtype=torch.float32, device=self.device)
+        heads, encoder = self._trainable()
+        self.weights = [*encoder, *heads]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": encoder, "lr": recipe.learning_rate}, {"params": heads, "lr": recipe.head_learning_rate}],
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        self.autocast = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(job.precision)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=job.precision == "fp16")
+        self.batches = len(data.train.scores) // recipe.batch_size or 1
+        self.steps, self.step = recipe.epochs * self.batches, 0
+
+    def _trainable(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights of the heads, and of all else that an exit reads, but for the word embeddings."""
+        frozen = {id(weight) for weight in self.model.encoder.get_input_embeddings().parameters()}
+        heads: list[Tensor] = []
+        others: list[Tensor] = []
+        for name, weight in self.model.named_parameters():
+            unused = id(weight) in frozen or ".pooler." in name
+            weight.requires_grad_(not unused)
+            if not unused:
+                (heads if name.startswith("heads.") else others).append(weight)
+        return heads, others
+
+    def take_step(self) -> GridLoss:
+        """Train on the next batch. Raises TrainingError where the loss is no number or memory runs out."""
+        self._set_learning_rate()
+        self.model.train()
+        try:
+            loss = self._loss(self._batch())
+            if not torch.isfinite(loss.total):
+                raise TrainingError(
+                    f"the loss is {loss.total.item()} at step {self.step + 1}: a lower --learning-rate may help"
+                )
+            self.optimizer.zero_grad()
+            self.scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip_norm)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        except RuntimeError as error:
+            if not any(words in str(error).lower() for words in OUT_OF_MEMORY):
+                raise
+            raise TrainingError(
+                f"{self.device.type} memory ran out at step {self.step + 1}, with batches of {self.recipe.batch_size} "
+                "pairs: try a smaller --batch-size"
+            ) from error
+        self.step += 1
+        return loss
+
+    def _batch(self) -> list[int]:
+        """Places of the next batch's pairs; each epoch has an order of its own, given by the seed alone."""
+        epoch, place = divmod(self.step, self.batches)
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self.gold), generator=generator)
+        return order[place * self.recipe.batch_size :][: self.recipe.batch_size].tolist()
+
+    def _loss(self, pairs: Sequence[int]) -> GridLoss:
+        rows = [*self.data.train.left[pairs], *self.data.train.right[pairs]]
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            vectors = exit_vectors(self.model, [self.train[row] for row in rows], self.spec, self.budget)
+        vectors = vectors.float()
+        return grid_loss(vectors, self.gold[pairs], vectors[-1], self.recipe.dims, self.recipe.weights)
+
+    def _set_learning_rate(self) -> None:
+        """Up from nothing during warm-up, then down to nothing, both in a straight line."""
+        warmup = round(self.recipe.warmup_ratio * self.steps)
+        share = self.step / warmup if self.step < warmup else (self.steps - self.step) / max(1, self.steps - warmup)
+        rates = (self.recipe.learning_rate, self.recipe.head_learning_rate)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * share
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a later process needs to go on as if this one had not stopped."""
+        return {
+            "step": self.step,
+            "weights": [weight.detach() for weight in self.weights],
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
+        }
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over the ``state`` of another process; it must be of the same recipe, checkpoint and data."""
+        self.step = state["step"]
+        for weight, value in zip(self.weights, state["weights"], strict=True):
+            weight.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"])
+
+
+def train_grid(job: Job, work: Work, asked: Event, watcher: Watcher) -> Trained | None:
+    """Train by ``GridRecipe`` from the state in ``work`` to the end, or until ``asked`` to stop, which returns None.
+
+    State is kept after every evaluation and before stopping. Where the loss or the scores are lost, or memory runs
+    out, the model is left as it was at the last state kept; raises TrainingError where there is none.
+    """
+    training, state = GridTraining(job), work.state()
+    if state is not None:
+        training.load_state(state)
+    log = [entry for entry in work.log() if entry.step <= training.step]
+    lost = None
+    try:
+        while training.step < training.steps:
+            if asked.is_set():
+                work.save(training.state())
+                return None
+            loss = training.take_step().total.item()
+            watcher.step(training.step, training.steps, loss)
+            if training.step % training.recipe.eval_steps == 0 or training.step == training.steps:
+                log.append(Entry(training.step, loss, training.judge.grid()))
+                check_progress(log)
+                watcher.evaluated(log[-1])
+                work.save_log(log)
+                work.save(training.state())
+    except TrainingError as error:
+        good = work.state()
+        if good is None:
+            raise
+        training.load_state(good)
+        log = [entry for entry in work.log() if entry.step <= training.step]
+        lost = f"{error} (step {training.step} is the last good one)"
+    training.model.eval()
+    return Trained(training.checkpoint.heads, tuple(log), lost)
