@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2d_export.cli.common import Numbers, examples, is_default, runtime_options, steps
-from m2d_export.errors import DataError, OutputError, RuntimeUnavailable, SpecError
-from m2d_export.spec import Precision
+from m2d_export.cli.common import Numbers, Words, examples, is_default, steps, threads_option
+from m2d_export.errors import DataError, IntegrityError, OutputError, RuntimeUnavailable, SpecError
 
 if TYPE_CHECKING:
     from m2d_export.bench.sts import Pairs
@@ -24,6 +23,7 @@ RESULTS = "results.jsonl"
         "m2d-export bench minilm.m2d",
         "m2d-export bench minilm.m2d --sts toy,pairs.csv --columns left,right,grade --texts texts.txt --dims 64,32",
         "m2d-export bench minilm.m2d --layers 1,2 --batch-size 1,8 --tokens 16 -o shallow.jsonl",
+        "m2d-export bench minilm.m2d --layers 1 --runtime onnxrt,pytorch -o runtimes.jsonl",
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -35,7 +35,16 @@ RESULTS = "results.jsonl"
 @click.option("--dims", type=Numbers(), help="Dims to score.  [default: the bundle's]")
 @click.option("--batch-size", "batch_sizes", type=Numbers(), default="1,32", help="Batch sizes to time.")
 @click.option("--tokens", type=Numbers(), default="16,128", help="Token lengths to time.")
-@runtime_options
+@click.option(
+    "--runtime", "runtimes", type=Words(), metavar="onnxrt,pytorch", default="onnxrt", help="What runs the exits."
+)
+@click.option(
+    "--precision", "precisions", type=Words(), metavar="fp32,..", default="fp32", help="What weights are stored in."
+)
+@click.option(
+    "--compute", "computes", type=Words(), metavar="fp32,..", default="fp32", help="What the runtime multiplies in."
+)
+@threads_option
 @click.option("-o", "--output", default=RESULTS, type=click.Path(path_type=Path), help="Adds records here.")
 @click.option("--fresh", is_flag=True, help="Measure again what the output has already.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records instead of tables.")
@@ -49,8 +58,9 @@ def bench(
     dims: tuple[int, ...] | None,
     batch_sizes: tuple[int, ...],
     tokens: tuple[int, ...],
-    runtime: str,
-    precision: str,
+    runtimes: tuple[str, ...],
+    precisions: tuple[str, ...],
+    computes: tuple[str, ...],
     threads: int | None,
     output: Path,
     fresh: bool,
@@ -58,8 +68,8 @@ def bench(
 ) -> None:
     """Measure BUNDLE: how good every cell is, what every layer costs.
 
-    Everything runs on the shipped graphs. Each result is one line of the output file, with its raw seconds; a run
-    that was stopped goes on where it was.
+    Everything runs on the shipped graphs, in every combination of what is listed, calls taking turns. Each result is
+    one line of the output file, with its raw seconds; a run that was stopped goes on where it was.
     """
     from rich.console import Console
 
@@ -79,8 +89,9 @@ def bench(
         dims=opened.grid.dims if dims is None else dims,
         batch_sizes=batch_sizes,
         tokens=tuple(sorted({min(count, longest) for count in tokens})) if is_default("tokens") else tokens,
-        runtime=runtime,
-        precision=Precision(precision),
+        runtimes=runtimes,
+        precisions=precisions,
+        computes=computes,
         threads=threads,
     ).checked(opened)
     pairs = _graded(sts, columns)
@@ -122,9 +133,8 @@ def bench(
     failed = unmeasured(new)
     if failed:
         first = f"{failed[0]['kind']} of layer {failed[0]['layer']}: {failed[0]['error']}"
-        raise RuntimeUnavailable(
-            f"{len(failed)} results could not be measured; the next run tries again. First {first}"
-        )
+        error = IntegrityError if opened.problems() else RuntimeUnavailable  # a damaged bundle fails its gate
+        raise error(f"{len(failed)} results could not be measured; the next run tries again. First {first}")
 
 
 @click.command(
