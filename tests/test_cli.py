@@ -740,7 +740,7 @@ def test_a_half_written_line_is_warned_of_and_measured_again(run: Run, folder: P
         ("--sts pairs.csv,pairs.csv", "--sts names two sets called pairs.csv"),
         ("--texts none.txt", "none.txt cannot be read"),
         ("--texts texts.txt", "2 distinct texts in texts.txt: agreement needs at least 20"),
-        ("--retrieval none", "corpus.jsonl cannot be read (No such file or directory): a BEIR folder holds"),
+        ("--retrieval none", "corpus.jsonl cannot be read: No such file or directory. A BEIR folder holds"),
         ("-o foreign.jsonl", "foreign.jsonl, line 1: kind 'earlier' is unknown"),
         ("-o pairs.csv", "pairs.csv, line 1 is not a result"),
         ("--sts pairs.csv --columns a,b,c", "pairs.csv has no column a, b, c"),

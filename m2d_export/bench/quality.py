@@ -158,7 +158,7 @@ class Searched:
                     **self._cascade(layer, dim, reference.cell),
                     **counts,
                     "shortlist": lengths,
-                    "recall_at_10": cascade(*vectors, lengths),
+                    "recall_at_10": cascade(*vectors, lengths, self.collection.own),
                     "cost_ms": [encoding + searching_ms(*vectors, length) for length in lengths],
                 }
 
