@@ -75,6 +75,10 @@ class Manifest:
     similarity: str
     truncate_dim: int | None
 
+    def is_trained_layer(self, layer: int) -> bool:
+        """Whether training optimised the exit at ``layer``; of a checkpoint without m2d.json, the deepest alone."""
+        return layer in self.trained_layers
+
     def to_json(self) -> str:
         """The manifest as it stands in the file."""
         data = {"format": FORMAT, **asdict(self)}

@@ -868,6 +868,7 @@ def test_a_cell_is_deployed_as_it_was_measured(run: Run, benched: Path) -> None:
         ("select tiny.m2d --results other.jsonl", "other.jsonl has no results of tiny.m2d: run m2d-export bench"),
         ("select tiny.m2d --results pairs.csv", "pairs.csv, line 1 is not a result"),
         ("select tiny.m2d --task retrieval", "no ndcg was measured: run m2d-export bench with --retrieval FOLDER"),
+        ("select tiny.m2d --sts stsb", "results.jsonl has no scores on stsb: it has pairs.csv"),
         ("select tiny.m2d --task agreement", "no agreement was measured: run m2d-export bench with --texts FILE"),
         ("select tiny.m2d --min-retention 97", "min_retention is a share of the full cell, such as 0.97, got 97.0"),
         ("select tiny.m2d --max-index-gb 2", "max_index_gb needs vectors"),
@@ -900,6 +901,33 @@ def test_select_goes_by_the_machine_that_measured_last_and_says_so(run: Run, ben
     assert outcome.code == 0
     assert outcome.err.startswith("results.jsonl has results of 2 machines: the last one measured counts\n")
     assert json.loads(outcome.out)["picked"]["latency_ms"] == 5e6
+
+
+def test_select_goes_by_the_set_it_is_told_and_says_which_where_it_is_not(
+    run: Run, benched: Path, results: str
+) -> None:
+    other = [json.loads(line) for line in results.splitlines() if '"score"' in line or '"storage"' in line]
+    for record in other:
+        record |= {"sts": "other.csv", "label": "other.csv"}
+        if record["kind"] == "score":  # the other way round: the worst cell is the best
+            record["spearman"] = record["spearman"] | {"cosine": -record["spearman"]["cosine"]}
+    (benched / "results.jsonl").write_text(results + "".join(json.dumps(record) + "\n" for record in other))
+    first, second = (run("select", "tiny.m2d", "--sts", name, "--json") for name in ("pairs.csv", "other.csv"))
+    picked = [json.loads(outcome.out)["picked"] for outcome in (first, second)]
+    assert picked[0]["cell"] != picked[1]["cell"]
+    assert (first.err, second.err) == ("", "")
+    assert json.loads(second.out)["sts"] == "other.csv"
+    untold = run("select", "tiny.m2d", "--json")
+    assert untold.out == first.out
+    assert untold.err == "results.jsonl has scores on pairs.csv, other.csv: pairs.csv counts, --sts names another\n"
+
+
+def test_an_edited_file_of_pairs_is_benched_anew(run: Run, folder: Path) -> None:
+    run("bench", "tiny.m2d", *QUICK.split())
+    (folder / "pairs.csv").write_text((folder / "pairs.csv").read_text() + "the mat,a mat,4\n")
+    outcome = run("bench", "tiny.m2d", *QUICK.split(), "--json")
+    assert outcome.code == 0
+    assert {json.loads(line)["kind"] for line in outcome.out.splitlines()} == {"score", "storage"}
 
 
 def test_a_report_is_a_page_markdown_and_pictures(run: Run, benched: Path) -> None:

@@ -85,6 +85,9 @@ def test_markdown_says_the_same(report):
     assert "score on STS-B test" in text
     assert "m2d-export bench minilm.m2d --sts stsb" in text
     assert "out of memory" in text
+    grid = text[text.index("fp32 · onnxrt: score (retention)") :]
+    assert [line.split(" | ")[0] for line in grid.splitlines()[4:10]] == ["| 6", "| 5", "| 4*", "| 3", "| 2", "| 1"]
+    assert "\\* a layer or dim that was not trained." in grid
     assert "accuracy" not in text.lower()
 
 
@@ -194,6 +197,8 @@ def test_page_draws_every_chart_without_a_word_on_the_console(open_page):
     assert len(browser.find_elements("css selector", "figure details table")) == 10  # every chart as a table too
     assert len(browser.find_elements("css selector", "#all tbody tr")) == 60
     browser.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    heads = "return [...document.querySelectorAll('[data-figure=heat-score] tbody th')].map(head => head.textContent)"
+    assert browser.execute_script(heads) == ["6", "5", "4*", "3", "2", "1"]  # layer 4 was not trained
     for index in range(len(browser.find_elements("css selector", "select"))):  # every choice, then back
         browser.execute_script(
             """const list = document.querySelectorAll("select")[arguments[0]];
@@ -232,6 +237,7 @@ def test_every_slider_position_can_be_said_to_select(open_page):
     browser = open_page()
     browser.execute_script(SET, "maxLatencyMs", 40)
     command = browser.find_element("id", "command").text
+    assert " --sts stsb " in command  # there are two sets
     limit = float(re.search(r"--max-latency-ms (\S+)", command)[1])
     picked = best(candidates(full_sweep()), {"minRetention": 0.97, "maxLatencyMs": limit})
     shown = browser.find_element("css selector", "#picked .name").text

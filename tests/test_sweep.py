@@ -209,6 +209,7 @@ def test_scores_are_those_of_the_vectors_that_users_get(records: list[Record], b
         expected = spearman(cosine(vectors[pairs.left], vectors[pairs.right]), pairs.scores)
         assert record["spearman"]["cosine"] == pytest.approx(expected, abs=1e-3)
         assert record["trained_dim"] == (record["dim"] == 64)
+        assert record["trained_layer"]
         assert (record["sts"], record["label"]) == (pairs.name, pairs.label)
         assert (record["pairs"], record["texts"]) == (200, len(pairs.texts))
         assert record["encode_seconds"] > 0
@@ -450,6 +451,44 @@ def test_only_what_is_missing_is_added(sweep: Sweep) -> None:
         added = list(replace(sweep, done=done(kept)).records())
         assert {key_of(record) for record in added} == missing
         assert len(added) == len(missing)
+
+
+EDITS: dict[str, tuple[set[str], Callable[[Measure], Measure]]] = {
+    "pairs": (
+        {"score", "storage"},
+        lambda part: replace(part, pairs=replace(part.pairs, scores=part.pairs.scores[::-1])),  # type: ignore[attr-defined]
+    ),
+    "texts": ({"agreement"}, lambda part: replace(part, own=(*TEXTS[1:], "another text"))),
+    "collection": (
+        {"retrieval", "cascade"},
+        lambda part: replace(part, collection=replace(part.collection, grades=part.collection.grades[::-1])),  # type: ignore[attr-defined]
+    ),
+}
+
+
+@pytest.mark.parametrize("edited", EDITS)
+def test_an_edited_file_is_measured_anew_and_its_old_figures_no_longer_count(
+    sweep: Sweep, tmp_path: Path, edited: str
+) -> None:
+    path = tmp_path / "results.jsonl"
+    kinds, edit = EDITS[edited]
+    before = list(sweep.records())
+    parts = list(sweep.measures)
+    parts[list(EDITS).index(edited)] = edit(parts[list(EDITS).index(edited)])
+    after = list(replace(sweep, measures=tuple(parts), done=done(before)).records())
+    assert {record["kind"] for record in after} == kinds
+    assert len(after) == sum(record["kind"] in kinds for record in before)
+    for record in [*before, after[0]]:
+        append(path, record)
+    kept = [key_of(record) for record in read_records(path) if kinds & {record["kind"]}]
+    assert kept == [key_of(after[0])]  # of the old ones none, though no other cell was measured again
+
+
+def test_what_was_trained_is_what_show_says(sweep: Sweep, bundle: Bundle) -> None:
+    plain = replace(bundle, manifest=replace(bundle.manifest, trained_layers=(3,)))
+    for record in replace(sweep, bundle=plain).records():
+        if "dim" in record:
+            assert record["trained_layer"] == (record["layer"] == 3)
 
 
 def test_a_wider_walk_adds_only_its_new_cells(sweep: Sweep) -> None:

@@ -200,6 +200,7 @@ class Sweep:
             "command": self.command,
         }
         if "dim" in record:
+            found["trained_layer"] = self.bundle.manifest.is_trained_layer(record["layer"])
             found["trained_dim"] = record["dim"] in grid.trained_dims
         return found
 

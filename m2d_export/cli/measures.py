@@ -141,6 +141,7 @@ def bench(
     epilog=examples(
         "m2d-export select minilm.m2d --results results.jsonl --min-retention 0.97",
         "m2d-export select minilm.m2d --results results.jsonl --max-latency-ms 1000 --max-index-gb 2 --vectors 10e6",
+        "m2d-export select minilm.m2d --sts toy --min-retention 0.95",
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -155,14 +156,15 @@ def bench(
 @click.option(
     "--task", type=click.Choice(["sts", "retrieval", "agreement"]), default="sts", help="Whose quality counts."
 )
+@click.option("--sts", metavar="NAME", help="Which set's scores count.  [default: the first measured]")
 @click.option("--json", "as_json", is_flag=True, help="Print the choice as JSON.")
-def select(bundle: Path, results: Path, task: str, as_json: bool, **budgets: Any) -> None:
+def select(bundle: Path, results: Path, task: str, sts: str | None, as_json: bool, **budgets: Any) -> None:
     """Pick the cell of BUNDLE to ship: the fastest that is good enough, or the best that is fast and small enough."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from rich.console import Console
 
-    from m2d_export.bench.figures import candidates, default_view
+    from m2d_export.bench.figures import candidates, default_view, sts_labels
     from m2d_export.bench.records import groups, hardware, measured, read_records
     from m2d_export.budgets import Budgets
     from m2d_export.bundle import Bundle
@@ -178,12 +180,17 @@ def select(bundle: Path, results: Path, task: str, as_json: bool, **budgets: Any
     if machines > 1:
         click.echo(f"{results} has results of {machines} machines: the last one measured counts", err=True)
     last = [record for record in mine if hardware(record) == hardware(mine[-1])]
-    view = default_view(last)
+    view, sets = default_view(last), sts_labels(last)
+    if sts is not None and sts not in sets:
+        raise DataError(f"{results} has no scores on {sts}: it has {', '.join(sets) or 'none at all'}")
+    if sts is None and len(sets) > 1 and task == Task.STS:
+        click.echo(f"{results} has scores on {', '.join(sets)}: {view.sts} counts, --sts names another", err=True)
+    view = replace(view, sts=sts or view.sts)
     choice = choose(candidates(last, view), Budgets(**budgets), Task(task), sts=view.sts)
     picked = choice.picked
     deploy = deploying(picked, bundle, last[-1]["machine"]["cores"]) if picked else None
     if as_json:
-        click.echo(json.dumps({**asdict(choice), "deploy": deploy}, default=str))
+        click.echo(json.dumps({**asdict(choice), "sts": view.sts, "deploy": deploy}, default=str))
     else:
         Console().print(choice_table(choice))
         for warning in choice.warnings:
