@@ -1,10 +1,16 @@
 """The report: the folder it writes, and the page in a real browser."""
 
+import json
 import math
+import os
 import random
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -342,4 +348,54 @@ def test_few_records_draw_what_they_can(open_page, tmp_path, found, charts):
     browser = open_page(tmp_path / "report", width=390)
     assert browser.execute_script(DRAWN) == [True] * charts
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert browser.get_log("browser") == []
+
+
+def m2d_export(arguments, folder):
+    """What a command prints, run in ``folder``; it must succeed."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-m", "m2d_export", *shlex.split(arguments)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def benched_minilm(minilm_bundle, tmp_path_factory):
+    """A folder with minilm.m2d, what a small bench has measured of it, and its report."""
+    folder = tmp_path_factory.mktemp("minilm-report")
+    (folder / "minilm.m2d").symlink_to(minilm_bundle.root)
+    words = ["cat", "dog", "parrot", "rate", "guitar"]
+    texts = [f"The {word} {doing}." for word in words for doing in ("sings", "rose", "sat on the mat", "is not here")]
+    (folder / "texts.txt").write_text("\n".join([*texts, "Nobody is talking."]) + "\n")
+    (folder / "beir" / "qrels").mkdir(parents=True)
+    for name, lines in (("corpus", texts), ("queries", words)):
+        records = [json.dumps({"_id": f"{name[0]}{place}", "text": text}) for place, text in enumerate(lines)]
+        (folder / "beir" / f"{name}.jsonl").write_text("\n".join(records))
+    judged = [f"q{place // 4}\tc{place}\t1" for place in range(len(texts))]
+    (folder / "beir" / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]))
+    grid = "--layers 2,6 --dims 384,64 --batch-size 1,4 --tokens 8,32"
+    m2d_export(f"bench minilm.m2d {grid} --texts texts.txt --retrieval beir", folder)
+    m2d_export("report results.jsonl -o report", folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_report_of_a_real_bundle_picks_what_select_picks(open_page, benched_minilm):
+    assert (benched_minilm / "report" / "index.html").stat().st_size < 6e6
+    browser = open_page(benched_minilm / "report")
+    assert browser.execute_script(DRAWN) == [True] * 10
+    heads = "return [...document.querySelectorAll('[data-figure=heat-score] tbody th')].map(head => head.textContent)"
+    assert browser.execute_script(heads) == ["6", "2*"]  # its exits were not trained
+    picks = set()
+    lowest = int(browser.find_element("id", "minRetention").get_attribute("min"))
+    for slider, position in (("minRetention", 200), ("minRetention", lowest + 1), ("maxLatencyMs", 0)):
+        browser.execute_script(SET, slider, position)
+        shown = browser.find_element("css selector", "#picked .name").text.replace(" × ", "x")
+        command = browser.find_element("id", "command").text.replace("BUNDLE", "minilm.m2d")
+        assert command.startswith("m2d-export select minilm.m2d --results results.jsonl --min-retention ")
+        choice = json.loads(m2d_export(f"{command.removeprefix('m2d-export ')} --json", benched_minilm))
+        assert shown == "{layer}x{dim}".format(**choice["picked"]["cell"])
+        picks.add(shown)
+    assert len(picks) > 1  # the slider did choose
     assert browser.get_log("browser") == []
