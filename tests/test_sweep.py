@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -661,6 +662,22 @@ def test_the_calls_of_all_combinations_take_turns(sweep: Sweep, recorder: Record
     ]
     rounds = [recorder.ran[start : start + 4] for start in range(0, len(recorder.ran), 4)]
     assert set(map(tuple, rounds)) == {("onnxrt", "onnxrt", "pytorch", "pytorch")}
+
+
+def test_one_runtime_comes_to_rest_before_another_is_timed(sweep: Sweep, recorder: Recorder) -> None:
+    begun: list[float] = []
+    recorder.before = lambda layer: begun.append(time.perf_counter())
+    walk = replace(sweep, measures=(), matrix=replace(TWO_WAYS, batch_sizes=(1,), tokens=(8,)))
+    latencies = of_kind(list(walk.records()), "latency")
+    counted = begun[timing.WARM_UP * len(latencies) : len(recorder.ran)]
+    ran = recorder.ran[timing.WARM_UP * len(latencies) :]
+    changes = [place for place in range(1, len(counted)) if ran[place] != ran[place - 1]]
+    assert len(changes) == 4 * timing.LEAST_ROUNDS - 1
+    assert all(counted[place] - counted[place - 1] >= timing.REST for place in changes)
+    assert all(min(record["seconds"]) < timing.REST for record in latencies)  # which no figure has in it
+    begun.clear()
+    list(replace(walk, matrix=replace(walk.matrix, runtimes=("onnxrt",))).records())
+    assert min(second - first for first, second in pairwise(begun)) < timing.REST
 
 
 def test_each_combination_is_compared_with_its_own_full_cell(sweep: Sweep) -> None:
