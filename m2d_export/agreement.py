@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from m2d_export.errors import DataError
 from m2d_export.extras import require
+from m2d_export.files import read_text
 from m2d_export.vectors import FloatArray, cosine, truncate
 
 LEAST_TEXTS = 20  # fewer have too few neighbours that are not simply all the others
@@ -57,14 +58,8 @@ def read_texts(path: Path) -> tuple[str, ...]:
 
     Raises DataError where the file cannot be read, is not UTF-8, or has fewer than 20 distinct texts.
     """
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start}): convert it first") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
     # Split at line feeds alone, as every line counter does: str.splitlines also splits at U+2028 and the like.
-    texts = tuple(dict.fromkeys(line.strip() for line in content.split("\n") if line.strip()))
+    texts = tuple(dict.fromkeys(line.strip() for line in read_text(path).split("\n") if line.strip()))
     _check_count(len(texts), str(path))
     return texts
 

@@ -75,6 +75,10 @@ class Manifest:
     similarity: str
     truncate_dim: int | None
 
+    def is_trained_layer(self, layer: int) -> bool:
+        """Whether training optimised the exit at ``layer``; of a checkpoint without m2d.json, the deepest alone."""
+        return layer in self.trained_layers
+
     def to_json(self) -> str:
         """The manifest as it stands in the file."""
         data = {"format": FORMAT, **asdict(self)}
@@ -178,12 +182,16 @@ class Bundle:
 
     def variant(self, layer: int, precision: str = Precision.FP32) -> Variant:
         """The variant of an exit, its graph and weights checked; SpecError lists what there is."""
+        entry = self.entry(layer, precision)
+        self.checked(entry.weights)
+        return Variant(layer, entry.precision, self.checked(entry.path), self.grid.width, self.manifest.origin)
+
+    def entry(self, layer: int, precision: str) -> VariantEntry:
+        """What the manifest says of a variant, no file looked at; SpecError lists what there is."""
         self.grid.check_layer(layer)
         for entry in self.manifest.variants:
             if (entry.layer, entry.precision) == (layer, precision):
-                self.checked(entry.weights)
-                path = self.checked(entry.path)
-                return Variant(layer, entry.precision, path, self.grid.width, self.manifest.origin)
+                return entry
         built = ", ".join(sorted({entry.precision for entry in self.manifest.variants}))
         raise SpecError(f"no {precision} variant of layer {layer} in {self.root}: it was built with {built}")
 

@@ -1,4 +1,4 @@
-"""Outputs that appear whole or not at all: staging beside the target, fsync, one atomic rename."""
+"""Texts read, and outputs that appear whole or not at all: staging beside the target, fsync, one atomic rename."""
 
 import contextlib
 import ctypes
@@ -13,11 +13,25 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from m2d_export.errors import DiskFullError, OutputError
+from m2d_export.errors import DataError, DiskFullError, OutputError
 
 STAGING = ".m2d-staging-"
 NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fs.h
+
+
+def read_text(path: Path, layout: str = "") -> str:
+    """The text of a UTF-8 file, line ends as they are, a byte order mark dropped.
+
+    Raises DataError; ``layout`` says there what else was expected beside a file that cannot be read.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}): convert it first") from error
+    except OSError as error:
+        expected = f". {layout}" if layout else ""
+        raise DataError(f"{path} cannot be read: {error.strerror}{expected}") from error
 
 
 def sha256_of(path: Path) -> str:

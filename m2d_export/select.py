@@ -170,6 +170,8 @@ def _warnings(
             "the choice rests on STS alone, and retrieval suffers far more from truncation: bench with --texts FILE or "
             "--retrieval FOLDER"
         )
+    if not picked.trained_layer:
+        found.append(f"the checkpoint was not trained for an exit at layer {picked.cell.layer}")
     if not picked.trained_dim:
         found.append(f"the checkpoint was not trained for dim {picked.cell.dim}")
     if picked.noisy:

@@ -29,7 +29,7 @@ def summary(bundle: Bundle) -> RenderableType:
         variants.add_column(column, justify="right")
     for entry in manifest.variants:
         variants.add_row(
-            f"{entry.layer}" if entry.layer in manifest.trained_layers else f"{entry.layer} (untrained)",
+            f"{entry.layer}" if manifest.is_trained_layer(entry.layer) else f"{entry.layer} (untrained)",
             str(entry.precision),
             f"{manifest.files[entry.path].size / 1e3:,.0f} kB",
             f">= {entry.parity['cosine_min']:.7f}",

@@ -8,7 +8,8 @@ from pathlib import Path
 from m2d_export.errors import SpecError
 
 SMALLEST_DEFAULT_DIM = 32
-RUNTIMES = ("onnxrt", "pytorch")
+# What runs a variant, and the precisions it can be told to multiply in; the first is what it does untold.
+RUNTIMES: Mapping[str, tuple[str, ...]] = {"onnxrt": ("fp32",), "pytorch": ("fp32",)}
 
 
 class Precision(StrEnum):

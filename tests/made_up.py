@@ -64,6 +64,7 @@ def score(layer: int, dim: int, precision: str = "fp32", *, sts: str = "stsb", l
         layer=layer,
         precision=precision,
         dim=dim,
+        trained_layer=layer != 4,
         trained_dim=dim != 256,
         sts=sts,
         label=label,
@@ -105,13 +106,13 @@ def latency(layer: int, batch_size: int, tokens: int, precision: str = "fp32", s
 def agreement(layer: int, dim: int, precision: str = "fp32") -> Record:
     value = 100 - 1.4 * (true_score(DEPTH, WIDTH) - true_score(layer, dim, precision))
     more = {"random_spearman": value + 0.5, "nearest_spearman": value - 6, "overlap_at_10": value - 18}
-    grid = {"layer": layer, "precision": precision, "dim": dim, "trained_dim": dim != 256}
+    grid = {"layer": layer, "precision": precision, "dim": dim, "trained_layer": layer != 4, "trained_dim": dim != 256}
     return common("agreement", **grid, texts="abstracts.txt", count=2000, spearman=value, **more)
 
 
 def retrieval(layer: int, dim: int, precision: str = "fp32") -> Record:
     value = 64 - 1.9 * (true_score(DEPTH, WIDTH) - true_score(layer, dim, precision))
-    grid = {"layer": layer, "precision": precision, "dim": dim, "trained_dim": dim != 256}
+    grid = {"layer": layer, "precision": precision, "dim": dim, "trained_layer": layer != 4, "trained_dim": dim != 256}
     figures = {
         "collection": "scifact",
         "documents": 5183,
@@ -141,7 +142,14 @@ def storage(layer: int, dim: int, kind: str, precision: str = "fp32", **sts: str
     size = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "binary": 0.125}[kind] * dim
     lost = {"fp32": 0, "fp16": 0, "int8": 0.4, "binary": 2.5 * (384 / dim) ** 0.4}[kind]
     value = true_score(layer, dim, precision) - lost - 9 * (sts.get("sts") == "toy")
-    fields = {"layer": layer, "precision": precision, "dim": dim, "trained_dim": dim != 256, "storage": kind}
+    fields = {
+        "layer": layer,
+        "precision": precision,
+        "dim": dim,
+        "trained_layer": layer != 4,
+        "trained_dim": dim != 256,
+        "storage": kind,
+    }
     named = {"sts": "stsb", "label": "STS-B test", **sts}
     return common("storage", **fields, **named, bytes_per_vector=size, spearman=value)
 

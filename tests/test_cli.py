@@ -324,7 +324,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, int]] = {
 OF_THE_MANIFEST = ("gone", "no manifest", "no JSON", "not UTF-8", "of tomorrow")
 
 
-@pytest.mark.parametrize("command", ["encode tiny.m2d texts.txt -o o.npy", "bench tiny.m2d", "verify tiny.m2d"])
+@pytest.mark.parametrize("command", ["encode tiny.m2d texts.txt -o o.npy", "verify tiny.m2d"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_bundle_is_refused_by_all_that_read_it(run: Run, folder: Path, damage: str, command: str) -> None:
     hurt, message, code = DAMAGES[damage]
@@ -333,11 +333,30 @@ def test_a_damaged_bundle_is_refused_by_all_that_read_it(run: Run, folder: Path,
     assert len(outcome.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["show tiny.m2d", "bench tiny.m2d"])
 @pytest.mark.parametrize("damage", OF_THE_MANIFEST)
-def test_a_manifest_that_cannot_be_read_cannot_be_shown(run: Run, folder: Path, damage: str) -> None:
+def test_a_manifest_that_cannot_be_read_is_refused(run: Run, folder: Path, damage: str, command: str) -> None:
     hurt, message, code = DAMAGES[damage]
     hurt(folder / "tiny.m2d")
-    refuse(run, folder, "show tiny.m2d", message, code)
+    refuse(run, folder, command, message, code)
+
+
+@pytest.mark.parametrize("damage", [damage for damage in DAMAGES if damage not in OF_THE_MANIFEST])
+def test_a_damaged_bundle_is_benched_as_far_as_it_is_sound_and_fails_the_gate(
+    run: Run, folder: Path, damage: str
+) -> None:
+    hurt, message, code = DAMAGES[damage]
+    hurt(folder / "tiny.m2d")
+    outcome = run("bench", "tiny.m2d", *QUICK.split())
+    assert outcome.code == code
+    assert message in outcome.err
+    (line,) = outcome.err.splitlines()
+    found = lines_of(folder / "results.jsonl")
+    failed = [record for record in found if record["status"] == "failed"]
+    assert line.startswith(f"Error: {len(failed)} results could not be measured; the next run tries again. First score")
+    assert len(found) == len(KINDS)
+    timed = [record["layer"] for record in found if (record["kind"], record["status"]) == ("latency", "ok")]
+    assert timed == ([1] * 4 if "graph" in damage else [])
 
 
 # --- show and verify
@@ -538,6 +557,19 @@ def test_the_tables_show_what_the_figures_say(run: Run, folder: Path) -> None:
     assert rows_of(outcome.out)[:2] == scores
 
 
+def test_lists_of_runtimes_precisions_and_computes_are_measured_in_one_run(run: Run, folder: Path) -> None:
+    options = ("--layers", 1, "--dims", 7, "--batch-size", 1, "--tokens", 8)
+    ways = ("--runtime", "onnxrt, pytorch", "--precision", "fp32", "--compute", "fp32")
+    outcome = run("bench", "tiny.m2d", "--sts", "pairs.csv", *options, *ways)
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = lines_of(folder / "results.jsonl")
+    expected = ["score", *["storage"] * 4, "latency", "latency", "memory"]
+    for runtime in ("onnxrt", "pytorch"):
+        assert [line["kind"] for line in lines if line["runtime"] == runtime] == expected
+    for runtime in ("onnxrt", "pytorch"):
+        assert f"Spearman x 100 on pairs.csv, fp32 · {runtime}" in outcome.out
+
+
 def test_a_second_bench_measures_nothing_and_shows_the_same(run: Run, folder: Path) -> None:
     first = run("bench", "tiny.m2d", *QUICK.split())
     before = contents(folder)
@@ -693,6 +725,10 @@ def test_a_half_written_line_is_warned_of_and_measured_again(run: Run, folder: P
         ("--dims 0", "dim 0 is out of range"),
         ("--dims 64,9999", "dim 9999 is out of range"),
         ("--batch-size 0", "batch size 0: at least 1"),
+        ("--runtime onnxrt,trt", "no runtime 'trt': there are onnxrt, pytorch"),
+        ("--runtime onnxrt,", "takes words separated by commas; got 'onnxrt,'"),
+        ("--precision fp32,int8", "no int8 variant of layer 1"),
+        ("--compute bf16", "onnxrt does not compute in 'bf16': it computes in fp32"),
         ("--tokens 128", "tokens 128: this checkpoint reads 3 to 48"),
         ("--tokens 0", "tokens 0: this checkpoint reads 3 to 48"),
         ("--sts none.csv", "none.csv cannot be read: No such file or directory"),
@@ -704,7 +740,7 @@ def test_a_half_written_line_is_warned_of_and_measured_again(run: Run, folder: P
         ("--sts pairs.csv,pairs.csv", "--sts names two sets called pairs.csv"),
         ("--texts none.txt", "none.txt cannot be read"),
         ("--texts texts.txt", "2 distinct texts in texts.txt: agreement needs at least 20"),
-        ("--retrieval none", "corpus.jsonl cannot be read (No such file or directory): a BEIR folder holds"),
+        ("--retrieval none", "corpus.jsonl cannot be read: No such file or directory. A BEIR folder holds"),
         ("-o foreign.jsonl", "foreign.jsonl, line 1: kind 'earlier' is unknown"),
         ("-o pairs.csv", "pairs.csv, line 1 is not a result"),
         ("--sts pairs.csv --columns a,b,c", "pairs.csv has no column a, b, c"),
@@ -832,6 +868,7 @@ def test_a_cell_is_deployed_as_it_was_measured(run: Run, benched: Path) -> None:
         ("select tiny.m2d --results other.jsonl", "other.jsonl has no results of tiny.m2d: run m2d-export bench"),
         ("select tiny.m2d --results pairs.csv", "pairs.csv, line 1 is not a result"),
         ("select tiny.m2d --task retrieval", "no ndcg was measured: run m2d-export bench with --retrieval FOLDER"),
+        ("select tiny.m2d --sts stsb", "results.jsonl has no scores on stsb: it has pairs.csv"),
         ("select tiny.m2d --task agreement", "no agreement was measured: run m2d-export bench with --texts FILE"),
         ("select tiny.m2d --min-retention 97", "min_retention is a share of the full cell, such as 0.97, got 97.0"),
         ("select tiny.m2d --max-index-gb 2", "max_index_gb needs vectors"),
@@ -864,6 +901,33 @@ def test_select_goes_by_the_machine_that_measured_last_and_says_so(run: Run, ben
     assert outcome.code == 0
     assert outcome.err.startswith("results.jsonl has results of 2 machines: the last one measured counts\n")
     assert json.loads(outcome.out)["picked"]["latency_ms"] == 5e6
+
+
+def test_select_goes_by_the_set_it_is_told_and_says_which_where_it_is_not(
+    run: Run, benched: Path, results: str
+) -> None:
+    other = [json.loads(line) for line in results.splitlines() if '"score"' in line or '"storage"' in line]
+    for record in other:
+        record |= {"sts": "other.csv", "label": "other.csv"}
+        if record["kind"] == "score":  # the other way round: the worst cell is the best
+            record["spearman"] = record["spearman"] | {"cosine": -record["spearman"]["cosine"]}
+    (benched / "results.jsonl").write_text(results + "".join(json.dumps(record) + "\n" for record in other))
+    first, second = (run("select", "tiny.m2d", "--sts", name, "--json") for name in ("pairs.csv", "other.csv"))
+    picked = [json.loads(outcome.out)["picked"] for outcome in (first, second)]
+    assert picked[0]["cell"] != picked[1]["cell"]
+    assert (first.err, second.err) == ("", "")
+    assert json.loads(second.out)["sts"] == "other.csv"
+    untold = run("select", "tiny.m2d", "--json")
+    assert untold.out == first.out
+    assert untold.err == "results.jsonl has scores on pairs.csv, other.csv: pairs.csv counts, --sts names another\n"
+
+
+def test_an_edited_file_of_pairs_is_benched_anew(run: Run, folder: Path) -> None:
+    run("bench", "tiny.m2d", *QUICK.split())
+    (folder / "pairs.csv").write_text((folder / "pairs.csv").read_text() + "the mat,a mat,4\n")
+    outcome = run("bench", "tiny.m2d", *QUICK.split(), "--json")
+    assert outcome.code == 0
+    assert {json.loads(line)["kind"] for line in outcome.out.splitlines()} == {"score", "storage"}
 
 
 def test_a_report_is_a_page_markdown_and_pictures(run: Run, benched: Path) -> None:

@@ -112,6 +112,7 @@ def test_candidate_carries_all_that_is_known_of_a_cell(records):
     assert cell.sentences_per_second == timed["sentences_per_second"]
     assert cell.peak_mb == memory(4, "int8")["peak_mb"]
     assert not cell.trained_dim
+    assert not cell.trained_layer
     assert cell.bytes_per_vector == 1024
     assert cell.index_gb(1e7, 1) == 2.56
 
@@ -187,7 +188,7 @@ def test_bundles_and_machines_are_kept_apart():
 
 def candidate(value, speed):
     setup = Setup("fp32", "onnxrt", "fp32", "CPU", 1)
-    return Candidate(Cell(1, 1), setup, trained_dim=True, score=value, sentences_per_second=speed)
+    return Candidate(Cell(1, 1), setup, trained_layer=True, trained_dim=True, score=value, sentences_per_second=speed)
 
 
 def test_front_against_its_definition():

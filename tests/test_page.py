@@ -1,10 +1,16 @@
 """The report: the folder it writes, and the page in a real browser."""
 
+import json
 import math
+import os
 import random
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +91,9 @@ def test_markdown_says_the_same(report):
     assert "score on STS-B test" in text
     assert "m2d-export bench minilm.m2d --sts stsb" in text
     assert "out of memory" in text
+    grid = text[text.index("fp32 · onnxrt: score (retention)") :]
+    assert [line.split(" | ")[0] for line in grid.splitlines()[4:10]] == ["| 6", "| 5", "| 4*", "| 3", "| 2", "| 1"]
+    assert "\\* a layer or dim that was not trained." in grid
     assert "accuracy" not in text.lower()
 
 
@@ -194,6 +203,8 @@ def test_page_draws_every_chart_without_a_word_on_the_console(open_page):
     assert len(browser.find_elements("css selector", "figure details table")) == 10  # every chart as a table too
     assert len(browser.find_elements("css selector", "#all tbody tr")) == 60
     browser.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    heads = "return [...document.querySelectorAll('[data-figure=heat-score] tbody th')].map(head => head.textContent)"
+    assert browser.execute_script(heads) == ["6", "5", "4*", "3", "2", "1"]  # layer 4 was not trained
     for index in range(len(browser.find_elements("css selector", "select"))):  # every choice, then back
         browser.execute_script(
             """const list = document.querySelectorAll("select")[arguments[0]];
@@ -232,6 +243,7 @@ def test_every_slider_position_can_be_said_to_select(open_page):
     browser = open_page()
     browser.execute_script(SET, "maxLatencyMs", 40)
     command = browser.find_element("id", "command").text
+    assert " --sts stsb " in command  # there are two sets
     limit = float(re.search(r"--max-latency-ms (\S+)", command)[1])
     picked = best(candidates(full_sweep()), {"minRetention": 0.97, "maxLatencyMs": limit})
     shown = browser.find_element("css selector", "#picked .name").text
@@ -336,4 +348,54 @@ def test_few_records_draw_what_they_can(open_page, tmp_path, found, charts):
     browser = open_page(tmp_path / "report", width=390)
     assert browser.execute_script(DRAWN) == [True] * charts
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert browser.get_log("browser") == []
+
+
+def m2d_export(arguments, folder):
+    """What a command prints, run in ``folder``; it must succeed."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-m", "m2d_export", *shlex.split(arguments)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def benched_minilm(minilm_bundle, tmp_path_factory):
+    """A folder with minilm.m2d, what a small bench has measured of it, and its report."""
+    folder = tmp_path_factory.mktemp("minilm-report")
+    (folder / "minilm.m2d").symlink_to(minilm_bundle.root)
+    words = ["cat", "dog", "parrot", "rate", "guitar"]
+    texts = [f"The {word} {doing}." for word in words for doing in ("sings", "rose", "sat on the mat", "is not here")]
+    (folder / "texts.txt").write_text("\n".join([*texts, "Nobody is talking."]) + "\n")
+    (folder / "beir" / "qrels").mkdir(parents=True)
+    for name, lines in (("corpus", texts), ("queries", words)):
+        records = [json.dumps({"_id": f"{name[0]}{place}", "text": text}) for place, text in enumerate(lines)]
+        (folder / "beir" / f"{name}.jsonl").write_text("\n".join(records))
+    judged = [f"q{place // 4}\tc{place}\t1" for place in range(len(texts))]
+    (folder / "beir" / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]))
+    grid = "--layers 2,6 --dims 384,64 --batch-size 1,4 --tokens 8,32"
+    m2d_export(f"bench minilm.m2d {grid} --texts texts.txt --retrieval beir", folder)
+    m2d_export("report results.jsonl -o report", folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_report_of_a_real_bundle_picks_what_select_picks(open_page, benched_minilm):
+    assert (benched_minilm / "report" / "index.html").stat().st_size < 6e6
+    browser = open_page(benched_minilm / "report")
+    assert browser.execute_script(DRAWN) == [True] * 10
+    heads = "return [...document.querySelectorAll('[data-figure=heat-score] tbody th')].map(head => head.textContent)"
+    assert browser.execute_script(heads) == ["6", "2*"]  # its exits were not trained
+    picks = set()
+    lowest = int(browser.find_element("id", "minRetention").get_attribute("min"))
+    for slider, position in (("minRetention", 200), ("minRetention", lowest + 1), ("maxLatencyMs", 0)):
+        browser.execute_script(SET, slider, position)
+        shown = browser.find_element("css selector", "#picked .name").text.replace(" × ", "x")
+        command = browser.find_element("id", "command").text.replace("BUNDLE", "minilm.m2d")
+        assert command.startswith("m2d-export select minilm.m2d --results results.jsonl --min-retention ")
+        choice = json.loads(m2d_export(f"{command.removeprefix('m2d-export ')} --json", benched_minilm))
+        assert shown == "{layer}x{dim}".format(**choice["picked"]["cell"])
+        picks.add(shown)
+    assert len(picks) > 1  # the slider did choose
     assert browser.get_log("browser") == []

@@ -56,7 +56,7 @@ def test_a_folder_is_read_as_beir_reads_it(beir: Callable[..., Path]) -> None:
         ({"corpus": ""}, "corpus.jsonl is empty"),
         ({"queries": "\n"}, "queries.jsonl is empty"),
         ({"qrels": ""}, "test.tsv is empty"),
-        ({"qrels": None}, "test.tsv cannot be read .*BEIR folder holds corpus.jsonl"),
+        ({"qrels": None}, "test.tsv cannot be read: .*BEIR folder holds corpus.jsonl"),
         ({"qrels": "query-id\tcorpus-id\tscore\n"}, "no judgements"),
         ({"qrels": "q1\td1\t1\n"}, "line 1 is a judgement, expected the header"),
         ({"qrels": JUDGED + "q1\td2\thigh\n"}, "line 6: expected query-id, corpus-id and a whole number"),
@@ -192,6 +192,23 @@ def test_a_cascade_keeps_what_its_shortlist_holds() -> None:
         assert figure == pytest.approx(100 * np.mean(shared)), length
     assert list(found) == sorted(found)
     assert found[0] < 60 < 99 < found[-1] == found[-2] == 100
+
+
+def test_a_querys_own_document_is_no_answer_in_a_cascade_either() -> None:
+    rng = np.random.default_rng(3)
+    documents = rng.normal(size=(30, 16))
+    queries, own = documents[:4], np.array([0, 1, 2, -1])
+    alone = [np.delete(np.arange(30), place) if place >= 0 else np.arange(30) for place in own]
+    for length in (5, 10, 29, 30):
+        found = cascade(queries[:, :3], documents[:, :3], queries, documents, (length,), own)
+        expected = [
+            cascade(queries[[row], :3], documents[kept][:, :3], queries[[row]], documents[kept], (length,))[0]
+            for row, kept in enumerate(alone)
+        ]
+        assert found == (pytest.approx(np.mean(expected)),)
+    few = documents[:3]  # two answers to each query but the last
+    assert cascade(queries, few, queries, few, (1, 2, 3), own) == (pytest.approx(400 / 9), pytest.approx(800 / 9), 100)
+    assert cascade(queries[:1], documents[:1], queries[:1], documents[:1], (1,), own[:1]) == (0,)
 
 
 def test_a_cascade_of_the_deep_cell_alone_loses_nothing() -> None:

@@ -20,7 +20,10 @@ def candidate(layer: int, dim: int, score: float | None, speed: float | None = N
     """A cell whose full cell scores 80; batches of one."""
     speed = speed if speed is not None else 6000 / layer
     known = {"latency_ms": 1000 / speed, "sentences_per_second": speed, "retention": score and score / 80}
-    return Candidate(Cell(layer, dim), **{"setup": ONNX, "trained_dim": True, "score": score, **known, **fields})
+    return Candidate(
+        Cell(layer, dim),
+        **{"setup": ONNX, "trained_layer": True, "trained_dim": True, "score": score, **known, **fields},
+    )
 
 
 GRID = [
@@ -182,6 +185,7 @@ def test_the_full_cell_of_retrieval_is_that_of_the_most_exact_setup() -> None:
         ({}, Budgets(), "toy", "toy set"),
         ({"ndcg": None, "agreement": None}, Budgets(), "stsb", "STS alone"),
         ({"trained_dim": False}, Budgets(), "stsb", "not trained for dim 384"),
+        ({"trained_layer": False}, Budgets(), "stsb", "not trained for an exit at layer 6"),
         ({"noisy": True}, Budgets(), "stsb", "noisy"),
         ({"sentences_per_second": None}, Budgets(min_score=70), "stsb", "no throughput"),
         ({}, Budgets(max_index_gb=9, vectors=1e6, bytes_per_value=1), "stsb", "float32 vectors"),

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +85,21 @@ class Recorder:
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, tuple[int, ...]]] = []  # layer, shape of the batch
+        self.ran: list[str] = []  # the runtime of each of them
         self.open: list[int] = []
+        self.broken: set[tuple[str, int]] = set()  # runtime, layer: what cannot be opened
         self.seconds: Callable[[int], float] = lambda layer: 0.0
         self.before: Callable[[int], object] = lambda layer: None
 
     def open_runtime(self, name: str, variant: Variant, threads: int | None = None) -> FakeRuntime:
         recorder, layer = self, variant.layer
+        if (name, layer) in self.broken:
+            raise RuntimeUnavailable(f"{name} cannot load layer {layer}")
 
         class Recorded(FakeRuntime):
             def vectors(self, batch: Batch) -> FloatArray:
                 recorder.calls.append((layer, batch.input_ids.shape))
+                recorder.ran.append(name)
                 recorder.before(layer)
                 return super().vectors(batch)
 
@@ -204,6 +210,7 @@ def test_scores_are_those_of_the_vectors_that_users_get(records: list[Record], b
         expected = spearman(cosine(vectors[pairs.left], vectors[pairs.right]), pairs.scores)
         assert record["spearman"]["cosine"] == pytest.approx(expected, abs=1e-3)
         assert record["trained_dim"] == (record["dim"] == 64)
+        assert record["trained_layer"]
         assert (record["sts"], record["label"]) == (pairs.name, pairs.label)
         assert (record["pairs"], record["texts"]) == (200, len(pairs.texts))
         assert record["encode_seconds"] > 0
@@ -447,6 +454,44 @@ def test_only_what_is_missing_is_added(sweep: Sweep) -> None:
         assert len(added) == len(missing)
 
 
+EDITS: dict[str, tuple[set[str], Callable[[Measure], Measure]]] = {
+    "pairs": (
+        {"score", "storage"},
+        lambda part: replace(part, pairs=replace(part.pairs, scores=part.pairs.scores[::-1])),  # type: ignore[attr-defined]
+    ),
+    "texts": ({"agreement"}, lambda part: replace(part, own=(*TEXTS[1:], "another text"))),
+    "collection": (
+        {"retrieval", "cascade"},
+        lambda part: replace(part, collection=replace(part.collection, grades=part.collection.grades[::-1])),  # type: ignore[attr-defined]
+    ),
+}
+
+
+@pytest.mark.parametrize("edited", EDITS)
+def test_an_edited_file_is_measured_anew_and_its_old_figures_no_longer_count(
+    sweep: Sweep, tmp_path: Path, edited: str
+) -> None:
+    path = tmp_path / "results.jsonl"
+    kinds, edit = EDITS[edited]
+    before = list(sweep.records())
+    parts = list(sweep.measures)
+    parts[list(EDITS).index(edited)] = edit(parts[list(EDITS).index(edited)])
+    after = list(replace(sweep, measures=tuple(parts), done=done(before)).records())
+    assert {record["kind"] for record in after} == kinds
+    assert len(after) == sum(record["kind"] in kinds for record in before)
+    for record in [*before, after[0]]:
+        append(path, record)
+    kept = [key_of(record) for record in read_records(path) if kinds & {record["kind"]}]
+    assert kept == [key_of(after[0])]  # of the old ones none, though no other cell was measured again
+
+
+def test_what_was_trained_is_what_show_says(sweep: Sweep, bundle: Bundle) -> None:
+    plain = replace(bundle, manifest=replace(bundle.manifest, trained_layers=(3,)))
+    for record in replace(sweep, bundle=plain).records():
+        if "dim" in record:
+            assert record["trained_layer"] == (record["layer"] == 3)
+
+
 def test_a_wider_walk_adds_only_its_new_cells(sweep: Sweep) -> None:
     before = done(list(sweep.records()))
     added = list(replace(sweep, matrix=replace(MATRIX, dims=(64, 32, 7)), done=before).records())
@@ -513,6 +558,43 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(sweep: Sweep, recorder: Rec
     assert recorder.open == []
 
 
+def cells_of(records: Sequence[Record], status: str) -> set[tuple[str, int, str]]:
+    return {(r["runtime"], r["layer"], r["kind"]) for r in records if r["status"] == status}
+
+
+def test_an_exit_that_cannot_be_opened_fails_alone(sweep: Sweep, recorder: Recorder) -> None:
+    whole = {key_of(record) for record in sweep.records()}
+    recorder.broken = {("onnxrt", 1)}
+    found = list(sweep.records())
+    assert {key_of(record) for record in found} == whole
+    assert len(found) == len(whole)
+    opened = {"score", "storage", "agreement", "retrieval", "cascade", "latency"}
+    assert cells_of(found, "failed") == {("onnxrt", 1, kind) for kind in opened}
+    assert cells_of(found, "ok") == {("onnxrt", 3, kind) for kind in opened | {"memory"}} | {("onnxrt", 1, "memory")}
+    for record in found:
+        if record["status"] == "failed":
+            assert (record["error"], record["provider"]) == ("onnxrt cannot load layer 1", None)
+    recorder.broken = set()
+    again = list(replace(sweep, done=done(found)).records())
+    assert {key_of(record) for record in again} == whole - done(found)
+
+
+def test_without_its_full_cell_a_combination_has_no_quality_and_the_rest_goes_on(
+    sweep: Sweep, recorder: Recorder
+) -> None:
+    walk = replace(sweep, matrix=TWO_WAYS)
+    whole = {key_of(record) for record in walk.records()}
+    recorder.broken = {("pytorch", 3)}
+    found = list(walk.records())
+    assert {key_of(record) for record in found} == whole
+    assert {cell for cell in cells_of(found, "failed") if cell[1] == 1} == {
+        ("pytorch", 1, kind) for kind in ("score", "storage", "agreement", "retrieval", "cascade")
+    }
+    assert not {cell for cell in cells_of(found, "failed") if cell[0] == "onnxrt"}
+    assert ("pytorch", 1, "latency") in cells_of(found, "ok")
+    assert recorder.open == []
+
+
 def test_an_error_of_our_own_making_is_not_taken_for_a_result(sweep: Sweep, recorder: Recorder) -> None:
     def fail(layer: int) -> None:
         raise AssertionError
@@ -556,6 +638,68 @@ def test_a_last_line_that_only_lacks_its_end_is_kept(records: list[Record], tmp_
 
 
 # --- the matrix
+
+TWO_WAYS = replace(MATRIX, runtimes=("onnxrt", "pytorch"))
+
+
+def test_one_run_measures_every_combination_and_tells_them_apart(sweep: Sweep, bundle: Bundle) -> None:
+    alone = list(sweep.records())
+    both = list(replace(sweep, matrix=TWO_WAYS).records())
+    assert len({key_of(record) for record in both}) == len(both) == 2 * len(alone)
+    for runtime in TWO_WAYS.runtimes:
+        assert sum(record["runtime"] == runtime for record in both) == len(alone)
+    assert list(replace(sweep, matrix=TWO_WAYS, done=done(both)).records()) == []
+    added = list(replace(sweep, matrix=TWO_WAYS, done=done(alone)).records())
+    assert {record["runtime"] for record in added} == {"pytorch"}
+    assert len(added) == len(alone)
+
+
+def test_the_calls_of_all_combinations_take_turns(sweep: Sweep, recorder: Recorder) -> None:
+    walk = replace(sweep, measures=(), matrix=replace(TWO_WAYS, batch_sizes=(1,), tokens=(8,)))
+    latencies = of_kind(list(walk.records()), "latency")
+    assert [(r["runtime"], r["layer"]) for r in latencies[:4]] == [
+        (runtime, layer) for runtime in TWO_WAYS.runtimes for layer in (1, 3)
+    ]
+    rounds = [recorder.ran[start : start + 4] for start in range(0, len(recorder.ran), 4)]
+    assert set(map(tuple, rounds)) == {("onnxrt", "onnxrt", "pytorch", "pytorch")}
+
+
+def test_one_runtime_comes_to_rest_before_another_is_timed(sweep: Sweep, recorder: Recorder) -> None:
+    begun: list[float] = []
+    recorder.before = lambda layer: begun.append(time.perf_counter())
+    walk = replace(sweep, measures=(), matrix=replace(TWO_WAYS, batch_sizes=(1,), tokens=(8,)))
+    latencies = of_kind(list(walk.records()), "latency")
+    counted = begun[timing.WARM_UP * len(latencies) : len(recorder.ran)]
+    ran = recorder.ran[timing.WARM_UP * len(latencies) :]
+    changes = [place for place in range(1, len(counted)) if ran[place] != ran[place - 1]]
+    assert len(changes) == 4 * timing.LEAST_ROUNDS - 1
+    assert all(counted[place] - counted[place - 1] >= timing.REST for place in changes)
+    assert all(min(record["seconds"]) < timing.REST for record in latencies)  # which no figure has in it
+    begun.clear()
+    list(replace(walk, matrix=replace(walk.matrix, runtimes=("onnxrt",))).records())
+    assert min(second - first for first, second in pairwise(begun)) < timing.REST
+
+
+def test_each_combination_is_compared_with_its_own_full_cell(sweep: Sweep) -> None:
+    for record in of_kind(list(replace(sweep, matrix=TWO_WAYS).records()), "score"):
+        if (record["layer"], record["dim"]) == (3, 64):
+            assert (record["difference"], record["retention"]) == (0, 1)
+
+
+def test_a_combination_that_is_not_there_is_named_before_any_work(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(message: str, error: type[Exception] = SpecError, bundle: Bundle = bundle, **changed: Any) -> None:
+        with pytest.raises(error, match=message):
+            replace(MATRIX, **changed).checked(bundle)
+
+    check("no int8 variant of layer 1 .*built with fp32", precisions=("fp32", "int8"))
+    check("no runtime 'openvino': there are onnxrt, pytorch", runtimes=("onnxrt", "openvino"))
+    check("pytorch does not compute in 'bf16': it computes in fp32", runtimes=("pytorch",), computes=("fp32", "bf16"))
+    partly = replace(bundle.manifest, variants=bundle.manifest.variants[:2])
+    check("no fp32 variant of layer 3", bundle=replace(bundle, manifest=partly))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    check(r"m2d-export\[build\]", RuntimeUnavailable, runtimes=("onnxrt", "pytorch"))
 
 
 def test_threads_are_recorded_as_asked_for(sweep: Sweep) -> None:

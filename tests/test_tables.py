@@ -19,7 +19,7 @@ TRAINED = (64, 32)
 def score(layer: int, dim: int, spearman: float | None, sts: str = "toy", label: str = TOY_LABEL) -> Record:
     record = made_up.score(layer, dim, sts=sts, label=label)
     record["spearman"]["cosine"] = spearman
-    return record | {"trained_dim": dim in TRAINED, "depth": 3, "width": 64}
+    return record | {"trained_layer": layer != 2, "trained_dim": dim in TRAINED, "depth": 3, "width": 64}
 
 
 def latency(layer: int, batch_size: int, tokens: int, scope: str = "graph", **more: Any) -> Record:
@@ -53,7 +53,7 @@ def test_the_heat_map_shows_every_cell_deepest_and_widest_first() -> None:
     text = rendered([score(*cell, value) for cell, value in SCORES.items()])
     assert rows(text) == [["3", "88.2", "81.0", "40.0"], ["1", "12.3", "-3.2", "0.1"]]
     assert header(text) == ["layer \\ dim", "64", "32", "7*"]
-    assert "* a dim that this checkpoint was not trained for" in text
+    assert "* a layer or dim that this checkpoint was not trained for" in text
 
 
 def test_the_order_of_the_records_does_not_matter() -> None:
@@ -72,8 +72,11 @@ def test_every_set_has_a_heat_map_of_its_own() -> None:
     assert text.index(TOY_LABEL) < text.index("50.0") < text.index("on own.csv") < text.index("61.0")
 
 
-def test_trained_dims_are_not_marked() -> None:
+def test_untrained_layers_are_marked_and_what_is_trained_is_not() -> None:
     assert "*" not in rendered([score(1, 64, 50.0)])
+    text = rendered([score(1, 64, 50.0), score(2, 64, 60.0)])
+    assert rows(text) == [["2*", "60.0"], ["1", "50.0"]]
+    assert "* a layer or dim that this checkpoint was not trained for" in text
 
 
 def test_the_name_of_a_file_is_shown_as_it_is() -> None:
@@ -86,7 +89,7 @@ def test_the_name_of_a_file_is_shown_as_it_is() -> None:
 def test_a_cell_without_a_score_says_so() -> None:
     assert rows(rendered([score(1, 64, 50.0), score(1, 1, None)])) == [["1", "50.0", "n/a"]]
     assert rows(rendered([score(1, 1, None)])) == [["1", "n/a"]]
-    assert rows(rendered([score(1, 64, 50.0), score(2, 32, 60.0)])) == [["2", "n/a", "60.0"], ["1", "50.0", "n/a"]]
+    assert rows(rendered([score(1, 64, 50.0), score(2, 32, 60.0)])) == [["2*", "n/a", "60.0"], ["1", "50.0", "n/a"]]
 
 
 def test_failed_and_interrupted_records_are_no_figures() -> None:
@@ -146,7 +149,7 @@ def test_every_number_is_the_one_that_all_other_places_show() -> None:
     view = View("stsb", texts="abstracts.txt", collection="scifact")
     found = {(cell.cell.layer, cell.cell.dim): cell for cell in candidates(records, view)}
     expected = [
-        [str(layer), *(f"{getattr(found[layer, dim], name):.1f}" for dim in made_up.DIMS)]
+        [f"{layer}" + "*" * (layer == 4), *(f"{getattr(found[layer, dim], name):.1f}" for dim in made_up.DIMS)]
         for name in ("score", "agreement", "ndcg")
         for layer in made_up.LAYERS[::-1]
     ]

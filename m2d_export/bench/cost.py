@@ -20,19 +20,25 @@ SCOPES = ("graph", "text")
 
 
 def latencies(
-    bundle: Bundle, encoders: Sequence[Encoder], batch_size: int, tokens: int, texts: Sequence[str]
+    bundle: Bundle, exits: Sequence[tuple[Record, Encoder]], batch_size: int, tokens: int, texts: Sequence[str]
 ) -> Iterator[Record]:
-    """Latency of every open exit at one shape, of the graph alone and from text to vector, their calls alternating."""
+    """Latency of every open exit at one shape, of the graph alone and from text to vector, their calls alternating.
+
+    Each of ``exits`` is what names an exit in its records, and the exit.
+    """
     batch = full_batch(bundle, texts, batch_size, tokens)
     filled = full_texts(bundle, texts, batch_size, tokens)
-    calls: list[Callable[[], object]] = [partial(encoder.runtime.vectors, batch) for encoder in encoders]
-    calls += [partial(encoder.encode, filled) for encoder in encoders]
-    places = [(scope, encoder.cell.layer) for scope in SCOPES for encoder in encoders]
-    for (scope, layer), latency in zip(places, measure(calls, SECONDS_PER_SHAPE), strict=True):
+    calls: list[Callable[[], object]] = [partial(encoder.runtime.vectors, batch) for _, encoder in exits]
+    calls += [partial(encoder.encode, filled) for _, encoder in exits]
+    places = [(scope, named, encoder.runtime.provider) for scope in SCOPES for named, encoder in exits]
+    runtimes = [named["runtime"] for _, named, _ in places]
+    rests = {place for place, runtime in enumerate(runtimes) if runtime != runtimes[place - 1]}  # rounds follow rounds
+    for (scope, named, provider), latency in zip(places, measure(calls, SECONDS_PER_SHAPE, rests), strict=True):
         sentences = batch_size * len(latency.seconds)
         yield {
+            **named,
             "kind": "latency",
-            "layer": layer,
+            "provider": provider,
             "batch_size": batch_size,
             "tokens": tokens,
             "scope": scope,

@@ -69,7 +69,7 @@ def candidates(records: Sequence[Record], view: View | None = None) -> list[Cand
     agreements = _by_cell(records, "agreement", texts=view.texts)
     retrievals = _by_cell(records, "retrieval", collection=view.collection)
     cells = {
-        place: record["trained_dim"]
+        place: (record["trained_layer"], record["trained_dim"])
         for kind in ("score", "agreement", "retrieval", "storage")
         for place, record in _by_cell(records, kind).items()
     }
@@ -77,7 +77,7 @@ def candidates(records: Sequence[Record], view: View | None = None) -> list[Cand
     peaks = {(_setup(record).variant, record["layer"]): record["peak_mb"] for record in measured(records, "memory")}
     timed = {_setup(record) for record in measured(records, "latency")}
     found = []
-    for (variant, layer, dim), trained in cells.items():
+    for (variant, layer, dim), (trained_layer, trained_dim) in cells.items():
         place = (variant, layer, dim)
         score, agreement, retrieval = scores.get(place, {}), agreements.get(place, {}), retrievals.get(place, {})
         value = score.get("spearman", {}).get("cosine")
@@ -87,7 +87,8 @@ def candidates(records: Sequence[Record], view: View | None = None) -> list[Cand
                 Candidate(
                     cell=Cell(layer, dim),
                     setup=setup,
-                    trained_dim=trained,
+                    trained_layer=trained_layer,
+                    trained_dim=trained_dim,
                     score=value,
                     interval=_interval(score.get("interval")),
                     difference=score.get("difference"),

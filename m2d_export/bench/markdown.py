@@ -98,14 +98,18 @@ def _grid(cells: Sequence[Candidate], label: str, names: Mapping[Setup, str]) ->
         if not own:
             continue
         dims = {cell.dim: f"{cell.dim}" + "*" * (not own[cell].trained_dim) for cell in sorted(own, reverse=True)}
+        layers = {
+            cell.layer: f"{cell.layer}" + "*" * (not own[cell].trained_layer) for cell in sorted(own, reverse=True)
+        }
         rows = [
             [
-                str(layer),
+                name,
                 *(_both(next((own[c] for c in own if (c.layer, c.dim) == (layer, dim)), None)) for dim in dims),
             ]
-            for layer in sorted({cell.layer for cell in own}, reverse=True)
+            for layer, name in layers.items()
         ]
-        star = "\n\\* a dim that was not trained.\n" if any("*" in name for name in dims.values()) else ""
+        marked = any("*" in name for name in (*dims.values(), *layers.values()))
+        star = "\n\\* a layer or dim that was not trained.\n" if marked else ""
         title = f"{names[setup]}: score (retention) on {label}\n\n"
         parts.append(title + _table(["layer \\ dim", *dims.values()], rows) + star)
     return "\n".join(parts)

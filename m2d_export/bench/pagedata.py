@@ -78,6 +78,7 @@ def group_data(group: Group) -> Json:
             {
                 **asdict(item.cell),
                 "setup": place[item.setup],
+                "trained_layer": item.trained_layer,
                 "trained_dim": item.trained_dim,
                 "bytes_per_vector": item.bytes_per_vector,
                 "peak_mb": item.peak_mb,

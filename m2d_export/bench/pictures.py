@@ -79,7 +79,8 @@ def _first_setup(items: Sequence[Any]) -> list[Any]:
 
 
 def _grid(axes: Axes, cells: Sequence[Candidate], name: str) -> None:
-    layers = sorted({cell.cell.layer for cell in cells})
+    starred = {cell.cell.layer: "" if cell.trained_layer else "*" for cell in cells}
+    layers = sorted(starred)
     dims = {cell.cell.dim: "" if cell.trained_dim else "*" for cell in sorted(cells, key=lambda c: c.cell.dim)}
     scale = 100 if name == "retention" else 1
     values = {(c.cell.layer, c.cell.dim): getattr(c, name) * scale for c in cells if getattr(c, name) is not None}
@@ -90,8 +91,9 @@ def _grid(axes: Axes, cells: Sequence[Candidate], name: str) -> None:
         place = (list(dims).index(dim), layers.index(layer))
         axes.text(*place, f"{value:.1f}", ha="center", va="center", color="white" if light else "black")
     axes.set_xticks(range(len(dims)), [f"{dim}{star}" for dim, star in dims.items()])
-    axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
-    axes.set(xlabel="dim" + ("   (* not trained)" if "*" in dims.values() else ""), ylabel="layer")
+    axes.set_yticks(range(len(layers)), [f"{layer}{starred[layer]}" for layer in layers])
+    note = "   (* not trained)" if "*" in (*dims.values(), *starred.values()) else ""
+    axes.set(xlabel=f"dim{note}", ylabel="layer")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from m2d_export.agreement import agreement, yardstick
-from m2d_export.bench.records import Record
+from m2d_export.bench.records import Record, digest
 from m2d_export.bench.retrieval import Collection, cascade, evaluate, search
 from m2d_export.bench.similarity import correlations, emitted, intervals, spearman
 from m2d_export.bench.storage import Storage, stored_spearman
@@ -54,15 +55,20 @@ class GradedPairs:
     pairs: Pairs
     normalize: bool
 
+    @cached_property
+    def _named(self) -> Record:
+        pairs = self.pairs
+        content = digest(pairs.texts, pairs.left.tolist(), pairs.right.tolist(), pairs.scores.tolist())
+        return {"sts": pairs.name, "content": content}
+
     def texts(self) -> tuple[Texts, ...]:
         """The pairs' sentences."""
         return (self.pairs.texts,)
 
     def skeletons(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
         """One score for each dim, and one for each dim and storage."""
-        named = {"sts": self.pairs.name}
-        stored = [{"kind": "storage", "dim": dim, "storage": str(kind), **named} for dim in dims for kind in Storage]
-        return [*({"kind": "score", "dim": dim, **named} for dim in dims), *stored]
+        grid = [{"kind": "storage", "dim": dim, "storage": str(kind)} for dim in dims for kind in Storage]
+        return [{**record, **self._named} for record in (*({"kind": "score", "dim": dim} for dim in dims), *grid)]
 
     def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
         """Score and storage of each dim."""
@@ -72,7 +78,7 @@ class GradedPairs:
         whole = reference.vectors[self.pairs.texts]
         left, right, gold = self.pairs.left, self.pairs.right, self.pairs.scores
         cosines = [cosine(cell[left], cell[right]) for cell in (whole, *(vectors[:, :dim] for dim in dims))]
-        full_score, named = spearman(cosines[0], gold), {"sts": self.pairs.name, "label": self.pairs.label}
+        full_score, named = spearman(cosines[0], gold), {**self._named, "label": self.pairs.label}
         for dim, bounds in zip(dims, intervals(np.stack(cosines), gold, full=0)[1:], strict=True):
             shipped = emitted(vectors, dim, self.normalize)
             found = correlations(shipped[left], shipped[right], gold)
@@ -110,19 +116,23 @@ class OwnTexts:
     name: str
     own: Texts
 
+    @cached_property
+    def _named(self) -> Record:
+        return {"kind": "agreement", "texts": self.name, "content": digest(self.own)}
+
     def texts(self) -> tuple[Texts, ...]:
         """The texts."""
         return (self.own,)
 
     def skeletons(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
         """One for each dim."""
-        return [{"kind": "agreement", "dim": dim, "texts": self.name} for dim in dims]
+        return [{**self._named, "dim": dim} for dim in dims]
 
     def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
         """Agreement of each dim."""
         vectors, stick = encode(self.own), yardstick(reference.vectors[self.own])
         for dim in dims:
-            yield {"kind": "agreement", "dim": dim, "texts": self.name, **asdict(agreement(vectors[:, :dim], stick))}
+            yield {**self._named, "dim": dim, **asdict(agreement(vectors[:, :dim], stick))}
 
 
 @dataclass(frozen=True)
@@ -131,13 +141,20 @@ class Searched:
 
     collection: Collection
 
+    @cached_property
+    def _named(self) -> Record:
+        found = self.collection
+        grades = [sorted(grades.items()) for grades in found.grades]
+        content = digest(found.documents, found.queries, grades, found.own.tolist())
+        return {"collection": found.name, "content": content}
+
     def texts(self) -> tuple[Texts, ...]:
         """Queries and documents."""
         return (self.collection.queries, self.collection.documents)
 
     def skeletons(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
         """One retrieval for each dim, and one cascade for each cell but the full one."""
-        found = [{"kind": "retrieval", "dim": dim, "collection": self.collection.name} for dim in dims]
+        found = [{"kind": "retrieval", "dim": dim, **self._named} for dim in dims]
         return found + [self._cascade(layer, dim, full) for dim in dims if Cell(layer, dim) != full]
 
     def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
@@ -146,7 +163,7 @@ class Searched:
         counts = {"documents": len(documents), "queries": len(queries)}
         for dim in dims:
             found = evaluate(self.collection, queries[:, :dim], documents[:, :dim])
-            yield {"kind": "retrieval", "dim": dim, "collection": self.collection.name, **counts, **asdict(found)}
+            yield {"kind": "retrieval", "dim": dim, **self._named, **counts, **asdict(found)}
         lengths = sorted({min(length, len(documents)) for length in SHORTLISTS})
         deep_queries, deep_documents = (reference.vectors[texts] for texts in self.texts())
         # A shortlist of the deepest layer takes a prefix of the very vector that ranks it again.
@@ -158,13 +175,13 @@ class Searched:
                     **self._cascade(layer, dim, reference.cell),
                     **counts,
                     "shortlist": lengths,
-                    "recall_at_10": cascade(*vectors, lengths),
+                    "recall_at_10": cascade(*vectors, lengths, self.collection.own),
                     "cost_ms": [encoding + searching_ms(*vectors, length) for length in lengths],
                 }
 
     def _cascade(self, layer: int, dim: int, full: Cell) -> Record:
         cells = {"cheap": [layer, dim], "deep": [full.layer, full.dim]}
-        return {"kind": "cascade", "collection": self.collection.name, **cells}
+        return {"kind": "cascade", **self._named, **cells}
 
 
 def searching_ms(

@@ -57,6 +57,7 @@ class Candidate:
 
     cell: Cell
     setup: Setup
+    trained_layer: bool
     trained_dim: bool
     score: float | None = None
     interval: Interval | None = None

@@ -1,5 +1,6 @@
 """Read `results.jsonl` (docs/results-format.md): one record a line, the latest of each key."""
 
+import hashlib
 import json
 import logging
 import os
@@ -25,6 +26,15 @@ OWN_KEY: Mapping[str, tuple[str, ...]] = {
     "latency": ("batch_size", "tokens", "scope"),
     "memory": (),
 }
+# The field that names what was measured on: a file's name, and ``content`` tells an edited file from what it was.
+MEASURED_ON = {
+    "score": "sts",
+    "storage": "sts",
+    "agreement": "texts",
+    "retrieval": "collection",
+    "cascade": "collection",
+}
+DIGEST_LENGTH = 16
 # Versions are not among them: a package upgraded half-way is said in the report, another computer is kept apart.
 HARDWARE = ("cpu", "cores", "memory_gb", "system")
 
@@ -46,6 +56,7 @@ class Group:
 def read_records(path: Path) -> list[Record]:
     """The latest record of every key, in the order of the file, failed and interrupted ones included.
 
+    Of a set of pairs, texts or a collection that was edited, only records on its last content count.
     A half-written last line is left out with a warning. Raises DataError naming any other line that is not a
     record, and where there is no record at all.
     """
@@ -70,7 +81,23 @@ def _latest(path: Path) -> list[Record]:
         key = key_of(record)
         latest.pop(key, None)  # so that the record stands where it was last measured
         latest[key] = record
-    return list(latest.values())
+    return _on_last_content(list(latest.values()))
+
+
+def _on_last_content(records: Sequence[Record]) -> list[Record]:
+    """Those on the content that their set had last: figures on a file before and after an edit do not compare."""
+    last = {_set_of(record): record.get("content") for record in records}
+    return [record for record in records if record.get("content") == last[_set_of(record)]]
+
+
+def _set_of(record: Record) -> tuple[Any, ...]:
+    field = MEASURED_ON.get(record["kind"], "")
+    return (record["bundle"], hardware(record), field, record.get(field))
+
+
+def digest(*content: Any) -> str:
+    """The beginning of the sha256 of plain values: enough to tell a file from what it was before an edit."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 def done(records: Iterable[Record]) -> frozenset[str]:
@@ -104,7 +131,7 @@ def _is_whole(line: bytes) -> bool:
 
 def key_of(record: Mapping[str, Any]) -> str:
     """What a record is a measurement of: two records with one key measure the same thing."""
-    names = ("kind", "bundle", "layer", "precision", "runtime", "compute", "threads")
+    names = ("kind", "bundle", "layer", "precision", "runtime", "compute", "threads", "content")
     own = OWN_KEY[record["kind"]]
     return json.dumps([hardware(record), *(record.get(name) for name in (*names, *own))])
 
@@ -156,7 +183,9 @@ def _checked(record: object, where: str) -> Record:
         raise DataError(f"{where} is not a result: expected an object, got {type(record).__name__}")
     if record.get("kind") not in OWN_KEY:
         raise DataError(f"{where}: kind {record.get('kind')!r} is unknown; expected one of {', '.join(OWN_KEY)}")
-    required = COMMON if record.get("status") != "ok" else (*COMMON, *OWN_KEY[record["kind"]])
+    own = OWN_KEY[record["kind"]]
+    trained = ("trained_layer", "trained_dim") if "dim" in own else ()
+    required = COMMON if record.get("status") != "ok" else (*COMMON, *own, *trained)
     missing = [name for name in required if name not in record]
     if missing or not isinstance(record["machine"], dict):
         raise DataError(

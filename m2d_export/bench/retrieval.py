@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from m2d_export.agreement import IntArray, blocks, top
 from m2d_export.errors import DataError, SpecError
+from m2d_export.files import read_text
 from m2d_export.vectors import truncate
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
@@ -114,20 +115,22 @@ def cascade(
     query_deep: NDArray[Any],
     document_deep: NDArray[Any],
     shortlist_lengths: Sequence[int],
+    own: IntArray | None = None,
 ) -> tuple[float, ...]:
     """Recall@10 x 100 against the deep cell's own ten, for each length of the cheap cell's shortlist it reranks.
 
-    Vectors are (queries, dim) and (documents, dim) of either cell. The deep cell ranks its own ten first within any
-    shortlist, so recall is the share of them that the shortlist holds. Raises SpecError for a length below 1.
+    Vectors are (queries, dim) and (documents, dim) of either cell, ``own`` as for ``search``. The deep cell ranks its
+    own ten first within any shortlist, so recall is the share of them that the shortlist holds, 0 where there is no
+    answer at all. Raises SpecError for a length below 1.
     """
     if not shortlist_lengths or min(shortlist_lengths) < 1:
         raise SpecError(f"shortlist lengths are whole numbers from 1, got {', '.join(map(str, shortlist_lengths))}")
-    deep = search(query_deep, document_deep, CASCADE_CUT)
-    shortlist = search(query_cheap, document_cheap, max(shortlist_lengths))
+    deep = search(query_deep, document_deep, CASCADE_CUT, own)
+    shortlist = search(query_cheap, document_cheap, max(shortlist_lengths), own)
     held = np.zeros(shortlist.shape[1])
     for answers, ranked in zip(deep, shortlist, strict=True):
-        held += np.isin(ranked, answers)
-    recalls = np.cumsum(held) / deep.size * 100
+        held += np.isin(ranked, answers) & (ranked != NO_DOCUMENT)
+    recalls = np.cumsum(held) / max(int(np.count_nonzero(deep != NO_DOCUMENT)), 1) * 100
     return tuple(float(recalls[min(length, len(recalls)) - 1]) for length in shortlist_lengths)
 
 
@@ -141,13 +144,7 @@ def _mean(values: Iterator[float]) -> float:
 
 def _lines(path: Path) -> list[tuple[str, str]]:
     """Lines that are not blank, each with where it stands."""
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start}): convert it first") from error
-    except OSError as error:
-        layout = f"a BEIR folder holds {CORPUS}, {QUERIES} and {QRELS}"
-        raise DataError(f"{path} cannot be read ({error.strerror}): {layout}") from error
+    content = read_text(path, layout=f"A BEIR folder holds {CORPUS}, {QUERIES} and {QRELS}")
     lines = [(f"{path}, line {number}", line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
     if not lines:
         raise DataError(f"{path} is empty")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from m2d_export.batching import check_text
 from m2d_export.errors import DataError
 from m2d_export.extras import require
+from m2d_export.files import read_text
 
 TOY, STSB = "toy", "stsb"
 TOY_LABEL = "toy set, 200 pairs of this package's own: shows that it works, compares with nothing"
@@ -54,12 +55,7 @@ def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
     path = Path(source).expanduser()
     if path.suffix.lower() not in (*DELIMITERS, ".jsonl"):
         raise DataError(f"{source} is not a .csv, .tsv or .jsonl file, nor {TOY} or {STSB}")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")  # line ends as they are: a quoted field may hold some
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source} is not UTF-8 (byte {error.start}): convert it first") from error
-    except OSError as error:
-        raise DataError(f"{source} cannot be read: {error.strerror}") from error
+    text = read_text(path)  # with its own line ends: a quoted field may hold some
     if path.suffix.lower() == ".jsonl":
         return _pairs(path.name, path.name, _json_rows(text, columns or COLUMNS, source))
     return _pairs(path.name, path.name, _table_rows(text, DELIMITERS[path.suffix.lower()], columns, source))

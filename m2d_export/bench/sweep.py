@@ -15,29 +15,51 @@ from m2d_export.encoder import Encoder
 from m2d_export.errors import M2DError, SpecError
 from m2d_export.extras import require
 from m2d_export.machine import machine
-from m2d_export.runtimes import Runtime
-from m2d_export.spec import Precision
+from m2d_export.runtimes import check_runtime
 
-COMPUTE = "fp32"  # what both runtimes multiply fp32 variants in
 Report = Callable[[str], None]
+FAILURES = (M2DError, MemoryError)  # what is recorded; anything else is an error of this program
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to run exits: what their weights are stored in, what runs them and multiplies in what; threads or all."""
+
+    precision: str
+    runtime: str
+    compute: str
+    threads: int | None
+
+    @property
+    def options(self) -> Record:
+        """What opens an exit."""
+        return {"runtime": self.runtime, "precision": self.precision, "threads": self.threads}
+
+    def named(self, layer: int) -> Record:
+        """What tells an exit that is run this way from others, in its records."""
+        fields = {"layer": layer, "precision": self.precision, "runtime": self.runtime, "compute": self.compute}
+        return {**fields, "threads": self.threads or machine()["cores"]}
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """What to measure: the quality of layers x dims, the cost of layers x batch sizes x tokens."""
+    """What to measure: the quality of layers x dims, the cost of layers x batch sizes x tokens, in every way."""
 
     layers: tuple[int, ...]
     dims: tuple[int, ...]
     batch_sizes: tuple[int, ...]
     tokens: tuple[int, ...]
-    runtime: str = "onnxrt"
-    precision: Precision = Precision.FP32
+    runtimes: tuple[str, ...] = ("onnxrt",)
+    precisions: tuple[str, ...] = ("fp32",)
+    computes: tuple[str, ...] = ("fp32",)
     threads: int | None = None
 
     def checked(self, bundle: Bundle) -> "Matrix":
-        """Itself, if ``bundle`` has all of it; SpecError names what it lacks."""
-        for layer in self.layers:
-            bundle.grid.check_layer(layer)
+        """Itself, if every combination can be measured; SpecError or RuntimeUnavailable names one that cannot."""
+        for layer, precision in product(self.layers, self.precisions):
+            bundle.entry(layer, precision)
+        for runtime, compute in product(self.runtimes, self.computes):
+            check_runtime(runtime, compute)
         for dim in self.dims:
             bundle.grid.check_dim(dim)
         for count in self.tokens:
@@ -48,9 +70,9 @@ class Matrix:
         return self
 
     @property
-    def options(self) -> Record:
-        """What opens a variant."""
-        return {"runtime": self.runtime, "precision": self.precision, "threads": self.threads}
+    def ways(self) -> list[Way]:
+        """Every precision x runtime x compute."""
+        return [Way(*way, self.threads) for way in product(self.precisions, self.runtimes, self.computes)]
 
 
 @dataclass(frozen=True)
@@ -70,103 +92,128 @@ class Sweep:
 
     def records(self) -> Iterator[Record]:
         """Each record as it is made; what fails or is interrupted is recorded as such, and the rest goes on."""
-        yield from self._quality()
+        for way in self.matrix.ways:
+            yield from self._quality(way)
         yield from self._latencies()
         yield from self._memory()
 
-    def _quality(self) -> Iterator[Record]:
-        full, dims, options = self.bundle.grid.full, self.matrix.dims, self.matrix.options
-        if not any(
-            self._missing(self._skeletons(layer, part)) for layer in self.matrix.layers for part in self.measures
-        ):
+    def _quality(self, way: Way) -> Iterator[Record]:
+        full, layers = self.bundle.grid.full, sorted(self.matrix.layers, reverse=True)
+        missing = {layer: self._missing(self._skeletons(way, layer, *self.measures)) for layer in layers}
+        if not any(missing.values()):
             return
-        self.report(f"vectors of the full cell, {full}")
-        with Encoder(self.bundle, full.layer, normalize=False, **options) as encoder:
-            require("scipy.stats", "bench")  # or every layer would fail for want of it, one after the other
-            sets = {texts: encoder.encode(texts) for part in self.measures for texts in part.texts()}
-            reference = Reference(full, sets, text_ms(encoder.encode, self.texts))
-        for layer in sorted(self.matrix.layers, reverse=True):
-            self.report(f"quality of layer {layer}")
-            with Encoder(self.bundle, layer, normalize=False, **options) as encoder:
+        require("scipy.stats", "bench")  # or every layer would fail for want of it, one after the other
+        self.report(f"vectors of the full cell, {full}{self._of(way)}")
+        try:
+            with Encoder(self.bundle, full.layer, normalize=False, **way.options) as encoder:
+                sets = {texts: encoder.encode(texts) for part in self.measures for texts in part.texts()}
+                reference = Reference(full, sets, text_ms(encoder.encode, self.texts))
+        except FAILURES as error:  # there is nothing to compare with
+            for layer in layers:
+                yield from _failed(missing[layer], error)
+            return
+        for layer in layers:
+            self.report(f"quality of layer {layer}{self._of(way)}")
+            try:
+                opened = Encoder(self.bundle, layer, normalize=False, **way.options)
+            except FAILURES as error:
+                yield from _failed(missing[layer], error)
+                continue
+            with opened as encoder:
+                named = {**way.named(layer), "provider": encoder.runtime.provider}
                 for part in self.measures:
-                    produce = partial(part.records, layer, dims, encoder.encode, reference)
-                    yield from self._guarded(self._skeletons(layer, part), produce, encoder.runtime)
+                    produce = partial(part.records, layer, self.matrix.dims, encoder.encode, reference)
+                    yield from self._guarded(self._skeletons(way, layer, part), produce, named)
 
     def _latencies(self) -> Iterator[Record]:
-        layers = self.matrix.layers
+        places = list(product(self.matrix.ways, self.matrix.layers))
+        exits: list[tuple[Record, Encoder]] = []
+        broken: list[tuple[Record, Exception]] = []
         with ExitStack() as stack:
-            encoders: list[Encoder] = []
             for batch_size, tokens in product(self.matrix.batch_sizes, self.matrix.tokens):
-                skeletons = [
-                    {"kind": "latency", "layer": layer, "batch_size": batch_size, "tokens": tokens, "scope": scope}
-                    for scope in cost.SCOPES
-                    for layer in layers
-                ]
-                if self._missing(skeletons):
-                    # All open at once, so that their calls alternate.
-                    encoders = encoders or [
-                        stack.enter_context(Encoder(self.bundle, layer, **self.matrix.options)) for layer in layers
-                    ]
-                    self.report(f"latency of {batch_size} x {tokens} tokens")
-                    produce = partial(cost.latencies, self.bundle, encoders, batch_size, tokens, self.texts)
-                    yield from self._guarded(skeletons, produce, encoders[0].runtime)
+                shape = {"kind": "latency", "batch_size": batch_size, "tokens": tokens}
+                if not self._missing(_timed(shape, [way.named(layer) for way, layer in places])):
+                    continue
+                if not exits and not broken:  # all open at once, so that their calls alternate
+                    for way, layer in places:
+                        try:
+                            encoder = stack.enter_context(Encoder(self.bundle, layer, **way.options))
+                            exits.append((way.named(layer), encoder))
+                        except FAILURES as error:
+                            broken.append((way.named(layer), error))
+                for named, reason in broken:
+                    yield from _failed(self._missing(_timed(shape, [named])), reason)
+                self.report(f"latency of {batch_size} x {tokens} tokens")
+                produce = partial(cost.latencies, self.bundle, exits, batch_size, tokens, self.texts)
+                yield from self._guarded(_timed(shape, [named for named, _ in exits]), produce, {})
 
     def _memory(self) -> Iterator[Record]:
-        for layer in self.matrix.layers:
-            skeletons = [{"kind": "memory", "layer": layer}]
+        for way, layer in product(self.matrix.ways, self.matrix.layers):
+            skeletons = [{"kind": "memory", **way.named(layer)}]
             if self._missing(skeletons):
-                self.report(f"memory of layer {layer}")
-                produce = partial(cost.memory, self.bundle, layer, self.texts, self.matrix.options)
-                yield from self._guarded(skeletons, produce, None)
+                self.report(f"memory of layer {layer}{self._of(way)}")
+                produce = partial(cost.memory, self.bundle, layer, self.texts, way.options)
+                yield from self._guarded(skeletons, produce, way.named(layer))
 
     def _guarded(
-        self, skeletons: list[Record], produce: Callable[[], Iterable[Record]], runtime: Runtime | None
+        self, skeletons: list[Record], produce: Callable[[], Iterable[Record]], named: Record
     ) -> Iterator[Record]:
         """What ``produce`` yields, made whole; and a record of what it has not yielded when it fails or is stopped."""
         waiting = {key_of(record): record for record in self._missing(skeletons)}
         if not waiting:
             return
-        layer = skeletons[0].get("layer")
         try:
             for record in produce():
-                whole = self._common({"layer": layer, **record}, runtime)
+                whole = self._common({**named, **record})
                 if waiting.pop(key_of(whole), None):  # what is done is not written again
                     yield {**whole, "status": "ok"}
-        except (M2DError, MemoryError) as error:
-            for record in waiting.values():
-                yield {**record, "status": "failed", "error": str(error) or type(error).__name__}
+        except FAILURES as error:
+            yield from _failed(waiting.values(), error)
         except KeyboardInterrupt:
             for record in waiting.values():
                 yield {**record, "status": "interrupted", "error": "interrupted"}
             raise
 
-    def _skeletons(self, layer: int, part: Measure) -> list[Record]:
-        skeletons = part.skeletons(layer, self.matrix.dims, self.bundle.grid.full)
-        return [{"layer": layer, **record} for record in skeletons]
+    def _skeletons(self, way: Way, layer: int, *parts: Measure) -> list[Record]:
+        skeletons = [
+            record for part in parts for record in part.skeletons(layer, self.matrix.dims, self.bundle.grid.full)
+        ]
+        return [{**way.named(layer), **record} for record in skeletons]
 
     def _missing(self, skeletons: Iterable[Record]) -> list[Record]:
         """Those of the records that are not done, made whole but for their figures."""
-        whole = [self._common(skeleton, None) for skeleton in skeletons]
+        whole = [self._common(skeleton) for skeleton in skeletons]
         return [record for record in whole if key_of(record) not in self.done]
 
-    def _common(self, record: Record, runtime: Runtime | None) -> Record:
-        grid, matrix = self.bundle.grid, self.matrix
+    def _common(self, record: Record) -> Record:
+        grid = self.bundle.grid
         found = {
+            "provider": None,
             **record,
             "bundle": self.bundle.id,
             "architecture": self.bundle.manifest.architecture,
             "fingerprint": self.bundle.manifest.origin.fingerprint,
             "depth": grid.depth,
             "width": grid.width,
-            "precision": str(matrix.precision),
-            "runtime": matrix.runtime,
-            "compute": COMPUTE,
-            "provider": runtime.provider if runtime else record.get("provider"),
-            "threads": matrix.threads or machine()["cores"],
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": machine(),
             "command": self.command,
         }
         if "dim" in record:
+            found["trained_layer"] = self.bundle.manifest.is_trained_layer(record["layer"])
             found["trained_dim"] = record["dim"] in grid.trained_dims
         return found
+
+    def _of(self, way: Way) -> str:
+        """Which way it is, where there are several."""
+        several = len(self.matrix.ways) > 1
+        return f", {way.precision} in {way.runtime}, computed in {way.compute}" if several else ""
+
+
+def _timed(shape: Record, exits: Iterable[Record]) -> list[Record]:
+    return [{**shape, **named, "scope": scope} for scope in cost.SCOPES for named in exits]
+
+
+def _failed(records: Iterable[Record], error: Exception) -> Iterator[Record]:
+    for record in records:
+        yield {**record, "status": "failed", "error": str(error) or type(error).__name__}

@@ -14,7 +14,7 @@ from m2d_export.bench.summary import setup_labels
 
 # ColorBrewer's YlGnBu, five classes: ordered for colour-blind readers too; dark text on light, light on dark.
 SHADES = (("#ffffcc", "black"), ("#a1dab4", "black"), ("#41b6c4", "black"), ("#2c7fb8", "white"), ("#253494", "white"))
-UNTRAINED = "* a dim that this checkpoint was not trained for"
+UNTRAINED = "* a layer or dim that this checkpoint was not trained for"
 
 
 def tables(records: Sequence[Record]) -> RenderableType:
@@ -30,7 +30,7 @@ def tables(records: Sequence[Record]) -> RenderableType:
         parts += grids(cells, lambda cell: cell.agreement, heading)
     if view.collection:
         parts += grids(cells, lambda cell: cell.ndcg, f"Retrieval from {view.collection}: nDCG@10 x 100")
-    if any(not cell.trained_dim for cell in cells):
+    if any(not (cell.trained_layer and cell.trained_dim) for cell in cells):
         parts.append(Text(UNTRAINED + "\n", style="dim"))
     timings = latencies(records)
     return Group(*parts, latency_table(timings)) if timings else Group(*parts)
@@ -51,17 +51,18 @@ def grids(cells: Sequence[Candidate], value: Callable[[Candidate], float | None]
 
 
 def grid(cells: Sequence[Candidate], value: Callable[[Candidate], float | None], heading: str) -> RenderableType:
-    """Layers x dims of one quantity, each cell shaded by it; untrained dims are marked with an asterisk."""
+    """Layers x dims of one quantity, each cell shaded by it; what is untrained is marked with an asterisk."""
     found = {(item.cell.layer, item.cell.dim): value(item) for item in cells}
     trained = {item.cell.dim: item.trained_dim for item in cells}
+    trained_layers = {item.cell.layer: item.trained_layer for item in cells}
     known = [number for number in found.values() if number is not None] or [0.0]
     table = Table()
     table.add_column("layer \\ dim", justify="right")
     for dim in sorted(trained, reverse=True):
         table.add_column(f"{dim}" if trained[dim] else f"{dim}*", justify="right")
-    for layer in sorted({layer for layer, _ in found}, reverse=True):
+    for layer in sorted(trained_layers, reverse=True):
         shades = [_shaded(found.get((layer, dim)), min(known), max(known)) for dim in sorted(trained, reverse=True)]
-        table.add_row(str(layer), *shades)
+        table.add_row(f"{layer}" if trained_layers[layer] else f"{layer}*", *shades)
     # A line of its own, since a title would be wrapped to the width of the table.
     return Group(Text(heading, style="italic"), table)
 

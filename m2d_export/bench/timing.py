@@ -1,7 +1,7 @@
 """Seconds of repeated calls, interleaved, raw; and joules where the machine counts them."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 
 WARM_UP = 2
 LEAST_ROUNDS, MOST_ROUNDS = 5, 50
+REST = 0.02  # seconds; OpenMP's threads, which torch uses, spin for some milliseconds after a call
 NOISY = 0.2  # of the median: an interquartile range over this makes a latency a rough figure
 COUNTERS = "intel-rapl:*/energy_uj"  # one a processor package, in microjoules, on Intel and AMD alike
 POWERCAP = Path("/sys/class/powercap")
@@ -41,11 +42,14 @@ class Latency:
         return self.spread > NOISY
 
 
-def measure(calls: Sequence[Callable[[], object]], budget: float) -> list[Latency]:
+def measure(
+    calls: Sequence[Callable[[], object]], budget: float, rests: Collection[int] = frozenset()
+) -> list[Latency]:
     """Time each call in turn, round after round, so that a slow moment of the machine falls on all alike.
 
     ``budget`` in seconds bounds the rounds of all calls together, between 5 and 50 rounds; two rounds before
-    them warm up and do not count.
+    them warm up and do not count. Before the calls at the places ``rests`` the machine is let come to rest, so that
+    threads of another runtime do not take the cores from this one's.
     """
     for call in [*calls] * WARM_UP:
         call()
@@ -57,6 +61,8 @@ def measure(calls: Sequence[Callable[[], object]], budget: float) -> list[Latenc
         if done >= LEAST_ROUNDS and time.perf_counter() - started > budget:
             break
         for place, call in enumerate(calls):
+            if place in rests:
+                time.sleep(REST)
             energy = _microjoules(counters)
             before = time.perf_counter()
             call()

@@ -34,12 +34,30 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # not generic before 
             self.fail(str(error), param, ctx)
 
 
+class Words(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """Words separated by commas, in their order, without repeats."""
+
+    name = "a,b,.."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Split the list, or fail as click does."""
+        if not isinstance(value, str):
+            return value
+        words = tuple(dict.fromkeys(word.strip() for word in value.split(",")))
+        if not all(words):
+            self.fail(f"takes words separated by commas; got {value!r}", param, ctx)
+        return words
+
+
+threads_option = click.option("--threads", type=click.IntRange(min=1), help="Threads to use.  [default: every core]")
+
+
 def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what runs a variant."""
     for option in (
-        click.option("--threads", type=click.IntRange(min=1), help="Threads to use.  [default: every core]"),
+        threads_option,
         click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="What weights are stored in."),
-        click.option("--runtime", type=click.Choice(RUNTIMES), default="onnxrt", help="What runs the model."),
+        click.option("--runtime", type=click.Choice(list(RUNTIMES)), default="onnxrt", help="What runs the model."),
     ):
         command = option(command)
     return command

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2d_export.cli.common import Numbers, examples, is_default, runtime_options, steps
-from m2d_export.errors import DataError, OutputError, RuntimeUnavailable, SpecError
-from m2d_export.spec import Precision
+from m2d_export.cli.common import Numbers, Words, examples, is_default, steps, threads_option
+from m2d_export.errors import DataError, IntegrityError, OutputError, RuntimeUnavailable, SpecError
 
 if TYPE_CHECKING:
     from m2d_export.bench.sts import Pairs
@@ -24,6 +23,7 @@ RESULTS = "results.jsonl"
         "m2d-export bench minilm.m2d",
         "m2d-export bench minilm.m2d --sts toy,pairs.csv --columns left,right,grade --texts texts.txt --dims 64,32",
         "m2d-export bench minilm.m2d --layers 1,2 --batch-size 1,8 --tokens 16 -o shallow.jsonl",
+        "m2d-export bench minilm.m2d --layers 1 --runtime onnxrt,pytorch -o runtimes.jsonl",
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -35,7 +35,16 @@ RESULTS = "results.jsonl"
 @click.option("--dims", type=Numbers(), help="Dims to score.  [default: the bundle's]")
 @click.option("--batch-size", "batch_sizes", type=Numbers(), default="1,32", help="Batch sizes to time.")
 @click.option("--tokens", type=Numbers(), default="16,128", help="Token lengths to time.")
-@runtime_options
+@click.option(
+    "--runtime", "runtimes", type=Words(), metavar="onnxrt,pytorch", default="onnxrt", help="What runs the exits."
+)
+@click.option(
+    "--precision", "precisions", type=Words(), metavar="fp32,..", default="fp32", help="What weights are stored in."
+)
+@click.option(
+    "--compute", "computes", type=Words(), metavar="fp32,..", default="fp32", help="What the runtime multiplies in."
+)
+@threads_option
 @click.option("-o", "--output", default=RESULTS, type=click.Path(path_type=Path), help="Adds records here.")
 @click.option("--fresh", is_flag=True, help="Measure again what the output has already.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records instead of tables.")
@@ -49,8 +58,9 @@ def bench(
     dims: tuple[int, ...] | None,
     batch_sizes: tuple[int, ...],
     tokens: tuple[int, ...],
-    runtime: str,
-    precision: str,
+    runtimes: tuple[str, ...],
+    precisions: tuple[str, ...],
+    computes: tuple[str, ...],
     threads: int | None,
     output: Path,
     fresh: bool,
@@ -58,8 +68,8 @@ def bench(
 ) -> None:
     """Measure BUNDLE: how good every cell is, what every layer costs.
 
-    Everything runs on the shipped graphs. Each result is one line of the output file, with its raw seconds; a run
-    that was stopped goes on where it was.
+    Everything runs on the shipped graphs, in every combination of what is listed, calls taking turns. Each result is
+    one line of the output file, with its raw seconds; a run that was stopped goes on where it was.
     """
     from rich.console import Console
 
@@ -79,8 +89,9 @@ def bench(
         dims=opened.grid.dims if dims is None else dims,
         batch_sizes=batch_sizes,
         tokens=tuple(sorted({min(count, longest) for count in tokens})) if is_default("tokens") else tokens,
-        runtime=runtime,
-        precision=Precision(precision),
+        runtimes=runtimes,
+        precisions=precisions,
+        computes=computes,
         threads=threads,
     ).checked(opened)
     pairs = _graded(sts, columns)
@@ -122,15 +133,15 @@ def bench(
     failed = unmeasured(new)
     if failed:
         first = f"{failed[0]['kind']} of layer {failed[0]['layer']}: {failed[0]['error']}"
-        raise RuntimeUnavailable(
-            f"{len(failed)} results could not be measured; the next run tries again. First {first}"
-        )
+        error = IntegrityError if opened.problems() else RuntimeUnavailable  # a damaged bundle fails its gate
+        raise error(f"{len(failed)} results could not be measured; the next run tries again. First {first}")
 
 
 @click.command(
     epilog=examples(
         "m2d-export select minilm.m2d --results results.jsonl --min-retention 0.97",
         "m2d-export select minilm.m2d --results results.jsonl --max-latency-ms 1000 --max-index-gb 2 --vectors 10e6",
+        "m2d-export select minilm.m2d --sts toy --min-retention 0.95",
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -145,14 +156,15 @@ def bench(
 @click.option(
     "--task", type=click.Choice(["sts", "retrieval", "agreement"]), default="sts", help="Whose quality counts."
 )
+@click.option("--sts", metavar="NAME", help="Which set's scores count.  [default: the first measured]")
 @click.option("--json", "as_json", is_flag=True, help="Print the choice as JSON.")
-def select(bundle: Path, results: Path, task: str, as_json: bool, **budgets: Any) -> None:
+def select(bundle: Path, results: Path, task: str, sts: str | None, as_json: bool, **budgets: Any) -> None:
     """Pick the cell of BUNDLE to ship: the fastest that is good enough, or the best that is fast and small enough."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from rich.console import Console
 
-    from m2d_export.bench.figures import candidates, default_view
+    from m2d_export.bench.figures import candidates, default_view, sts_labels
     from m2d_export.bench.records import groups, hardware, measured, read_records
     from m2d_export.budgets import Budgets
     from m2d_export.bundle import Bundle
@@ -168,12 +180,17 @@ def select(bundle: Path, results: Path, task: str, as_json: bool, **budgets: Any
     if machines > 1:
         click.echo(f"{results} has results of {machines} machines: the last one measured counts", err=True)
     last = [record for record in mine if hardware(record) == hardware(mine[-1])]
-    view = default_view(last)
+    view, sets = default_view(last), sts_labels(last)
+    if sts is not None and sts not in sets:
+        raise DataError(f"{results} has no scores on {sts}: it has {', '.join(sets) or 'none at all'}")
+    if sts is None and len(sets) > 1 and task == Task.STS:
+        click.echo(f"{results} has scores on {', '.join(sets)}: {view.sts} counts, --sts names another", err=True)
+    view = replace(view, sts=sts or view.sts)
     choice = choose(candidates(last, view), Budgets(**budgets), Task(task), sts=view.sts)
     picked = choice.picked
     deploy = deploying(picked, bundle, last[-1]["machine"]["cores"]) if picked else None
     if as_json:
-        click.echo(json.dumps({**asdict(choice), "deploy": deploy}, default=str))
+        click.echo(json.dumps({**asdict(choice), "sts": view.sts, "deploy": deploy}, default=str))
     else:
         Console().print(choice_table(choice))
         for warning in choice.warnings:

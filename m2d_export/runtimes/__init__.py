@@ -5,8 +5,11 @@ from typing import Protocol, Self
 
 from m2d_export.batching import Batch
 from m2d_export.errors import SpecError
+from m2d_export.extras import require
 from m2d_export.spec import RUNTIMES, Variant
 from m2d_export.vectors import FloatArray
+
+PACKAGES = {"onnxrt": ("onnxruntime", "cpu"), "pytorch": ("torch", "build")}  # and the extra that installs each
 
 
 class Runtime(Protocol):
@@ -28,6 +31,15 @@ class Runtime(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def check_runtime(name: str, compute: str) -> None:
+    """Raise SpecError for a runtime or a compute it does not have, RuntimeUnavailable where its package is missing."""
+    if name not in RUNTIMES:
+        raise SpecError(f"no runtime {name!r}: there are {', '.join(RUNTIMES)}")
+    if compute not in RUNTIMES[name]:
+        raise SpecError(f"{name} does not compute in {compute!r}: it computes in {', '.join(RUNTIMES[name])}")
+    require(*PACKAGES[name])
 
 
 def open_runtime(name: str, variant: Variant, threads: int | None = None) -> Runtime:

@@ -51,10 +51,13 @@ window.m2dPick = (chosen) => {
   return row && { layer: row.layer, dim: row.dim, precision: row.precision, runtime: row.runtime };
 };
 
+const shellWord = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`);
+
 function command(chosen) {  // only for what `select` itself looks at when it is not told otherwise
   const options = BUDGETS.filter((budget) => chosen[budget.name] != null).map((budget) => `${budget.option} ${chosen[budget.name]}`);
   if (chosen.maxIndexGb != null) options.push(`--vectors ${chosen.vectors} --bytes-per-value ${chosen.bytesPerValue}`);
-  const standard = Object.entries(group().defaults).every(([name, place]) => state[name] === place);
+  if (group().sts.length > 1) options.unshift(`--sts ${shellWord(group().sts[state.sts].name)}`);
+  const standard = Object.entries(group().defaults).every(([name, place]) => name === "sts" || state[name] === place);
   return standard && DATA.groups.length === 1 ? `m2d-export select BUNDLE --results results.jsonl ${options.join(" ")}`.trim() : null;
 }
 
@@ -83,6 +86,7 @@ function pickCard(row, chosen) {
   const notes = [
     gap && row !== full && (gap[0] <= 0 && gap[1] >= 0 ? `Its gap to the full cell, ${asDifference(row.difference)} ${asInterval(gap, asDifference)}, may be chance.`
       : `Its gap to the full cell: ${asDifference(row.difference)} ${asInterval(gap, asDifference)}.`),
+    !row.trained_layer && "This layer was not trained as an exit.",
     !row.trained_dim && "This dim was not trained.",
     row.noisy && "Its latency is noisy: measure again on a quiet machine.",
     row.agreement == null && row.ndcg == null && "The choice rests on STS alone: measure agreement on your own texts, or retrieval.",

@@ -8,7 +8,7 @@ const MEASURES = [
   { key: "ndcg", title: "Retrieval", unit: (view) => `nDCG@10 × 100 on ${view.collection}`, write: asScore },
 ];
 
-const dimName = (dim, trained) => `${dim}${trained ? "" : "*"}`;
+const starred = (number, trained) => `${number}${trained ? "" : "*"}`;
 const PICK = "#E8590C";  // stands out from cividis on either paper
 
 function base(extra) {
@@ -52,7 +52,8 @@ function hover(row, view) {  // all that is known of a cell
     row.joules_per_sentence != null && `${row.joules_per_sentence.toPrecision(3)} J a sentence`,
     `${counted.format(row.bytes_per_vector)} bytes a vector (float32)`,
     row.peak_mb != null && `peak memory ${asMb(row.peak_mb)}`,
-    row.trained_dim ? null : "a dim that was not trained",
+    !row.trained_layer && "a layer that was not trained",
+    !row.trained_dim && "a dim that was not trained",
   ].filter(Boolean).join("<br>");
 }
 
@@ -61,7 +62,8 @@ function heatMap(measure, rows, view, picked) {
   const dims = unique(rows.map((row) => row.dim)).sort((a, b) => a - b);
   const at = (layer, dim) => rows.find((row) => row.layer === layer && row.dim === dim);
   const grid = (of) => layers.map((layer) => dims.map((dim) => { const row = at(layer, dim); return row ? of(row) : null; }));
-  const names = dims.map((dim) => dimName(dim, rows.find((row) => row.dim === dim).trained_dim));
+  const names = dims.map((dim) => starred(dim, rows.find((row) => row.dim === dim).trained_dim));
+  const layerName = (layer) => starred(layer, rows.find((row) => row.layer === layer).trained_layer);
   const shown = rows.filter((row) => row[measure.key] != null);
   const values = shown.map((row) => row[measure.key]), low = Math.min(...values), high = Math.max(...values);
   const dark = (row) => row[measure.key] - low < 0.45 * (high - low);
@@ -69,10 +71,10 @@ function heatMap(measure, rows, view, picked) {
   const y = layers.indexOf(picked?.layer), x = dims.indexOf(picked?.dim);
   return {
     data: [{
-      type: "heatmap", x: names, y: layers.map(String), z: grid((row) => row[measure.key]), colorscale: "Cividis", xgap: 2, ygap: 2,
+      type: "heatmap", x: names, y: layers.map(layerName), z: grid((row) => row[measure.key]), colorscale: "Cividis", xgap: 2, ygap: 2,
       hovertext: grid((row) => hover(row, view)), hovertemplate: "%{hovertext}<extra></extra>", showscale: false, hoverongaps: false,
     }, {
-      type: "scatter", mode: "text", x: shown.map((row) => dimName(row.dim, row.trained_dim)), y: shown.map((row) => String(row.layer)), hoverinfo: "skip",
+      type: "scatter", mode: "text", x: shown.map((row) => starred(row.dim, row.trained_dim)), y: shown.map((row) => layerName(row.layer)), hoverinfo: "skip",
       text: shown.map((row) => measure.write(row[measure.key]).replace(" %", "")), textfont: { color: shown.map((row) => (dark(row) ? "#fff" : "#111")) },
     }],
     layout: base({
@@ -81,7 +83,7 @@ function heatMap(measure, rows, view, picked) {
     }),
     label: `Heat-map of ${measure.title.toLowerCase()} over ${layers.length} layers and ${dims.length} dims`,
     table: table(`${measure.title}: ${measure.unit(view)}`, [{ label: "layer" }, ...names.map((name) => ({ label: name, number: true }))],
-      layers.toReversed().map((layer) => ({ cells: [String(layer), ...dims.map((dim) => { const row = at(layer, dim); return row ? measure.write(row[measure.key]) : MISSING; })] }))),
+      layers.toReversed().map((layer) => ({ cells: [layerName(layer), ...dims.map((dim) => { const row = at(layer, dim); return row ? measure.write(row[measure.key]) : MISSING; })] }))),
   };
 }
 

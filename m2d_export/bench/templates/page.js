@@ -88,7 +88,7 @@ function drawStorage() {
 function drawTable(picked) {
   const view = viewed(), onFront = new Set(front());
   const columns = [
-    { key: "cell", label: "cell", write: (row) => `${cellName(row.layer, row.dim)}${row.trained_dim ? "" : "*"}${onFront.has(row) ? " ◆" : ""}`, by: (row) => row.layer * 1e6 + row.dim },
+    { key: "cell", label: "cell", write: (row) => `${cellName(row.layer, row.dim)}${row.trained_layer && row.trained_dim ? "" : "*"}${onFront.has(row) ? " ◆" : ""}`, by: (row) => row.layer * 1e6 + row.dim },
     { key: "setup", label: "variant", write: (row) => row.setup, by: (row) => row.setup },
     { key: "score", label: "score", note: view.label && `on ${view.label}`, number: true, write: (row) => `${asScore(row.score)} ${asInterval(row.interval)}` },
     { key: "retention", label: "retention", number: true, write: (row) => asShare(row.retention) },
