@@ -31,6 +31,9 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 @click.option("--revision", help="Revision of a MODEL on the Hub.")
 @click.option("--columns", metavar="A,B,SCORE", help="Columns of DATA.  [default: sentence1,sentence2,score]")
 @click.option("--scale", metavar="LOW,HIGH", help="Range of the scores.  [default: 0,1 or 0,5, as train has it]")
+@click.option(
+    "--unlabelled", type=click.Path(path_type=Path), help="File of sentences, one a line, to learn from too (grid)."
+)
 @click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers (grid).")
 @click.option("--dims", type=Numbers(), help="Dims.  [default: the width, and 512, 256, 128, 64 below it]")
 @click.option("--epochs", type=click.IntRange(min=1), help="[default: 5; seed: 4]")
@@ -56,7 +59,7 @@ def main(model: str, data: str, output: Path, resume: bool, half: bool, **option
     from train.work import Job
 
     device, precision = _hardware(options["device"], options["precision"])
-    splits = load_data(data, _columns(options["columns"]), _scale(options["scale"]))
+    splits = load_data(data, _columns(options["columns"]), _scale(options["scale"]), options["unlabelled"])
     checkpoint = load_checkpoint(model, options["revision"])
     recipe = _recipe(options, checkpoint.depth, checkpoint.width)
     target = output.expanduser().absolute()
@@ -111,8 +114,9 @@ def _recipe(options: dict[str, Any], depth: int, width: int) -> "Recipe":
     given = {key: options[key] for key in named if options[key] is not None}
     dims = default_dims(width) if options["dims"] is None else check_dims(options["dims"], width)
     if options["name"] == "seed":
-        if options["layers"] is not None:
-            raise SpecError("--layers goes with the grid recipe: the seed recipe draws from all layers")
+        for option in ("layers", "unlabelled"):
+            if options[option] is not None:
+                raise SpecError(f"--{option} goes with the grid recipe: the seed recipe has no use for it")
         return SeedRecipe(dims, weighting=options["weighting"] or "uniform", **given)
     if options["weighting"] is not None:
         raise SpecError("--weighting goes with --recipe seed")

@@ -76,7 +76,8 @@ def _training(facts: Mapping[str, Any]) -> str:
     lines = [
         f"recipe: {facts['recipe']} ({', '.join(f'{key} {value}' for key, value in facts['settings'].items())})",
         f"data: {data['source']}, scores from {data['scale'][0]:g} to {data['scale'][1]:g}, "
-        + ", ".join(f"{count:,} {split}" for split, count in data["pairs"].items()),
+        + ", ".join(f"{count:,} {split}" for split, count in data["pairs"].items())
+        + (f", and {data['unlabelled']:,} sentences without a score" if data["unlabelled"] else ""),
         f"pairs of train that another split holds too: {sum(data['overlap'].values())}",
         f"{facts['seconds'] / 60:.0f} minutes on {facts['machine']}, {facts['precision']}",
         f"energy: {used}" + ("" if energy["kwh"] is None else f" ({energy['note']})"),

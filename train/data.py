@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from m2d_export.agreement import read_texts
 from m2d_export.bench.sts import COLUMNS, Pairs, load_pairs, pairs_of
 from m2d_export.errors import DataError, first_line
 from m2d_export.extras import require
@@ -24,7 +25,8 @@ SCALES = ((0.0, 1.0), (0.0, 5.0))  # those that are recognised; another one is g
 class Data:
     """The splits to train on, choose by and report; ``scale`` is the scores' range as published.
 
-    Scores of every split lie in 0..1. ``test`` is None where there is none.
+    Scores of every split lie in 0..1. ``test`` is None where there is none; ``unlabelled`` are sentences
+    without a score.
     """
 
     source: str
@@ -32,6 +34,7 @@ class Data:
     train: Pairs
     dev: Pairs
     test: Pairs | None
+    unlabelled: tuple[str, ...] = ()
 
     def judged(self) -> dict[str, Pairs]:
         """The splits that a model is judged on, by name."""
@@ -48,32 +51,33 @@ class Data:
 
 
 def load_data(
-    source: str, columns: tuple[str, str, str] | None = None, scale: tuple[float, float] | None = None
+    source: str,
+    columns: tuple[str, str, str] | None = None,
+    scale: tuple[float, float] | None = None,
+    unlabelled: str | Path | None = None,
 ) -> Data:
     """Splits named train, dev (or validation) and, where there is one, test: files of a folder, or of a Hub dataset.
 
     Files are .csv, .tsv, .jsonl or .parquet; ``columns`` names both sentences and the score. Without ``scale``, it is
-    0..1 or 0..5, whichever all of train's scores lie in. Raises DataError for splits that are missing, empty, of one
-    score only, or hold a score that is out of scale or no number, and for sentences that are not strings.
+    0..1 or 0..5, whichever all of train's scores lie in. ``unlabelled`` is a file of sentences, one a line. Raises
+    DataError for splits that are missing, empty, of one score only, or hold a score that is out of scale or no
+    number, and for sentences that are not strings.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
-        found = {split: _from_folder(folder, split, columns) for split in NAMES}
+        read = {split: _from_folder(folder, split, columns) for split in NAMES}
+        found = {split: pairs for split, pairs in read.items() if pairs is not None}
     elif folder.exists():
         raise DataError(f"{source} is a file: give the folder that holds {_wanted()}")
     else:
         found = _from_hub(source, columns or COLUMNS)
-    missing = [split for split in (TRAIN, DEV) if found[split] is None]
+    missing = [split for split in (TRAIN, DEV) if split not in found]
     if missing:
         raise DataError(f"{source} has no {' and no '.join(missing)} split: expected {_wanted()}")
-    train, dev = found[TRAIN], found[DEV]
-    if train is None or dev is None:  # said above; for the type checker
-        raise DataError(f"{source} lacks a split")
-    scale = scale or _detect(train)
-    test = found[TEST]
-    return Data(
-        source, scale, _scaled(train, scale), _scaled(dev, scale), None if test is None else _scaled(test, scale)
-    )
+    scale = scale or _detect(found[TRAIN])
+    texts = () if unlabelled is None else read_texts(Path(unlabelled))
+    scaled = {split: _scaled(pairs, scale) for split, pairs in found.items()}
+    return Data(source, scale, scaled[TRAIN], scaled[DEV], scaled.get(TEST), texts)
 
 
 def _wanted() -> str:
@@ -98,17 +102,14 @@ def _from_folder(folder: Path, split: str, columns: tuple[str, str, str] | None)
     return load_pairs(str(files[0]), columns)
 
 
-def _from_hub(source: str, columns: tuple[str, str, str]) -> dict[str, Pairs | None]:
+def _from_hub(source: str, columns: tuple[str, str, str]) -> dict[str, Pairs]:
     datasets = require("datasets", "train")
     try:
         splits: Mapping[str, Any] = datasets.load_dataset(source)
     except Exception as error:  # network, authentication and cache errors of several libraries
         raise DataError(f"no folder {source} here, and the Hub has not given it: {first_line(error)}") from error
-    found: dict[str, Pairs | None] = {}
-    for split, names in NAMES.items():
-        name = next((name for name in names if name in splits), None)
-        found[split] = None if name is None else pairs_of(split, splits[name], columns, f"{source}, {name}")
-    return found
+    there = {split: name for split, names in NAMES.items() for name in names if name in splits}
+    return {split: pairs_of(split, splits[name], columns, f"{source}, {name}") for split, name in there.items()}
 
 
 def _detect(train: Pairs) -> tuple[float, float]:
@@ -132,11 +133,12 @@ def _scaled(pairs: Pairs, scale: tuple[float, float]) -> Pairs:
 
 
 def fingerprint(data: Data) -> str:
-    """The sha256 of all splits: sentences, their pairing and scores."""
+    """The sha256 of everything that is learnt from or judged by: sentences, their pairing and scores."""
     digest = hashlib.sha256()
     for name, pairs in data.splits().items():
         places, scores = (pairs.left.tolist(), pairs.right.tolist()), pairs.scores.tolist()
         digest.update(json.dumps([name, pairs.texts, places, scores]).encode())
+    digest.update(json.dumps(data.unlabelled).encode())
     return digest.hexdigest()
 
 

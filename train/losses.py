@@ -1,7 +1,7 @@
 """The grid recipe's loss: every (layer, dim) cell at once, from one forward pass.
 
-Sizes in the shape comments: L exits from the shallowest to the last, N = 2B sentences (B left ones, then their B
-right ones), W the width, d a dim.
+Sizes in the shape comments: L exits from the shallowest to the last; N sentences, the B left ones of the pairs, then
+their B right ones, then those without a score; W the width, d a dim.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class LossWeights:
 
     last_layer: float = 3.0
     similarities: float = 20.0
-    vectors: float = 2.0
+    vectors: float = 4.0
     scale: float = 20.0
 
 
@@ -45,29 +45,29 @@ def cosent(cosines: Tensor, gold: Tensor, scale: float) -> Tensor:
     return torch.logsumexp(functional.pad(gaps, (1, 0)), dim=-1)  # the padded 0 is the 1 of the formula
 
 
-def grid_loss(vectors: Tensor, gold: Tensor, teacher: Tensor, dims: Sequence[int], weights: LossWeights) -> GridLoss:
-    """The loss of all cells: vectors (L, N, W), gold scores (B,), teacher's full vectors (N, W), which get no gradient.
+def grid_loss(vectors: Tensor, gold: Tensor, dims: Sequence[int], weights: LossWeights) -> GridLoss:
+    """The loss of all cells: vectors (L, N, W), gold scores (B,), dims that descend from W.
 
-    Each cell is told to order the batch's pairs as the gold scores do (CoSENT), and to have the cosines that the
-    teacher's full vectors have between all N sentences (squared error); each exit below the last to give the full
-    cell's own vectors (1 - cosine), so that all exits share one space. Cells count alike but for the last layer.
+    Each cell is told to order the batch's pairs as the gold scores do (CoSENT), and to have the cosines that the full
+    cell has between all N sentences (squared error); each cell below the last layer to give the last layer's own
+    vectors (1 - cosine), so that all exits share one space. What is learnt from gets no gradient. Cells count alike
+    but for the last layer.
     """
-    pairs = vectors.shape[1] // 2
+    pairs = len(gold)
     share = vectors.new_ones(len(vectors))  # (L,)
     share[-1] = weights.last_layer
     share = share / share.sum() / len(dims)
-    goal = _unit(teacher.detach())  # (N, W)
-    goal_cosines = goal @ goal.T  # (N, N)
-    order = similarities = vectors.new_zeros(())
+    last = vectors[-1].detach()  # (N, W)
+    goal = _unit(last) @ _unit(last).T  # (N, N)
+    order = similarities = apart = vectors.new_zeros(())
     for dim in dims:
         unit = _unit(vectors[..., :dim])  # (L, N, d)
-        cosines = (unit[:, :pairs] * unit[:, pairs:]).sum(-1)  # (L, B)
+        cosines = (unit[:, :pairs] * unit[:, pairs : 2 * pairs]).sum(-1)  # (L, B)
         order = order + share @ cosent(cosines, gold, weights.scale)
-        errors = (unit @ unit.transpose(1, 2) - goal_cosines).square()  # (L, N, N)
+        errors = (unit @ unit.transpose(1, 2) - goal).square()  # (L, N, N)
         similarities = similarities + share @ errors.mean((1, 2))
-    full = _unit(vectors[-1].detach())  # (N, W)
-    below = _unit(vectors[:-1])  # (L - 1, N, W)
-    apart = (1 - (below * full).sum(-1)).mean() if len(below) else vectors.new_zeros(())
+        if len(vectors) > 1:
+            apart = apart + (1 - (unit[:-1] * _unit(last[:, :dim])).sum(-1)).mean() / len(dims)
     total = order + weights.similarities * similarities + weights.vectors * apart
     return GridLoss(total, order.detach(), similarities.detach(), apart.detach())
 

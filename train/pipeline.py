@@ -50,7 +50,8 @@ def train(job: Job, screen: Screen, resume: bool) -> dict[str, Scored] | None:
 def _announce(job: Job, screen: Screen, seed: bool) -> None:
     screen.say(f"{'seed' if seed else 'grid'} recipe on {job.device}, computing in {job.precision}")
     counts = ", ".join(f"{len(pairs.scores):,} {name}" for name, pairs in job.data.splits().items())
-    screen.say(f"pairs: {counts}; scores from {job.data.scale[0]:g} to {job.data.scale[1]:g}")
+    more = f"; {len(job.data.unlabelled):,} sentences without a score" if job.data.unlabelled else ""
+    screen.say(f"pairs: {counts}{more}; scores from {job.data.scale[0]:g} to {job.data.scale[1]:g}")
     for name, count in job.data.overlap().items():
         if count:
             screen.say(f"warning: {count} of the pairs in {name} are in train too: scores on {name} will flatter")
@@ -73,6 +74,7 @@ def _facts(job: Job, trained: Trained, energy: Energy, seconds: float) -> dict[s
             "scale": data.scale,
             "pairs": {name: len(pairs.scores) for name, pairs in data.splits().items()},
             "overlap": data.overlap(),
+            "unlabelled": len(data.unlabelled),
             "sha256": fingerprint(data),
         },
         "precision": job.precision,

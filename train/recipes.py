@@ -33,13 +33,15 @@ class SeedRecipe:
 class GridRecipe:
     """All cells every step: ``layers`` ascend to the depth, ``dims`` descend from the width.
 
-    Heads learn faster than the encoder they follow; word embeddings stay as they are.
+    ``unlabelled`` sentences without a score join each step where there are any. Heads learn faster than the encoder
+    they follow; word embeddings stay as they are.
     """
 
     layers: tuple[int, ...]
     dims: tuple[int, ...]
     epochs: int = 5
     batch_size: int = 32
+    unlabelled: int = 64
     learning_rate: float = 6e-5
     head_learning_rate: float = 1e-3
     warmup_ratio: float = 0.1

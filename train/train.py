@@ -36,6 +36,7 @@ class GridTraining:
         self.budget = TOKEN_BUDGET if self.device.type == "cpu" else 1 << 30  # a GPU takes the step at once
         tokenizer = Tokenizer(checkpoint.tokenizer_json, checkpoint.text)
         self.train = tokenizer.encode(data.train.texts, checkpoint.text.prompt())
+        self.unlabelled = tokenizer.encode(data.unlabelled, checkpoint.text.prompt())
         self.gold = torch.tensor(data.train.scores, dtype=torch.float32, device=self.device)
         heads, encoder = self._trainable()
         self.weights = [*encoder, *heads]
@@ -66,7 +67,7 @@ class GridTraining:
         self._set_learning_rate()
         self.model.train()
         try:
-            loss = self._loss(self._batch())
+            loss = self._loss(self.batch(self.step))
             if not torch.isfinite(loss.total):
                 raise TrainingError(
                     f"the loss is {loss.total.item()} at step {self.step + 1}: a lower --learning-rate may help"
@@ -87,19 +88,27 @@ class GridTraining:
         self.step += 1
         return loss
 
-    def _batch(self) -> list[int]:
-        """Places of the next batch's pairs; each epoch has an order of its own, given by the seed alone."""
-        epoch, place = divmod(self.step, self.batches)
+    def batch(self, step: int) -> list[int]:
+        """Places of the pairs of a step's batch; each epoch has an order of its own, given by the seed alone."""
+        epoch, place = divmod(step, self.batches)
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.gold), generator=generator)
         return order[place * self.recipe.batch_size :][: self.recipe.batch_size].tolist()
 
+    def drawn(self, step: int) -> list[int]:
+        """Places of the sentences without a score that a step learns from too; none where there are none."""
+        if not self.unlabelled:
+            return []
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.recipe.epochs + step)
+        places = torch.randint(len(self.unlabelled), (self.recipe.unlabelled,), generator=generator)
+        return places.tolist()
+
     def _loss(self, pairs: Sequence[int]) -> GridLoss:
-        rows = [*self.data.train.left[pairs], *self.data.train.right[pairs]]
+        sentences = [self.train[row] for row in (*self.data.train.left[pairs], *self.data.train.right[pairs])]
+        sentences += [self.unlabelled[row] for row in self.drawn(self.step)]
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            vectors = exit_vectors(self.model, [self.train[row] for row in rows], self.spec, self.budget)
-        vectors = vectors.float()
-        return grid_loss(vectors, self.gold[pairs], vectors[-1], self.recipe.dims, self.recipe.weights)
+            vectors = exit_vectors(self.model, sentences, self.spec, self.budget)
+        return grid_loss(vectors.float(), self.gold[pairs], self.recipe.dims, self.recipe.weights)
 
     def _set_learning_rate(self) -> None:
         """Up from nothing during warm-up, then down to nothing, both in a straight line."""
