@@ -47,6 +47,7 @@ class GridRecipe:
     warmup_ratio: float = 0.1
     weight_decay: float = 0.01
     clip_norm: float = 5.0
+    train_embeddings: bool = False
     weights: LossWeights = field(default_factory=LossWeights)
     eval_steps: int = 100
     seed: int = 42

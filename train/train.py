@@ -52,7 +52,9 @@ class GridTraining:
 
     def _trainable(self) -> tuple[list[Tensor], list[Tensor]]:
         """Weights of the heads, and of all else that an exit reads, but for the word embeddings."""
-        frozen = {id(weight) for weight in self.model.encoder.get_input_embeddings().parameters()}
+        frozen = set()
+        if not self.recipe.train_embeddings:
+            frozen = {id(weight) for weight in self.model.encoder.get_input_embeddings().parameters()}
         heads: list[Tensor] = []
         others: list[Tensor] = []
         for name, weight in self.model.named_parameters():
