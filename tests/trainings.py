@@ -1,0 +1,71 @@
+"""What the tests of training share: made-up pairs, and the command line run in this process."""
+
+import contextlib
+import csv
+import io
+import random
+import signal
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from m2d_export.cli import run
+from tests.conftest import WORDS
+from train.__main__ import main
+
+Row = tuple[str, str, float]
+TRAIN, DEV, TEST = 26, 12, 10  # pairs of each split: three batches of eight, and two pairs left over
+
+
+def made_up(count: int, seed: int) -> list[Row]:
+    """Pairs of made-up sentences, scored by the share of words that they have in common."""
+    chance = random.Random(seed)
+    rows = []
+    for number in range(count):
+        left = chance.sample(WORDS, chance.randint(2, 9))
+        kept = number % 5  # of its words; a ladder, so that scores differ
+        right = left[:kept] + chance.sample(WORDS, 3)
+        rows.append((" ".join(left), " ".join(right), kept / 4))
+    return rows
+
+
+def write(path: Path, rows: Iterable[Row], header: str = "sentence1,sentence2,score") -> Path:
+    """Write pairs as CSV, or as TSV where the name says so."""
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([header.split(","), *rows])
+    return path
+
+
+def write_data(folder: Path, names: Iterable[str] = ("train", "dev", "test")) -> Path:
+    """Write a data set of three splits."""
+    folder.mkdir()
+    for seed, (name, count) in enumerate(zip(names, (TRAIN, DEV, TEST), strict=True)):
+        write(folder / f"{name}.csv", made_up(count, seed))
+    return folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and what it said on standard error."""
+
+    code: int
+    err: str
+
+
+def train(*arguments: object) -> Outcome:
+    """Run ``python -m train`` with ``arguments``, in this process."""
+    said, handlers = io.StringIO(), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    code = None
+    try:
+        with mock.patch.object(sys, "argv", ["train", *map(str, arguments)]), contextlib.redirect_stderr(said):
+            run(main)
+    except SystemExit as ended:
+        code = ended.code
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert isinstance(code, int), said.getvalue()
+    return Outcome(code, said.getvalue())
