@@ -1,5 +1,6 @@
 """The command line of training: ``python -m train MODEL DATA -o OUT``."""
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from m2d_export.cli import CONTEXT, INTERRUPTED, run
-from m2d_export.cli.common import Numbers, examples
+from m2d_export.cli.common import examples
 from m2d_export.errors import SpecError
 
 if TYPE_CHECKING:
     from train.recipes import Recipe
 
 PRECISIONS = ("fp32", "fp16", "bf16")
+MAX_SEED = 2**32 - 1  # numpy's, which the trainer seeds too
 
 
 @click.command(
@@ -31,13 +33,15 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 @click.option("--revision", help="Revision of a MODEL on the Hub.")
 @click.option("--columns", metavar="A,B,SCORE", help="Columns of DATA.  [default: sentence1,sentence2,score]")
 @click.option("--scale", metavar="LOW,HIGH", help="Range of the scores.  [default: 0,1 or 0,5, as train has it]")
-@click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers (grid).")
-@click.option("--dims", type=Numbers(), help="Dims.  [default: the width, and 512, 256, 128, 64 below it]")
+@click.option("--layers", metavar="all|1,2,..", default="all", help="Exit layers (grid).")
+@click.option("--dims", metavar="D,..", help="Dims.  [default: the width, and 512, 256, 128, 64 below it]")
 @click.option("--epochs", type=click.IntRange(min=1), help="[default: 5; seed: 4]")
 @click.option("--batch-size", type=click.IntRange(min=2), help="Pairs a step.  [default: 32; seed: 16]")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="[default: 6e-5; seed: 5e-5]")
 @click.option("--eval-steps", type=click.IntRange(min=1), help="Steps between dev scores.  [default: 100]")
-@click.option("--seed", type=click.IntRange(min=0), default=42, help="Of the order of pairs, dropout and sampling.")
+@click.option(
+    "--seed", type=click.IntRange(0, MAX_SEED), default=42, help="Of the order of pairs, dropout and sampling."
+)
 @click.option("--weighting", type=click.Choice(["uniform", "seed-era"]), help="Of prior layers (seed).")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda where there is one]")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="[default: fp16 on cuda, fp32 on a CPU]")
@@ -99,9 +103,17 @@ def _scale(text: str | None) -> tuple[float, float] | None:
         low, high = map(float, text.split(","))
     except ValueError:
         raise SpecError(f"--scale {text}: expected two numbers, as in 0,5") from None
-    if not low < high:
-        raise SpecError(f"--scale {text}: the first number must be the smaller one")
+    if not -math.inf < low < high < math.inf:
+        raise SpecError(f"--scale {text}: expected two finite numbers, the smaller one first")
     return low, high
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """Whole numbers in the order given, which must be the recipe's own."""
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise SpecError(f"{option} {text}: expected whole numbers separated by commas") from None
 
 
 def _recipe(options: dict[str, Any], depth: int, width: int) -> "Recipe":
@@ -109,14 +121,14 @@ def _recipe(options: dict[str, Any], depth: int, width: int) -> "Recipe":
 
     named = ("epochs", "batch_size", "learning_rate", "eval_steps", "seed")
     given = {key: options[key] for key in named if options[key] is not None}
-    dims = default_dims(width) if options["dims"] is None else check_dims(options["dims"], width)
+    dims = default_dims(width) if options["dims"] is None else check_dims(_numbers("--dims", options["dims"]), width)
     if options["name"] == "seed":
-        if options["layers"] is not None:
+        if options["layers"] != "all":
             raise SpecError("--layers goes with the grid recipe: the seed recipe draws from all layers")
         return SeedRecipe(dims, weighting=options["weighting"] or "uniform", **given)
     if options["weighting"] is not None:
         raise SpecError("--weighting goes with --recipe seed")
-    layers = range(1, depth + 1) if options["layers"] is None else options["layers"]
+    layers = range(1, depth + 1) if options["layers"] == "all" else _numbers("--layers", options["layers"])
     return GridRecipe(check_layers(layers, depth), dims, **given)
 
 

@@ -60,6 +60,8 @@ def card(
     parts += ["## Training", _training(facts)]
     if facts["differences"]:
         parts += ["Other than on the seed's card:", "\n".join(f"- {line}" for line in facts["differences"])]
+    if not facts["log"]:
+        return "\n\n".join(parts) + "\n"
     shown = {"full": Cell(max(layers), max(dims)), "smallest": Cell(min(layers), min(dims))}
     head = ["step", "loss", *(f"dev, {what} cell ({cell})" for what, cell in shown.items())]
     log = [
