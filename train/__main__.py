@@ -68,7 +68,9 @@ def main(model: str, data: str, output: Path, resume: bool, half: bool, **option
     with screen() as shown:
         scored = train(job, shown, resume)
         for name, found in (scored or {}).items():
-            shown.console.print(grid_table(found.grid, None, f"{name}, from {output}"))
+            shown.console.print(grid_table(found.grid, None, f"{name} at the end"))
+        if scored is not None:
+            shown.say(f"wrote {output}")
     if scored is None:
         click.echo("stopped; the same command with --resume goes on", err=True)
         sys.exit(INTERRUPTED)

@@ -102,7 +102,8 @@ def train_seed(job: Job, work: Work, asked: Event, watcher: Watcher) -> Trained 
         report_to="none",
         disable_tqdm=True,
     )
-    model.model_card_data.generate_widget_examples = False  # its bar would fall into ours; the card is our own
+    drafted = model.model_card_data  # the card is our own, and bars of what theirs looks for would fall into ours
+    drafted.generate_widget_examples, drafted.widget = False, [{}]
     watch = _Watch(job, work, asked, watcher)
     trainer = SentenceTransformerTrainer(
         model=model,
