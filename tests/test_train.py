@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 from sentence_transformers.sentence_transformer.modules import Dense
 
 from m2d_export.bench.similarity import spearman
@@ -228,6 +229,23 @@ def test_a_prompt_and_a_tail_that_narrows(data: Path, tmp_path: Path, recipe: st
     left, right, gold = sides(DEV, 1)
     expected = spearman(cosine(model.encode(left), model.encode(right)), np.array(gold))
     assert settings(folder)["scores"]["dev"]["3x24"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_seed_recipe_trains_behind_the_default_prompt(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, real = [], CoSENTLoss.forward
+
+    def forward(self: CoSENTLoss, columns: Any, labels: torch.Tensor) -> torch.Tensor:
+        seen.extend(ids.tolist() for column in columns for ids in column["input_ids"])
+        return real(self, columns, labels)
+
+    monkeypatch.setattr(CoSENTLoss, "forward", forward)
+    base = save_checkpoint(tmp_path / "asked", "bert", prompts={"query": "the man: "}, default_prompt_name="query")
+    assert train(base, data, "-o", tmp_path / "out", "--recipe", "seed", "--epochs", 1).code == 0
+    expected = load_checkpoint(str(base)).reference_ids("the man: a")[:4]
+    assert seen
+    assert {tuple(ids[:4]) for ids in seen} == {tuple(expected)}
 
 
 def test_heads_that_a_checkpoint_has_are_trained_on(trained: dict[str, tuple[Path, Outcome]]) -> None:

@@ -3,7 +3,7 @@
 import json
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import train.train as grid_training
 from m2d_export.checkpoint import load_checkpoint
 from tests.conftest import WIDTH, save_checkpoint
 from tests.trainings import Outcome, train, write_data
+from train import publish
 from train.live import Screen
 from train.stop import asked_to_stop
 
@@ -25,6 +26,14 @@ SEED = ("--recipe", "seed", "--dims", f"{WIDTH},16", "--batch-size", 8, "--epoch
 STEPS = 6
 
 Start = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn() -> Iterator[None]:
+    """No picture: it takes as long as all the rest of these trainings, and is looked at elsewhere."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(publish, "draw", lambda log, path: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +145,28 @@ def test_killed_between_the_log_and_the_state_it_goes_on_from_the_state(
 def test_a_last_step_is_not_stopped_after(start: Start, signalled: Callable[..., None], never_stopped: Path) -> None:
     signalled(STEPS)
     assert start(*OPTIONS).code == 0
+
+
+@pytest.mark.parametrize("options", [OPTIONS, SEED], ids=["grid", "seed"])
+def test_interrupted_while_publishing_it_is_trained_to_the_end_already(
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    never_stopped: Path,
+    seed_never_stopped: Path,
+    tmp_path: Path,
+    options: tuple[Any, ...],
+) -> None:
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publish, "draw", interrupt)
+        assert start(*options).code == INTERRUPTED
+    assert names(tmp_path) == ["out.training"]
+    assert start(*options, "--resume").code == 0
+    whole = seed_never_stopped if options is SEED else never_stopped
+    assert log(tmp_path / "out") == log(whole)
+    assert weights(tmp_path / "out") == weights(whole)
 
 
 def test_sigterm_keeps_what_was_done_too(start: Start, signalled: Callable[..., None], tmp_path: Path) -> None:
@@ -289,8 +320,7 @@ NO_MEMORY = {
 }
 
 
-@pytest.mark.parametrize("kind", NO_MEMORY)
-@pytest.mark.parametrize("recipe", ["grid", "seed"])
+@pytest.mark.parametrize(("recipe", "kind"), [*(("grid", kind) for kind in NO_MEMORY), ("seed", "cpu")])
 def test_memory_that_runs_out_is_one_line(
     start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recipe: str, kind: str
 ) -> None:
