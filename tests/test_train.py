@@ -21,7 +21,7 @@ from m2d_export.checkpoint import load_checkpoint
 from m2d_export.slices import slice_checkpoint
 from m2d_export.vectors import cosine
 from tests.conftest import LAYERS, WIDTH, save_checkpoint
-from tests.trainings import DEV, TEST, TRAIN, Outcome, made_up, train, write, write_data
+from tests.trainings import DEV, TEST, TRAIN, Outcome, made_up, train, write
 from train.model import with_heads
 
 DIMS = [WIDTH, 16]
@@ -32,20 +32,12 @@ RECIPES = pytest.mark.parametrize("recipe", ["grid", "seed"])
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint(tmp_path_factory.mktemp("base") / "tiny", "distilbert")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("sets") / "pairs")
-
-
-@pytest.fixture(scope="module")
-def trained(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Outcome]]:
+def trained(
+    distilbert: Path, graded: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, Outcome]]:
     """What each recipe has written and said. Never alter it."""
     folder = tmp_path_factory.mktemp("trained")
-    done = {name: train(base, data, "-o", folder / name, "--recipe", name, *SMALL) for name in ("grid", "seed")}
+    done = {name: train(distilbert, graded, "-o", folder / name, "--recipe", name, *SMALL) for name in ("grid", "seed")}
     assert sorted(path.name for path in folder.iterdir()) == ["grid", "seed"]  # and nothing beside them
     return {name: (folder / name, outcome) for name, outcome in done.items()}
 
@@ -56,7 +48,7 @@ def settings(folder: Path) -> dict[str, Any]:
 
 @RECIPES
 def test_the_folder_is_an_ordinary_one_of_sentence_transformers(
-    trained: dict[str, tuple[Path, Outcome]], base: Path, recipe: str
+    trained: dict[str, tuple[Path, Outcome]], distilbert: Path, recipe: str
 ) -> None:
     folder, outcome = trained[recipe]
     assert outcome.code == 0
@@ -65,7 +57,8 @@ def test_the_folder_is_an_ordinary_one_of_sentence_transformers(
     vectors = whole.encode(TEXTS)
     assert vectors.shape == (len(TEXTS), WIDTH)
     np.testing.assert_array_equal(cut.encode(TEXTS), vectors[:, :16])
-    assert np.abs(vectors - SentenceTransformer(str(base), device="cpu").encode(TEXTS)).max() > 1e-4  # it was trained
+    untrained = SentenceTransformer(str(distilbert), device="cpu").encode(TEXTS)
+    assert np.abs(vectors - untrained).max() > 1e-4
 
 
 @RECIPES
@@ -168,9 +161,9 @@ def test_what_is_said_while_it_trains(trained: dict[str, tuple[Path, Outcome]], 
     assert not re.search("warning|%|it/s", outcome.err, re.IGNORECASE)  # nor any bar of a library
 
 
-def test_half_is_stored_in_half_and_computed_in_whole(base: Path, data: Path, tmp_path: Path) -> None:
+def test_half_is_stored_in_half_and_computed_in_whole(distilbert: Path, graded: Path, tmp_path: Path) -> None:
     folder = tmp_path / "half"
-    assert train(base, data, "-o", folder, "--half", *SMALL).code == 0
+    assert train(distilbert, graded, "-o", folder, "--half", *SMALL).code == 0
     files = sorted(folder.rglob("*.safetensors"))
     assert len(files) == 1 + 2
     for path in files:
@@ -184,9 +177,9 @@ def test_half_is_stored_in_half_and_computed_in_whole(base: Path, data: Path, tm
     assert settings(folder)["scores"]["dev"]["3x64"] == pytest.approx(expected, abs=1e-4)  # of the rounded weights
 
 
-def test_the_seed_era_says_so(base: Path, data: Path, tmp_path: Path) -> None:
+def test_the_seed_era_says_so(distilbert: Path, graded: Path, tmp_path: Path) -> None:
     options = ("--recipe", "seed", "--weighting", "seed-era", "--dims", WIDTH, "--epochs", 1)
-    outcome = train(base, data, "-o", tmp_path / "era", *options)
+    outcome = train(distilbert, graded, "-o", tmp_path / "era", *options)
     assert outcome.code == 0
     found = settings(tmp_path / "era")
     assert found["settings"]["weighting"] == "seed-era"
@@ -194,13 +187,13 @@ def test_the_seed_era_says_so(base: Path, data: Path, tmp_path: Path) -> None:
     assert "weigh alike" not in outcome.err
 
 
-def test_some_layers_without_a_test_split_and_fewer_pairs_than_a_batch(base: Path, tmp_path: Path) -> None:
+def test_some_layers_without_a_test_split_and_fewer_pairs_than_a_batch(distilbert: Path, tmp_path: Path) -> None:
     (tmp_path / "few").mkdir()
     overlapping = made_up(7, 0)
     write(tmp_path / "few" / "train.csv", overlapping)
     left, right, score = overlapping[0]
     write(tmp_path / "few" / "dev.csv", [(right, left, score), *made_up(6, 1)])
-    outcome = train(base, tmp_path / "few", "-o", tmp_path / "out", "--layers", "1,3", "--epochs", 2)
+    outcome = train(distilbert, tmp_path / "few", "-o", tmp_path / "out", "--layers", "1,3", "--epochs", 2)
     assert outcome.code == 0
     assert "warning: 1 of the pairs in dev are in train too: scores on dev will flatter\n" in outcome.err
     found = settings(tmp_path / "out")
@@ -210,7 +203,7 @@ def test_some_layers_without_a_test_split_and_fewer_pairs_than_a_batch(base: Pat
 
 
 @RECIPES
-def test_a_prompt_and_a_tail_that_narrows(data: Path, tmp_path: Path, recipe: str) -> None:
+def test_a_prompt_and_a_tail_that_narrows(graded: Path, tmp_path: Path, recipe: str) -> None:
     torch.manual_seed(1)
     narrow = Dense(WIDTH, 24, activation_function=torch.nn.Tanh())
     base = save_checkpoint(
@@ -222,7 +215,7 @@ def test_a_prompt_and_a_tail_that_narrows(data: Path, tmp_path: Path, recipe: st
         default_prompt_name="query",
     )
     folder = tmp_path / "out"
-    outcome = train(base, data, "-o", folder, "--recipe", recipe, "--dims", "24,8", "--epochs", 1)
+    outcome = train(base, graded, "-o", folder, "--recipe", recipe, "--dims", "24,8", "--epochs", 1)
     assert outcome.code == 0, outcome.err
     assert load_checkpoint(str(folder)).width == 24
     model = SentenceTransformer(str(folder), device="cpu")
@@ -232,7 +225,7 @@ def test_a_prompt_and_a_tail_that_narrows(data: Path, tmp_path: Path, recipe: st
 
 
 def test_the_seed_recipe_trains_behind_the_default_prompt(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen, real = [], CoSENTLoss.forward
 
@@ -242,7 +235,7 @@ def test_the_seed_recipe_trains_behind_the_default_prompt(
 
     monkeypatch.setattr(CoSENTLoss, "forward", forward)
     base = save_checkpoint(tmp_path / "asked", "bert", prompts={"query": "the man: "}, default_prompt_name="query")
-    assert train(base, data, "-o", tmp_path / "out", "--recipe", "seed", "--epochs", 1).code == 0
+    assert train(base, graded, "-o", tmp_path / "out", "--recipe", "seed", "--epochs", 1).code == 0
     expected = load_checkpoint(str(base)).reference_ids("the man: a")[:4]
     assert seen
     assert {tuple(ids[:4]) for ids in seen} == {tuple(expected)}
@@ -255,9 +248,11 @@ def test_heads_that_a_checkpoint_has_are_trained_on(trained: dict[str, tuple[Pat
     assert list(with_heads(replace(loaded, heads={}), (1, 3)).heads) == [1]
 
 
-def test_the_seed_recipe_leaves_heads_out(trained: dict[str, tuple[Path, Outcome]], data: Path, tmp_path: Path) -> None:
+def test_the_seed_recipe_leaves_heads_out(
+    trained: dict[str, tuple[Path, Outcome]], graded: Path, tmp_path: Path
+) -> None:
     options = ("--recipe", "seed", "--dims", WIDTH, "--epochs", 1)
-    assert train(trained["grid"][0], data, "-o", tmp_path / "out", *options).code == 0
+    assert train(trained["grid"][0], graded, "-o", tmp_path / "out", *options).code == 0
     found = settings(tmp_path / "out")
     assert found["heads"] == []
     assert found["scores"]["dev"] == pytest.approx(found["log"][-1]["dev"])  # while it was trained, too

@@ -8,29 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import save_checkpoint
-from tests.trainings import Outcome, made_up, train, write, write_data
+from tests.trainings import Outcome, made_up, train, write
 
 USAGE = 2
 
 Refusal = Callable[..., str]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint(tmp_path_factory.mktemp("base") / "tiny", "distilbert")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("sets") / "pairs")
-
-
 @pytest.fixture
-def refused(base: Path, data: Path, tmp_path: Path) -> Refusal:
+def refused(distilbert: Path, graded: Path, tmp_path: Path) -> Refusal:
     """Train into ``out``, to be told the one line why not, with nothing left behind."""
 
-    def refused(*options: object, model: object = base, source: object = data) -> str:
+    def refused(*options: object, model: object = distilbert, source: object = graded) -> str:
         before = sorted(tmp_path.rglob("*"))
         outcome = train(model, source, "-o", tmp_path / "out", *options)
         assert sorted(tmp_path.rglob("*")) == before
@@ -124,8 +113,8 @@ def test_an_output_that_exists(refused: Refusal, tmp_path: Path, kind: str) -> N
     assert refused() == f"{target} exists: choose another --output, or remove it yourself"
 
 
-def test_an_output_that_cannot_be_written(base: Path, data: Path, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written(distilbert: Path, graded: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "out"
-    assert told(train(base, data, "-o", target)) == f"cannot write {target}.training: Not a directory"
-    assert told(train(base, data, "-o", "/")) == "/ exists: choose another --output, or remove it yourself"
+    assert told(train(distilbert, graded, "-o", target)) == f"cannot write {target}.training: Not a directory"
+    assert told(train(distilbert, graded, "-o", "/")) == "/ exists: choose another --output, or remove it yourself"

@@ -1,22 +1,29 @@
-"""What the tests of training share: made-up pairs, and the command line run in this process."""
+"""What the tests of training share: made-up pairs, the command line run in this process, what it leaves."""
 
 import contextlib
 import csv
 import io
+import json
 import random
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from m2d_export.cli import run
-from tests.conftest import WORDS
+from tests.conftest import WIDTH, WORDS
 from train.__main__ import main
 
 Row = tuple[str, str, float]
 TRAIN, DEV, TEST = 26, 12, 10  # pairs of each split: three batches of eight, and two pairs left over
+
+INTERRUPTED, LOST, USAGE = 130, 1, 2
+OPTIONS = ("--dims", f"{WIDTH},16", "--batch-size", 8, "--epochs", 2, "--eval-steps", 4, "--layers", "1,3")
+SEED = ("--recipe", "seed", "--dims", f"{WIDTH},16", "--batch-size", 8, "--epochs", 2, "--eval-steps", 4)
+STEPS = 6
 
 
 def made_up(count: int, seed: int) -> list[Row]:
@@ -69,3 +76,27 @@ def train(*arguments: object) -> Outcome:
             signal.signal(number, handler)
     assert isinstance(code, int), said.getvalue()
     return Outcome(code, said.getvalue())
+
+
+Start = Callable[..., Outcome]  # ``train`` into the folder ``out`` of a test, or that named ``into``
+Signalled = Callable[..., None]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "m2d.json").read_text(encoding="utf-8"))["log"]
+
+
+def one_error(outcome: Outcome) -> str:
+    """The error that a command ended with, the only one and the last line."""
+    *said, last = outcome.err.splitlines()
+    assert last.startswith("Error: ")
+    assert not [line for line in said if line.startswith(("Error", "Traceback"))]
+    return last.removeprefix("Error: ")
