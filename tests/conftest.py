@@ -3,8 +3,9 @@
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +14,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from m2d_export import build as pipeline
 from m2d_export.bundle import Bundle
+
+if TYPE_CHECKING:
+    from tests.trainings import Outcome
+    from train.live import Screen
 
 WORDS = "a an the man woman cat dog is was playing sitting on mat guitar stage in of interest rates rose not".split()
 LAYERS, WIDTH, MAX_TOKENS = 3, 64, 48
@@ -181,3 +186,53 @@ def stsb() -> Path:
     if not folder:
         pytest.skip("STS-B is not here: set M2D_STSB to a folder with dev.csv and test.csv")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def distilbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny DistilBERT to train. Never alter it."""
+    return save_checkpoint(tmp_path_factory.mktemp("distilbert") / "tiny", "distilbert")
+
+
+@pytest.fixture(scope="session")
+def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a made-up data set to train on. Never alter it."""
+    from tests.trainings import write_data
+
+    return write_data(tmp_path_factory.mktemp("graded") / "pairs")
+
+
+@pytest.fixture
+def start(distilbert: Path, graded: Path, tmp_path: Path) -> "Callable[..., Outcome]":
+    """Train into a folder of this test's."""
+    from tests.trainings import train
+
+    return lambda *options, into="out": train(distilbert, graded, "-o", tmp_path / into, *options)
+
+
+@pytest.fixture
+def signalled(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have this process signalled after a step, as by Ctrl-C, as often as said."""
+    from train.live import Screen
+
+    shown = Screen.step
+
+    def at(step: int, number: int = signal.SIGINT, times: int = 1) -> None:
+        def stepped(self: "Screen", taken: int, *rest: Any) -> None:
+            shown(self, taken, *rest)
+            for _ in range(times if taken == step else 0):
+                signal.raise_signal(number)
+
+        monkeypatch.setattr(Screen, "step", stepped)
+
+    return at
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """No picture: it takes as long as all the rest of these trainings, and is looked at elsewhere."""
+    from train import publish
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(publish, "draw", lambda log, path: None)
+        yield

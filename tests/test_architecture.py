@@ -13,11 +13,16 @@ from m2d_export import Bundle
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "m2d_export"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+TRAINING = ROOT / "train"
 ENTRANCES = ("__init__.py", "__main__.py")  # they lead to everything, and nothing imports them
 ORDER = (
     *("errors", "extras", "machine", "files", "spec", "vectors", "batching", "checkpoint", "exits", "graphs"),
     *("runtimes", "parity", "bundle", "build", "slices", "encoder", "show"),
     *("agreement", "budgets", "bench", "select", "choice", "cli"),
+)
+TRAINING_ORDER = (
+    *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "work", "live", "card", "publish"),
+    *("energy", "stop", "memory", "train", "seed", "pipeline", "__main__"),
 )
 HEAVY = {
     *("torch", "transformers", "sentence_transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "scipy"),
@@ -40,10 +45,10 @@ def imported(module: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def own_imports(module: Path) -> set[str]:
-    """The parts of this package that a module imports."""
+def own_imports(module: Path, package: Path = PACKAGE) -> set[str]:
+    """The parts of ``package`` that a module imports."""
     parts = [name.split(".") for name in imported(module)]
-    return {names[1] for names in parts if names[0] == PACKAGE.name and len(names) > 1 and names[1] != "__version__"}
+    return {names[1] for names in parts if names[0] == package.name and len(names) > 1 and names[1] != "__version__"}
 
 
 @pytest.mark.parametrize(
@@ -73,6 +78,14 @@ def test_nothing_imports_what_trains_tests_or_benchmarks() -> None:
     assert not [module for module in MODULES if outside & {name.split(".")[0] for name in imported(module)}]
 
 
+def test_training_has_an_order_too_and_stays_small() -> None:
+    modules = {module.stem: module for module in TRAINING.rglob("*.py") if module.name != "__init__.py"}
+    assert set(modules) == set(TRAINING_ORDER)
+    for place, name in enumerate(TRAINING_ORDER):
+        assert own_imports(modules[name], TRAINING) <= set(TRAINING_ORDER[:place]), name
+        assert len(modules[name].read_text(encoding="utf-8").splitlines()) <= 250, name
+
+
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: str(module.relative_to(PACKAGE)))
 def test_no_module_is_over_400_lines(module: Path) -> None:
     assert len(module.read_text(encoding="utf-8").splitlines()) <= 400
@@ -92,6 +105,10 @@ def test_importing_the_package_loads_nothing_heavy(module: str) -> None:
     loaded = loaded_by(f"import {module}")
     assert "m2d_export" in loaded
     assert not loaded & HEAVY
+
+
+def test_asking_how_to_train_loads_nothing_heavy() -> None:
+    assert not loaded_by("import train.__main__") & HEAVY
 
 
 def test_touching_every_public_name_loads_no_runtime() -> None:

@@ -1,5 +1,6 @@
 """The command line of training: ``python -m train MODEL DATA -o OUT``."""
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from m2d_export.cli import CONTEXT, INTERRUPTED, run
-from m2d_export.cli.common import Numbers, examples
+from m2d_export.cli.common import examples
 from m2d_export.errors import SpecError
 
 if TYPE_CHECKING:
     from train.recipes import Recipe
 
 PRECISIONS = ("fp32", "fp16", "bf16")
+MAX_SEED = 2**32 - 1  # numpy's, which the trainer seeds too
 
 
 @click.command(
@@ -34,13 +36,15 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 @click.option(
     "--unlabelled", type=click.Path(path_type=Path), help="File of sentences, one a line, to learn from too (grid)."
 )
-@click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers (grid).")
-@click.option("--dims", type=Numbers(), help="Dims.  [default: the width, and 512, 256, 128, 64 below it]")
+@click.option("--layers", metavar="all|1,2,..", default="all", help="Exit layers (grid).")
+@click.option("--dims", metavar="D,..", help="Dims.  [default: the width, and 512, 256, 128, 64 below it]")
 @click.option("--epochs", type=click.IntRange(min=1), help="[default: 5; seed: 4]")
 @click.option("--batch-size", type=click.IntRange(min=2), help="Pairs a step.  [default: 32; seed: 16]")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="[default: 6e-5; seed: 5e-5]")
 @click.option("--eval-steps", type=click.IntRange(min=1), help="Steps between dev scores.  [default: 100]")
-@click.option("--seed", type=click.IntRange(min=0), default=42, help="Of the order of pairs, dropout and sampling.")
+@click.option(
+    "--seed", type=click.IntRange(0, MAX_SEED), default=42, help="Of the order of pairs, dropout and sampling."
+)
 @click.option("--weighting", type=click.Choice(["uniform", "seed-era"]), help="Of prior layers (seed).")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="[default: cuda where there is one]")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="[default: fp16 on cuda, fp32 on a CPU]")
@@ -58,6 +62,7 @@ def main(model: str, data: str, output: Path, resume: bool, half: bool, **option
     from train.pipeline import train
     from train.work import Job
 
+    _check_together(options)
     device, precision = _hardware(options["device"], options["precision"])
     splits = load_data(data, _columns(options["columns"]), _scale(options["scale"]), options["unlabelled"])
     checkpoint = load_checkpoint(model, options["revision"])
@@ -67,10 +72,23 @@ def main(model: str, data: str, output: Path, resume: bool, half: bool, **option
     with screen() as shown:
         scored = train(job, shown, resume)
         for name, found in (scored or {}).items():
-            shown.console.print(grid_table(found.grid, None, f"{name}, from {output}"))
+            shown.console.print(grid_table(found.grid, None, f"{name} at the end"))
+        if scored is not None:
+            shown.say(f"wrote {output}")
     if scored is None:
         click.echo("stopped; the same command with --resume goes on", err=True)
         sys.exit(INTERRUPTED)
+
+
+def _check_together(options: dict[str, Any]) -> None:
+    """Refuse options of the other recipe before anything is read."""
+    seed = options["name"] == "seed"
+    if seed and options["layers"] != "all":
+        raise SpecError("--layers goes with the grid recipe: the seed recipe draws from all layers")
+    if seed and options["unlabelled"] is not None:
+        raise SpecError("--unlabelled goes with the grid recipe: the seed recipe learns from graded pairs alone")
+    if not seed and options["weighting"] is not None:
+        raise SpecError("--weighting goes with --recipe seed")
 
 
 def _hardware(device: str | None, precision: str | None) -> tuple[str, str]:
@@ -102,9 +120,17 @@ def _scale(text: str | None) -> tuple[float, float] | None:
         low, high = map(float, text.split(","))
     except ValueError:
         raise SpecError(f"--scale {text}: expected two numbers, as in 0,5") from None
-    if not low < high:
-        raise SpecError(f"--scale {text}: the first number must be the smaller one")
+    if not -math.inf < low < high < math.inf:
+        raise SpecError(f"--scale {text}: expected two finite numbers, the smaller one first")
     return low, high
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """Whole numbers in the order given, which must be the recipe's own."""
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise SpecError(f"{option} {text}: expected whole numbers separated by commas") from None
 
 
 def _recipe(options: dict[str, Any], depth: int, width: int) -> "Recipe":
@@ -112,15 +138,10 @@ def _recipe(options: dict[str, Any], depth: int, width: int) -> "Recipe":
 
     named = ("epochs", "batch_size", "learning_rate", "eval_steps", "seed")
     given = {key: options[key] for key in named if options[key] is not None}
-    dims = default_dims(width) if options["dims"] is None else check_dims(options["dims"], width)
+    dims = default_dims(width) if options["dims"] is None else check_dims(_numbers("--dims", options["dims"]), width)
     if options["name"] == "seed":
-        for option in ("layers", "unlabelled"):
-            if options[option] is not None:
-                raise SpecError(f"--{option} goes with the grid recipe: the seed recipe has no use for it")
         return SeedRecipe(dims, weighting=options["weighting"] or "uniform", **given)
-    if options["weighting"] is not None:
-        raise SpecError("--weighting goes with --recipe seed")
-    layers = range(1, depth + 1) if options["layers"] is None else options["layers"]
+    layers = range(1, depth + 1) if options["layers"] == "all" else _numbers("--layers", options["layers"])
     return GridRecipe(check_layers(layers, depth), dims, **given)
 
 

@@ -60,6 +60,8 @@ def card(
     parts += ["## Training", _training(facts)]
     if facts["differences"]:
         parts += ["Other than on the seed's card:", "\n".join(f"- {line}" for line in facts["differences"])]
+    if not facts["log"]:
+        return "\n\n".join(parts) + "\n"
     shown = {"full": Cell(max(layers), max(dims)), "smallest": Cell(min(layers), min(dims))}
     head = ["step", "loss", *(f"dev, {what} cell ({cell})" for what, cell in shown.items())]
     log = [
@@ -73,13 +75,14 @@ def card(
 def _training(facts: Mapping[str, Any]) -> str:
     data, energy = facts["data"], facts["energy"]
     used = energy["note"] if energy["kwh"] is None else f"{energy['kwh']:.3f} kWh, {energy['co2_kg']:.3f} kg CO2"
+    since = " since the last stop" if facts["resumed"] else ""
     lines = [
         f"recipe: {facts['recipe']} ({', '.join(f'{key} {value}' for key, value in facts['settings'].items())})",
         f"data: {data['source']}, scores from {data['scale'][0]:g} to {data['scale'][1]:g}, "
         + ", ".join(f"{count:,} {split}" for split, count in data["pairs"].items())
         + (f", and {data['unlabelled']:,} sentences without a score" if data["unlabelled"] else ""),
         f"pairs of train that another split holds too: {sum(data['overlap'].values())}",
-        f"{facts['seconds'] / 60:.0f} minutes on {facts['machine']}, {facts['precision']}",
+        f"{facts['seconds'] / 60:.0f} minutes{since} on {facts['machine']}, {facts['precision']}",
         f"energy: {used}" + ("" if energy["kwh"] is None else f" ({energy['note']})"),
         "versions: " + ", ".join(f"{package} {version}" for package, version in facts["versions"].items()),
     ]

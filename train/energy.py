@@ -36,8 +36,9 @@ def measured() -> Iterator[Energy]:
         yield energy
     finally:
         try:
-            energy.co2_kg = tracker.stop()
-            energy.kwh = tracker.final_emissions_data.energy_consumed
+            tracker.stop()
+            found = tracker.final_emissions_data
+            energy.kwh, energy.co2_kg = float(found.energy_consumed), float(found.emissions)
             energy.note = "codecarbon, an estimate where the machine has no power sensors"
         except Exception as error:
             energy.note = f"not measured: codecarbon failed ({first_line(error)})"

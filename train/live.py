@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -50,7 +51,7 @@ def screen() -> Iterator[Screen]:
 def grid_table(grid: Scores, before: Scores | None, title: str) -> Table:
     """Scores as a table, the deepest layer first."""
     dims = sorted({cell.dim for cell in grid}, reverse=True)
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
     table.add_column("layer", justify="right")
     for dim in dims:
         table.add_column(f"{dim} dims", justify="right")

@@ -61,7 +61,11 @@ class Watcher(Protocol):
 def check_progress(log: Iterable[Entry]) -> None:
     """Raise TrainingError where the full cell's last score is undefined or far below its best."""
     *earlier, last = (entry.full for entry in log)
-    best = max((score for score in earlier if score is not None), default=0.0)
-    if last is None or last < best - DIVERGED:
-        now = "is undefined" if last is None else f"fell to {last:.1f}"
-        raise TrainingError(f"diverged: the full cell's dev score {now}, after {best:.1f} at best")
+    best = max((score for score in earlier if score is not None), default=None)
+    if last is None:
+        raise TrainingError("diverged: the full cell's dev score is undefined; a lower --learning-rate may help")
+    if best is not None and last < best - DIVERGED:
+        raise TrainingError(
+            f"diverged: the full cell's dev score fell to {last:.1f}, after {best:.1f} at best; a lower "
+            "--learning-rate may help"
+        )

@@ -15,7 +15,7 @@ from train.live import Screen
 from train.log import Trained
 from train.publish import publish_checkpoint
 from train.recipes import SeedRecipe
-from train.seed import DIFFERENCES, train_seed
+from train.seed import differences, train_seed
 from train.stop import asked_to_stop
 from train.train import train_grid
 from train.work import Job, Work
@@ -34,13 +34,18 @@ def train(job: Job, screen: Screen, resume: bool) -> dict[str, Scored] | None:
     seed = isinstance(job.recipe, SeedRecipe)
     _announce(job, screen, seed)
     started = time.perf_counter()
-    with asked_to_stop() as asked, measured() as energy:
-        trained = (train_seed if seed else train_grid)(job, work, asked, screen)
+    try:
+        with asked_to_stop() as asked, measured() as energy:
+            trained = (train_seed if seed else train_grid)(job, work, asked, screen)
+    finally:
+        work.remove_if_empty()
     if trained is None:
         return None
     target = job.target if trained.lost is None else work.folder / LAST_GOOD
     screen.say("scoring the checkpoint from its own files")
-    scored = publish_checkpoint(job, trained, _facts(job, trained, energy, time.perf_counter() - started), target)
+    scored = publish_checkpoint(
+        job, trained, _facts(job, trained, energy, time.perf_counter() - started, resume), target
+    )
     if trained.lost is not None:
         raise TrainingError(f"{trained.lost}. What there is of it is kept in {target}")
     work.remove()
@@ -55,19 +60,18 @@ def _announce(job: Job, screen: Screen, seed: bool) -> None:
     for name, count in job.data.overlap().items():
         if count:
             screen.say(f"warning: {count} of the pairs in {name} are in train too: scores on {name} will flatter")
-    for line in DIFFERENCES if seed else ():
+    for line in differences(job.recipe):
         screen.say(f"unlike the card: {line}")
 
 
-def _facts(job: Job, trained: Trained, energy: Energy, seconds: float) -> dict[str, Any]:
+def _facts(job: Job, trained: Trained, energy: Energy, seconds: float, resumed: bool) -> dict[str, Any]:
     """What ``m2d.json`` and the card say of how the checkpoint came about."""
-    seed = isinstance(job.recipe, SeedRecipe)
     data = job.data
     here = machine()
     return {
         "name": job.target.name,
         "base": Path(job.base).name if Path(job.base).exists() else job.base,
-        "recipe": "seed" if seed else "grid",
+        "recipe": "seed" if isinstance(job.recipe, SeedRecipe) else "grid",
         "settings": dataclasses.asdict(job.recipe),
         "data": {
             "source": Path(data.source).name if Path(data.source).exists() else data.source,
@@ -80,8 +84,9 @@ def _facts(job: Job, trained: Trained, energy: Energy, seconds: float) -> dict[s
         "precision": job.precision,
         "machine": f"{here['cores']} cores of {here['cpu']}" if job.device == "cpu" else job.device,
         "seconds": round(seconds, 1),
+        "resumed": resumed,  # then time and energy are those of the last process alone
         "energy": dataclasses.asdict(energy),
         "versions": {package: version(package) for package in PACKAGES},
-        "differences": list(DIFFERENCES) if seed else [],
+        "differences": differences(job.recipe),
         "log": [entry.to_json() for entry in trained.log],
     }

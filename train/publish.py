@@ -47,9 +47,10 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
         shown = {name: {str(cell): value for cell, value in found.grid.items()} for name, found in scored.items()}
         metrics = {name: dict(found.metrics) for name, found in scored.items()}
         _write_json(staging / SETTINGS, {**settings, **facts, "scores": shown, "metrics": metrics})
-        draw(trained.log, staging / PICTURE)
+        if trained.log:
+            draw(trained.log, staging / PICTURE)
         (staging / CARD).write_text(card(loaded, layers, dims, scored, facts), encoding="utf-8")
-        publish(staging, target, replace=False)
+        publish(staging, target, replace=trained.lost is not None)  # the last good one, of an earlier attempt
     return scored
 
 

@@ -4,6 +4,7 @@ All of it is sentence-transformers' own: trainer, losses, evaluator.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -13,25 +14,35 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer import losses
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 
 from m2d_export.bench.sts import Pairs
 from m2d_export.checkpoint import quietly
-from m2d_export.errors import TrainingError
+from m2d_export.errors import M2DError, TrainingError, first_line
 from train.evaluate import Judge
 from train.log import Entry, Trained, Watcher, check_progress
-from train.recipes import SeedRecipe
+from train.memory import enough_memory
+from train.recipes import Recipe, SeedRecipe
 from train.work import Job, Work
 
 # All four, or the evaluator gives two metrics instead of ten.
 SIMILARITIES: list[Any] = ["cosine", "euclidean", "manhattan", "dot"]
+UNIFORM = (
+    "prior layers weigh alike (since 5.7); the card's release weighed layer k by 1/k, as --weighting seed-era does"
+)
 DIFFERENCES = (
     "a prior layer is drawn from the embeddings and layers 1 to depth - 1 (since sentence-transformers 5.2); the "
     "card's release drew from layers 1 to depth - 1",
-    "prior layers weigh alike (since 5.7); the card's release weighed layer k by 1/k, as --weighting seed-era does",
     "the last layer gets no gradient from the KL term (since 5.7); in the card's release it got some",
     "weights are trained in float32 whatever the checkpoint stores; fp16 and bf16 are autocast",
 )
+
+
+def differences(recipe: Recipe) -> list[str]:
+    """What is not as it was when the card was made; the grid recipe is compared with nothing."""
+    if not isinstance(recipe, SeedRecipe):
+        return []
+    return [*DIFFERENCES, *([UNIFORM] if recipe.weighting == "uniform" else [])]
 
 
 def seed_loss(model: SentenceTransformer, recipe: SeedRecipe) -> losses.Matryoshka2dLoss:
@@ -75,6 +86,7 @@ def train_seed(job: Job, work: Work, asked: Event, watcher: Watcher) -> Trained 
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
+        prompts=job.checkpoint.text.prompt() or None,
         warmup_steps=recipe.warmup_ratio,  # a share of all steps where it is below 1
         seed=recipe.seed,
         use_cpu=job.device == "cpu",
@@ -90,7 +102,8 @@ def train_seed(job: Job, work: Work, asked: Event, watcher: Watcher) -> Trained 
         report_to="none",
         disable_tqdm=True,
     )
-    model.model_card_data.generate_widget_examples = False  # its bar would fall into ours; the card is our own
+    drafted = model.model_card_data  # the card is our own, and bars of what theirs looks for would fall into ours
+    drafted.generate_widget_examples, drafted.widget = False, [{}]
     watch = _Watch(job, work, asked, watcher)
     trainer = SentenceTransformerTrainer(
         model=model,
@@ -101,13 +114,25 @@ def train_seed(job: Job, work: Work, asked: Event, watcher: Watcher) -> Trained 
         callbacks=[watch],
     )
     trainer.remove_callback(PrinterCallback)
-    with quietly():
-        trainer.train(resume_from_checkpoint=_last_checkpoint(work.folder))
+    start = _last_checkpoint(work.folder)
+    try:
+        with quietly(), enough_memory(job.device, recipe.batch_size):
+            trainer.train(resume_from_checkpoint=start)
+    except M2DError:
+        raise
+    except Exception as error:  # of whichever library read the file that is broken
+        if start is None or watch.going:
+            raise
+        raise TrainingError(
+            f"{start} cannot be gone on from ({first_line(error)}): remove {work.folder} to start over"
+        ) from error
     return None if watch.stopped else Trained({}, tuple(watch.log))
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    return get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call, no-any-return]
+    """The trainer's last checkpoint that is whole: its own state is what it writes last."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
 def _evaluator(pairs: Pairs) -> EmbeddingSimilarityEvaluator:
@@ -122,17 +147,21 @@ class _Watch(TrainerCallback):
 
     def __init__(self, job: Job, work: Work, asked: Event, watcher: Watcher) -> None:
         self.work, self.asked, self.watcher = work, asked, watcher
-        self.judge = Judge(job.checkpoint, job.data.dev, range(1, job.checkpoint.depth + 1), job.recipe.dims)
+        bare = replace(job.checkpoint, heads={})  # this recipe trains none
+        self.judge = Judge(bare, job.data.dev, range(1, job.checkpoint.depth + 1), job.recipe.dims)
         self.log: list[Entry] = []
-        self.stopped, self.loss = False, 0.0
+        self.going, self.stopped, self.loss = False, False, 0.0
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.log = [entry for entry in self.work.log() if entry.step <= state.global_step]
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.going = True
         self.watcher.step(state.global_step, state.max_steps, self.loss)
         if self.asked.is_set() and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = self.stopped = True
+        # The loss is looked at before anything is kept, at the last step too.
+        control.should_log = control.should_log or control.should_save
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.loss = state.log_history[-1].get("loss", self.loss)

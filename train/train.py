@@ -12,12 +12,12 @@ from m2d_export.errors import TrainingError
 from train.evaluate import Judge
 from train.log import Entry, Trained, Watcher, check_progress
 from train.losses import GridLoss, grid_loss
+from train.memory import enough_memory
 from train.model import exit_vectors, with_heads
 from train.recipes import GridRecipe
 from train.work import Job, Work
 
 TOKEN_BUDGET = 384  # tokens a group on a CPU, padding included: fewer pad less, more fill its cores better
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class GridTraining:
@@ -68,7 +68,7 @@ class GridTraining:
         """Train on the next batch. Raises TrainingError where the loss is no number or memory runs out."""
         self._set_learning_rate()
         self.model.train()
-        try:
+        with enough_memory(self.device.type, self.recipe.batch_size):
             loss = self._loss(self.batch(self.step))
             if not torch.isfinite(loss.total):
                 raise TrainingError(
@@ -80,13 +80,6 @@ class GridTraining:
             torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip_norm)
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        except RuntimeError as error:
-            if not any(words in str(error).lower() for words in OUT_OF_MEMORY):
-                raise
-            raise TrainingError(
-                f"{self.device.type} memory ran out at step {self.step + 1}, with batches of {self.recipe.batch_size} "
-                "pairs: try a smaller --batch-size"
-            ) from error
         self.step += 1
         return loss
 
@@ -152,7 +145,10 @@ def train_grid(job: Job, work: Work, asked: Event, watcher: Watcher) -> Trained 
     """
     training, state = GridTraining(job), work.state()
     if state is not None:
-        training.load_state(state)
+        try:
+            training.load_state(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # names, kinds, counts, shapes
+            raise TrainingError(f"{work.folder} holds another training's state: remove it to start over") from error
     log = [entry for entry in work.log() if entry.step <= training.step]
     lost = None
     try:

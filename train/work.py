@@ -12,7 +12,7 @@ import torch
 
 from m2d_export.checkpoint import Checkpoint
 from m2d_export.errors import OutputError, TrainingError
-from m2d_export.files import atomic_file
+from m2d_export.files import atomic_file, writing
 from train.data import Data, fingerprint
 from train.log import Entry
 from train.recipes import Recipe
@@ -57,15 +57,16 @@ class Work:
 
     def __init__(self, job: Job, resume: bool) -> None:
         about, target = job.about(), job.target
-        self.folder = target.with_name(f"{target.name}.training")
         if target.exists() or target.is_symlink():
             raise OutputError(f"{target} exists: choose another --output, or remove it yourself")
+        self.folder = target.with_name(f"{target.name}.training")
         if resume:
             self._check(about)
         elif self.folder.exists():
             raise OutputError(f"{self.folder} holds an unfinished training: --resume goes on with it, or remove it")
         else:
-            self.folder.mkdir(parents=True)
+            with writing(self.folder):
+                self.folder.mkdir(parents=True)
             with atomic_file(self.folder / ABOUT) as path:
                 path.write_text(json.dumps(about, indent=2), encoding="utf-8")
 
@@ -108,11 +109,19 @@ class Work:
             path.write_text(json.dumps([entry.to_json() for entry in log]), encoding="utf-8")
 
     def log(self) -> list[Entry]:
-        """The log that was kept last."""
+        """The log that was kept last; raises TrainingError for a file that is none."""
         path = self.folder / LOG
-        return (
-            [Entry.from_json(entry) for entry in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
-        )
+        if not path.exists():
+            return []
+        try:
+            return [Entry.from_json(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(f"{path} cannot be read: remove {self.folder} to start over") from error
+
+    def remove_if_empty(self) -> None:
+        """Remove the folder where nothing was kept: there is nothing to go on with, nor to go in another's way."""
+        if {path.name for path in self.folder.iterdir()} <= {ABOUT}:
+            self.remove()
 
     def remove(self) -> None:
         """Remove the folder, once there is nothing to go on with."""

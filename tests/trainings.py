@@ -1,0 +1,102 @@
+"""What the tests of training share: made-up pairs, the command line run in this process, what it leaves."""
+
+import contextlib
+import csv
+import io
+import json
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from m2d_export.cli import run
+from tests.conftest import WIDTH, WORDS
+from train.__main__ import main
+
+Row = tuple[str, str, float]
+TRAIN, DEV, TEST = 26, 12, 10  # pairs of each split: three batches of eight, and two pairs left over
+
+INTERRUPTED, LOST, USAGE = 130, 1, 2
+OPTIONS = ("--dims", f"{WIDTH},16", "--batch-size", 8, "--epochs", 2, "--eval-steps", 4, "--layers", "1,3")
+SEED = ("--recipe", "seed", "--dims", f"{WIDTH},16", "--batch-size", 8, "--epochs", 2, "--eval-steps", 4)
+STEPS = 6
+
+
+def made_up(count: int, seed: int) -> list[Row]:
+    """Pairs of made-up sentences, scored by the share of words that they have in common."""
+    chance = random.Random(seed)
+    rows = []
+    for number in range(count):
+        left = chance.sample(WORDS, chance.randint(2, 9))
+        kept = number % 5  # of its words; a ladder, so that scores differ
+        right = left[:kept] + chance.sample(WORDS, 3)
+        rows.append((" ".join(left), " ".join(right), kept / 4))
+    return rows
+
+
+def write(path: Path, rows: Iterable[Row], header: str = "sentence1,sentence2,score") -> Path:
+    """Write pairs as CSV, or as TSV where the name says so."""
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([header.split(","), *rows])
+    return path
+
+
+def write_data(folder: Path, names: Iterable[str] = ("train", "dev", "test")) -> Path:
+    """Write a data set of three splits."""
+    folder.mkdir()
+    for seed, (name, count) in enumerate(zip(names, (TRAIN, DEV, TEST), strict=True)):
+        write(folder / f"{name}.csv", made_up(count, seed))
+    return folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and what it said on standard error."""
+
+    code: int
+    err: str
+
+
+def train(*arguments: object) -> Outcome:
+    """Run ``python -m train`` with ``arguments``, in this process."""
+    said, handlers = io.StringIO(), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    code = None
+    try:
+        with mock.patch.object(sys, "argv", ["train", *map(str, arguments)]), contextlib.redirect_stderr(said):
+            run(main)
+    except SystemExit as ended:
+        code = ended.code
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert isinstance(code, int), said.getvalue()
+    return Outcome(code, said.getvalue())
+
+
+Start = Callable[..., Outcome]  # ``train`` into the folder ``out`` of a test, or that named ``into``
+Signalled = Callable[..., None]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "m2d.json").read_text(encoding="utf-8"))["log"]
+
+
+def one_error(outcome: Outcome) -> str:
+    """The error that a command ended with, the only one and the last line."""
+    *said, last = outcome.err.splitlines()
+    assert last.startswith("Error: ")
+    assert not [line for line in said if line.startswith(("Error", "Traceback"))]
+    return last.removeprefix("Error: ")
