@@ -20,7 +20,21 @@ from m2d_export.bench.quantities import Candidate, Setup, Shape, View
 from m2d_export.bench.records import groups, measured, read_records, unmeasured
 from m2d_export.errors import DataError
 from m2d_export.spec import Cell
-from tests.made_up import DIMS, LAYERS, MACHINE, TOY, common, failed, latency, memory, score, sweep, true_score, write
+from tests.made_up import (
+    DIMS,
+    LAYERS,
+    MACHINE,
+    TOY,
+    agreement,
+    common,
+    failed,
+    latency,
+    memory,
+    score,
+    sweep,
+    true_score,
+    write,
+)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +104,33 @@ def test_latest_of_a_key_wins_and_stands_last(tmp_path):
 def test_failed_then_measured(tmp_path):
     good = latency(6, 1, 16)
     assert read_records(write(tmp_path / "results.jsonl", [failed(good), good])) == [good]
+
+
+def edited(record, content="after the edit"):
+    return {**record, "content": content}
+
+
+def test_what_failed_on_an_edited_file_hides_no_result_of_before(tmp_path, caplog):
+    before = [edited(agreement(layer, dim), "before") for layer in LAYERS for dim in DIMS]
+    stopped = edited(failed(before[0], "interrupted"))
+    found = read_records(write(tmp_path / "results.jsonl", [*before, stopped]))
+    assert found == [*before, stopped]  # told of as interrupted, and all there was still counts
+    assert caplog.text == ""
+
+
+def test_a_failure_from_before_the_last_edit_is_history(tmp_path):
+    good = edited(agreement(6, 384))
+    found = read_records(write(tmp_path / "results.jsonl", [edited(failed(good), "before"), good]))
+    assert found == [good]
+
+
+def test_results_of_another_file_of_that_name_are_set_aside_and_counted(tmp_path, caplog):
+    before = [edited(measure(6, dim), "before") for measure in (score, agreement) for dim in DIMS]
+    path = write(tmp_path / "results.jsonl", [*before, edited(score(1, 384))])
+    assert read_records(path) == [*before[len(DIMS) :], edited(score(1, 384))]
+    (told,) = caplog.messages
+    assert told.startswith(f"{path} has {len(DIMS)} results on another content of stsb, measured before its last")
+    assert "give one another name" in told
 
 
 def test_failed_records_are_counted_and_in_no_figure():

@@ -75,7 +75,7 @@ def bench(
 
     from m2d_export.agreement import read_texts
     from m2d_export.bench.quality import GradedPairs, Measure, OwnTexts, Searched
-    from m2d_export.bench.records import append, done, existing, hardware, measured, unmeasured
+    from m2d_export.bench.records import append, done, existing, hardware, measured, read_records, unmeasured
     from m2d_export.bench.retrieval import load_collection
     from m2d_export.bench.sweep import Matrix, Sweep
     from m2d_export.bench.tables import tables
@@ -117,11 +117,11 @@ def bench(
         for record in sweep.records():
             append(output, record)
             new.append(record)
+    there = read_records(output)
     if as_json:
         click.echo("".join(json.dumps(record) + "\n" for record in new), nl=False)
     else:
         # What this machine has measured before belongs to the same picture.
-        there = existing(output)
         mine = [r for r in there if r["bundle"] == opened.id and hardware(r) == hardware({"machine": machine()})]
         if len(mine) < len(there):
             others = len(there) - len(mine)
