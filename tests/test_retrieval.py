@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from m2d_export.bench import cascade_cost, retrieval
+from m2d_export.bench.cascade_cost import TIMED_QUERIES, Encodings, Index, Searches, costs, searches
 from m2d_export.bench.retrieval import cascade, evaluate, load_collection, ndcg, recall, search
 from m2d_export.errors import DataError, SpecError
-from m2d_export.vectors import cosine
+from m2d_export.vectors import cosine, truncate
 
 CORPUS = [
     {"_id": "d1", "title": "Cats", "text": "sit on mats.", "metadata": {}},
@@ -222,3 +224,40 @@ def test_a_cascade_of_the_deep_cell_alone_loses_nothing() -> None:
 def test_impossible_shortlists_are_refused(lengths: tuple[int, ...]) -> None:
     with pytest.raises(SpecError, match="from 1"):
         cascade(np.eye(2), np.eye(2), np.eye(2), np.eye(2), lengths)
+
+
+def index(documents: int = 60, dim: int = 8) -> Index:
+    rng = np.random.default_rng(5)
+    return Index(truncate(rng.normal(size=(documents, dim)), dim), rng.normal(size=(4, 16)).astype(np.float32))
+
+
+def test_an_index_is_normalised_once_and_a_query_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    cheap, deep = index(dim=4), index()
+    normalised: list[int] = []
+
+    def counted(vectors, dim):
+        normalised.append(len(vectors))
+        return truncate(vectors, dim)
+
+    for module in (cascade_cost, retrieval):
+        monkeypatch.setattr(module, "truncate", counted)
+    searches(cheap, deep, (5, 60), np.full(4, -1))
+    assert normalised == [1] * 5 * (TIMED_QUERIES + 1)  # alone, and twice for each length: never the documents
+
+
+def test_what_is_timed_is_what_is_scored() -> None:
+    deep, own = index(), np.array([3, -1, -1, 7])
+    for row in range(4):
+        expected = search(deep.queries[row : row + 1, :8], deep.documents, 60, own[row : row + 1])[0]
+        found = deep.search(row, 60, own)
+        assert found.tolist() == [place for place in expected if place >= 0]
+        assert deep.rerank(row, found[::-1]).tolist() == found[:10].tolist()
+
+
+def test_costs_sum_up_what_a_query_waits_for() -> None:
+    searched = Searches(deep=[0.004, 0.005, 0.009], cascade=[[0.001, 0.001, 0.001], [0.002, 0.003, 0.002]])
+    found = costs(Encodings(deep=[0.010, 0.020, 0.030], cheap=[0.005, 0.001, 0.002]), searched)
+    assert found["cost_ms"] == pytest.approx([22, 24])
+    assert found["deep_ms"] == pytest.approx(25)
+    assert costs(Encodings([0.010], None), Searches([0.004], [[0.001]]))["cost_ms"] == pytest.approx([11])
+    assert found["search_seconds"]["cascade"] == searched.cascade

@@ -147,11 +147,15 @@ def _latency(records: Sequence[Record], names: Mapping[Setup, str]) -> str:
 
 def _cascade(records: Sequence[Record], names: Mapping[Setup, str]) -> str:
     rows = [
-        [f"{c.cheap} → {c.deep}", names[c.setup], c.collection, f"{length:,}", score(recall), milliseconds(cost)]
+        [
+            *(f"{c.cheap} → {c.deep}", names[c.setup], c.collection, f"{length:,}"),
+            *(score(recall), milliseconds(cost), milliseconds(c.deep_ms)),
+        ]
         for c in cascades(records)
         for length, recall, cost in zip(c.shortlist, c.recall_at_10, c.cost_ms, strict=True)
     ]
-    return _table(["cascade", "variant", "collection", "shortlist", "recall@10", "a query"], rows) if rows else ""
+    header = ["cascade", "variant", "collection", "shortlist", "recall@10", "a query", "the deep cell alone"]
+    return _table(header, rows) if rows else ""
 
 
 def _storage(records: Sequence[Record], view: View, label: str, names: Mapping[Setup, str]) -> str:

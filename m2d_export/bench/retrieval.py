@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from m2d_export.agreement import IntArray, blocks, top
 from m2d_export.errors import DataError, SpecError
 from m2d_export.files import read_text
-from m2d_export.vectors import truncate
+from m2d_export.vectors import FloatArray, truncate
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 NDCG_CUT, RECALL_CUT, CASCADE_CUT = 10, 100, 10
@@ -82,16 +82,20 @@ def search(queries: NDArray[Any], documents: NDArray[Any], count: int, own: IntA
     Equal cosines stand in the documents' order. ``own`` (q,) names a document that is no answer, -1 for none; it is
     left out, and -1 fills rows that have fewer answers.
     """
-    wanted = min(count, len(documents))
-    query_unit, unit = truncate(queries, queries.shape[1]), truncate(documents, documents.shape[1])
-    found = np.empty((len(queries), wanted), dtype=np.int64)
-    for rows in blocks(len(queries), len(documents)):
+    return search_units(truncate(queries, queries.shape[1]), truncate(documents, documents.shape[1]), count, own)
+
+
+def search_units(query_unit: FloatArray, unit: FloatArray, count: int, own: IntArray | None = None) -> IntArray:
+    """As ``search``, of vectors that are of unit length already: an index normalises once, not at every query."""
+    wanted = min(count, len(unit))
+    found = np.empty((len(query_unit), wanted), dtype=np.int64)
+    for rows in blocks(len(query_unit), len(unit)):
         cosines = query_unit[rows] @ unit.T
         if own is not None:
             barred = np.flatnonzero(own[rows] != NO_DOCUMENT)
             cosines[barred, own[rows][barred]] = -np.inf
         found[rows] = top(cosines, wanted)
-    if own is not None and wanted == len(documents):
+    if own is not None and wanted == len(unit):
         found[found == own[:, None]] = NO_DOCUMENT
     return found
 
