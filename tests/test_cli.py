@@ -534,7 +534,9 @@ def altered(path: Path, **fields: Any) -> None:
 
 
 def rows_of(out: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.strip("│ ").split("│")] for line in out.splitlines() if "│" in line]
+    """The cells of every row of every table, without what stands in brackets and below."""
+    found = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
+    return [[cell.partition(" (")[0] for cell in row] for row in found if row[0]]
 
 
 def test_bench_prints_tables_and_adds_a_line_for_every_result(run: Run, folder: Path) -> None:

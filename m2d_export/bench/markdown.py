@@ -6,7 +6,7 @@ from string import Template
 
 from m2d_export.bench.figures import candidates, cascades, default_view, latencies, stored, sts_labels
 from m2d_export.bench.pareto import front
-from m2d_export.bench.quantities import Candidate, Interval, Setup, View
+from m2d_export.bench.quantities import Candidate, Setup, View
 from m2d_export.bench.records import Group, Record
 from m2d_export.bench.summary import (
     commands,
@@ -19,10 +19,10 @@ from m2d_export.bench.summary import (
     setup_labels,
     setups_of,
 )
+from m2d_export.bench.written import MISSING, interval, milliseconds, rate, score, share
 
 Pick = Callable[[Sequence[Candidate], float], Candidate | None]
 RETENTIONS = (0.99, 0.97, 0.95, 0.9)
-MISSING = "–"
 BAR = "\\|"  # a bar that does not end a column
 LONG = 12  # rows; a longer table is folded
 
@@ -177,31 +177,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if len(rows) <= LONG:
         return table
     return f"<details><summary>{len(rows)} rows</summary>\n\n{table}\n</details>\n"
-
-
-def score(value: float | None) -> str:
-    """A score, recall or nDCG x 100 as the report writes it."""
-    return MISSING if value is None else f"{value:.1f}"
-
-
-def interval(ends: Interval | None) -> str:
-    """A 95 % interval as the report writes it."""
-    return "" if ends is None else f"[{ends[0]:.1f}, {ends[1]:.1f}]"
-
-
-def share(value: float | None) -> str:
-    """A retention as the report writes it."""
-    return MISSING if value is None else f"{100 * value:.1f} %"
-
-
-def milliseconds(value: float | None) -> str:
-    """A latency as the report writes it: three digits that matter."""
-    return MISSING if value is None else f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} ms"
-
-
-def rate(value: float | None) -> str:
-    """A throughput as the report writes it."""
-    return MISSING if value is None else f"{value:,.0f}"
 
 
 def _template(name: str) -> Template:
