@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from m2d_export import build as pipeline
 from m2d_export.bench import cost
 from m2d_export.bench.figures import candidates
 from m2d_export.bench.records import read_records
-from m2d_export.cli import main
+from m2d_export.cli import main, measures
 from m2d_export.cli.common import steps
 from tests.conftest import LAYERS, WIDTH, heed_signals
 
@@ -552,6 +553,24 @@ def test_bench_prints_tables_and_adds_a_line_for_every_result(run: Run, folder: 
     assert [line["kind"] for line in lines_of(folder / "other.jsonl")] == KINDS
 
 
+@pytest.mark.parametrize(
+    ("typed", "recorded"),
+    [
+        ("./deep/tiny.m2d --sts toy,./a/pairs.csv", "tiny.m2d --sts toy,pairs.csv"),
+        ("tiny.m2d --sts=./d/other.csv --fresh", "tiny.m2d --sts=other.csv --fresh"),
+        ("--fresh /x/tiny.m2d --texts /home/me/a,b/c.txt", "--fresh tiny.m2d --texts c.txt"),
+        ("tiny.m2d --retrieval sets/scifact/ -o/tmp/x.jsonl", "tiny.m2d --retrieval scifact -ox.jsonl"),
+        ("tiny.m2d --columns left/right,b,s --sts a.csv", "tiny.m2d --columns left/right,b,s --sts a.csv"),
+        ("tiny.m2d --layers 1,2 -o 'my results/all of it.jsonl'", "tiny.m2d --layers 1,2 -o 'all of it.jsonl'"),
+    ],
+)
+def test_the_command_is_recorded_as_typed_but_for_folders(
+    monkeypatch: pytest.MonkeyPatch, typed: str, recorded: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["m2d-export", "bench", *shlex.split(typed)])
+    assert measures._command() == f"m2d-export bench {recorded}"
+
+
 def test_the_tables_show_what_the_figures_say(run: Run, folder: Path) -> None:
     outcome = run("bench", "tiny.m2d", *QUICK.split())
     found = {(cell.cell.layer, cell.cell.dim): cell for cell in candidates(read_records(folder / "results.jsonl"))}
@@ -924,12 +943,16 @@ def test_select_goes_by_the_set_it_is_told_and_says_which_where_it_is_not(
     assert untold.err == "results.jsonl has scores on pairs.csv, other.csv: pairs.csv counts, --sts names another\n"
 
 
-def test_an_edited_file_of_pairs_is_benched_anew(run: Run, folder: Path) -> None:
+def test_an_edited_file_of_pairs_is_benched_anew_and_what_is_set_aside_is_said(
+    run: Run, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run("bench", "tiny.m2d", *QUICK.split())
     (folder / "pairs.csv").write_text((folder / "pairs.csv").read_text() + "the mat,a mat,4\n")
     outcome = run("bench", "tiny.m2d", *QUICK.split(), "--json")
     assert outcome.code == 0
     assert {json.loads(line)["kind"] for line in outcome.out.splitlines()} == {"score", "storage"}
+    (told,) = caplog.messages
+    assert told.startswith("results.jsonl has 20 results on another content of pairs.csv")
 
 
 def test_a_report_is_a_page_markdown_and_pictures(run: Run, benched: Path) -> None:

@@ -233,6 +233,27 @@ def _graded(sts: str, columns: str | None) -> "list[Pairs]":
 
 
 def _command() -> str:
-    """The command line as it was typed, but for folders: records are shown to others."""
-    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-    return shlex.join(["m2d-export", *words])
+    """The command line as it was typed, but for the folders of files: records are shown to others."""
+    shown, option = [], ""
+    for word in sys.argv[1:]:
+        name, value = _option_and_value(word)
+        option = name.rstrip("=") or option
+        shown.append(name + _without_folders(option, value))
+        option = "" if value else option  # what follows a value belongs to no option
+    return shlex.join(["m2d-export", *shown])
+
+
+def _option_and_value(word: str) -> tuple[str, str]:
+    """``--sts=a`` is an option and its value, as is ``-oa``; any other word is the one or the other."""
+    if word.startswith("--"):
+        name, equals, value = word.partition("=")
+        return name + equals, value
+    return (word[:2], word[2:]) if word.startswith("-") else ("", word)
+
+
+def _without_folders(option: str, value: str) -> str:
+    """A value without the folders that are in it: of every part of a list of files, none in the name of a column."""
+    if option == "--columns":
+        return value
+    parts = value.split(",") if option == "--sts" else [value]
+    return ",".join(Path(part).name or part for part in parts)
