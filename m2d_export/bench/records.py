@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from m2d_export.bench.forms import check
 from m2d_export.errors import DataError
 from m2d_export.files import writing
 
 log = logging.getLogger(__name__)
 Record = dict[str, Any]
 
-COMMON = ("kind", "status", "bundle", "machine", "precision", "runtime", "compute", "provider", "threads")
-# What tells two records of a kind apart, besides the fields in COMMON and the layer.
+# What tells two records of a kind apart, besides what ``key_of`` takes of all of them.
 OWN_KEY: Mapping[str, tuple[str, ...]] = {
     "score": ("dim", "sts"),
     "agreement": ("dim", "texts"),
@@ -193,25 +193,8 @@ def _parsed(lines: Sequence[bytes], path: Path) -> Iterator[Record]:
                 log.warning("%s is half-written and was ignored", where)
                 return
             raise DataError(f"{where} is not a result ({error}): remove the line, bench measures it again") from error
-        yield _checked(record, where)
+        yield check(record, where)
 
 
 def _not_a_number(constant: str) -> None:
     raise ValueError(f"{constant} is not a figure")
-
-
-def _checked(record: object, where: str) -> Record:
-    if not isinstance(record, dict):
-        raise DataError(f"{where} is not a result: expected an object, got {type(record).__name__}")
-    if record.get("kind") not in OWN_KEY:
-        raise DataError(f"{where}: kind {record.get('kind')!r} is unknown; expected one of {', '.join(OWN_KEY)}")
-    own = OWN_KEY[record["kind"]]
-    trained = ("trained_layer", "trained_dim") if "dim" in own else ()
-    required = COMMON if record.get("status") != "ok" else (*COMMON, *own, *trained)
-    missing = [name for name in required if name not in record]
-    if missing or not isinstance(record["machine"], dict):
-        raise DataError(
-            f"{where} has no {', '.join(missing) or 'machine'}: another version wrote it; measure again with "
-            "`m2d-export bench BUNDLE --fresh`"
-        )
-    return record
