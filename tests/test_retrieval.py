@@ -64,8 +64,14 @@ def test_a_folder_is_read_as_beir_reads_it(beir: Callable[..., Path]) -> None:
         ({"qrels": JUDGED + "q1\td2\thigh\n"}, "line 6: expected query-id, corpus-id and a whole number"),
         ({"qrels": JUDGED + "q1 d2 1\n"}, "line 6: expected"),
         ({"qrels": JUDGED + "q1\td1\t2\n"}, "line 6: query 'q1' and document 'd1' stand on an earlier line"),
-        ({"qrels": JUDGED + "q1\td9\t1\nq2\td9\t1\nq2\td8\t1\n"}, "names 'd9', which is no document .*; 2 such"),
-        ({"qrels": JUDGED + "q8\td1\t1\n"}, "names 'q8', which is no query in queries.jsonl; 1 such"),
+        (
+            {"qrels": JUDGED + "q1\td9\t1\nq2\td9\t1\nq2\td8\t1\n"},
+            "test.tsv, line 6: 'd9' is no document in corpus.jsonl.* 0 unknown query .* 2 unknown document id.*remove",
+        ),
+        (
+            {"qrels": JUDGED + "q1\td9\t1\nq8\td1\t1\nq8\td7\t1\n"},
+            "line 7: 'q8' is no query in queries.jsonl.* 1 unknown query id.* 2 unknown document .*: add them to",
+        ),
         ({"corpus": '{"_id": "d1", "text": "x"}\n{"_id": \n'}, "corpus.jsonl, line 2 is not JSON"),
         ({"corpus": "[1]\n"}, "line 1 is not a JSON object"),
         ({"corpus": '{"_id": 1, "text": "x"}\n'}, "line 1: _id must be a string, got 1"),
