@@ -22,6 +22,7 @@ from m2d_export import build as pipeline
 from m2d_export.bench import cost
 from m2d_export.bench.figures import candidates
 from m2d_export.bench.records import read_records
+from m2d_export.bench.sts import load_pairs
 from m2d_export.cli import main, measures
 from m2d_export.cli.common import steps
 from tests.conftest import LAYERS, WIDTH, heed_signals
@@ -591,6 +592,29 @@ def test_lists_of_runtimes_precisions_and_computes_are_measured_in_one_run(run: 
         assert f"Spearman x 100 on pairs.csv, fp32 · {runtime}" in outcome.out
 
 
+def test_cost_is_measured_on_the_same_texts_whatever_the_pairs(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def remembered(bundle: Bundle, layer: int, texts: Sequence[str], options: dict[str, Any]) -> Iterator[Any]:
+        asked.append(tuple(texts))
+        return memory(bundle, layer, texts, options)
+
+    def batched(bundle: Bundle, texts: Sequence[str], batch_size: int, tokens: int) -> Any:
+        asked.append(tuple(texts))
+        return full_batch(bundle, texts, batch_size, tokens)
+
+    full_batch = cost.full_batch
+    monkeypatch.setattr(cost, "memory", remembered)
+    monkeypatch.setattr(cost, "full_batch", batched)
+    (folder / "other.csv").write_text("a mat,a stage,3\na man,the cat,4.5\nno,interest rates rose,0\n")
+    for name in ("pairs.csv", "other.csv"):
+        run("bench", "tiny.m2d", "--sts", name, *"--layers 1 --dims 64 --batch-size 1 --tokens 8 --fresh".split())
+    assert len(asked) == 4
+    assert set(asked) == {load_pairs("toy").texts}
+
+
 def test_a_second_bench_measures_nothing_and_shows_the_same(run: Run, folder: Path) -> None:
     first = run("bench", "tiny.m2d", *QUICK.split())
     before = contents(folder)
@@ -662,8 +686,8 @@ QRELS = "query-id\tcorpus-id\tscore\n"
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("qrels/test.tsv", f"{QRELS}q\t9\t1\n", "names '9', which is no document in corpus.jsonl"),
-        ("qrels/test.tsv", f"{QRELS}z\t1\t1\n", "names 'z', which is no query in queries.jsonl"),
+        ("qrels/test.tsv", f"{QRELS}q\t9\t1\n", "line 2: '9' is no document in corpus.jsonl"),
+        ("qrels/test.tsv", f"{QRELS}z\t1\t1\n", "line 2: 'z' is no query in queries.jsonl"),
         ("corpus.jsonl", "", "corpus.jsonl is empty"),
         ("queries.jsonl", "{", "queries.jsonl, line 1 is not JSON"),
     ],

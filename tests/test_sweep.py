@@ -373,20 +373,24 @@ def test_the_latency_of_a_known_sleep_is_that_sleep(sweep: Sweep, recorder: Reco
 
 
 def test_timing_adds_at_most_3_percent_to_the_bare_loop(sweep: Sweep, recorder: Recorder, bundle: Bundle) -> None:
+    """A shared machine only ever adds time: the least of many short stretches of either kind is what is due to it.
+
+    The least of many ratios would be no such thing: there a slow bare loop hides what the timing adds.
+    """
     recorder.seconds = lambda layer: 0.004
     batch = full_batch(bundle, TEXTS, 1, 16)
-    shares = []
-    for _ in range(3):  # the machine is shared: the best of three says what is due to the loop
-        with Encoder(bundle, 1) as opened:
-            calls = [lambda opened=opened: opened.runtime.vectors(batch)] * 2
+    timed, bare = [], []
+    with Encoder(bundle, 1) as opened:
+        calls = [lambda: opened.runtime.vectors(batch)] * 2
+        for _ in range(30):  # in turn, so that a busy minute falls on both
             started = time.perf_counter()
-            timing.measure(calls, budget=100)
-            looped = time.perf_counter() - started
+            timing.measure(calls, budget=0)
+            timed.append(time.perf_counter() - started)
             started = time.perf_counter()
-            for call in calls * (timing.WARM_UP + timing.MOST_ROUNDS):
+            for call in calls * (timing.WARM_UP + timing.LEAST_ROUNDS):
                 call()
-            shares.append(looped / (time.perf_counter() - started))
-    assert min(shares) <= 1.03
+            bare.append(time.perf_counter() - started)
+    assert min(timed) <= 1.03 * min(bare)
 
 
 def test_runtimes_are_closed_when_a_sweep_ends_and_when_it_is_abandoned(sweep: Sweep, recorder: Recorder) -> None:

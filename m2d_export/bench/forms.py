@@ -111,7 +111,7 @@ def check(record: object, where: str) -> dict[str, Any]:
     missing = [name for name in required if name not in record]
     if missing:
         raise DataError(
-            f"{where} has no {', '.join(missing)}, as another version wrote it, or an edit left it: {REMEDY}"
+            f"{where} has no {', '.join(missing)}, as another version wrote it or an edit left it: {REMEDY}"
         )
     for name, (form, fits) in {**OPTIONAL, **OWN[kind], **required}.items():
         if name in record and not fits(record[name]):

@@ -79,7 +79,7 @@ class Matrix:
 class Sweep:
     """A walk: ``done`` holds the keys of records not to measure again, ``command`` is written into every record.
 
-    ``texts`` are what latency and memory are measured on.
+    ``texts`` are what latency and memory are measured on: keep them the same, for no record says what they were.
     """
 
     bundle: Bundle

@@ -77,6 +77,7 @@ def bench(
     from m2d_export.bench.quality import GradedPairs, Measure, OwnTexts, Searched
     from m2d_export.bench.records import append, done, existing, hardware, measured, read_records, unmeasured
     from m2d_export.bench.retrieval import load_collection
+    from m2d_export.bench.sts import TOY, load_pairs
     from m2d_export.bench.sweep import Matrix, Sweep
     from m2d_export.bench.tables import tables
     from m2d_export.bundle import Bundle
@@ -109,7 +110,7 @@ def bench(
             bundle=opened,
             matrix=matrix,
             measures=tuple(measures),
-            texts=pairs[0].texts,
+            texts=load_pairs(TOY).texts,  # always the same, so that cost does not hang on whose pairs came first
             command=_command(),
             done=frozenset() if fresh else done(before),
             report=report,
