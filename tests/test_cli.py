@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,8 @@ from m2d_export import build as pipeline
 from m2d_export.bench import cost
 from m2d_export.bench.figures import candidates
 from m2d_export.bench.records import read_records
-from m2d_export.cli import main
+from m2d_export.bench.sts import load_pairs
+from m2d_export.cli import main, measures
 from m2d_export.cli.common import steps
 from tests.conftest import LAYERS, WIDTH, heed_signals
 
@@ -534,7 +536,9 @@ def altered(path: Path, **fields: Any) -> None:
 
 
 def rows_of(out: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.strip("│ ").split("│")] for line in out.splitlines() if "│" in line]
+    """The cells of every row of every table, without what stands in brackets and below."""
+    found = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
+    return [[cell.partition(" (")[0] for cell in row] for row in found if row[0]]
 
 
 def test_bench_prints_tables_and_adds_a_line_for_every_result(run: Run, folder: Path) -> None:
@@ -548,6 +552,24 @@ def test_bench_prints_tables_and_adds_a_line_for_every_result(run: Run, folder: 
     run("bench", "tiny.m2d", *QUICK.split(), "-o", "other.jsonl")
     assert lines_of(folder / "results.jsonl") == lines
     assert [line["kind"] for line in lines_of(folder / "other.jsonl")] == KINDS
+
+
+@pytest.mark.parametrize(
+    ("typed", "recorded"),
+    [
+        ("./deep/tiny.m2d --sts toy,./a/pairs.csv", "tiny.m2d --sts toy,pairs.csv"),
+        ("tiny.m2d --sts=./d/other.csv --fresh", "tiny.m2d --sts=other.csv --fresh"),
+        ("--fresh /x/tiny.m2d --texts /home/me/a,b/c.txt", "--fresh tiny.m2d --texts c.txt"),
+        ("tiny.m2d --retrieval sets/scifact/ -o/tmp/x.jsonl", "tiny.m2d --retrieval scifact -ox.jsonl"),
+        ("tiny.m2d --columns left/right,b,s --sts a.csv", "tiny.m2d --columns left/right,b,s --sts a.csv"),
+        ("tiny.m2d --layers 1,2 -o 'my results/all of it.jsonl'", "tiny.m2d --layers 1,2 -o 'all of it.jsonl'"),
+    ],
+)
+def test_the_command_is_recorded_as_typed_but_for_folders(
+    monkeypatch: pytest.MonkeyPatch, typed: str, recorded: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["m2d-export", "bench", *shlex.split(typed)])
+    assert measures._command() == f"m2d-export bench {recorded}"
 
 
 def test_the_tables_show_what_the_figures_say(run: Run, folder: Path) -> None:
@@ -568,6 +590,29 @@ def test_lists_of_runtimes_precisions_and_computes_are_measured_in_one_run(run: 
         assert [line["kind"] for line in lines if line["runtime"] == runtime] == expected
     for runtime in ("onnxrt", "pytorch"):
         assert f"Spearman x 100 on pairs.csv, fp32 · {runtime}" in outcome.out
+
+
+def test_cost_is_measured_on_the_same_texts_whatever_the_pairs(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def remembered(bundle: Bundle, layer: int, texts: Sequence[str], options: dict[str, Any]) -> Iterator[Any]:
+        asked.append(tuple(texts))
+        return memory(bundle, layer, texts, options)
+
+    def batched(bundle: Bundle, texts: Sequence[str], batch_size: int, tokens: int) -> Any:
+        asked.append(tuple(texts))
+        return full_batch(bundle, texts, batch_size, tokens)
+
+    full_batch = cost.full_batch
+    monkeypatch.setattr(cost, "memory", remembered)
+    monkeypatch.setattr(cost, "full_batch", batched)
+    (folder / "other.csv").write_text("a mat,a stage,3\na man,the cat,4.5\nno,interest rates rose,0\n")
+    for name in ("pairs.csv", "other.csv"):
+        run("bench", "tiny.m2d", "--sts", name, *"--layers 1 --dims 64 --batch-size 1 --tokens 8 --fresh".split())
+    assert len(asked) == 4
+    assert set(asked) == {load_pairs("toy").texts}
 
 
 def test_a_second_bench_measures_nothing_and_shows_the_same(run: Run, folder: Path) -> None:
@@ -641,8 +686,8 @@ QRELS = "query-id\tcorpus-id\tscore\n"
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("qrels/test.tsv", f"{QRELS}q\t9\t1\n", "names '9', which is no document in corpus.jsonl"),
-        ("qrels/test.tsv", f"{QRELS}z\t1\t1\n", "names 'z', which is no query in queries.jsonl"),
+        ("qrels/test.tsv", f"{QRELS}q\t9\t1\n", "line 2: '9' is no document in corpus.jsonl"),
+        ("qrels/test.tsv", f"{QRELS}z\t1\t1\n", "line 2: 'z' is no query in queries.jsonl"),
         ("corpus.jsonl", "", "corpus.jsonl is empty"),
         ("queries.jsonl", "{", "queries.jsonl, line 1 is not JSON"),
     ],
@@ -922,12 +967,16 @@ def test_select_goes_by_the_set_it_is_told_and_says_which_where_it_is_not(
     assert untold.err == "results.jsonl has scores on pairs.csv, other.csv: pairs.csv counts, --sts names another\n"
 
 
-def test_an_edited_file_of_pairs_is_benched_anew(run: Run, folder: Path) -> None:
+def test_an_edited_file_of_pairs_is_benched_anew_and_what_is_set_aside_is_said(
+    run: Run, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run("bench", "tiny.m2d", *QUICK.split())
     (folder / "pairs.csv").write_text((folder / "pairs.csv").read_text() + "the mat,a mat,4\n")
     outcome = run("bench", "tiny.m2d", *QUICK.split(), "--json")
     assert outcome.code == 0
     assert {json.loads(line)["kind"] for line in outcome.out.splitlines()} == {"score", "storage"}
+    (told,) = caplog.messages
+    assert told.startswith("results.jsonl has 20 results on another content of pairs.csv")
 
 
 def test_a_report_is_a_page_markdown_and_pictures(run: Run, benched: Path) -> None:

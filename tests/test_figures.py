@@ -20,7 +20,22 @@ from m2d_export.bench.quantities import Candidate, Setup, Shape, View
 from m2d_export.bench.records import groups, measured, read_records, unmeasured
 from m2d_export.errors import DataError
 from m2d_export.spec import Cell
-from tests.made_up import DIMS, LAYERS, MACHINE, TOY, common, failed, latency, memory, score, sweep, true_score, write
+from tests.made_up import (
+    DIMS,
+    LAYERS,
+    MACHINE,
+    TOY,
+    agreement,
+    cascade,
+    common,
+    failed,
+    latency,
+    memory,
+    score,
+    sweep,
+    true_score,
+    write,
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +70,9 @@ def test_half_a_character_at_the_end_is_half_written(tmp_path):
         ('{"kind": "sco', "line 2 is not a result"),
         ("[1, 2]", "line 2 is not a result: expected an object, got list"),
         ('{"kind": "mood"}', "line 2: kind 'mood' is unknown; expected one of score"),
-        ('{"kind": "score", "dim": 3}', "line 2 has no status, bundle, .*--fresh"),
+        ('{"kind": "score", "dim": 3}', "line 2 has no status, bundle, .*remove the line"),
         (json.dumps(score(6, 384)).replace(str(true_score(6, 384)), "NaN"), "line 2 is not a result .NaN"),
-        (json.dumps({**score(6, 384), "machine": "mine"}), "line 2 has no machine"),
+        (json.dumps({**score(6, 384), "machine": "mine"}), "line 2: machine must be an object, got 'mine'"),
         (json.dumps({k: v for k, v in score(6, 384).items() if k != "sts"}), "line 2 has no sts"),
     ],
 )
@@ -65,6 +80,41 @@ def test_broken_line_in_the_middle_is_named(tmp_path, line, says):
     path = tmp_path / "results.jsonl"
     path.write_text(f"{json.dumps(score(6, 384))}\n{line}\n{json.dumps(score(5, 384))}\n")
     with pytest.raises(DataError, match=says):
+        read_records(path)
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ({k: v for k, v in score(6, 384).items() if k != "spearman"}, "has no spearman"),
+        ({k: v for k, v in score(6, 384).items() if k not in ("architecture", "layer")}, "has no architecture, layer"),
+        ({**score(6, 384), "dim": "64"}, "dim must be a whole number, got '64'"),
+        ({**score(6, 384), "dim": True}, "dim must be a whole number, got True"),
+        ({**score(6, 384), "status": "okay"}, "status must be one of ok, failed, interrupted, got 'okay'"),
+        ({**failed(score(6, 384)), "dim": "64"}, "dim must be a whole number"),
+        ({**score(6, 384), "spearman": {"cosine": "high"}}, "spearman must be an object with cosine"),
+        ({**score(6, 384), "spearman": {}}, "spearman must be an object with cosine"),
+        ({**score(6, 384), "interval": [1.0]}, r"interval must be \[low, high\] or null, got \[1.0\]"),
+        ({**agreement(6, 384), "texts": None}, "texts must be a string, got None"),
+        ({**cascade((1, 64)), "cheap": [1]}, r"cheap must be \[layer, dim\], got \[1\]"),
+        ({**cascade((1, 64)), "cost_ms": [1.0]}, "shortlist, recall_at_10, cost_ms must be of one length"),
+        ({k: v for k, v in cascade((1, 64)).items() if k != "deep_ms"}, "has no deep_ms, as another version"),
+        ({**latency(6, 1, 16), "p50_ms": None}, "p50_ms must be a number, got None"),
+        ({**latency(6, 1, 16), "seconds": 3}, "seconds must be a list of numbers, got 3"),
+        ({**memory(6), "peak_mb": "much"}, "peak_mb must be a number, got 'much'"),
+        ({**memory(6), "kind": []}, r"kind \[\] is unknown"),
+    ],
+)
+def test_a_record_that_no_figure_can_be_read_from_is_refused(tmp_path, record, says):
+    path = write(tmp_path / "results.jsonl", [score(6, 384), record])
+    with pytest.raises(DataError, match=f"results.jsonl, line 2:? {says}"):
+        read_records(path)
+
+
+def test_a_number_beyond_all_bounds_is_none(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text(json.dumps(memory(6)).replace(str(memory(6)["peak_mb"]), "1e999") + "\n")
+    with pytest.raises(DataError, match="peak_mb must be a number, got inf"):
         read_records(path)
 
 
@@ -90,6 +140,33 @@ def test_latest_of_a_key_wins_and_stands_last(tmp_path):
 def test_failed_then_measured(tmp_path):
     good = latency(6, 1, 16)
     assert read_records(write(tmp_path / "results.jsonl", [failed(good), good])) == [good]
+
+
+def edited(record, content="after the edit"):
+    return {**record, "content": content}
+
+
+def test_what_failed_on_an_edited_file_hides_no_result_of_before(tmp_path, caplog):
+    before = [edited(agreement(layer, dim), "before") for layer in LAYERS for dim in DIMS]
+    stopped = edited(failed(before[0], "interrupted"))
+    found = read_records(write(tmp_path / "results.jsonl", [*before, stopped]))
+    assert found == [*before, stopped]  # told of as interrupted, and all there was still counts
+    assert caplog.text == ""
+
+
+def test_a_failure_from_before_the_last_edit_is_history(tmp_path):
+    good = edited(agreement(6, 384))
+    found = read_records(write(tmp_path / "results.jsonl", [edited(failed(good), "before"), good]))
+    assert found == [good]
+
+
+def test_results_of_another_file_of_that_name_are_set_aside_and_counted(tmp_path, caplog):
+    before = [edited(measure(6, dim), "before") for measure in (score, agreement) for dim in DIMS]
+    path = write(tmp_path / "results.jsonl", [*before, edited(score(1, 384))])
+    assert read_records(path) == [*before[len(DIMS) :], edited(score(1, 384))]
+    (told,) = caplog.messages
+    assert told.startswith(f"{path} has {len(DIMS)} results on another content of stsb, measured before its last")
+    assert "give one another name" in told
 
 
 def test_failed_records_are_counted_and_in_no_figure():

@@ -19,6 +19,7 @@ pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
 
 from m2d_export.bench.figures import candidates, default_view
 from m2d_export.bench.page import write_report
+from m2d_export.bench.pareto import front
 from m2d_export.errors import DataError, OutputError
 from tests.made_up import DIMS, LAYERS, MACHINE, TOY, cascade, failed, latency, score, storage, sweep
 
@@ -97,6 +98,41 @@ def test_markdown_says_the_same(report):
     assert "accuracy" not in text.lower()
 
 
+def test_markdown_has_every_figure_of_every_cell(report):
+    text = (report / "report.md").read_text(encoding="utf-8")
+    section = text[text.index("## All cells") :].partition("\n## ")[0]
+    header, _, *lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
+    named = [dict(zip(header, line, strict=True)) for line in lines]
+    found = {(row["cell"].rstrip("*◆ "), row["variant"]): row for row in named}
+    cells = candidates(full_sweep())
+    assert len(found) == len(lines) == len(cells)
+    for cell in cells:
+        row = found[str(cell.cell), f"{cell.precision} · onnxrt"]
+        assert row["score on STS-B test"].startswith(f"{cell.score:.1f} [{cell.interval[0]:.1f}, ")
+        figures = (
+            "Pearson on STS-B test",
+            "agreement on abstracts.txt",
+            "overlap@10",
+            "nDCG@10 on scifact",
+            "recall@100",
+        )
+        values = (cell.pearson["cosine"], cell.agreement, cell.overlap_at_10, cell.ndcg, cell.recall_at_100)
+        assert [row[name] for name in figures] == [f"{value:.1f}" for value in values]
+        assert row["peak memory"] == f"{cell.peak_mb:.0f} MB"
+        assert row["sentences/s"] == f"{cell.sentences_per_second:,.0f}"
+        assert ("*" in row["cell"]) == (cell.cell.layer == 4 or cell.cell.dim == 256)
+    assert "J a sentence" not in header  # no sensor
+    assert sum("◆" in row["cell"] for row in found.values()) == len(front(cells))
+
+
+def test_markdown_leaves_out_the_figures_that_nothing_has(tmp_path):
+    write_report([score(6, 384), score(5, 384)], tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    header = text[text.index("## All cells") :].splitlines()[2]
+    assert "retention" in header
+    assert not [name for name in ("agreement", "overlap", "nDCG", "recall", "p50", "memory") if name in header]
+
+
 def test_sections_without_records_are_left_out_in_one_line(tmp_path):
     write_report([score(6, 384), score(5, 384)], tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
@@ -113,7 +149,7 @@ def test_toy_label_stands_beside_its_scores(tmp_path):
     write_report(found, tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     tables = [line for line in text.splitlines() if "score on" in line and line.startswith("|")]
-    assert len(tables) == 2
+    assert len(tables) == 3
     assert all(TOY in line for line in tables)
     assert f"score (retention) on {TOY}" in text
 

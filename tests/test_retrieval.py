@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from m2d_export.bench import cascade_cost, retrieval
+from m2d_export.bench.cascade_cost import TIMED_QUERIES, Encodings, Index, Searches, costs, searches
 from m2d_export.bench.retrieval import cascade, evaluate, load_collection, ndcg, recall, search
 from m2d_export.errors import DataError, SpecError
-from m2d_export.vectors import cosine
+from m2d_export.vectors import cosine, truncate
 
 CORPUS = [
     {"_id": "d1", "title": "Cats", "text": "sit on mats.", "metadata": {}},
@@ -62,8 +64,14 @@ def test_a_folder_is_read_as_beir_reads_it(beir: Callable[..., Path]) -> None:
         ({"qrels": JUDGED + "q1\td2\thigh\n"}, "line 6: expected query-id, corpus-id and a whole number"),
         ({"qrels": JUDGED + "q1 d2 1\n"}, "line 6: expected"),
         ({"qrels": JUDGED + "q1\td1\t2\n"}, "line 6: query 'q1' and document 'd1' stand on an earlier line"),
-        ({"qrels": JUDGED + "q1\td9\t1\nq2\td9\t1\nq2\td8\t1\n"}, "names 'd9', which is no document .*; 2 such"),
-        ({"qrels": JUDGED + "q8\td1\t1\n"}, "names 'q8', which is no query in queries.jsonl; 1 such"),
+        (
+            {"qrels": JUDGED + "q1\td9\t1\nq2\td9\t1\nq2\td8\t1\n"},
+            "test.tsv, line 6: 'd9' is no document in corpus.jsonl.* 0 unknown query .* 2 unknown document id.*remove",
+        ),
+        (
+            {"qrels": JUDGED + "q1\td9\t1\nq8\td1\t1\nq8\td7\t1\n"},
+            "line 7: 'q8' is no query in queries.jsonl.* 1 unknown query id.* 2 unknown document .*: add them to",
+        ),
         ({"corpus": '{"_id": "d1", "text": "x"}\n{"_id": \n'}, "corpus.jsonl, line 2 is not JSON"),
         ({"corpus": "[1]\n"}, "line 1 is not a JSON object"),
         ({"corpus": '{"_id": 1, "text": "x"}\n'}, "line 1: _id must be a string, got 1"),
@@ -222,3 +230,40 @@ def test_a_cascade_of_the_deep_cell_alone_loses_nothing() -> None:
 def test_impossible_shortlists_are_refused(lengths: tuple[int, ...]) -> None:
     with pytest.raises(SpecError, match="from 1"):
         cascade(np.eye(2), np.eye(2), np.eye(2), np.eye(2), lengths)
+
+
+def index(documents: int = 60, dim: int = 8) -> Index:
+    rng = np.random.default_rng(5)
+    return Index(truncate(rng.normal(size=(documents, dim)), dim), rng.normal(size=(4, 16)).astype(np.float32))
+
+
+def test_an_index_is_normalised_once_and_a_query_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    cheap, deep = index(dim=4), index()
+    normalised: list[int] = []
+
+    def counted(vectors, dim):
+        normalised.append(len(vectors))
+        return truncate(vectors, dim)
+
+    for module in (cascade_cost, retrieval):
+        monkeypatch.setattr(module, "truncate", counted)
+    searches(cheap, deep, (5, 60), np.full(4, -1))
+    assert normalised == [1] * 5 * (TIMED_QUERIES + 1)  # alone, and twice for each length: never the documents
+
+
+def test_what_is_timed_is_what_is_scored() -> None:
+    deep, own = index(), np.array([3, -1, -1, 7])
+    for row in range(4):
+        expected = search(deep.queries[row : row + 1, :8], deep.documents, 60, own[row : row + 1])[0]
+        found = deep.search(row, 60, own)
+        assert found.tolist() == [place for place in expected if place >= 0]
+        assert deep.rerank(row, found[::-1]).tolist() == found[:10].tolist()
+
+
+def test_costs_sum_up_what_a_query_waits_for() -> None:
+    searched = Searches(deep=[0.004, 0.005, 0.009], cascade=[[0.001, 0.001, 0.001], [0.002, 0.003, 0.002]])
+    found = costs(Encodings(deep=[0.010, 0.020, 0.030], cheap=[0.005, 0.001, 0.002]), searched)
+    assert found["cost_ms"] == pytest.approx([22, 24])
+    assert found["deep_ms"] == pytest.approx(25)
+    assert costs(Encodings([0.010], None), Searches([0.004], [[0.001]]))["cost_ms"] == pytest.approx([11])
+    assert found["search_seconds"]["cascade"] == searched.cascade

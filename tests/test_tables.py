@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from m2d_export.bench.figures import candidates, latencies
+from m2d_export.bench.figures import candidates, latencies, stored
 from m2d_export.bench.quantities import View
 from m2d_export.bench.sts import TOY_LABEL
 from m2d_export.bench.tables import SHADES, tables
@@ -39,8 +39,14 @@ def rendered(records: list[Record], width: int = 120) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of every row of every table."""
-    return [[cell.strip() for cell in line.strip("│ ").split("│")] for line in text.splitlines() if "│" in line]
+    """The cells of every row of every table, without what stands in brackets and below."""
+    found = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
+    return [[cell.partition(" (")[0] for cell in row] for row in found if row[0]]
+
+
+def part(text: str, heading: str) -> str:
+    """What stands under a heading, up to the end of its table."""
+    return text[text.index(heading) :].partition("└")[0]
 
 
 def header(text: str) -> list[str]:
@@ -82,7 +88,7 @@ def test_untrained_layers_are_marked_and_what_is_trained_is_not() -> None:
 def test_the_name_of_a_file_is_shown_as_it_is() -> None:
     name = "odd[/]name[bold].csv"
     assert f"on {name}" in rendered([score(1, 64, 50.0, name, name)])
-    assert f"on {name}" in rendered([made_up.agreement(1, 64) | {"texts": name}])
+    assert f"on {name}:" in rendered([made_up.agreement(1, 64) | {"texts": name}])
     assert f"from {name}" in rendered([made_up.retrieval(1, 64) | {"collection": name}])
 
 
@@ -140,7 +146,7 @@ def test_low_scores_are_light_and_high_ones_dark() -> None:
         console.print(tables([score(1, 64, 10.0), score(2, 64, 90.0), score(3, 64, 50.0)]))
     shades = {name: tuple(int(name[place : place + 2], 16) for place in (1, 3, 5)) for name, _ in SHADES}
     for value, (name, _) in (("10.0", SHADES[0]), ("50.0", SHADES[2]), ("90.0", SHADES[4])):
-        (line,) = [line for line in captured.get().splitlines() if f"{value}\x1b" in line]
+        (line,) = [line for line in captured.get().splitlines() if f"{value} (" in line or f"{value}\x1b" in line]
         assert "48;2;{};{};{}m".format(*shades[name]) in line
 
 
@@ -148,18 +154,86 @@ def test_every_number_is_the_one_that_all_other_places_show() -> None:
     records = [record for record in made_up.sweep() if record["precision"] == "fp32"]
     view = View("stsb", texts="abstracts.txt", collection="scifact")
     found = {(cell.cell.layer, cell.cell.dim): cell for cell in candidates(records, view)}
-    expected = [
-        [f"{layer}" + "*" * (layer == 4), *(f"{getattr(found[layer, dim], name):.1f}" for dim in made_up.DIMS)]
-        for name in ("score", "agreement", "ndcg")
-        for layer in made_up.LAYERS[::-1]
-    ]
+    shown = rendered(records)
+    headings = {"score": "Score:", "agreement": "Agreement with", "ndcg": "Retrieval from"}
+    for name, heading in headings.items():
+        expected = [
+            [f"{layer}" + "*" * (layer == 4), *(f"{getattr(found[layer, dim], name):.1f}" for dim in made_up.DIMS)]
+            for layer in made_up.LAYERS[::-1]
+        ]
+        assert rows(part(shown, heading)) == expected
     timings = {
         (str(t.layer), str(t.shape.batch_size), str(t.shape.tokens), t.shape.scope): t for t in latencies(records)
     }
-    shown = rows(rendered(records))
-    assert shown[: len(expected)] == expected
-    assert len(shown) - len(expected) == len(timings)
-    for row in shown[len(expected) :]:
+    timed = rows(part(shown, "Latency, in ms"))
+    assert len(timed) == len(timings)
+    for row in timed:
         timing = timings[row[0], row[1], row[2], row[3]]
         figures = [f"{value:.2f}" for value in (timing.p50_ms, timing.p95_ms, timing.p99_ms)]
         assert [row[4].lstrip("~"), *row[5:]] == [*figures, str(timing.calls), f"{timing.sentences_per_second:,.0f}"]
+
+
+def test_what_a_figure_is_worth_stands_beside_it_within_100_columns() -> None:
+    records = [record for record in made_up.sweep() if record["precision"] == "fp32"]
+    text, cells = rendered(records, 100), {(c.cell.layer, c.cell.dim): c for c in candidates(records)}
+    assert max(map(len, text.splitlines())) <= 100
+    for cell in cells.values():
+        assert cell.interval
+        assert cell.retention
+        assert f"{cell.score:.1f} ({100 * cell.retention:.1f} %)" in part(text, "Score:")
+        assert f"[{cell.interval[0]:.1f}, {cell.interval[1]:.1f}]" in part(text, "Score:")
+        assert f"{cell.agreement:.1f} ({cell.overlap_at_10:.1f})" in part(text, "Agreement with")
+        assert f"{cell.ndcg:.1f} ({cell.recall_at_100:.1f})" in part(text, "Retrieval from")
+    assert "95 % bootstrap interval" in text
+
+
+def test_many_dims_stand_below_one_another_rather_than_in_shreds() -> None:
+    text = rendered([made_up.score(1, dim) for dim in (768, 512, 384, 256, 128, 64, 32)], 100)
+    heads = [line.split("┃")[2:-1] for line in text.splitlines() if "layer" in line and "┃" in line]
+    assert [[head.strip(" *") for head in line] for line in heads] == [
+        ["768", "512", "384", "256", "128"],
+        ["64", "32"],
+    ]
+    assert len(rows(text)) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "heading"),
+    [("agreement", "Agreement with the full cell on {}:"), ("retrieval", "Retrieval from {}:")],
+)
+def test_every_file_of_texts_and_every_collection_is_shown(kind: str, heading: str) -> None:
+    field, figure = {"agreement": ("texts", "spearman"), "retrieval": ("collection", "ndcg_at_10")}[kind]
+    plain = getattr(made_up, kind)(1, 64)
+    text = rendered([plain | {field: "a", figure: 11.5}, plain | {field: "b", figure: 22.5}])
+    assert rows(part(text, heading.format("a"))) == [["1", "11.5"]]
+    assert rows(part(text, heading.format("b"))) == [["1", "22.5"]]
+
+
+def test_storage_is_that_of_the_deepest_layer_in_the_most_exact_variant() -> None:
+    text = part(rendered(made_up.sweep(), 100), "Storage of layer 6: score on STS-B test")
+    own = [item for item in stored(made_up.sweep(), "stsb") if item.cell.layer == 6 and item.setup.precision == "fp32"]
+    assert [row[0] for row in rows(text)] == ["fp32", "fp16", "int8", "binary"]
+    assert len(own) == 20
+    for item in own:
+        assert f"{item.score:.1f} ({100 * (item.retention or 0):.1f} %)" in text
+        assert f" {item.bytes_per_vector:,.0f} MB" in text
+
+
+def test_a_cascade_is_the_cheapest_that_has_enough_beside_the_full_cell_alone() -> None:
+    ways = {(1, 64): ([80.0, 92.0], [1.0, 3.0]), (2, 64): ([91.0, 96.0], [2.0, 5.0])}
+    figures = {"shortlist": [10, 1000], "deep_ms": 4.5}
+    records = [
+        made_up.cascade(cheap) | figures | {"recall_at_10": recall, "cost_ms": cost}
+        for cheap, (recall, cost) in ways.items()
+    ]
+    text = rendered(records, 100)
+    assert rows(part(text, "Cascade on scifact")) == [
+        ["90.0", "2x64", "10", "91.0", "2.00 ms", "4.50 ms"],
+        ["95.0", "2x64", "1,000", "96.0", "5.00 ms", "4.50 ms"],
+        ["99.0", "none", "", "", "", ""],
+    ]
+
+
+def test_peak_memory_stands_below_deepest_layer_first() -> None:
+    records = [*(made_up.score(layer, 64) for layer in (1, 3)), made_up.memory(1), made_up.memory(3)]
+    assert "Peak memory with one layer open: layer 3 134 MB, layer 1 104 MB" in rendered(records)

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from string import Template
 
+from m2d_export.bench.celltable import all_cells
 from m2d_export.bench.figures import candidates, cascades, default_view, latencies, stored, sts_labels
 from m2d_export.bench.pareto import front
-from m2d_export.bench.quantities import Candidate, Interval, Setup, View
+from m2d_export.bench.quantities import Candidate, Setup, View
 from m2d_export.bench.records import Group, Record
 from m2d_export.bench.summary import (
     commands,
@@ -19,12 +20,10 @@ from m2d_export.bench.summary import (
     setup_labels,
     setups_of,
 )
+from m2d_export.bench.written import MISSING, interval, milliseconds, rate, score, share, table
 
 Pick = Callable[[Sequence[Candidate], float], Candidate | None]
 RETENTIONS = (0.99, 0.97, 0.95, 0.9)
-MISSING = "–"
-BAR = "\\|"  # a bar that does not end a column
-LONG = 12  # rows; a longer table is folded
 
 
 def document(groups: Sequence[Group], pictures: Sequence[Mapping[str, str]], pick: Pick | None) -> str:
@@ -52,6 +51,7 @@ def _group(group: Group, pictures: Mapping[str, str], pick: Pick | None, heading
         ("Latency", _latency(records, names), "latency"),
         ("Cascade", _cascade(records, names), "cascade"),
         ("Index size", _storage(records, view, label, names), "storage"),
+        ("All cells", all_cells(cells, view, label, names), None),
     ]
     lines = failures(group)
     return _template("group.md").substitute(
@@ -87,7 +87,7 @@ def _picks(cells: Sequence[Candidate], view: View, label: str, names: Mapping[Se
         speed = (milliseconds(found.latency_ms), rate(found.sentences_per_second))
         rows.append([share(floor), str(found.cell), names[found.setup], scored, share(found.retention), *speed])
     header = ["retention at least", "cell", "variant", f"score on {label}", "retention", "p50", "sentences/s"]
-    return f"{_table(header, rows)}\nLatency and throughput at {view.shape}.\n" if view.shape else _table(header, rows)
+    return f"{table(header, rows)}\nLatency and throughput at {view.shape}.\n" if view.shape else table(header, rows)
 
 
 def _grid(cells: Sequence[Candidate], label: str, names: Mapping[Setup, str]) -> str:
@@ -111,7 +111,7 @@ def _grid(cells: Sequence[Candidate], label: str, names: Mapping[Setup, str]) ->
         marked = any("*" in name for name in (*dims.values(), *layers.values()))
         star = "\n\\* a layer or dim that was not trained.\n" if marked else ""
         title = f"{names[setup]}: score (retention) on {label}\n\n"
-        parts.append(title + _table(["layer \\ dim", *dims.values()], rows) + star)
+        parts.append(title + table(["layer \\ dim", *dims.values()], rows) + star)
     return "\n".join(parts)
 
 
@@ -131,7 +131,7 @@ def _front(cells: Sequence[Candidate], view: View, label: str, names: Mapping[Se
         for c in best
     ]
     header = ["cell", "variant", f"score on {label}", "95 % interval", "retention", "p50", "sentences/s"]
-    return f"The Pareto front, fastest first, at {view.shape}.\n\n{_table(header, rows)}" if rows else ""
+    return f"The Pareto front, fastest first, at {view.shape}.\n\n{table(header, rows)}" if rows else ""
 
 
 def _latency(records: Sequence[Record], names: Mapping[Setup, str]) -> str:
@@ -142,16 +142,20 @@ def _latency(records: Sequence[Record], names: Mapping[Setup, str]) -> str:
         )
         for t in latencies(records)
     ]
-    return _table(["variant", "layer", "shape", "p50", "p95", "sentences/s", ""], rows) if rows else ""
+    return table(["variant", "layer", "shape", "p50", "p95", "sentences/s", ""], rows) if rows else ""
 
 
 def _cascade(records: Sequence[Record], names: Mapping[Setup, str]) -> str:
     rows = [
-        [f"{c.cheap} → {c.deep}", names[c.setup], c.collection, f"{length:,}", score(recall), milliseconds(cost)]
+        [
+            *(f"{c.cheap} → {c.deep}", names[c.setup], c.collection, f"{length:,}"),
+            *(score(recall), milliseconds(cost), milliseconds(c.deep_ms)),
+        ]
         for c in cascades(records)
         for length, recall, cost in zip(c.shortlist, c.recall_at_10, c.cost_ms, strict=True)
     ]
-    return _table(["cascade", "variant", "collection", "shortlist", "recall@10", "a query"], rows) if rows else ""
+    header = ["cascade", "variant", "collection", "shortlist", "recall@10", "a query", "the deep cell alone"]
+    return table(header, rows) if rows else ""
 
 
 def _storage(records: Sequence[Record], view: View, label: str, names: Mapping[Setup, str]) -> str:
@@ -164,40 +168,7 @@ def _storage(records: Sequence[Record], view: View, label: str, names: Mapping[S
         for s in stored(records, view.sts)
     ]
     header = ["cell", "variant", "stored as", "MB per million vectors", f"score on {label}", "retention"]
-    return _table(header, rows) if rows else ""
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    table = "".join(f"| {' | '.join(text.replace('|', BAR) for text in line)} |\n" for line in lines)
-    if len(rows) <= LONG:
-        return table
-    return f"<details><summary>{len(rows)} rows</summary>\n\n{table}\n</details>\n"
-
-
-def score(value: float | None) -> str:
-    """A score, recall or nDCG x 100 as the report writes it."""
-    return MISSING if value is None else f"{value:.1f}"
-
-
-def interval(ends: Interval | None) -> str:
-    """A 95 % interval as the report writes it."""
-    return "" if ends is None else f"[{ends[0]:.1f}, {ends[1]:.1f}]"
-
-
-def share(value: float | None) -> str:
-    """A retention as the report writes it."""
-    return MISSING if value is None else f"{100 * value:.1f} %"
-
-
-def milliseconds(value: float | None) -> str:
-    """A latency as the report writes it: three digits that matter."""
-    return MISSING if value is None else f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} ms"
-
-
-def rate(value: float | None) -> str:
-    """A throughput as the report writes it."""
-    return MISSING if value is None else f"{value:,.0f}"
+    return table(header, rows) if rows else ""
 
 
 def _template(name: str) -> Template:

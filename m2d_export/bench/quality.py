@@ -1,7 +1,6 @@
 """Records of how good cells are: on graded pairs, on the user's own texts, on a collection to search."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Protocol
@@ -9,8 +8,9 @@ from typing import Protocol
 import numpy as np
 
 from m2d_export.agreement import agreement, yardstick
+from m2d_export.bench.cascade_cost import Encode, Index, costs, encodings, searches
 from m2d_export.bench.records import Record, digest
-from m2d_export.bench.retrieval import Collection, cascade, evaluate, search
+from m2d_export.bench.retrieval import Collection, cascade, evaluate
 from m2d_export.bench.similarity import correlations, emitted, intervals, spearman
 from m2d_export.bench.storage import Storage, stored_spearman
 from m2d_export.bench.sts import Pairs
@@ -18,18 +18,16 @@ from m2d_export.spec import Cell
 from m2d_export.vectors import FloatArray, cosine, truncate
 
 SHORTLISTS = (10, 20, 50, 100, 200, 500, 1000)
-TIMED_QUERIES = 10
 Texts = tuple[str, ...]
-Encode = Callable[[Sequence[str]], FloatArray]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The full cell: its vectors (n, width) of each set of texts, not normalised, and its ms to encode one text."""
+    """The full cell: its vectors (n, width) of each set of texts, not normalised, and what makes more of them."""
 
     cell: Cell
     vectors: Mapping[Texts, FloatArray]
-    text_ms: float
+    encode: Encode
 
 
 class Measure(Protocol):
@@ -72,9 +70,7 @@ class GradedPairs:
 
     def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
         """Score and storage of each dim."""
-        started = time.perf_counter()
         vectors = encode(self.pairs.texts)
-        seconds = time.perf_counter() - started
         whole = reference.vectors[self.pairs.texts]
         left, right, gold = self.pairs.left, self.pairs.right, self.pairs.scores
         cosines = [cosine(cell[left], cell[right]) for cell in (whole, *(vectors[:, :dim] for dim in dims))]
@@ -89,7 +85,6 @@ class GradedPairs:
                 **named,
                 "pairs": len(gold),
                 "texts": len(self.pairs.texts),
-                "encode_seconds": seconds,
                 **asdict(found),
                 "interval": bounds.score,
                 "difference": None if score is None or full_score is None else score - full_score,
@@ -166,42 +161,22 @@ class Searched:
             yield {"kind": "retrieval", "dim": dim, **self._named, **counts, **asdict(found)}
         lengths = sorted({min(length, len(documents)) for length in SHORTLISTS})
         deep_queries, deep_documents = (reference.vectors[texts] for texts in self.texts())
+        deep = Index(truncate(deep_documents, reference.cell.dim), deep_queries)
         # A shortlist of the deepest layer takes a prefix of the very vector that ranks it again.
-        encoding = text_ms(encode, self.collection.queries) + (reference.text_ms if layer < reference.cell.layer else 0)
+        cheap_encode = encode if layer < reference.cell.layer else None
+        encoded = encodings(self.collection.queries, reference.encode, cheap_encode)
         for dim in dims:
             if Cell(layer, dim) != reference.cell:
                 vectors = queries[:, :dim], documents[:, :dim], deep_queries, deep_documents
+                cheap = Index(truncate(documents, dim), queries)
                 yield {
                     **self._cascade(layer, dim, reference.cell),
                     **counts,
                     "shortlist": lengths,
                     "recall_at_10": cascade(*vectors, lengths, self.collection.own),
-                    "cost_ms": [encoding + searching_ms(*vectors, length) for length in lengths],
+                    **costs(encoded, searches(cheap, deep, lengths, self.collection.own)),
                 }
 
     def _cascade(self, layer: int, dim: int, full: Cell) -> Record:
         cells = {"cheap": [layer, dim], "deep": [full.layer, full.dim]}
         return {"kind": "cascade", **self._named, **cells}
-
-
-def searching_ms(
-    queries: FloatArray, documents: FloatArray, deep_queries: FloatArray, deep_documents: FloatArray, length: int
-) -> float:
-    """Median milliseconds a query of a cheap search for ``length`` documents and of ranking those again."""
-    seconds = []
-    for row in range(min(TIMED_QUERIES, len(queries))):
-        started = time.perf_counter()
-        shortlist = search(queries[row : row + 1], documents, length)[0]
-        search(deep_queries[row : row + 1], deep_documents[shortlist], length)
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds)) * 1e3
-
-
-def text_ms(encode: Encode, texts: Sequence[str]) -> float:
-    """Median milliseconds to encode one text by itself."""
-    seconds = []
-    for text in texts[:TIMED_QUERIES]:
-        started = time.perf_counter()
-        encode([text])
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds)) * 1e3

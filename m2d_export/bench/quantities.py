@@ -133,7 +133,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Cascade:
-    """Shortlist with ``cheap``, rerank with ``deep``: recall x 100 and ms a query, one for each shortlist length."""
+    """Shortlist with ``cheap``, rerank with ``deep``: recall x 100 and ms a query, one for each shortlist length.
+
+    ``deep_ms`` is what a query costs with ``deep`` alone: a cascade that costs more is of no use.
+    """
 
     collection: str
     documents: int
@@ -143,3 +146,4 @@ class Cascade:
     shortlist: tuple[int, ...]
     recall_at_10: tuple[float, ...]
     cost_ms: tuple[float, ...]
+    deep_ms: float

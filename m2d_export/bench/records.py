@@ -4,19 +4,20 @@ import hashlib
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from m2d_export.bench.forms import check
 from m2d_export.errors import DataError
 from m2d_export.files import writing
 
 log = logging.getLogger(__name__)
 Record = dict[str, Any]
 
-COMMON = ("kind", "status", "bundle", "machine", "precision", "runtime", "compute", "provider", "threads")
-# What tells two records of a kind apart, besides the fields in COMMON and the layer.
+# What tells two records of a kind apart, besides what ``key_of`` takes of all of them.
 OWN_KEY: Mapping[str, tuple[str, ...]] = {
     "score": ("dim", "sts"),
     "agreement": ("dim", "texts"),
@@ -56,19 +57,28 @@ class Group:
 def read_records(path: Path) -> list[Record]:
     """The latest record of every key, in the order of the file, failed and interrupted ones included.
 
-    Of a set of pairs, texts or a collection that was edited, only records on its last content count.
-    A half-written last line is left out with a warning. Raises DataError naming any other line that is not a
-    record, and where there is no record at all.
+    Of a set of pairs, texts or a collection that was edited, only records on the content that was measured last
+    count; how many are set aside is warned of, as is a half-written last line. Raises DataError naming any other
+    line that is not a record, and where there is no record at all.
     """
     found = _latest(path)
     if not found:
         raise DataError(f"{path} has no results: run `m2d-export bench BUNDLE -o {path.name}` first")
-    return found
+    kept = _on_last_content(found)
+    last = {id(record) for record in kept}
+    aside = Counter(record[MEASURED_ON[record["kind"]]] for record in found if id(record) not in last)
+    for name, count in aside.items():
+        log.warning(
+            "%s has %d results on another content of %s, measured before its last: they are set aside. "
+            "Where these are two files, give one another name and measure it again",
+            *(path, count, name),
+        )
+    return kept
 
 
 def existing(path: Path) -> list[Record]:
-    """As ``read_records``, but nothing where there is no file yet, or no record in it."""
-    return _latest(path) if path.exists() else []
+    """As ``read_records``, but quiet, and nothing where there is no file yet, or no record in it."""
+    return _on_last_content(_latest(path)) if path.exists() else []
 
 
 def _latest(path: Path) -> list[Record]:
@@ -81,13 +91,21 @@ def _latest(path: Path) -> list[Record]:
         key = key_of(record)
         latest.pop(key, None)  # so that the record stands where it was last measured
         latest[key] = record
-    return _on_last_content(list(latest.values()))
+    return list(latest.values())
 
 
 def _on_last_content(records: Sequence[Record]) -> list[Record]:
-    """Those on the content that their set had last: figures on a file before and after an edit do not compare."""
-    last = {_set_of(record): record.get("content") for record in records}
-    return [record for record in records if record.get("content") == last[_set_of(record)]]
+    """Those on the content that their set was measured on last: figures from before and after an edit do not compare.
+
+    What failed or was interrupted has no figures: it sets nothing aside, and stays to be told of after the last edit.
+    """
+    last = {_set_of(record): (place, record.get("content")) for place, record in enumerate(records) if _is_ok(record)}
+    kept = []
+    for place, record in enumerate(records):
+        since, content = last.get(_set_of(record), (-1, record.get("content")))
+        if record.get("content") == content or place > since:
+            kept.append(record)
+    return kept
 
 
 def _set_of(record: Record) -> tuple[Any, ...]:
@@ -102,7 +120,7 @@ def digest(*content: Any) -> str:
 
 def done(records: Iterable[Record]) -> frozenset[str]:
     """The keys of what need not be measured again."""
-    return frozenset(key_of(record) for record in records if record["status"] == "ok")
+    return frozenset(key_of(record) for record in records if _is_ok(record))
 
 
 def append(path: Path, record: Record) -> None:
@@ -143,12 +161,16 @@ def hardware(record: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def measured(records: Sequence[Record], kind: str | None = None) -> list[Record]:
     """The records that hold figures, of one ``kind`` or of all."""
-    return [record for record in records if record["status"] == "ok" and kind in (None, record["kind"])]
+    return [record for record in records if _is_ok(record) and kind in (None, record["kind"])]
 
 
 def unmeasured(records: Sequence[Record]) -> list[Record]:
     """The failed and interrupted records: they hold an error instead of figures."""
-    return [record for record in records if record["status"] != "ok"]
+    return [record for record in records if not _is_ok(record)]
+
+
+def _is_ok(record: Record) -> bool:
+    return bool(record["status"] == "ok")
 
 
 def groups(records: Iterable[Record]) -> list[Group]:
@@ -171,25 +193,8 @@ def _parsed(lines: Sequence[bytes], path: Path) -> Iterator[Record]:
                 log.warning("%s is half-written and was ignored", where)
                 return
             raise DataError(f"{where} is not a result ({error}): remove the line, bench measures it again") from error
-        yield _checked(record, where)
+        yield check(record, where)
 
 
 def _not_a_number(constant: str) -> None:
     raise ValueError(f"{constant} is not a figure")
-
-
-def _checked(record: object, where: str) -> Record:
-    if not isinstance(record, dict):
-        raise DataError(f"{where} is not a result: expected an object, got {type(record).__name__}")
-    if record.get("kind") not in OWN_KEY:
-        raise DataError(f"{where}: kind {record.get('kind')!r} is unknown; expected one of {', '.join(OWN_KEY)}")
-    own = OWN_KEY[record["kind"]]
-    trained = ("trained_layer", "trained_dim") if "dim" in own else ()
-    required = COMMON if record.get("status") != "ok" else (*COMMON, *own, *trained)
-    missing = [name for name in required if name not in record]
-    if missing or not isinstance(record["machine"], dict):
-        raise DataError(
-            f"{where} has no {', '.join(missing) or 'machine'}: another version wrote it; measure again with "
-            "`m2d-export bench BUNDLE --fresh`"
-        )
-    return record

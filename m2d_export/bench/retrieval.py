@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from m2d_export.agreement import IntArray, blocks, top
 from m2d_export.errors import DataError, SpecError
 from m2d_export.files import read_text
-from m2d_export.vectors import truncate
+from m2d_export.vectors import FloatArray, truncate
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 NDCG_CUT, RECALL_CUT, CASCADE_CUT = 10, 100, 10
 NO_DOCUMENT = -1
 Grades = Mapping[int, int]  # place of a document -> how relevant it is
+Judgement = tuple[str, str, str, int]  # where it stands, the query's id, the document's, the grade
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,16 @@ def load_collection(folder: Path) -> Collection:
     """Read corpus.jsonl, queries.jsonl and qrels/test.tsv of ``folder``.
 
     A document is its title, a space and its text, stripped. Queries without judgements are left out, as BEIR does.
-    Raises DataError naming the file and line that cannot be used, or the first id that does not exist.
+    Raises DataError naming the file and line that cannot be used, or that names an id which does not exist.
     """
     corpus = {
         identity: f"{_string(record, 'title', where, '')} {_string(record, 'text', where)}".strip()
         for identity, record, where in _records(folder / CORPUS)
     }
     texts = {identity: _string(record, "text", where) for identity, record, where in _records(folder / QUERIES)}
-    judged = _judgements(folder / QRELS)
-    _check_known(judged, texts, f"no query in {QUERIES}")
-    _check_known((document for grades in judged.values() for document in grades), corpus, f"no document in {CORPUS}")
+    judgements = list(_judgements(folder / QRELS))
+    _check_known(judgements, texts, corpus)
+    judged = _by_query(judgements)
     # Of documents with equal scores trec_eval ranks the greater id first, and ``top`` the one that comes first.
     place = {identity: row for row, identity in enumerate(sorted(corpus, reverse=True))}
     return Collection(
@@ -82,16 +83,20 @@ def search(queries: NDArray[Any], documents: NDArray[Any], count: int, own: IntA
     Equal cosines stand in the documents' order. ``own`` (q,) names a document that is no answer, -1 for none; it is
     left out, and -1 fills rows that have fewer answers.
     """
-    wanted = min(count, len(documents))
-    query_unit, unit = truncate(queries, queries.shape[1]), truncate(documents, documents.shape[1])
-    found = np.empty((len(queries), wanted), dtype=np.int64)
-    for rows in blocks(len(queries), len(documents)):
+    return search_units(truncate(queries, queries.shape[1]), truncate(documents, documents.shape[1]), count, own)
+
+
+def search_units(query_unit: FloatArray, unit: FloatArray, count: int, own: IntArray | None = None) -> IntArray:
+    """As ``search``, of vectors that are of unit length already: an index normalises once, not at every query."""
+    wanted = min(count, len(unit))
+    found = np.empty((len(query_unit), wanted), dtype=np.int64)
+    for rows in blocks(len(query_unit), len(unit)):
         cosines = query_unit[rows] @ unit.T
         if own is not None:
             barred = np.flatnonzero(own[rows] != NO_DOCUMENT)
             cosines[barred, own[rows][barred]] = -np.inf
         found[rows] = top(cosines, wanted)
-    if own is not None and wanted == len(documents):
+    if own is not None and wanted == len(unit):
         found[found == own[:, None]] = NO_DOCUMENT
     return found
 
@@ -175,9 +180,8 @@ def _string(record: Mapping[str, Any], key: str, where: str, default: str | None
     return value
 
 
-def _judgements(path: Path) -> dict[str, dict[str, int]]:
-    """Query id -> document id -> grade."""
-    judged: dict[str, dict[str, int]] = {}
+def _judgements(path: Path) -> Iterator[Judgement]:
+    """Every line of the judgements."""
     (heading, header), *lines = _lines(path)
     if header.rstrip("\r").rpartition("\t")[2].lstrip("-").isdecimal():
         raise DataError(f"{heading} is a judgement, expected the header query-id, corpus-id, score: BEIR skips it")
@@ -190,13 +194,31 @@ def _judgements(path: Path) -> dict[str, dict[str, int]]:
         except (IndexError, ValueError):
             message = f"{where}: expected query-id, corpus-id and a whole number, with tabs between, got {line[:80]!r}"
             raise DataError(message) from None
+        yield where, query, document, grade
+
+
+def _by_query(judgements: Sequence[Judgement]) -> dict[str, dict[str, int]]:
+    """Query id -> document id -> grade."""
+    judged: dict[str, dict[str, int]] = {}
+    for where, query, document, grade in judgements:
         if document in judged.setdefault(query, {}):
             raise DataError(f"{where}: query {query!r} and document {document!r} stand on an earlier line too")
         judged[query][document] = grade
     return judged
 
 
-def _check_known(named: Any, known: Mapping[str, str], problem: str) -> None:
-    unknown = list(dict.fromkeys(identity for identity in named if identity not in known))
-    if unknown:
-        raise DataError(f"{QRELS} names {unknown[0]!r}, which is {problem}; {len(unknown)} such id(s) in all")
+def _check_known(judgements: Sequence[Judgement], queries: Mapping[str, str], documents: Mapping[str, str]) -> None:
+    """Refuse ids that no file has: a figure over the rest would be of another collection."""
+    dangling = [
+        *((where, query, "query", QUERIES) for where, query, _, _ in judgements if query not in queries),
+        *((where, document, "document", CORPUS) for where, _, document, _ in judgements if document not in documents),
+    ]
+    if dangling:
+        where, first, what, file = dangling[0]
+        queries_lost, documents_lost = (
+            len({name for _, name, kind, _ in dangling if kind == of}) for of in ("query", "document")
+        )
+        raise DataError(
+            f"{where}: {first!r} is no {what} in {file}. {QRELS} names {queries_lost} unknown query id(s) and "
+            f"{documents_lost} unknown document id(s): add them to {QUERIES} and {CORPUS}, or remove their lines"
+        )

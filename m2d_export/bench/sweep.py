@@ -8,7 +8,7 @@ from functools import partial
 from itertools import product
 
 from m2d_export.bench import cost
-from m2d_export.bench.quality import Measure, Reference, text_ms
+from m2d_export.bench.quality import Measure, Reference
 from m2d_export.bench.records import Record, key_of
 from m2d_export.bundle import Bundle
 from m2d_export.encoder import Encoder
@@ -79,7 +79,7 @@ class Matrix:
 class Sweep:
     """A walk: ``done`` holds the keys of records not to measure again, ``command`` is written into every record.
 
-    ``texts`` are what latency and memory are measured on.
+    ``texts`` are what latency and memory are measured on: keep them the same, for no record says what they were.
     """
 
     bundle: Bundle
@@ -104,26 +104,31 @@ class Sweep:
             return
         require("scipy.stats", "bench")  # or every layer would fail for want of it, one after the other
         self.report(f"vectors of the full cell, {full}{self._of(way)}")
-        try:
-            with Encoder(self.bundle, full.layer, normalize=False, **way.options) as encoder:
-                sets = {texts: encoder.encode(texts) for part in self.measures for texts in part.texts()}
-                reference = Reference(full, sets, text_ms(encoder.encode, self.texts))
-        except FAILURES as error:  # there is nothing to compare with
-            for layer in layers:
-                yield from _failed(missing[layer], error)
-            return
-        for layer in layers:
-            self.report(f"quality of layer {layer}{self._of(way)}")
+        with ExitStack() as stack:
             try:
-                opened = Encoder(self.bundle, layer, normalize=False, **way.options)
-            except FAILURES as error:
-                yield from _failed(missing[layer], error)
-                continue
-            with opened as encoder:
-                named = {**way.named(layer), "provider": encoder.runtime.provider}
-                for part in self.measures:
-                    produce = partial(part.records, layer, self.matrix.dims, encoder.encode, reference)
-                    yield from self._guarded(self._skeletons(way, layer, part), produce, named)
+                deep = stack.enter_context(Encoder(self.bundle, full.layer, normalize=False, **way.options))
+                sets = {texts: deep.encode(texts) for part in self.measures for texts in part.texts()}
+            except FAILURES as error:  # there is nothing to compare with
+                for layer in layers:
+                    yield from _failed(missing[layer], error)
+                return
+            # It stays open: what a query costs with it is timed in turn with the other layers.
+            reference = Reference(full, sets, deep.encode)
+            for layer in layers:
+                yield from self._layer_quality(way, layer, missing[layer], reference)
+
+    def _layer_quality(self, way: Way, layer: int, missing: list[Record], reference: Reference) -> Iterator[Record]:
+        self.report(f"quality of layer {layer}{self._of(way)}")
+        try:
+            opened = Encoder(self.bundle, layer, normalize=False, **way.options)
+        except FAILURES as error:
+            yield from _failed(missing, error)
+            return
+        with opened as encoder:
+            named = {**way.named(layer), "provider": encoder.runtime.provider}
+            for part in self.measures:
+                produce = partial(part.records, layer, self.matrix.dims, encoder.encode, reference)
+                yield from self._guarded(self._skeletons(way, layer, part), produce, named)
 
     def _latencies(self) -> Iterator[Record]:
         places = list(product(self.matrix.ways, self.matrix.layers))

@@ -75,8 +75,9 @@ def bench(
 
     from m2d_export.agreement import read_texts
     from m2d_export.bench.quality import GradedPairs, Measure, OwnTexts, Searched
-    from m2d_export.bench.records import append, done, existing, hardware, measured, unmeasured
+    from m2d_export.bench.records import append, done, existing, hardware, measured, read_records, unmeasured
     from m2d_export.bench.retrieval import load_collection
+    from m2d_export.bench.sts import TOY, load_pairs
     from m2d_export.bench.sweep import Matrix, Sweep
     from m2d_export.bench.tables import tables
     from m2d_export.bundle import Bundle
@@ -109,7 +110,7 @@ def bench(
             bundle=opened,
             matrix=matrix,
             measures=tuple(measures),
-            texts=pairs[0].texts,
+            texts=load_pairs(TOY).texts,  # always the same, so that cost does not hang on whose pairs came first
             command=_command(),
             done=frozenset() if fresh else done(before),
             report=report,
@@ -117,11 +118,11 @@ def bench(
         for record in sweep.records():
             append(output, record)
             new.append(record)
+    there = read_records(output)
     if as_json:
         click.echo("".join(json.dumps(record) + "\n" for record in new), nl=False)
     else:
         # What this machine has measured before belongs to the same picture.
-        there = existing(output)
         mine = [r for r in there if r["bundle"] == opened.id and hardware(r) == hardware({"machine": machine()})]
         if len(mine) < len(there):
             others = len(there) - len(mine)
@@ -233,6 +234,27 @@ def _graded(sts: str, columns: str | None) -> "list[Pairs]":
 
 
 def _command() -> str:
-    """The command line as it was typed, but for folders: records are shown to others."""
-    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
-    return shlex.join(["m2d-export", *words])
+    """The command line as it was typed, but for the folders of files: records are shown to others."""
+    shown, option = [], ""
+    for word in sys.argv[1:]:
+        name, value = _option_and_value(word)
+        option = name.rstrip("=") or option
+        shown.append(name + _without_folders(option, value))
+        option = "" if value else option  # what follows a value belongs to no option
+    return shlex.join(["m2d-export", *shown])
+
+
+def _option_and_value(word: str) -> tuple[str, str]:
+    """``--sts=a`` is an option and its value, as is ``-oa``; any other word is the one or the other."""
+    if word.startswith("--"):
+        name, equals, value = word.partition("=")
+        return name + equals, value
+    return (word[:2], word[2:]) if word.startswith("-") else ("", word)
+
+
+def _without_folders(option: str, value: str) -> str:
+    """A value without the folders that are in it: of every part of a list of files, none in the name of a column."""
+    if option == "--columns":
+        return value
+    parts = value.split(",") if option == "--sts" else [value]
+    return ",".join(Path(part).name or part for part in parts)
