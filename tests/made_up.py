@@ -171,8 +171,7 @@ def sweep(**sts: str) -> list[Record]:
     found += [memory(layer, precision) for layer in LAYERS for precision in precisions]
     shapes = [(1, 16), (1, 64), (8, 16), (8, 64), (32, 16), (32, 64), (32, 128)]
     timed = [(layer, *shape, precision) for shape in shapes for layer in LAYERS for precision in precisions]
-    found += [latency(*place) for place in timed]
-    found += [latency(layer, 1, 16, precision, "text") for layer in LAYERS for precision in precisions]
+    found += [latency(*place, scope) for place in timed for scope in ("graph", "text")]
     return found
 
 

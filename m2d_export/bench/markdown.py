@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from string import Template
 
-from m2d_export.bench.figures import candidates, cascades, default_view, latencies, stored, sts_labels
+from m2d_export.bench.figures import candidates, cascades, latencies, stored
 from m2d_export.bench.pareto import front
 from m2d_export.bench.quantities import Candidate, Interval, Setup, View
 from m2d_export.bench.records import Group, Record
@@ -19,6 +19,7 @@ from m2d_export.bench.summary import (
     setup_labels,
     setups_of,
 )
+from m2d_export.bench.views import default_view, sts_labels
 
 Pick = Callable[[Sequence[Candidate], float], Candidate | None]
 RETENTIONS = (0.99, 0.97, 0.95, 0.9)
@@ -87,7 +88,7 @@ def _picks(cells: Sequence[Candidate], view: View, label: str, names: Mapping[Se
         speed = (milliseconds(found.latency_ms), rate(found.sentences_per_second))
         rows.append([share(floor), str(found.cell), names[found.setup], scored, share(found.retention), *speed])
     header = ["retention at least", "cell", "variant", f"score on {label}", "retention", "p50", "sentences/s"]
-    return f"{_table(header, rows)}\nLatency and throughput at {view.shape}.\n" if view.shape else _table(header, rows)
+    return f"{_table(header, rows)}\nTimes of {view.times}.\n" if view.times else _table(header, rows)
 
 
 def _grid(cells: Sequence[Candidate], label: str, names: Mapping[Setup, str]) -> str:
@@ -131,7 +132,7 @@ def _front(cells: Sequence[Candidate], view: View, label: str, names: Mapping[Se
         for c in best
     ]
     header = ["cell", "variant", f"score on {label}", "95 % interval", "retention", "p50", "sentences/s"]
-    return f"The Pareto front, fastest first, at {view.shape}.\n\n{_table(header, rows)}" if rows else ""
+    return f"The Pareto front, fastest first, {view.times}.\n\n{_table(header, rows)}" if rows else ""
 
 
 def _latency(records: Sequence[Record], names: Mapping[Setup, str]) -> str:

@@ -7,12 +7,9 @@ from typing import Any
 from m2d_export.bench.figures import (
     candidates,
     cascades,
-    default_view,
     full_record,
     latencies,
-    shapes,
     stored,
-    sts_labels,
 )
 from m2d_export.bench.pareto import front
 from m2d_export.bench.quantities import Candidate, Shape, View
@@ -28,6 +25,7 @@ from m2d_export.bench.summary import (
     setup_labels,
     setups_of,
 )
+from m2d_export.bench.views import default_view, shapes, sts_labels
 
 # The figures of a candidate that change with one part of the view, and not with the others.
 OF_STS = ("score", "interval", "difference", "difference_interval", "retention", "spearman", "pearson")

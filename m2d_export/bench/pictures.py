@@ -5,11 +5,12 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from m2d_export.bench.figures import candidates, cascades, default_view, latencies, stored, sts_labels
+from m2d_export.bench.figures import candidates, cascades, latencies, stored
 from m2d_export.bench.pareto import front
 from m2d_export.bench.quantities import Candidate, Cascade, Setup, Stored, Timing
 from m2d_export.bench.records import Group
 from m2d_export.bench.summary import setup_labels, setups_of
+from m2d_export.bench.views import default_view, sts_labels
 from m2d_export.extras import require
 
 # Okabe and Ito's colours for kinds of things, viridis for what has an order: both are safe for colour-blind readers.
@@ -65,7 +66,7 @@ def draw(group: Group, folder: Path, suffix: str) -> dict[str, str]:
                 axes = figure.subplots()
                 onto(axes)
                 head, *rest = title.split("\n")
-                note = [f"at {view.shape}"] if key == "front" else [names[timed[0].setup]] if key == "latency" else []
+                note = [view.times] if key == "front" else [names[timed[0].setup]] if key == "latency" else []
                 axes.set_title(fill(", ".join([*rest, *note]), 95), loc="left", fontsize=9, color=SOFT)
                 figure.suptitle(head, x=0.01, ha="left", fontsize=13, fontweight="bold")
                 made[key] = f"{key}{suffix}.png"

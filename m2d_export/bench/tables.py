@@ -7,10 +7,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from m2d_export.bench.figures import candidates, default_view, latencies, sts_labels
+from m2d_export.bench.figures import candidates, latencies
 from m2d_export.bench.quantities import Candidate, Timing, View
 from m2d_export.bench.records import Record
 from m2d_export.bench.summary import setup_labels
+from m2d_export.bench.views import default_view, sts_labels
 
 # ColorBrewer's YlGnBu, five classes: ordered for colour-blind readers too; dark text on light, light on dark.
 SHADES = (("#ffffcc", "black"), ("#a1dab4", "black"), ("#41b6c4", "black"), ("#2c7fb8", "white"), ("#253494", "white"))
