@@ -97,7 +97,7 @@ class Miss:
         if self.value is None:
             return None
         rounding = ROUND_CEILING if is_upper(self.budget) else ROUND_FLOOR
-        return float(Context(prec=DIGITS, rounding=rounding).create_decimal_from_float(self.value))
+        return float(Context(prec=DIGITS, rounding=rounding).create_decimal(repr(self.value)))
 
     @property
     def change(self) -> float:

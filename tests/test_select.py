@@ -138,6 +138,11 @@ def test_a_relaxed_upper_bound_admits_its_candidate_too(latency: float) -> None:
     assert picked(replace(budgets, max_latency_ms=relaxation.needed), candidates=grid) == Cell(1, 32)
 
 
+def test_what_is_needed_has_no_more_digits_than_what_is_there() -> None:
+    (relaxation,) = select([candidate(1, 32, 70)], Budgets(max_index_gb=0.1, vectors=2.5e6)).relaxations
+    assert relaxation.needed == 0.32  # whose float lies a little above it
+
+
 def test_no_single_budget_is_named_where_two_must_give() -> None:
     choice = select([candidate(6, 384, 70)], Budgets(min_score=75, max_latency_ms=0.1))
     assert (choice.picked, choice.relaxations) == (None, ())

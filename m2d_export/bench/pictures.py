@@ -6,7 +6,7 @@ from textwrap import fill
 from typing import Any
 
 from m2d_export.bench.figures import candidates, cascades, latencies, stored
-from m2d_export.bench.pareto import front
+from m2d_export.bench.pareto import few, front, steps
 from m2d_export.bench.quantities import Candidate, Cascade, Setup, Stored, Timing
 from m2d_export.bench.records import Group
 from m2d_export.bench.summary import setup_labels, setups_of
@@ -44,7 +44,7 @@ def draw(group: Group, folder: Path, suffix: str) -> dict[str, str]:
     scored = _first_setup([cell for cell in cells if cell.score is not None])
     timed = _first_setup([t for t in latencies(records) if view.shape and t.shape.scope == view.shape.scope])
     kept = _first_setup(stored(records, view.sts))
-    passed = cascades(records)
+    passed = few(_first_setup([item for item in cascades(records) if item.collection == view.collection]))
     where = names[scored[0].setup] if scored else ""
     pictures: dict[str, tuple[str, bool, Callable[[Axes], None]]] = {
         "score": (f"Score (Spearman x 100)\n{where}, on {label}", bool(scored), lambda ax: _grid(ax, scored, "score")),
@@ -55,7 +55,13 @@ def draw(group: Group, folder: Path, suffix: str) -> dict[str, str]:
         ),
         "front": (f"Score against throughput\non {label}", bool(front(cells)), lambda ax: _front(ax, cells, names)),
         "latency": ("Latency", bool(timed), lambda ax: _latency(ax, timed)),
-        "cascade": ("Cascade", bool(passed), lambda ax: _cascade(ax, passed)),
+        "cascade": (
+            f"Cascade\non {view.collection}, in {names[passed[0].setup]}, those that are cheapest for some recall"
+            if passed
+            else "",
+            bool(passed),
+            lambda ax: _cascade(ax, passed),
+        ),
         "storage": (f"Index size against score\non {label}", bool(kept), lambda ax: _storage(ax, kept)),
     }
     made = {}
@@ -147,12 +153,15 @@ def _latency(axes: Axes, timings: Sequence[Timing]) -> None:
 
 
 def _cascade(axes: Axes, passed: Sequence[Cascade]) -> None:
+    """A line for each cascade; the lengths of those shortlists that are the cheapest for what they find."""
     for place, item in enumerate(passed):
-        name = f"{item.cheap} → {item.deep}, {item.collection}"
         style = {"color": KINDS[place % len(KINDS)], "marker": MARKERS[place % len(MARKERS)]}
-        axes.plot(item.cost_ms, item.recall_at_10, label=name, **style)
-        for length, cost, recall in zip(item.shortlist, item.cost_ms, item.recall_at_10, strict=True):
-            axes.annotate(str(length), (cost, recall), xytext=(4, -11), textcoords="offset points", fontsize=8)
+        axes.plot(item.cost_ms, item.recall_at_10, label=f"{item.cheap} → {item.deep}", **style)
+    for step in steps(passed):
+        item = passed[step.cascade]
+        at = (item.cost_ms[step.shortlist], item.recall_at_10[step.shortlist])
+        length = str(item.shortlist[step.shortlist])
+        axes.annotate(length, at, xytext=(4, -11), textcoords="offset points", fontsize=8)
     axes.set(xlabel="ms a query, encoding and searching (numbers: shortlist length)", ylabel="recall@10")
     axes.legend(loc="lower right", fontsize=9)
 

@@ -11,7 +11,7 @@ from m2d_export.spec import Cell
 
 # A section of the report, and what of bench fills it.
 SECTIONS = {
-    "pick": ("the pick", "scores"),
+    "pick": ("the pick", "scores, agreement or retrieval"),
     "grid": ("the grid", "scores, agreement or retrieval"),
     "front": ("score against throughput", "both scores and latencies"),
     "latency": ("latency", "latencies"),
@@ -27,7 +27,7 @@ def sections(records: Sequence[Record], view: View) -> list[str]:
     timings = latencies(records)
     filled = {
         **dict.fromkeys(("grid", "cells"), bool(cells)),
-        "pick": any(cell.score is not None for cell in cells),
+        "pick": any((cell.score, cell.ndcg, cell.agreement) != (None, None, None) for cell in cells),
         "front": bool(front(cells)),
         "latency": bool(timings),
         "cascade": bool(cascades(records)),
