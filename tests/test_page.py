@@ -364,6 +364,14 @@ def test_phone_has_no_sideways_scroll(open_page):
     browser = open_page(width=390)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
     assert browser.execute_script("return innerWidth") == 390
+    for text in browser.execute_script("return [...document.querySelectorAll('.picked td')].map(td => td.textContent)"):
+        assert not re.search(r"\d (ms|%|GB|MB)", text), text  # a number and its unit stay together
+    inside = "return document.querySelector('.picked').scrollWidth - document.querySelector('.picked').clientWidth"
+    assert browser.execute_script(inside) == 0  # nor is any of the pick cut off
+    ends = """const box = (at) => document.querySelector(at).getBoundingClientRect();
+        return [box("nav").right, box("#theme").left, box("#theme").right]"""
+    nav, button, end = browser.execute_script(ends)
+    assert nav <= button < end <= 390
     browser.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
     assert (

@@ -123,7 +123,8 @@ def _times(latency: Shape | None, throughput: Shape | None) -> Json | None:
         return None
     size = f"--batch-size {latency.batch_size} " if latency == throughput else ""
     options = f"{size}--tokens {latency.tokens} --scope {latency.scope}"
-    return {"text": times_text(latency, throughput), "options": options, "batch": throughput and str(throughput)}
+    whole = times_text(latency, throughput)
+    return {"text": whole, "options": options, "latency": str(latency), "throughput": str(throughput)}
 
 
 def _only(cell: Candidate, names: Sequence[str]) -> Json:

@@ -17,6 +17,7 @@ from m2d_export.extras import require
 KINDS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "oDs^Pv*"
 SOFT = "#5a636b"
+WIDE, HIGH = 0.05, 0.04  # what a number takes of a picture
 STYLE = {
     "font.family": ["DejaVu Sans"],
     "font.size": 10,
@@ -153,15 +154,20 @@ def _latency(axes: Axes, timings: Sequence[Timing]) -> None:
 
 
 def _cascade(axes: Axes, passed: Sequence[Cascade]) -> None:
-    """A line for each cascade; the lengths of those shortlists that are the cheapest for what they find."""
+    """A line for each cascade, and the shortlists that are the cheapest for what they find, where there is room."""
     for place, item in enumerate(passed):
         style = {"color": KINDS[place % len(KINDS)], "marker": MARKERS[place % len(MARKERS)]}
         axes.plot(item.cost_ms, item.recall_at_10, label=f"{item.cheap} → {item.deep}", **style)
+    axes.autoscale_view()
+    taken: list[tuple[float, float]] = []
     for step in steps(passed):
         item = passed[step.cascade]
         at = (item.cost_ms[step.shortlist], item.recall_at_10[step.shortlist])
-        length = str(item.shortlist[step.shortlist])
-        axes.annotate(length, at, xytext=(4, -11), textcoords="offset points", fontsize=8)
+        x, y = axes.transLimits.transform(at)
+        if all(abs(x - other) > WIDE or abs(y - high) > HIGH for other, high in taken):
+            taken.append((x, y))
+            length = f"{item.shortlist[step.shortlist]:,}"
+            axes.annotate(length, at, xytext=(4, -11), textcoords="offset points", fontsize=8)
     axes.set(xlabel="ms a query, encoding and searching (numbers: shortlist length)", ylabel="recall@10")
     axes.legend(loc="lower right", fontsize=9)
 

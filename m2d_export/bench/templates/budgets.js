@@ -59,7 +59,7 @@ window.m2dPick = (chosen) => {
   return { picked: picked && { layer: picked.layer, dim: picked.dim, precision: picked.precision, runtime: picked.runtime }, warnings,
     relaxations: relaxations.map(({ budget, limit, needed, row }) => `${budget} from ${figured(limit)} to ${figured(needed)} would admit ${row.layer}x${row.dim}`) };
 };
-window.m2dSee = (view) => { Object.assign(state, view); drawAll(); };
+window.m2dSee = (view) => { Object.assign(state, view); if (view.task) buildBudgets(drawPick); drawAll(); };
 
 const shellWord = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`);
 
@@ -94,8 +94,8 @@ function pickCard({ picked: row, storage, worth: own, warnings, relaxations }, c
     ["agreement", (of) => asScore(of.agreement), `on ${view.texts}`, "agreement"],
     ["nDCG@10", (of) => asScore(of.ndcg), `on ${view.collection}`, "ndcg"],
     ["nDCG retained", (of) => asShare(of.ndcg_retention), null, "ndcg_retention"],
-    ["latency", (of) => asMs(of.latency_ms), view.times, "latency_ms"],
-    ["sentences/s", (of) => asRate(of.sentences_per_second), null, "sentences_per_second"],
+    ["latency", (of) => asMs(of.latency_ms), view.latency, "latency_ms"],
+    ["sentences/s", (of) => asRate(of.sentences_per_second), view.throughput, "sentences_per_second"],
     [`index of ${counted.format(size.vectors)}`, gb, null, "dim"],
   ].filter((line) => line && row[line[3]] != null);
   const columns = [{ label: "" }, { label: "the pick", number: true }, ...(full ? [{ label: `full cell, ${cellName(full.layer, full.dim)}`, note: full.setup, number: true }] : [])];

@@ -46,7 +46,7 @@ function drawGrid(picked) {
 function drawFront(picked) {
   if ($("front").hidden) return;
   const view = viewed();
-  figure("front", box("front"), "Score against throughput", `Score on ${view.label}; ${view.batch}`, frontChart(rows(), front(), view, picked));
+  figure("front", box("front"), "Score against throughput", `Score on ${view.label}; ${view.throughput}`, frontChart(rows(), front(), view, picked));
 }
 
 function drawLatency() {
@@ -104,8 +104,8 @@ function drawTable(picked) {
     { key: "overlap_at_10", label: "overlap@10", note: `on ${view.texts}`, number: true, write: (row) => asScore(row.overlap_at_10) },
     { key: "ndcg", label: "nDCG@10", note: `on ${view.collection}`, number: true, write: (row) => asScore(row.ndcg) },
     { key: "recall_at_100", label: "recall@100", note: `on ${view.collection}`, number: true, write: (row) => asScore(row.recall_at_100) },
-    { key: "latency_ms", label: "latency", note: `p50, ${view.times}`, number: true, write: (row) => `${asMs(row.latency_ms)}${row.noisy ? " noisy" : ""}` },
-    { key: "sentences_per_second", label: "sentences/s", number: true, write: (row) => asRate(row.sentences_per_second) },
+    { key: "latency_ms", label: "latency", note: `p50, ${view.latency}`, number: true, write: (row) => `${asMs(row.latency_ms)}${row.noisy ? " noisy" : ""}` },
+    { key: "sentences_per_second", label: "sentences/s", note: view.throughput, number: true, write: (row) => asRate(row.sentences_per_second) },
     { key: "joules_per_sentence", label: "J a sentence", number: true, write: (row) => written(row.joules_per_sentence, (v) => v.toPrecision(3)) },
     { key: "bytes_per_vector", label: "bytes a vector", note: "float32", number: true, write: (row) => counted.format(row.bytes_per_vector) },
     { key: "peak_mb", label: "peak memory", number: true, write: (row) => asMb(row.peak_mb) },

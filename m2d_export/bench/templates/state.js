@@ -15,7 +15,7 @@ function chooseGroup(place) {
 // The names of what is looked at, for titles and notes.
 function viewed() {
   const of = group();
-  return { label: of.sts[state.sts]?.label ?? "", times: of.times[state.times]?.text ?? "", batch: of.times[state.times]?.batch ?? "", texts: of.texts[state.texts] ?? "", collection: of.collections[state.collection] ?? "" };
+  return { label: of.sts[state.sts]?.label ?? "", times: of.times[state.times]?.text ?? "", latency: of.times[state.times]?.latency ?? "", throughput: of.times[state.times]?.throughput ?? "", texts: of.texts[state.texts] ?? "", collection: of.collections[state.collection] ?? "" };
 }
 
 let joined = { key: null, rows: [] };
