@@ -18,7 +18,7 @@ pytest.importorskip("plotly", reason="the extra `report` is not installed")
 pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
 
 from m2d_export.bench.figures import candidates
-from m2d_export.bench.page import template, write_report
+from m2d_export.bench.page import page, template, write_report
 from m2d_export.bench.pagedata import group_data
 from m2d_export.bench.records import groups
 from m2d_export.bench.views import default_view, sts_labels, times, view_of
@@ -55,9 +55,9 @@ def picked(floor, cells=None):
 def test_folder_holds_a_page_markdown_and_pictures(report):
     assert {path.name for path in report.iterdir()} == {"index.html", "report.md", *PICTURES}
     assert all((report / name).read_bytes().startswith(PNG) for name in PICTURES)
-    page = (report / "index.html").read_text(encoding="utf-8")
-    assert len(page.encode()) < 6e6
-    own = page[: page.index("plotly.js v")] + page[page.rindex('<script>\n"use strict"') :]
+    text = (report / "index.html").read_text(encoding="utf-8")
+    assert len(text.encode()) < 6e6
+    own = text[: text.index("plotly.js v")] + text[text.rindex('<script>\n"use strict"') :]
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", own)  # nothing is fetched
     assert not re.search(r"\$\{(css|data|plotly|script)\}", own)
 
@@ -108,6 +108,13 @@ def test_two_machines_are_said_and_kept_apart(tmp_path):
     assert "come from 2 machines. They do not compare" in text
     assert "on Another (2 cores)" in text
     assert (tmp_path / "report" / "score-1.png").exists()
+
+
+def test_of_two_machines_the_page_knows_which_one_select_goes_by():
+    elsewhere = {**score(6, 384), "machine": {**MACHINE, "cpu": "Another"}, "time": "2026-11-21T09:30:00Z"}
+    other_bundle = {**elsewhere, "bundle": "b" * 64}
+    text = page(groups([score(6, 384), elsewhere, other_bundle]))
+    assert re.findall(r'"selectable":(\w+)', text) == ["true", "false", "true"]
 
 
 def test_text_in_records_is_only_text(tmp_path):
