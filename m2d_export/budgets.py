@@ -22,7 +22,8 @@ LIMITS = {  # what each budget bounds, and in which unit
 class Budgets:
     """What a cell must meet: retention 0..1, quality x 100, ms a batch, sentences/s, GB of an index; None: no bound.
 
-    The index holds ``vectors`` vectors of dim x ``bytes_per_value`` bytes. Raises SpecError for impossible bounds.
+    The index holds ``vectors`` vectors of dim x ``bytes_per_value`` bytes, 4 unless told. Raises SpecError for
+    impossible bounds, and for an index that is described and not bounded.
     """
 
     min_retention: float | None = None
@@ -31,7 +32,7 @@ class Budgets:
     min_throughput: float | None = None
     max_index_gb: float | None = None
     vectors: float | None = None
-    bytes_per_value: float = BYTES_PER_FLOAT
+    bytes_per_value: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -46,11 +47,18 @@ class Budgets:
             raise SpecError(f"min_score is a score x 100, from -100 to 100, got {self.min_score}")
         if self.max_index_gb is not None and self.vectors is None:
             raise SpecError("max_index_gb needs vectors: how many the index will hold")
+        if self.max_index_gb is None and (self.vectors, self.bytes_per_value) != (None, None):
+            raise SpecError("vectors and bytes_per_value describe an index that max_index_gb bounds: give that too")
 
     @property
     def limits(self) -> dict[str, float]:
         """The bounds that are set, by name."""
         return {name: getattr(self, name) for name in LIMITS if getattr(self, name) is not None}
+
+    @property
+    def index_bytes(self) -> float:
+        """Bytes of a number in the index."""
+        return BYTES_PER_FLOAT if self.bytes_per_value is None else self.bytes_per_value
 
     @property
     def bounds_quality(self) -> bool:
@@ -89,7 +97,7 @@ class Miss:
         if self.value is None:
             return None
         rounding = ROUND_CEILING if is_upper(self.budget) else ROUND_FLOOR
-        return float(Context(prec=DIGITS, rounding=rounding).create_decimal_from_float(self.value))
+        return float(Context(prec=DIGITS, rounding=rounding).create_decimal(repr(self.value)))
 
     @property
     def change(self) -> float:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from m2d_export.bench.quantities import Candidate
-from m2d_export.bench.sts import TOY
+from m2d_export.bench.doubts import doubt, of_cell, of_set, of_times
+from m2d_export.bench.quantities import Candidate, View
+from m2d_export.bench.storage import BITS, Storage
 from m2d_export.budgets import BYTES_PER_FLOAT, Budgets, Miss, figure
 from m2d_export.errors import DataError
 
@@ -22,7 +23,17 @@ class Task(StrEnum):
 
 
 QUALITY = {Task.STS: "score", Task.RETRIEVAL: "ndcg", Task.AGREEMENT: "agreement"}
+RETENTION = {Task.STS: "retention", Task.RETRIEVAL: "ndcg_retention", Task.AGREEMENT: "agreement_retention"}
 MEASURE = {Task.STS: "--sts", Task.RETRIEVAL: "--retrieval FOLDER", Task.AGREEMENT: "--texts FILE"}
+STORED = {BITS[storage] / 8: str(storage) for storage in Storage if storage is not Storage.FP32}
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a task judges a candidate by: its quality x 100, and what share of the full cell's that is."""
+
+    quality: float | None
+    retention: float | None
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,7 @@ class Verdict:
     """Why a candidate was not picked: the budgets it misses, or, where it meets all, what the pick has over it."""
 
     candidate: Candidate
+    worth: Worth
     misses: tuple[Miss, ...]
     reason: str
 
@@ -49,90 +61,121 @@ class Relaxation:
 
 @dataclass(frozen=True)
 class Choice:
-    """What ``select`` decided; ``picked`` is None where nothing meets the budgets.
+    """What ``select`` decided; ``picked`` and its ``worth`` are None where nothing meets the budgets.
 
+    ``stored_as`` names the storage whose score was judged, None for the vectors as they are.
     ``relaxations`` is then each single budget that could give way, the smallest change first; it is empty where it
     takes more than one. ``runners_up`` are the three that come next, those that meet every budget before the others.
     """
 
     task: Task
     budgets: Budgets
-    picked: Candidate | None
-    runners_up: tuple[Verdict, ...]
-    ruled_out: tuple[Verdict, ...]
-    warnings: tuple[str, ...]
-    relaxations: tuple[Relaxation, ...]
-
-
-def quality(candidate: Candidate, task: Task) -> float | None:
-    """The number that ``task`` judges a candidate by, x 100: score, nDCG@10 or agreement."""
-    value: float | None = getattr(candidate, QUALITY[task])
-    return value
+    view: View
+    stored_as: str | None
+    picked: Candidate | None = None
+    worth: Worth | None = None
+    runners_up: tuple[Verdict, ...] = ()
+    ruled_out: tuple[Verdict, ...] = ()
+    warnings: tuple[str, ...] = ()
+    relaxations: tuple[Relaxation, ...] = ()
 
 
 def select(
-    candidates: Sequence[Candidate], budgets: Budgets, task: Task = Task.STS, *, sts: str | None = None
+    candidates: Sequence[Candidate], budgets: Budgets, task: Task = Task.STS, view: View | None = None
 ) -> Choice:
     """Pick, among the candidates that meet every budget, the fastest if a quality is asked for, else the best.
 
-    Ties go to the smaller dim, then to the smaller layer. ``candidates`` are as ``figures.candidates`` orders them;
-    ``sts`` names the set of the scores, for a warning. Raises DataError where nothing was measured for ``task``.
+    Ties go to the smaller dim, then to the smaller layer. ``candidates`` are as ``figures.candidates`` orders them,
+    seen through ``view``. An index of fewer bits is judged by the score that vectors stored so keep, where that was
+    measured. Raises DataError where nothing was measured for ``task``, or nothing that a retention is a share of.
     """
-    full = _full_quality(candidates, task)
+    view, stored_as = view or View(), _stored_as(candidates, budgets, task)
+    worths = {id(candidate): worth(candidate, task, stored_as) for candidate in candidates}
+    _check_measured(candidates, [*worths.values()], budgets, task)
+
+    def rank(candidate: Candidate) -> tuple[float, ...]:
+        return _rank(candidate, worths[id(candidate)], budgets)
+
     fitting: list[Candidate] = []
     ruled_out: list[Verdict] = []
-    for candidate in sorted(candidates, key=lambda candidate: _rank(candidate, budgets, task)):
-        misses = budgets.misses(_values(candidate, budgets, task, full))
-        if quality(candidate, task) is None:  # a cell that nobody tested is never picked, whatever the budgets
-            ruled_out.append(Verdict(candidate, misses, f"{QUALITY[task]} not measured"))
+    for candidate in sorted(candidates, key=rank):
+        own = worths[id(candidate)]
+        misses = budgets.misses(_values(candidate, own, budgets))
+        if own.quality is None:  # a cell that nobody tested is never picked, whatever the budgets
+            ruled_out.append(Verdict(candidate, own, misses, f"{QUALITY[task]} not measured"))
         elif misses:
-            ruled_out.append(Verdict(candidate, misses, "; ".join(map(str, misses))))
+            ruled_out.append(Verdict(candidate, own, misses, "; ".join(map(str, misses))))
         else:
             fitting.append(candidate)
-    behind = [Verdict(other, (), _reason(fitting[0], other, budgets, task)) for other in fitting[1:]]
-    tested = [verdict for verdict in ruled_out if quality(verdict.candidate, task) is not None]
-    behind += sorted(tested, key=lambda verdict: len(verdict.misses))
-    return Choice(
-        task=task,
-        budgets=budgets,
-        picked=fitting[0] if fitting else None,
-        runners_up=tuple(behind[:RUNNERS_UP]),
-        ruled_out=tuple(ruled_out),
-        warnings=tuple(_warnings(fitting[0], fitting[1:], budgets, task, sts)) if fitting else (),
-        relaxations=() if fitting else _relaxations(tested),
+    tested = [verdict for verdict in ruled_out if verdict.worth.quality is not None]
+    closest = sorted(tested, key=lambda verdict: len(verdict.misses))
+    choice = Choice(task, budgets, view, stored_as, ruled_out=tuple(ruled_out))
+    if not fitting:
+        return replace(choice, runners_up=tuple(closest[:RUNNERS_UP]), relaxations=_relaxations(tested))
+    picked, *others = fitting
+
+    def judged(candidate: Candidate) -> float | None:
+        return candidate.sentences_per_second if budgets.bounds_quality else worths[id(candidate)].quality
+
+    what = "throughput" if budgets.bounds_quality else QUALITY[task]
+    behind = [Verdict(c, worths[id(c)], (), _reason(picked, c, judged(picked), judged(c), what)) for c in others]
+    return replace(
+        choice,
+        picked=picked,
+        worth=worths[id(picked)],
+        runners_up=tuple([*behind, *closest][:RUNNERS_UP]),
+        warnings=tuple(_warnings(picked, others, choice)),
     )
 
 
-def _full_quality(candidates: Sequence[Candidate], task: Task) -> float:
-    """What retention is a share of: the widest cell of the deepest layer in the most exact setup, which comes first."""
-    known = [(c.setup, c.cell, value) for c in candidates if (value := quality(c, task)) is not None]
-    if not known:
-        raise DataError(f"no {QUALITY[task]} was measured: run m2d-export bench with {MEASURE[task]} first")
-    if task is Task.AGREEMENT:
-        return 100.0  # the full cell's with itself
-    return max((cell, value) for setup, cell, value in known if setup == known[0][0])[1]
+def worth(candidate: Candidate, task: Task, stored_as: str | None = None) -> Worth:
+    """What ``task`` judges a candidate by, of its vectors as they are or ``stored_as`` an index keeps them."""
+    if stored_as is not None:
+        kept = candidate.kept.get(stored_as)
+        return Worth(kept.score, kept.retention) if kept else Worth(None, None)
+    return Worth(getattr(candidate, QUALITY[task]), getattr(candidate, RETENTION[task]))
 
 
-def _rank(candidate: Candidate, budgets: Budgets, task: Task) -> tuple[float, ...]:
+def _stored_as(candidates: Sequence[Candidate], budgets: Budgets, task: Task) -> str | None:
+    """The storage of the bounded index, where the scores it keeps were measured."""
+    storage = STORED.get(budgets.index_bytes) if task is Task.STS else None
+    known = any(storage in candidate.kept for candidate in candidates)
+    return storage if storage and known else None
+
+
+def _check_measured(candidates: Sequence[Candidate], worths: Sequence[Worth], budgets: Budgets, task: Task) -> None:
+    """Refuse to choose by a quality that nobody measured, or by a share of one."""
+    what = QUALITY[task]
+    if all(own.quality is None for own in worths):
+        raise DataError(f"no {what} was measured: run m2d-export bench with {MEASURE[task]} first")
+    if budgets.min_retention is None or any(own.retention is not None for own in worths):
+        return
+    full = next((value for c in candidates if c.full and (value := worth(c, task).quality) is not None), None)
+    if full is None:
+        raise DataError(
+            f"min_retention is a share of the full cell's {what}, which was not measured: run m2d-export bench with "
+            f"{MEASURE[task]} on the deepest layer at full width too, or ask for min_score"
+        )
+    raise DataError(f"min_retention is a share of the full cell's {what}, which is {figure(full)}: ask for min_score")
+
+
+def _rank(candidate: Candidate, own: Worth, budgets: Budgets) -> tuple[float, ...]:
     """Smaller is better; what was not measured comes last."""
-    value, speed = quality(candidate, task), candidate.sentences_per_second
+    value, speed = own.quality, candidate.sentences_per_second
     best = -math.inf if value is None else value
     fastest = -math.inf if speed is None else speed
     first, last = (fastest, best) if budgets.bounds_quality else (best, fastest)
     return (-first, candidate.cell.dim, candidate.cell.layer, -last)
 
 
-def _values(candidate: Candidate, budgets: Budgets, task: Task, full: float) -> dict[str, float | None]:
+def _values(candidate: Candidate, own: Worth, budgets: Budgets) -> dict[str, float | None]:
     """What each budget bounds, of this candidate."""
-    value = quality(candidate, task)
-    share = value / full if value is not None and full > 0 else None
     return {
-        # The score's retention is the one in every table; nDCG's and agreement's stand nowhere else.
-        "min_retention": candidate.retention if task is Task.STS else share,
-        "min_score": value,
+        "min_retention": own.retention,
+        "min_score": own.quality,
         "max_latency_ms": candidate.latency_ms,
         "min_throughput": candidate.sentences_per_second,
-        "max_index_gb": candidate.index_gb(budgets.vectors or 0, budgets.bytes_per_value),
+        "max_index_gb": candidate.index_gb(budgets.vectors or 0, budgets.index_bytes),
     }
 
 
@@ -146,10 +189,8 @@ def _relaxations(ruled_out: Sequence[Verdict]) -> tuple[Relaxation, ...]:
     return tuple(found.values())
 
 
-def _reason(picked: Candidate, other: Candidate, budgets: Budgets, task: Task) -> str:
-    quantity = (lambda c: c.sentences_per_second) if budgets.bounds_quality else (lambda c: quality(c, task))
-    what = "throughput" if budgets.bounds_quality else QUALITY[task]
-    mine, others = quantity(picked), quantity(other)
+def _reason(picked: Candidate, other: Candidate, mine: float | None, others: float | None, what: str) -> str:
+    """What the pick has over another that meets the budgets, both ranked by ``what``."""
     if mine is not None and others is None:
         return f"{what} not measured"
     if mine is not None and others is not None and mine != others:
@@ -159,30 +200,18 @@ def _reason(picked: Candidate, other: Candidate, budgets: Budgets, task: Task) -
     return f"no better in {what}, and " + ("deeper" if other.cell.layer != picked.cell.layer else "the same cell")
 
 
-def _warnings(
-    picked: Candidate, others: Sequence[Candidate], budgets: Budgets, task: Task, sts: str | None
-) -> list[str]:
-    found = []
-    if task is Task.STS and sts == TOY:
-        found.append("the scores are of the toy set, which compares with nothing: bench with --sts")
+def _warnings(picked: Candidate, others: Sequence[Candidate], choice: Choice) -> list[str]:
+    """What to doubt, from what all scores share to what is of this choice alone."""
+    task, budgets = choice.task, choice.budgets
+    found = of_set(choice.view.sts) if task is Task.STS else []
     if task is Task.STS and picked.ndcg is None and picked.agreement is None:
-        found.append(
-            "the choice rests on STS alone, and retrieval suffers far more from truncation: bench with --texts FILE or "
-            "--retrieval FOLDER"
-        )
-    if not picked.trained_layer:
-        found.append(f"the checkpoint was not trained for an exit at layer {picked.cell.layer}")
-    if not picked.trained_dim:
-        found.append(f"the checkpoint was not trained for dim {picked.cell.dim}")
-    if picked.noisy:
-        found.append("the latency is noisy: its spread is over 20 %; measure again on a quiet machine")
+        found.append(doubt("alone"))
+    found += [*of_cell(picked), *of_times(picked)]
     if budgets.bounds_quality and picked.sentences_per_second is None:
-        found.append("no throughput was measured: the smallest dim that is good enough was taken")
-    if budgets.max_index_gb is not None and budgets.bytes_per_value < BYTES_PER_FLOAT:
-        found.append(
-            f"the {QUALITY[task]} is of float32 vectors, the index holds {budgets.bytes_per_value:g} bytes a value"
-        )
-    if task is Task.STS:
+        found.append(doubt("untimed"))
+    if budgets.index_bytes < BYTES_PER_FLOAT and choice.stored_as is None:
+        found.append(doubt("float", what=QUALITY[task], bytes=f"{budgets.index_bytes:g}"))
+    if task is Task.STS and choice.stored_as is None:  # intervals are of the vectors as they are
         found += _unsettled(picked, others, budgets)
     return found
 
@@ -196,18 +225,14 @@ def _unsettled(picked: Candidate, others: Sequence[Candidate], budgets: Budgets)
         rival = next((other for other in others if other.cell != picked.cell), None)
         if rival is None or rival.score is None or not _overlap(picked, rival):
             return []
-        return [
-            f"the runner-up {rival.cell} is {picked.score - rival.score:.2f} behind, which is within the 95 % interval "
-            "of such differences: it may be as good"
-        ]
+        return [doubt("runner-up", cell=rival.cell, behind=f"{picked.score - rival.score:.2f}")]
     if budgets.min_score is not None and low < budgets.min_score:
-        bound = f"min_score {budgets.min_score:g}"
-        return [f"{bound} lies within the 95 % interval of {picked.cell}'s score, {low:.1f} to {high:.1f}"]
+        limit = f"{budgets.min_score:g}"
+        return [doubt("score", limit=limit, cell=picked.cell, low=f"{low:.1f}", high=f"{high:.1f}")]
     if budgets.min_retention is not None and picked.retention and picked.difference_interval is not None:
         full = picked.score / picked.retention
         if 1 + picked.difference_interval[0] / full < budgets.min_retention:
-            bound = f"min_retention {budgets.min_retention:g}"
-            return [f"{bound} lies within the 95 % interval of {picked.cell}'s retention"]
+            return [doubt("retention", limit=f"{budgets.min_retention:g}", cell=picked.cell)]
     return []
 
 

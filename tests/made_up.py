@@ -123,12 +123,13 @@ def retrieval(layer: int, dim: int, precision: str = "fp32") -> Record:
     return common("retrieval", **grid, **figures)
 
 
-def cascade(cheap: tuple[int, int]) -> Record:
+def cascade(cheap: tuple[int, int], collection: str = "scifact") -> Record:
     lengths = [10, 20, 50, 100, 200, 500]
     start = 100 - 2.4 * (true_score(DEPTH, WIDTH) - true_score(*cheap))
     return common(
         "cascade",
-        collection="scifact",
+        layer=cheap[0],
+        collection=collection,
         documents=5183,
         cheap=list(cheap),
         deep=[DEPTH, WIDTH],
@@ -168,12 +169,11 @@ def sweep(**sts: str) -> list[Record]:
     found = [score(*cell, **sts) for cell in grid]
     found += [measure(*cell) for measure in (agreement, retrieval) for cell in grid]
     found += [storage(*cell[:2], kind, cell[2], **sts) for cell in grid for kind in ("fp32", "fp16", "int8", "binary")]
-    found += [cascade(cheap) for cheap in ((1, 64), (2, 128), (3, 384))]
+    found += [cascade((layer, dim)) for layer in LAYERS for dim in DIMS if (layer, dim) != (DEPTH, WIDTH)]
     found += [memory(layer, precision) for layer in LAYERS for precision in precisions]
     shapes = [(1, 16), (1, 64), (8, 16), (8, 64), (32, 16), (32, 64), (32, 128)]
     timed = [(layer, *shape, precision) for shape in shapes for layer in LAYERS for precision in precisions]
-    found += [latency(*place) for place in timed]
-    found += [latency(layer, 1, 16, precision, "text") for layer in LAYERS for precision in precisions]
+    found += [latency(*place, scope) for place in timed for scope in ("graph", "text")]
     return found
 
 

@@ -25,6 +25,7 @@ from m2d_export.bench.records import read_records
 from m2d_export.bench.sts import load_pairs
 from m2d_export.cli import main, measures
 from m2d_export.cli.common import steps
+from tests import made_up
 from tests.conftest import LAYERS, WIDTH, heed_signals
 
 ROOT = Path(__file__).parent.parent
@@ -913,7 +914,9 @@ def test_a_cell_is_deployed_as_it_was_measured(run: Run, benched: Path) -> None:
         ("select tiny.m2d --results other.jsonl", "other.jsonl has no results of tiny.m2d: run m2d-export bench"),
         ("select tiny.m2d --results pairs.csv", "pairs.csv, line 1 is not a result"),
         ("select tiny.m2d --task retrieval", "no ndcg was measured: run m2d-export bench with --retrieval FOLDER"),
-        ("select tiny.m2d --sts stsb", "results.jsonl has no scores on stsb: it has pairs.csv"),
+        ("select tiny.m2d --sts stsb", "there are no scores on stsb: there are pairs.csv"),
+        ("select tiny.m2d --batch-size 7", "there are no times at batch size 7: there are 1"),
+        ("select tiny.m2d --vectors 1e6", "give that too"),
         ("select tiny.m2d --task agreement", "no agreement was measured: run m2d-export bench with --texts FILE"),
         ("select tiny.m2d --min-retention 97", "min_retention is a share of the full cell, such as 0.97, got 97.0"),
         ("select tiny.m2d --max-index-gb 2", "max_index_gb needs vectors"),
@@ -961,10 +964,66 @@ def test_select_goes_by_the_set_it_is_told_and_says_which_where_it_is_not(
     picked = [json.loads(outcome.out)["picked"] for outcome in (first, second)]
     assert picked[0]["cell"] != picked[1]["cell"]
     assert (first.err, second.err) == ("", "")
-    assert json.loads(second.out)["sts"] == "other.csv"
+    assert json.loads(second.out)["view"]["sts"] == "other.csv"
     untold = run("select", "tiny.m2d", "--json")
     assert untold.out == first.out
-    assert untold.err == "results.jsonl has scores on pairs.csv, other.csv: pairs.csv counts, --sts names another\n"
+    assert (
+        untold.err == "results.jsonl has sts results on pairs.csv, other.csv: pairs.csv counts, --sts names another\n"
+    )
+
+
+def made_up_results(folder: Path, bundle: Bundle, records: Sequence[dict[str, Any]]) -> None:
+    """Results that were made up, as if measured of the bundle."""
+    lines = [json.dumps({**record, "bundle": bundle.id}) + "\n" for record in records]
+    (folder / "results.jsonl").write_text("".join(lines))
+
+
+def test_select_says_what_its_times_are_of_and_takes_others(
+    run: Run, folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    made_up_results(folder, bundle, made_up.sweep())
+    outcome = run("select", "tiny.m2d")
+    assert "times: 16 tokens, text to vector: latency at batch 1, throughput at batch 32\n" in outcome.out
+    header = [name.strip() for name in outcome.out.splitlines()[1].strip("┃").split("┃")]
+    assert header == ["cell", "variant", "sts", "retention", "p50 ms", "sentences/s", "why"]
+    assert rows_of(outcome.out)[0][1] == "fp32 · onnxrt"  # fp32 and int8 were measured
+    json_out = json.loads(run("select", "tiny.m2d", "--batch-size", 8, "--scope", "graph", "--json").out)
+    assert json_out["view"]["shape"] == json_out["view"]["throughput"]
+    assert json_out["view"]["shape"] == {"batch_size": 8, "tokens": 16, "scope": "graph"}
+    bound = run("select", "tiny.m2d", "--max-index-gb", 0.2, "--vectors", 1e6, "--bytes-per-value", 1)
+    header = [name.strip() for name in bound.out.splitlines()[1].strip("┃").split("┃")]
+    assert (header[2], header[6]) == ("sts as int8", "index GB")
+    assert rows_of(bound.out)[0][6] == "0.128"
+
+
+def test_select_goes_by_the_texts_or_the_collection_that_it_is_told(run: Run, folder: Path, bundle: Bundle) -> None:
+    ranks = [made_up.agreement(layer, 384) for layer in made_up.LAYERS] + [
+        made_up.retrieval(layer, 384) for layer in made_up.LAYERS
+    ]
+    other = [
+        {**record, **{"texts": "other.txt", "collection": "nq"}, "layer": 7 - record["layer"]}  # the other way round
+        for record in ranks
+    ]
+    made_up_results(folder, bundle, [*ranks, *other])
+    for task, option, first, second in (
+        ("agreement", "--texts", "abstracts.txt", "other.txt"),
+        ("retrieval", "--retrieval", "scifact", "nq"),
+    ):
+        untold = run("select", "tiny.m2d", "--task", task, "--json")
+        said = f"results.jsonl has {task} results on {first}, {second}: {first} counts, {option} names another\n"
+        assert untold.err == said
+        told = run("select", "tiny.m2d", "--task", task, option, second, "--json")
+        assert told.err == ""
+        assert [json.loads(outcome.out)["picked"]["cell"]["layer"] for outcome in (untold, told)] == [6, 1]
+
+
+def test_select_says_that_a_file_has_results_of_other_bundles(run: Run, folder: Path, bundle: Bundle) -> None:
+    made_up_results(folder, bundle, made_up.sweep())
+    path = folder / "results.jsonl"
+    path.write_text(path.read_text() + json.dumps(made_up.score(6, 384)) + "\n")
+    outcome = run("select", "tiny.m2d", "--json")
+    assert outcome.err == "results.jsonl has 1 results of other bundles or machines too: not in this choice\n"
 
 
 def test_an_edited_file_of_pairs_is_benched_anew_and_what_is_set_aside_is_said(

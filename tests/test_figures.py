@@ -8,16 +8,16 @@ import pytest
 from m2d_export.bench.figures import (
     candidates,
     cascades,
-    default_view,
+    full_cell,
     full_score,
     latencies,
-    shapes,
     stored,
-    sts_labels,
 )
-from m2d_export.bench.pareto import front
+from m2d_export.bench.pareto import few, front
 from m2d_export.bench.quantities import Candidate, Setup, Shape, View
 from m2d_export.bench.records import groups, measured, read_records, unmeasured
+from m2d_export.bench.summary import facts
+from m2d_export.bench.views import default_view, shapes, sts_labels, times, view_of
 from m2d_export.errors import DataError
 from m2d_export.spec import Cell
 from tests.made_up import (
@@ -179,14 +179,16 @@ def test_failed_records_are_counted_and_in_no_figure():
 
 def test_candidate_carries_all_that_is_known_of_a_cell(records):
     cell = find(candidates(records), 4, 256, "int8")
-    timed = latency(4, 1, 16, "int8")
+    timed, batch = (latency(4, size, 16, "int8", "text") for size in (1, 32))
     assert cell.setup == Setup("int8", "onnxrt", "fp32", "CPUExecutionProvider", 2)
     assert (cell.precision, cell.runtime, cell.compute) == ("int8", "onnxrt", "fp32")
     assert cell.score == true_score(4, 256, "int8")
     assert cell.interval == (cell.score - 1.6, cell.score + 1.5)
     assert cell.retention == cell.score / true_score(6, 384)  # of fp32: what int8 costs is in it
     assert cell.latency_ms == timed["p50_ms"]
-    assert cell.sentences_per_second == timed["sentences_per_second"]
+    assert (cell.p99_ms, cell.calls, cell.pairs) == (timed["p99_ms"], 25, 1379)
+    assert cell.sentences_per_second == batch["sentences_per_second"]
+    assert cell.time == "2026-11-22T09:30:00Z"
     assert cell.peak_mb == memory(4, "int8")["peak_mb"]
     assert not cell.trained_dim
     assert not cell.trained_layer
@@ -231,12 +233,77 @@ def test_threads_split_candidates_and_not_their_scores():
     ]
 
 
-def test_default_shape_is_the_one_most_exits_were_timed_at(records):
+def test_times_by_default_are_those_that_most_exits_were_timed_at(records):
     few = [latency(1, 1, 8), *(latency(layer, 8, 32) for layer in LAYERS), *(latency(layer, 8, 64) for layer in LAYERS)]
-    assert default_view(few).shape == Shape(8, 32, "graph")
-    assert default_view(records).shape == Shape(1, 16, "graph")
+    assert default_view(few).shape == default_view(few).throughput == Shape(8, 32, "graph")
     assert shapes(few)[0] == Shape(1, 8, "graph")
     assert default_view([]) == View()
+
+
+def test_latency_is_of_the_smallest_batch_throughput_of_the_largest_from_text_where_that_was_timed(records):
+    view = default_view(records)
+    assert (view.shape, view.throughput) == (Shape(1, 16, "text"), Shape(32, 16, "text"))
+    assert view.times == "16 tokens, text to vector: latency at batch 1, throughput at batch 32"
+    cell = find(candidates(records), 2, 64)
+    assert cell.latency_ms == latency(2, 1, 16, scope="text")["p50_ms"]
+    assert cell.sentences_per_second == latency(2, 32, 16, scope="text")["sentences_per_second"]
+    only_graph = [record for record in records if record.get("scope") != "text"]
+    assert default_view(only_graph).throughput == Shape(32, 16, "graph")
+
+
+def test_other_times_are_taken_where_asked_for(records):
+    one = view_of(records, batch_size=8)
+    assert (one.shape, one.throughput) == (Shape(8, 16, "text"), Shape(8, 16, "text"))
+    assert one.times == "batch 8 x 16 tokens, text to vector"
+    graph = view_of(records, tokens=64, scope="graph")
+    assert (graph.shape, graph.throughput) == (Shape(1, 64, "graph"), Shape(32, 64, "graph"))
+    for latency_at, throughput_at in times(records):  # each can be asked for
+        size = latency_at.batch_size if latency_at == throughput_at else None
+        view = view_of(records, batch_size=size, tokens=latency_at.tokens, scope=latency_at.scope)
+        assert (view.shape, view.throughput) == (latency_at, throughput_at)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"sts": "stsb2"}, "no scores on stsb2: there are stsb"),
+        ({"texts": "t"}, "no agreement on t: there are abstracts.txt"),
+        ({"collection": "nq"}, "no retrieval on nq: there are scifact"),
+        ({"batch_size": 7}, "no times at batch size 7: there are 1, 8, 32"),
+        ({"tokens": 7}, "no times at tokens 7: there are 16, 64, 128"),
+        ({"batch_size": 1, "tokens": 128}, "no times at batch size 1, tokens 128 together: there are batch 1 x 16"),
+    ],
+)
+def test_what_was_not_measured_cannot_be_looked_at(records, asked, says):
+    with pytest.raises(DataError, match=says):
+        view_of(records, **asked)
+
+
+def test_the_toy_set_counts_only_where_nothing_else_was_scored():
+    toy = score(6, 384, sts="toy", label=TOY)
+    assert default_view([toy, score(6, 384)]).sts == "stsb"
+    assert default_view([toy]).sts == "toy"
+    assert view_of([toy, score(6, 384)], sts="toy").sts == "toy"
+
+
+def test_the_full_cell_is_what_all_others_were_compared_with():
+    assert full_cell([score(2, 64)]) == Cell(6, 384)
+    assert full_cell([{**score(3, 384), "retention": 1.0, "difference": 0.0}]) == Cell(3, 384)  # a bundle of 3 layers
+    assert [cell.full for cell in candidates([score(6, 384), score(2, 384)])] == [False, True]
+
+
+def test_peak_memory_is_that_of_its_threads():
+    found = [score(6, 384)]
+    for threads, peak in ((1, 50.0), (2, 99.0)):
+        found += [{**latency(6, 1, 16), "threads": threads}, {**memory(6), "threads": threads, "peak_mb": peak}]
+    assert [(cell.setup.threads, cell.peak_mb) for cell in candidates(found)] == [(1, 50.0), (2, 99.0)]
+    untimed = [record for record in found if record["kind"] != "latency"][:2]
+    assert candidates(untimed)[0].peak_mb == 50.0
+
+
+def test_providers_are_those_that_measured():
+    (group,) = groups([score(6, 384), {**failed(latency(6, 1, 16)), "provider": None}])
+    assert dict(facts(group))["providers"] == "CPUExecutionProvider"
 
 
 def test_storage_and_cascade(records):
@@ -248,9 +315,9 @@ def test_storage_and_cascade(records):
         ("binary", 16),
     ]
     assert kept[-1].retention == kept[-1].score / true_score(6, 384)
-    assert [(c.cheap, c.deep) for c in cascades(records)] == [
-        (Cell(n, d), Cell(6, 384)) for n, d in ((1, 64), (2, 128), (3, 384))
-    ]
+    passed = cascades(records)
+    assert {c.deep for c in passed} == {Cell(6, 384)}
+    assert len({c.cheap for c in passed}) == len(passed) == 29  # every cell but the full one
 
 
 def test_bundles_and_machines_are_kept_apart():
@@ -283,6 +350,19 @@ def test_front_against_its_definition():
 
         expected = sorted((p.score, p.sentences_per_second) for p in points if not beaten(p))
         assert [(p.score, p.sentences_per_second) for p in front(points)] == expected
+
+
+def test_few_cascades_are_those_that_no_other_beats(records):
+    passed = cascades(records)
+    drawn = few(passed)
+    assert 1 < len(drawn) <= 5
+    points = [(cost, recall) for c in passed for cost, recall in zip(c.cost_ms, c.recall_at_10, strict=True)]
+    for item in drawn:
+        own = zip(item.cost_ms, item.recall_at_10, strict=True)
+        assert any(
+            not any(c <= cost and r >= recall and (c, r) != (cost, recall) for c, r in points) for cost, recall in own
+        )
+    assert few(drawn[:1]) == drawn[:1]
 
 
 def test_front_leaves_out_what_was_not_measured():

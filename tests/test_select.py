@@ -5,11 +5,13 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from m2d_export.bench.quantities import Candidate, Setup
+from m2d_export.bench.figures import candidates
+from m2d_export.bench.quantities import Candidate, Kept, Setup, View
 from m2d_export.budgets import Budgets
 from m2d_export.errors import DataError, SpecError
 from m2d_export.select import Task, select
 from m2d_export.spec import Cell
+from tests.made_up import agreement, retrieval, score, storage
 
 ONNX = Setup("fp32", "onnxrt", "fp32", "CPUExecutionProvider", 2)
 INT8 = replace(ONNX, precision="int8")
@@ -136,6 +138,11 @@ def test_a_relaxed_upper_bound_admits_its_candidate_too(latency: float) -> None:
     assert picked(replace(budgets, max_latency_ms=relaxation.needed), candidates=grid) == Cell(1, 32)
 
 
+def test_what_is_needed_has_no_more_digits_than_what_is_there() -> None:
+    (relaxation,) = select([candidate(1, 32, 70)], Budgets(max_index_gb=0.1, vectors=2.5e6)).relaxations
+    assert relaxation.needed == 0.32  # whose float lies a little above it
+
+
 def test_no_single_budget_is_named_where_two_must_give() -> None:
     choice = select([candidate(6, 384, 70)], Budgets(min_score=75, max_latency_ms=0.1))
     assert (choice.picked, choice.relaxations) == (None, ())
@@ -160,7 +167,11 @@ def test_what_was_not_measured_is_neither_picked_nor_suggested() -> None:
 
 
 def test_each_task_judges_by_its_own_quality_and_retention() -> None:
-    grid = [candidate(3, 128, 78, ndcg=20.0, agreement=96.0), candidate(6, 384, 80, ndcg=40.0, agreement=100.0)]
+    shares = ({"ndcg_retention": 0.5, "agreement_retention": 0.96}, {"ndcg_retention": 1.0, "agreement_retention": 1.0})
+    grid = [
+        candidate(3, 128, 78, ndcg=20.0, agreement=96.0, **shares[0]),
+        candidate(6, 384, 80, ndcg=40.0, agreement=100.0, **shares[1]),
+    ]
     half = Budgets(min_retention=0.95)
     assert picked(half, Task.STS, grid) == picked(half, Task.AGREEMENT, grid) == Cell(3, 128)
     assert picked(half, Task.RETRIEVAL, grid) == Cell(6, 384)
@@ -169,14 +180,9 @@ def test_each_task_judges_by_its_own_quality_and_retention() -> None:
 
 
 def test_the_full_cell_of_retrieval_is_that_of_the_most_exact_setup() -> None:
-    grid = [
-        candidate(6, 384, 80, ndcg=40.0),
-        candidate(6, 384, 80, ndcg=50.0, setup=INT8),
-        candidate(3, 64, 70, ndcg=38),
-    ]
-    choice = select(grid, Budgets(min_retention=0.96), Task.RETRIEVAL)
-    assert choice.picked == grid[1]
-    assert [verdict.reason for verdict in choice.ruled_out] == ["retention 0.95, at least 0.96"]
+    better = {**retrieval(6, 384, "int8"), "ndcg_at_10": 80.0}
+    cells = candidates([better, {**retrieval(6, 384), "ndcg_at_10": 40.0}, {**retrieval(3, 64), "ndcg_at_10": 38.0}])
+    assert [(cell.precision, cell.ndcg_retention) for cell in cells] == [("fp32", 0.95), ("fp32", 1.0), ("int8", 2.0)]
 
 
 @pytest.mark.parametrize(
@@ -197,8 +203,8 @@ def test_a_doubtful_choice_says_why_and_a_sound_one_is_silent(
     fields: dict, budgets: Budgets, sts: str, warning: str
 ) -> None:
     sound = candidate(6, 384, 80, **MEASURED)
-    assert select([sound], replace(budgets, min_score=None, min_retention=None, bytes_per_value=4)).warnings == ()
-    (found,) = select([replace(sound, **fields)], budgets, sts=sts).warnings
+    assert select([sound], replace(budgets, min_score=None, min_retention=None, bytes_per_value=None)).warnings == ()
+    (found,) = select([replace(sound, **fields)], budgets, view=View(sts)).warnings
     assert warning in found
 
 
@@ -223,6 +229,8 @@ def test_a_runner_up_within_the_interval_is_said_to_be_as_good() -> None:
         ({"min_score": 101}, "from -100 to 100"),
         ({"max_index_gb": 2}, "needs vectors"),
         ({"bytes_per_value": 0}, "bytes_per_value"),
+        ({"vectors": 1e6}, "max_index_gb bounds: give that too"),
+        ({"bytes_per_value": 1, "min_score": 70}, "max_index_gb bounds: give that too"),
     ],
 )
 def test_impossible_budgets_are_refused(fields: dict, message: str) -> None:
@@ -235,6 +243,68 @@ def test_nothing_measured_for_the_task_is_refused_with_the_way_to_measure_it() -
         select(GRID, Budgets(), Task.RETRIEVAL)
     with pytest.raises(DataError, match="no score was measured"):
         select([], Budgets())
+
+
+LEVELS = {"sts": score, "retrieval": retrieval, "agreement": agreement}
+
+
+@pytest.mark.parametrize("task", Task)
+def test_retention_is_a_share_of_the_full_cell_whichever_cells_are_there(task: Task) -> None:
+    shallow = [LEVELS[task](layer, dim) for layer in (1, 2) for dim in (64, 256, 384)]
+    known = [*shallow, LEVELS[task](6, 384)]
+    loose, tight = (select(candidates(known), Budgets(min_retention=floor), task) for floor in (0.6, 0.99))
+    assert tight.picked is not None
+    assert (tight.picked.cell, tight.worth.retention) == (Cell(6, 384), 1.0)
+    assert loose.worth is not None
+    assert loose.worth.retention == pytest.approx(
+        loose.worth.quality / (100 if task is Task.AGREEMENT else tight.worth.quality)
+    )
+    if task is Task.RETRIEVAL:  # its records do not say what they are a share of
+        with pytest.raises(DataError, match=r"share of the full cell's ndcg, which was not measured: .*full width too"):
+            select(candidates(shallow), Budgets(min_retention=0.6), task)
+        assert select(candidates(shallow), Budgets(), task).worth.retention is None
+    else:
+        again = select(candidates(shallow), Budgets(min_retention=0.6), task)
+        assert again.worth.retention == pytest.approx(loose.worth.retention)
+
+
+def test_runners_up_carry_the_tasks_own_quality_and_share() -> None:
+    grid = [candidate(1, 32, 60, ndcg=30.0, ndcg_retention=0.5), candidate(2, 32, 70, ndcg=60.0, ndcg_retention=1.0)]
+    choice = select(grid, Budgets(), Task.RETRIEVAL)
+    (verdict,) = choice.runners_up
+    assert (verdict.worth.quality, verdict.worth.retention) == (30.0, 0.5)
+    assert (choice.worth.quality, choice.worth.retention) == (60.0, 1.0)
+
+
+def test_a_share_of_nothing_is_refused_for_what_it_is() -> None:
+    flat = [candidate(6, 384, -3.25, retention=None, full=True), candidate(1, 32, -5, retention=None)]
+    with pytest.raises(DataError, match=r"share of the full cell's score, which is -3\.25: ask for min_score"):
+        select(flat, Budgets(min_retention=0.9))
+    assert picked(Budgets(min_score=-4), candidates=flat) == Cell(6, 384)
+
+
+def test_a_smaller_index_is_judged_by_the_score_that_it_keeps() -> None:
+    kept = {"int8": Kept(74.0, 0.925), "binary": Kept(60.0, 0.75)}
+    grid = [candidate(3, 128, 78, kept=kept), candidate(6, 128, 79, kept={"int8": Kept(79.0, 0.9875)})]
+    asked = Budgets(min_retention=0.95, max_index_gb=1, vectors=1e6)
+    assert picked(asked, candidates=grid) == Cell(3, 128)
+    choice = select(grid, replace(asked, bytes_per_value=1))
+    assert (choice.picked.cell, choice.stored_as, choice.worth.quality) == (Cell(6, 128), "int8", 79.0)
+    assert choice.ruled_out[0].reason == "retention 0.925, at least 0.95"
+    assert not any("float32" in warning for warning in choice.warnings)
+    binary = select(grid, replace(asked, bytes_per_value=1 / 8, min_retention=0.7))
+    assert binary.picked.cell == Cell(3, 128)
+    assert binary.ruled_out[0].reason == "score not measured"
+    unknown = select(grid, replace(asked, bytes_per_value=2))
+    assert unknown.stored_as is None
+    assert "the score is of float32 vectors, the index holds 2 bytes a value" in unknown.warnings
+
+
+def test_the_kept_scores_are_those_of_the_storage_records() -> None:
+    records = [score(6, 384), *(storage(6, 384, kind) for kind in ("fp32", "int8", "binary"))]
+    (cell,) = candidates(records)
+    assert {name: kept.score for name, kept in cell.kept.items()} == {r["storage"]: r["spearman"] for r in records[1:]}
+    assert cell.kept["int8"].retention == records[2]["spearman"] / cell.score
 
 
 def test_a_choice_is_plain_json() -> None:

@@ -30,7 +30,7 @@ def all_cells(cells: Sequence[Candidate], view: View, label: str, names: Mapping
     rows = [[_name(cell, id(cell) in best), names[cell.setup], *(write(cell) for _, write in known)] for cell in cells]
     if not rows:
         return ""
-    notes = [f"Times at {view.shape}."] if view.shape else []
+    notes = [f"Times of {view.times}."] if view.times else []
     notes += ["◆ on the Pareto front."] if best else []
     notes += ["\\* a layer or dim that was not trained."] if any("*" in row[0] for row in rows) else []
     return table(["cell", "variant", *(name for name, _ in known)], rows) + "".join(f"\n{' '.join(notes)}\n")

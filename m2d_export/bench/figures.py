@@ -3,34 +3,39 @@
 from collections.abc import Sequence
 from typing import Any
 
-from m2d_export.bench.quantities import Candidate, Cascade, Interval, Setup, Shape, Stored, Timing, Variant, View
+from m2d_export.bench.quantities import (
+    Candidate,
+    Cascade,
+    Interval,
+    Kept,
+    Setup,
+    Shape,
+    Stored,
+    Timing,
+    Variant,
+    View,
+)
 from m2d_export.bench.records import Record, groups, measured
+from m2d_export.bench.views import default_view
 from m2d_export.errors import DataError
 from m2d_export.spec import Cell
 
+AGREEMENT_WITH_ITSELF = 100.0
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")  # from the most exact
 TIMES = ("p50_ms", "p95_ms", "p99_ms", "sentences_per_second", "spread", "noisy")
 
 
-def sts_labels(records: Sequence[Record]) -> dict[str, str]:
-    """The STS sets there are scores on, each with the label to print beside every one of its scores."""
-    return {record["sts"]: record["label"] for kind in ("score", "storage") for record in measured(records, kind)}
+def full_cell(records: Sequence[Record]) -> Cell | None:
+    """The cell that all others are compared with: the deepest exit of the bundle at full width.
 
-
-def shapes(records: Sequence[Record]) -> list[Shape]:
-    """The shapes that were timed, smallest first."""
-    return sorted({_shape(record) for record in measured(records, "latency")})
-
-
-def default_view(records: Sequence[Record]) -> View:
-    """The first STS set, texts and collection, and the shape that most exits were timed at, the smallest of equals."""
-    timed = [_shape(record) for record in measured(records, "latency")]
-    return View(
-        sts=next(iter(sts_labels(records)), None),
-        shape=min(set(timed), key=lambda shape: (-timed.count(shape), shape), default=None),
-        texts=next((record["texts"] for record in measured(records, "agreement")), None),
-        collection=next((record["collection"] for record in measured(records, "retrieval")), None),
-    )
+    A bundle may leave the deepest layers out: what was compared with tells its deepest exit.
+    """
+    for record in measured(records, "cascade"):
+        return Cell(*record["deep"])
+    for record in measured(records, "score"):
+        if record["dim"] == record.get("width") and record.get("retention") == 1 and record["difference"] == 0:
+            return Cell(record["layer"], record["dim"])
+    return next((Cell(record["depth"], record["width"]) for record in records if "depth" in record), None)
 
 
 def full_record(records: Sequence[Record], sts: str | None) -> Record | None:
@@ -55,6 +60,18 @@ def full_score(records: Sequence[Record], sts: str | None) -> float | None:
     return score
 
 
+def full_ndcg(records: Sequence[Record], collection: str | None) -> float | None:
+    """The nDCG@10 x 100 of the full cell in the most exact variant, or None where it was left out."""
+    full = full_cell(records)
+    found = [
+        record
+        for record in measured(records, "retrieval")
+        if record["collection"] == collection and Cell(record["layer"], record["dim"]) == full
+    ]
+    exact = min(found, key=lambda r: (_exactness(r["precision"]), _exactness(r["compute"])), default=None)
+    return float(exact["ndcg_at_10"]) if exact else None
+
+
 def candidates(records: Sequence[Record], view: View | None = None) -> list[Candidate]:
     """Every cell in every setup of one group's records, seen through ``view`` (default: ``default_view``).
 
@@ -64,7 +81,10 @@ def candidates(records: Sequence[Record], view: View | None = None) -> list[Cand
     if len(groups(records)) > 1:
         raise DataError("results of several bundles or machines do not compare: pass one of groups(records) at a time")
     view = view or default_view(records)
-    full = full_score(records, view.sts)
+    full, whole, full_searched = full_score(records, view.sts), full_cell(records), full_ndcg(records, view.collection)
+    kept: dict[tuple[Variant, Cell], dict[str, Kept]] = {}
+    for item in stored(records, view.sts):
+        kept.setdefault((item.setup.variant, item.cell), {})[item.storage] = Kept(item.score, item.retention)
     scores = _by_cell(records, "score", sts=view.sts)
     agreements = _by_cell(records, "agreement", texts=view.texts)
     retrievals = _by_cell(records, "retrieval", collection=view.collection)
@@ -73,8 +93,11 @@ def candidates(records: Sequence[Record], view: View | None = None) -> list[Cand
         for kind in ("score", "agreement", "retrieval", "storage")
         for place, record in _by_cell(records, kind).items()
     }
-    timings = {(timing.setup, timing.layer): timing for timing in latencies(records) if timing.shape == view.shape}
-    peaks = {(_setup(record).variant, record["layer"]): record["peak_mb"] for record in measured(records, "memory")}
+    timings = {(timing.setup, timing.layer, timing.shape): timing for timing in latencies(records)}
+    peaks: dict[tuple[Setup | Variant, int], float] = {}
+    for record in measured(records, "memory"):  # a setup without threads stands for all of its variant's
+        own = _setup(record)
+        peaks[own, record["layer"]] = peaks[own.variant, record["layer"]] = record["peak_mb"]
     timed = {_setup(record) for record in measured(records, "latency")}
     found = []
     for (variant, layer, dim), (trained_layer, trained_dim) in cells.items():
@@ -82,13 +105,15 @@ def candidates(records: Sequence[Record], view: View | None = None) -> list[Cand
         score, agreement, retrieval = scores.get(place, {}), agreements.get(place, {}), retrievals.get(place, {})
         value = score.get("spearman", {}).get("cosine")
         for setup in [s for s in timed if s.variant == variant] or [Setup(*variant, threads=None)]:
-            timing = timings.get((setup, layer))
+            timing = timings.get((setup, layer, view.shape)) if view.shape else None
+            bulk = timings.get((setup, layer, view.throughput)) if view.throughput else None
             found.append(
                 Candidate(
                     cell=Cell(layer, dim),
                     setup=setup,
                     trained_layer=trained_layer,
                     trained_dim=trained_dim,
+                    full=Cell(layer, dim) == whole,
                     score=value,
                     interval=_interval(score.get("interval")),
                     difference=score.get("difference"),
@@ -96,16 +121,23 @@ def candidates(records: Sequence[Record], view: View | None = None) -> list[Cand
                     retention=_share(value, full),
                     spearman=score.get("spearman", {}),
                     pearson=score.get("pearson", {}),
+                    pairs=score.get("pairs"),
+                    kept=kept.get((variant, Cell(layer, dim)), {}),
                     agreement=agreement.get("spearman"),
+                    agreement_retention=_share(agreement.get("spearman"), AGREEMENT_WITH_ITSELF),
                     overlap_at_10=agreement.get("overlap_at_10"),
                     ndcg=retrieval.get("ndcg_at_10"),
+                    ndcg_retention=_share(retrieval.get("ndcg_at_10"), full_searched),
                     recall_at_100=retrieval.get("recall_at_100"),
                     latency_ms=timing.p50_ms if timing else None,
                     p95_ms=timing.p95_ms if timing else None,
-                    sentences_per_second=timing.sentences_per_second if timing else None,
-                    noisy=timing.noisy if timing else None,
-                    joules_per_sentence=timing.joules_per_sentence if timing else None,
-                    peak_mb=peaks.get((variant, layer)),
+                    p99_ms=timing.p99_ms if timing else None,
+                    calls=timing.calls if timing else None,
+                    sentences_per_second=bulk.sentences_per_second if bulk else None,
+                    noisy=any(t.noisy for t in (timing, bulk) if t) if timing or bulk else None,
+                    joules_per_sentence=bulk.joules_per_sentence if bulk else None,
+                    peak_mb=peaks.get((setup if setup.threads else variant, layer)),
+                    time=max((r["time"] for r in (score, agreement, retrieval) if r.get("time")), default=None),
                 )
             )
     return sorted(found, key=lambda candidate: (_order(candidate.setup), candidate.cell))

@@ -5,7 +5,7 @@ from importlib.resources import files
 from string import Template
 
 from m2d_export.bench.celltable import all_cells
-from m2d_export.bench.figures import candidates, cascades, default_view, latencies, stored, sts_labels
+from m2d_export.bench.figures import candidates, cascades, latencies, stored
 from m2d_export.bench.pareto import front
 from m2d_export.bench.quantities import Candidate, Setup, View
 from m2d_export.bench.records import Group, Record
@@ -20,6 +20,7 @@ from m2d_export.bench.summary import (
     setup_labels,
     setups_of,
 )
+from m2d_export.bench.views import default_view, sts_labels
 from m2d_export.bench.written import MISSING, interval, milliseconds, rate, score, share, table
 
 Pick = Callable[[Sequence[Candidate], float], Candidate | None]
@@ -87,7 +88,7 @@ def _picks(cells: Sequence[Candidate], view: View, label: str, names: Mapping[Se
         speed = (milliseconds(found.latency_ms), rate(found.sentences_per_second))
         rows.append([share(floor), str(found.cell), names[found.setup], scored, share(found.retention), *speed])
     header = ["retention at least", "cell", "variant", f"score on {label}", "retention", "p50", "sentences/s"]
-    return f"{table(header, rows)}\nLatency and throughput at {view.shape}.\n" if view.shape else table(header, rows)
+    return f"{table(header, rows)}\nTimes of {view.times}.\n" if view.times else table(header, rows)
 
 
 def _grid(cells: Sequence[Candidate], label: str, names: Mapping[Setup, str]) -> str:
@@ -131,7 +132,7 @@ def _front(cells: Sequence[Candidate], view: View, label: str, names: Mapping[Se
         for c in best
     ]
     header = ["cell", "variant", f"score on {label}", "95 % interval", "retention", "p50", "sentences/s"]
-    return f"The Pareto front, fastest first, at {view.shape}.\n\n{table(header, rows)}" if rows else ""
+    return f"The Pareto front, fastest first, {view.times}.\n\n{table(header, rows)}" if rows else ""
 
 
 def _latency(records: Sequence[Record], names: Mapping[Setup, str]) -> str:

@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from m2d_export.bench.doubts import WORDS
 from m2d_export.bench.markdown import Pick, document
 from m2d_export.bench.pagedata import group_data
 from m2d_export.bench.pictures import draw
@@ -41,7 +42,8 @@ def write_report(records: Sequence[Record], target: Path, pick: Pick | None = No
 
 def page(kept_apart: Sequence[Group]) -> str:
     """The page as one HTML text, Plotly in it."""
-    data = {"groups": [group_data(group) for group in kept_apart], "mixed": mixed(kept_apart)}
+    told = [{**group_data(group), "selectable": group is _last_of_bundle(kept_apart, group)} for group in kept_apart]
+    data = {"groups": told, "mixed": mixed(kept_apart), "words": WORDS}
     # No "</script>" or "<!--" may stand inside a script element.
     embedded = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return Template(template("page.html")).substitute(
@@ -51,6 +53,12 @@ def page(kept_apart: Sequence[Group]) -> str:
         data=embedded,
         script="\n".join(template(name) for name in SCRIPTS),
     )
+
+
+def _last_of_bundle(kept_apart: Sequence[Group], group: Group) -> Group:
+    """Of a bundle's groups the one that ``select`` goes by: that of the machine which measured last."""
+    own = [other for other in kept_apart if other.bundle == group.bundle]
+    return max(own, key=lambda other: max(record.get("time") or "" for record in other.records))
 
 
 def template(name: str) -> str:

@@ -4,19 +4,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from m2d_export.bench.doubts import of_cell, of_set, of_times
 from m2d_export.bench.figures import (
     candidates,
     cascades,
-    default_view,
-    full_record,
     latencies,
-    shapes,
     stored,
-    sts_labels,
 )
-from m2d_export.bench.pareto import front
-from m2d_export.bench.quantities import Candidate, Shape, View
-from m2d_export.bench.records import Group, measured
+from m2d_export.bench.pareto import few, front
+from m2d_export.bench.quantities import Candidate, Cascade, Setup, Shape, times_text
+from m2d_export.bench.records import Group
 from m2d_export.bench.summary import (
     commands,
     facts,
@@ -28,12 +25,16 @@ from m2d_export.bench.summary import (
     setup_labels,
     setups_of,
 )
+from m2d_export.bench.views import Times, collection_names, default_view, sts_labels, text_names, times
 
 # The figures of a candidate that change with one part of the view, and not with the others.
-OF_STS = ("score", "interval", "difference", "difference_interval", "retention", "spearman", "pearson")
-OF_SHAPE = ("latency_ms", "p95_ms", "sentences_per_second", "noisy", "joules_per_sentence")
-OF_TEXTS = ("agreement", "overlap_at_10")
-OF_COLLECTION = ("ndcg", "recall_at_100")
+OF_STS = (
+    *("score", "interval", "difference", "difference_interval", "retention", "spearman", "pearson", "pairs", "kept"),
+    "time",
+)
+OF_TIMES = ("latency_ms", "p95_ms", "p99_ms", "calls", "sentences_per_second", "noisy", "joules_per_sentence")
+OF_TEXTS = ("agreement", "agreement_retention", "overlap_at_10")
+OF_COLLECTION = ("ndcg", "ndcg_retention", "recall_at_100")
 
 Json = dict[str, Any]
 
@@ -43,10 +44,10 @@ def group_data(group: Group) -> Json:
     records, view = group.records, default_view(group.records)
     labels = sts_labels(records)
     sts: list[str | None] = [*labels] or [None]
-    timed: list[Shape | None] = [*shapes(records)] or [None]
-    texts = _names(records, "agreement", "texts")
-    collections = _names(records, "retrieval", "collection")
-    cells = candidates(records, view)
+    timed: list[Times | tuple[None, None]] = [*times(records)] or [(None, None)]
+    texts: list[str | None] = [*text_names(records)] or [None]
+    collections: list[str | None] = [*collection_names(records)] or [None]
+    cells, passed = candidates(records, view), cascades(records)
     setups = setups_of(records, cells)
     names = setup_labels(setups)
     place = {setup: number for number, setup in enumerate(setups)}
@@ -63,13 +64,13 @@ def group_data(group: Group) -> Json:
         "measured": facts(group),
         "commands": commands(group),
         "unmeasured": failures(group),
-        "sts": [name and {"name": name, "label": labels[name]} for name in sts],
-        "shapes": [shape and {**asdict(shape), "text": str(shape)} for shape in timed],
+        "sts": [name and {"name": name, "label": labels[name], "doubts": of_set(name)} for name in sts],
+        "times": [_times(*pair) for pair in timed],
         "texts": texts,
         "collections": collections,
         "defaults": {
             "sts": sts.index(view.sts),
-            "shape": timed.index(view.shape),
+            "times": timed.index((view.shape, view.throughput)),  # type: ignore[arg-type]
             "texts": texts.index(view.texts),
             "collection": collections.index(view.collection),
         },
@@ -78,6 +79,8 @@ def group_data(group: Group) -> Json:
             {
                 **asdict(item.cell),
                 "setup": place[item.setup],
+                "full": item.full,
+                "doubts": of_cell(item),
                 "trained_layer": item.trained_layer,
                 "trained_dim": item.trained_dim,
                 "bytes_per_vector": item.bytes_per_vector,
@@ -85,12 +88,14 @@ def group_data(group: Group) -> Json:
             }
             for item in cells
         ],
-        "scores": [_only(seen(sts=name), OF_STS) for name in sts],
-        "timings": [_only(seen(shape=shape), OF_SHAPE) for shape in timed],
-        "agreements": [_only(seen(texts=name), OF_TEXTS) for name in texts],
-        "retrievals": [_only(seen(collection=name), OF_COLLECTION) for name in collections],
-        "fronts": [[_front(seen(sts=name, shape=shape)) for shape in timed] for name in sts],
-        "full": _full(group, view, cells),
+        "scores": [[_only(cell, OF_STS) for cell in seen(sts=name)] for name in sts],
+        "timings": [
+            [{**_only(cell, OF_TIMES), "time_doubts": of_times(cell)} for cell in seen(shape=one, throughput=many)]
+            for one, many in timed
+        ],
+        "agreements": [[_only(cell, OF_TEXTS) for cell in seen(texts=name)] for name in texts],
+        "retrievals": [[_only(cell, OF_COLLECTION) for cell in seen(collection=name)] for name in collections],
+        "fronts": [[_front(seen(sts=name, shape=one, throughput=many)) for one, many in timed] for name in sts],
         "latencies": [{**asdict(item), "setup": place[item.setup]} for item in latencies(records)],
         "stored": [
             [
@@ -100,37 +105,40 @@ def group_data(group: Group) -> Json:
             for name in sts
         ],
         "cascades": [
-            {**asdict(item), "cheap": _pair(item.cheap), "deep": _pair(item.deep), "setup": place[item.setup]}
-            for item in cascades(records)
+            {
+                **asdict(item),
+                "cheap": _pair(item.cheap),
+                "deep": _pair(item.deep),
+                "setup": place[item.setup],
+                "few": item in few([other for other in passed if _drawn_with(other) == _drawn_with(item)]),
+            }
+            for item in passed
         ],
     }
 
 
-def _names(records: Sequence[Json], kind: str, name: str) -> list[str | None]:
-    return list(dict.fromkeys(record[name] for record in measured(records, kind))) or [None]
+def _times(latency: Shape | None, throughput: Shape | None) -> Json | None:
+    """A way to look at the times: in words, and as ``select`` is told it."""
+    if latency is None:
+        return None
+    size = f"--batch-size {latency.batch_size} " if latency == throughput else ""
+    options = f"{size}--tokens {latency.tokens} --scope {latency.scope}"
+    whole = times_text(latency, throughput)
+    return {"text": whole, "options": options, "latency": str(latency), "throughput": str(throughput)}
 
 
-def _only(cells: Sequence[Candidate], names: Sequence[str]) -> list[Json]:
-    return [{name: getattr(cell, name) for name in names} for cell in cells]
+def _only(cell: Candidate, names: Sequence[str]) -> Json:
+    figures = asdict(cell)
+    return {name: figures[name] for name in names}
+
+
+def _drawn_with(cascade: Cascade) -> tuple[str, Setup]:
+    return cascade.collection, cascade.setup
 
 
 def _front(cells: Sequence[Candidate]) -> list[int]:
     places = {id(cell): number for number, cell in enumerate(cells)}
     return [places[id(cell)] for cell in front(cells)]
-
-
-def _full(group: Group, view: View, cells: Sequence[Candidate]) -> int | None:
-    """The place of the full cell among the candidates, where it is one of them."""
-    record = full_record(group.records, view.sts)
-    if record is None or record["dim"] != record["width"]:
-        return None
-    wanted = (record["layer"], record["dim"], record["precision"], record["runtime"], record["compute"])
-    found = (
-        number
-        for number, item in enumerate(cells)
-        if (item.cell.layer, item.cell.dim, item.precision, item.runtime, item.compute) == wanted
-    )
-    return next(found, None)
 
 
 def _pair(cell: Any) -> list[int]:

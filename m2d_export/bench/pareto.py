@@ -1,7 +1,13 @@
 """The Pareto front: what is left once everything beaten on both score and throughput is gone."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+from m2d_export.bench.quantities import Cascade
+
+FEW = 5  # as many lines as a chart can name
 
 
 class Point(Protocol):
@@ -38,3 +44,28 @@ def front(points: Iterable[P]) -> list[P]:
             kept.append(point)
             best, at_speed = score, speed
     return kept
+
+
+@dataclass(frozen=True)
+class Step:
+    """A shortlist of a cascade as a point: its recall and how many queries a second it answers; both by place."""
+
+    cascade: int
+    shortlist: int
+    score: float
+    sentences_per_second: float
+
+
+def steps(cascades: Sequence[Cascade]) -> list[Step]:
+    """The shortlists that reach their recall for the least cost, cheapest first."""
+    return front(
+        Step(place, number, recall, 1000 / cost)
+        for place, item in enumerate(cascades)
+        for number, (recall, cost) in enumerate(zip(item.recall_at_10, item.cost_ms, strict=True))
+    )
+
+
+def few(cascades: Sequence[Cascade]) -> list[Cascade]:
+    """Of one collection and setup, the cascades to draw: those most often the cheapest way to a recall."""
+    often = Counter(step.cascade for step in steps(cascades))
+    return [cascades[place] for place in sorted(place for place, _ in often.most_common(FEW))]

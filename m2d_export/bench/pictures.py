@@ -5,17 +5,19 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from m2d_export.bench.figures import candidates, cascades, default_view, latencies, stored, sts_labels
-from m2d_export.bench.pareto import front
+from m2d_export.bench.figures import candidates, cascades, latencies, stored
+from m2d_export.bench.pareto import few, front, steps
 from m2d_export.bench.quantities import Candidate, Cascade, Setup, Stored, Timing
 from m2d_export.bench.records import Group
 from m2d_export.bench.summary import setup_labels, setups_of
+from m2d_export.bench.views import default_view, sts_labels
 from m2d_export.extras import require
 
 # Okabe and Ito's colours for kinds of things, viridis for what has an order: both are safe for colour-blind readers.
 KINDS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "oDs^Pv*"
 SOFT = "#5a636b"
+WIDE, HIGH = 0.05, 0.04  # what a number takes of a picture
 STYLE = {
     "font.family": ["DejaVu Sans"],
     "font.size": 10,
@@ -43,7 +45,7 @@ def draw(group: Group, folder: Path, suffix: str) -> dict[str, str]:
     scored = _first_setup([cell for cell in cells if cell.score is not None])
     timed = _first_setup([t for t in latencies(records) if view.shape and t.shape.scope == view.shape.scope])
     kept = _first_setup(stored(records, view.sts))
-    passed = cascades(records)
+    passed = few(_first_setup([item for item in cascades(records) if item.collection == view.collection]))
     where = names[scored[0].setup] if scored else ""
     pictures: dict[str, tuple[str, bool, Callable[[Axes], None]]] = {
         "score": (f"Score (Spearman x 100)\n{where}, on {label}", bool(scored), lambda ax: _grid(ax, scored, "score")),
@@ -54,7 +56,13 @@ def draw(group: Group, folder: Path, suffix: str) -> dict[str, str]:
         ),
         "front": (f"Score against throughput\non {label}", bool(front(cells)), lambda ax: _front(ax, cells, names)),
         "latency": ("Latency", bool(timed), lambda ax: _latency(ax, timed)),
-        "cascade": ("Cascade", bool(passed), lambda ax: _cascade(ax, passed)),
+        "cascade": (
+            f"Cascade\non {view.collection}, in {names[passed[0].setup]}, those that are cheapest for some recall"
+            if passed
+            else "",
+            bool(passed),
+            lambda ax: _cascade(ax, passed),
+        ),
         "storage": (f"Index size against score\non {label}", bool(kept), lambda ax: _storage(ax, kept)),
     }
     made = {}
@@ -65,7 +73,7 @@ def draw(group: Group, folder: Path, suffix: str) -> dict[str, str]:
                 axes = figure.subplots()
                 onto(axes)
                 head, *rest = title.split("\n")
-                note = [f"at {view.shape}"] if key == "front" else [names[timed[0].setup]] if key == "latency" else []
+                note = [view.times] if key == "front" else [names[timed[0].setup]] if key == "latency" else []
                 axes.set_title(fill(", ".join([*rest, *note]), 95), loc="left", fontsize=9, color=SOFT)
                 figure.suptitle(head, x=0.01, ha="left", fontsize=13, fontweight="bold")
                 made[key] = f"{key}{suffix}.png"
@@ -146,12 +154,20 @@ def _latency(axes: Axes, timings: Sequence[Timing]) -> None:
 
 
 def _cascade(axes: Axes, passed: Sequence[Cascade]) -> None:
+    """A line for each cascade, and the shortlists that are the cheapest for what they find, where there is room."""
     for place, item in enumerate(passed):
-        name = f"{item.cheap} → {item.deep}, {item.collection}"
         style = {"color": KINDS[place % len(KINDS)], "marker": MARKERS[place % len(MARKERS)]}
-        axes.plot(item.cost_ms, item.recall_at_10, label=name, **style)
-        for length, cost, recall in zip(item.shortlist, item.cost_ms, item.recall_at_10, strict=True):
-            axes.annotate(str(length), (cost, recall), xytext=(4, -11), textcoords="offset points", fontsize=8)
+        axes.plot(item.cost_ms, item.recall_at_10, label=f"{item.cheap} → {item.deep}", **style)
+    axes.autoscale_view()
+    taken: list[tuple[float, float]] = []
+    for step in steps(passed):
+        item = passed[step.cascade]
+        at = (item.cost_ms[step.shortlist], item.recall_at_10[step.shortlist])
+        x, y = axes.transLimits.transform(at)
+        if all(abs(x - other) > WIDE or abs(y - high) > HIGH for other, high in taken):
+            taken.append((x, y))
+            length = f"{item.shortlist[step.shortlist]:,}"
+            axes.annotate(length, at, xytext=(4, -11), textcoords="offset points", fontsize=8)
     axes.set(xlabel="ms a query, encoding and searching (numbers: shortlist length)", ylabel="recall@10")
     axes.legend(loc="lower right", fontsize=9)
 

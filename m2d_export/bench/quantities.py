@@ -40,25 +40,52 @@ class Shape:
 
 @dataclass(frozen=True)
 class View:
-    """Which measurements to look at where there are several; None where there is none."""
+    """Which measurements to look at where there are several; None where there is none.
+
+    ``shape`` is what latency is of, ``throughput`` what sentences a second are of.
+    """
 
     sts: str | None = None
     shape: Shape | None = None
     texts: str | None = None
     collection: str | None = None
+    throughput: Shape | None = None
+
+    @property
+    def times(self) -> str:
+        """What latency and throughput are of, in words."""
+        return times_text(self.shape, self.throughput)
+
+
+def times_text(latency: Shape | None, throughput: Shape | None) -> str:
+    """Two shapes of the same tokens and scope in words, or nothing where there is none."""
+    if latency is None or throughput is None or latency == throughput:
+        return str(latency or throughput or "")
+    _, _, rest = str(latency).partition(" x ")
+    return f"{rest}: latency at batch {latency.batch_size}, throughput at batch {throughput.batch_size}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is left of a cell's score where an index stores its vectors in fewer bits."""
+
+    score: float | None
+    retention: float | None
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A cell in a setup, and all that is known of it; None is not measured.
 
-    Scores, agreement, overlap, nDCG and recall are x 100, retention is 0..1, latency is in ms a batch.
+    Scores, agreement, overlap, nDCG and recall are x 100, latency is in ms a batch. Retentions are shares of what the
+    full cell has; ``full`` marks that cell. ``kept`` is by the storage's name, ``noisy`` of latency or throughput.
     """
 
     cell: Cell
     setup: Setup
     trained_layer: bool
     trained_dim: bool
+    full: bool = False
     score: float | None = None
     interval: Interval | None = None
     difference: float | None = None
@@ -66,16 +93,23 @@ class Candidate:
     retention: float | None = None
     spearman: Mapping[str, float | None] = field(default_factory=dict)
     pearson: Mapping[str, float | None] = field(default_factory=dict)
+    pairs: int | None = None
+    kept: Mapping[str, Kept] = field(default_factory=dict)
     agreement: float | None = None
+    agreement_retention: float | None = None
     overlap_at_10: float | None = None
     ndcg: float | None = None
+    ndcg_retention: float | None = None
     recall_at_100: float | None = None
     latency_ms: float | None = None
     p95_ms: float | None = None
+    p99_ms: float | None = None
+    calls: int | None = None
     sentences_per_second: float | None = None
     noisy: bool | None = None
     joules_per_sentence: float | None = None
     peak_mb: float | None = None
+    time: str | None = None
 
     @property
     def precision(self) -> str:

@@ -3,14 +3,15 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from m2d_export.bench.figures import candidates, cascades, full_record, full_score, latencies, stored
+from m2d_export.bench.figures import candidates, cascades, full_cell, full_record, full_score, latencies, stored
 from m2d_export.bench.pareto import front
 from m2d_export.bench.quantities import Candidate, Setup, View
 from m2d_export.bench.records import HARDWARE, Group, Record, hardware, measured, unmeasured
+from m2d_export.spec import Cell
 
 # A section of the report, and what of bench fills it.
 SECTIONS = {
-    "pick": ("the pick", "scores"),
+    "pick": ("the pick", "scores, agreement or retrieval"),
     "grid": ("the grid", "scores, agreement or retrieval"),
     "front": ("score against throughput", "both scores and latencies"),
     "latency": ("latency", "latencies"),
@@ -26,7 +27,7 @@ def sections(records: Sequence[Record], view: View) -> list[str]:
     timings = latencies(records)
     filled = {
         **dict.fromkeys(("grid", "cells"), bool(cells)),
-        "pick": any(cell.score is not None for cell in cells),
+        "pick": any((cell.score, cell.ndcg, cell.agreement) != (None, None, None) for cell in cells),
         "front": bool(front(cells)),
         "latency": bool(timings),
         "cascade": bool(cascades(records)),
@@ -47,7 +48,7 @@ def lead(group: Group, view: View, label: str) -> str:
     record = group.records[-1]
     said = [f"{record['architecture']}, {record['depth']} layers, {record['width']} dims."]
     full, score = full_record(group.records, view.sts), full_score(group.records, view.sts)
-    if full is not None and score is not None and full["dim"] == full["width"]:
+    if full is not None and score is not None and Cell(full["layer"], full["dim"]) == full_cell(group.records):
         ends = f" [{full['interval'][0]:.1f}, {full['interval'][1]:.1f}]" if full.get("interval") else ""
         said.append(f"The full cell, {full['layer']} × {full['dim']} in {full['precision']}, scores {score:.1f}{ends}")
         said[-1] += f" on {label}."
@@ -91,7 +92,7 @@ def facts(group: Group) -> list[tuple[str, str]]:
         *((title, str(machine[name])) for name, title in titles if machine.get(name) is not None),
         ("python", machine.get("python", "unknown")),
         ("versions", versions(group)),
-        ("providers", ", ".join(sorted({str(record["provider"]) for record in group.records}))),
+        ("providers", ", ".join(sorted({str(record["provider"]) for record in measured(group.records)}))),
         ("measured", f"{days(group.records)} (UTC)"),
         ("results", ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "none"),
     ]

@@ -7,10 +7,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from m2d_export.bench.figures import candidates, cascades, default_view, latencies, stored, sts_labels
+from m2d_export.bench.figures import candidates, cascades, latencies, stored
 from m2d_export.bench.quantities import Candidate, Cascade, Setup, Stored, Timing
-from m2d_export.bench.records import Record, measured
+from m2d_export.bench.records import Record
 from m2d_export.bench.summary import setup_labels
+from m2d_export.bench.views import collection_names, default_view, sts_labels, text_names
 from m2d_export.bench.written import interval, megabytes, milliseconds, score, share
 
 # ColorBrewer's YlGnBu, five classes: ordered for colour-blind readers too; dark text on light, light on dark.
@@ -33,11 +34,11 @@ def tables(records: Sequence[Record]) -> RenderableType:
         parts += grids(cells, lambda cell: cell.score, scored, f"Score: Spearman x 100 on {label}")
     if labels:
         parts.append(Text(SCORED + "\n", style="dim"))
-    for name in _names(records, "agreement", "texts"):
+    for name in text_names(records):
         cells = candidates(records, replace(view, texts=name))
         heading = f"Agreement with the full cell on {name}: Spearman x 100 (overlap@10)"
         parts += grids(cells, lambda cell: cell.agreement, _agreed, heading)
-    for name in _names(records, "retrieval", "collection"):
+    for name in collection_names(records):
         cells = candidates(records, replace(view, collection=name))
         heading = f"Retrieval from {name}: nDCG@10 x 100 (recall@100)"
         parts += grids(cells, lambda cell: cell.ndcg, _searched, heading)
@@ -204,7 +205,3 @@ def _side_by_side(dims: Iterable[int]) -> list[list[int]]:
     """The dims from the widest, as many together as one table holds."""
     wide = sorted(dims, reverse=True)
     return [wide[start : start + MOST_DIMS] for start in range(0, len(wide), MOST_DIMS)]
-
-
-def _names(records: Sequence[Record], kind: str, field: str) -> list[str]:
-    return list(dict.fromkeys(record[field] for record in measured(records, kind)))

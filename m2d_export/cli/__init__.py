@@ -7,7 +7,7 @@ from typing import NoReturn
 import click
 
 from m2d_export import __version__
-from m2d_export.cli import bundles, measures
+from m2d_export.cli import bundles, decisions, measures
 from m2d_export.errors import M2DError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -29,8 +29,8 @@ for command in (
     bundles.show,
     bundles.verify,
     measures.bench,
-    measures.select,
-    measures.report,
+    decisions.select,
+    decisions.report,
     bundles.encode,
     bundles.slice_,
 ):

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ import click
 from m2d_export.errors import SpecError
 from m2d_export.spec import RUNTIMES, Precision, parse_numbers
 
+RESULTS = "results.jsonl"
 PRECISIONS = [precision.value for precision in Precision]
 
 
@@ -85,6 +87,11 @@ def steps() -> Iterator[Callable[[str], None]]:
             status.update(escape(step))
 
         yield report
+
+
+def say_others(results: Path, count: int, where: str) -> None:
+    """Say on standard error that a file holds more results than what is shown rests on."""
+    click.echo(f"{results} has {count} results of other bundles or machines too: not in {where}", err=True)
 
 
 def listed(numbers: tuple[int, ...]) -> str:

@@ -1,21 +1,18 @@
-"""Commands that measure bundles and decide: bench, select, report."""
+"""The command that measures bundles: bench."""
 
 import json
-import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from m2d_export.cli.common import Numbers, Words, examples, is_default, steps, threads_option
-from m2d_export.errors import DataError, IntegrityError, OutputError, RuntimeUnavailable, SpecError
+from m2d_export.cli.common import RESULTS, Numbers, Words, examples, is_default, say_others, steps, threads_option
+from m2d_export.errors import DataError, IntegrityError, OutputError, RuntimeUnavailable
 
 if TYPE_CHECKING:
     from m2d_export.bench.sts import Pairs
-
-RESULTS = "results.jsonl"
 
 
 @click.command(
@@ -125,8 +122,7 @@ def bench(
         # What this machine has measured before belongs to the same picture.
         mine = [r for r in there if r["bundle"] == opened.id and hardware(r) == hardware({"machine": machine()})]
         if len(mine) < len(there):
-            others = len(there) - len(mine)
-            click.echo(f"{output} has {others} results of other bundles or machines too: not in these tables", err=True)
+            say_others(output, len(there) - len(mine), "these tables")
         if measured(mine):
             Console().print(tables(mine))
         if not new:
@@ -136,86 +132,6 @@ def bench(
         first = f"{failed[0]['kind']} of layer {failed[0]['layer']}: {failed[0]['error']}"
         error = IntegrityError if opened.problems() else RuntimeUnavailable  # a damaged bundle fails its gate
         raise error(f"{len(failed)} results could not be measured; the next run tries again. First {first}")
-
-
-@click.command(
-    epilog=examples(
-        "m2d-export select minilm.m2d --results results.jsonl --min-retention 0.97",
-        "m2d-export select minilm.m2d --results results.jsonl --max-latency-ms 1000 --max-index-gb 2 --vectors 10e6",
-        "m2d-export select minilm.m2d --sts toy --min-retention 0.95",
-    )
-)
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--results", default=RESULTS, type=click.Path(path_type=Path), help="What bench has measured.")
-@click.option("--min-retention", type=float, help="Least share of the full cell's quality, 0 to 1.")
-@click.option("--min-score", type=float, help="Least quality, x 100.")
-@click.option("--max-latency-ms", type=float, help="Most milliseconds a batch, at the median.")
-@click.option("--min-throughput", type=float, help="Least sentences a second.")
-@click.option("--max-index-gb", type=float, help="Most GB of an index of --vectors.")
-@click.option("--vectors", type=float, help="Vectors that the index holds.")
-@click.option("--bytes-per-value", type=float, default=4.0, help="Bytes of one number in the index.")
-@click.option(
-    "--task", type=click.Choice(["sts", "retrieval", "agreement"]), default="sts", help="Whose quality counts."
-)
-@click.option("--sts", metavar="NAME", help="Which set's scores count.  [default: the first measured]")
-@click.option("--json", "as_json", is_flag=True, help="Print the choice as JSON.")
-def select(bundle: Path, results: Path, task: str, sts: str | None, as_json: bool, **budgets: Any) -> None:
-    """Pick the cell of BUNDLE to ship: the fastest that is good enough, or the best that is fast and small enough."""
-    from dataclasses import asdict, replace
-
-    from rich.console import Console
-
-    from m2d_export.bench.figures import candidates, default_view, sts_labels
-    from m2d_export.bench.records import groups, hardware, measured, read_records
-    from m2d_export.budgets import Budgets
-    from m2d_export.bundle import Bundle
-    from m2d_export.choice import choice_table, deploying
-    from m2d_export.select import Task
-    from m2d_export.select import select as choose
-
-    opened = Bundle.open(bundle)
-    mine = measured([record for record in read_records(results) if record["bundle"] == opened.id])
-    if not mine:
-        raise DataError(f"{results} has no results of {bundle}: run m2d-export bench {bundle} -o {results}")
-    machines = len(groups(mine))
-    if machines > 1:
-        click.echo(f"{results} has results of {machines} machines: the last one measured counts", err=True)
-    last = [record for record in mine if hardware(record) == hardware(mine[-1])]
-    view, sets = default_view(last), sts_labels(last)
-    if sts is not None and sts not in sets:
-        raise DataError(f"{results} has no scores on {sts}: it has {', '.join(sets) or 'none at all'}")
-    if sts is None and len(sets) > 1 and task == Task.STS:
-        click.echo(f"{results} has scores on {', '.join(sets)}: {view.sts} counts, --sts names another", err=True)
-    view = replace(view, sts=sts or view.sts)
-    choice = choose(candidates(last, view), Budgets(**budgets), Task(task), sts=view.sts)
-    picked = choice.picked
-    deploy = deploying(picked, bundle, last[-1]["machine"]["cores"]) if picked else None
-    if as_json:
-        click.echo(json.dumps({**asdict(choice), "sts": view.sts, "deploy": deploy}, default=str))
-    else:
-        Console().print(choice_table(choice))
-        for warning in choice.warnings:
-            click.echo(f"warning: {warning}", err=True)
-        if deploy:
-            click.echo(f"to run it: {deploy}")
-    if picked is None:
-        ways = "; ".join(map(str, choice.relaxations)) or "it takes more than one budget to relax"
-        raise SpecError(f"no cell meets the budgets: {ways}")
-
-
-@click.command(epilog=examples("m2d-export report results.jsonl -o report"))
-@click.argument("results", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-def report(results: Path, output: Path) -> None:
-    """Write RESULTS as a page that opens from disk, the same in Markdown, and pictures for a README."""
-    from m2d_export.bench.page import write_report
-    from m2d_export.bench.records import read_records
-    from m2d_export.budgets import Budgets
-    from m2d_export.select import select as choose
-
-    logging.basicConfig(format="warning: %(message)s", stream=sys.stderr)
-    write_report(read_records(results), output, lambda cells, least: choose(cells, Budgets(min_retention=least)).picked)
-    click.echo(f"wrote {output}: open {output / 'index.html'}")
 
 
 def _graded(sts: str, columns: str | None) -> "list[Pairs]":

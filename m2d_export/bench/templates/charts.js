@@ -40,20 +40,22 @@ function hover(row, view) {  // all that is known of a cell
   const metrics = (of) => wrapped(Object.entries(of).filter(([, v]) => v != null).map(([name, v]) => `${name} ${asScore(v)}`).join(", "), 30).replaceAll("<br>", "<br>   ");
   return [
     `<b>${cellName(row.layer, row.dim)}</b>  ${escaped(row.setup)}`,
-    row.score != null && `score ${asScore(row.score)} ${asInterval(row.interval)}<br>   on ${wrapped(view.label, 44).replaceAll("<br>", "<br>   ")}`,
+    row.score != null && `score ${asScore(row.score)} ${asInterval(row.interval)}<br>   on ${row.pairs == null ? "" : `${counted.format(row.pairs)} pairs of `}${wrapped(view.label, 36).replaceAll("<br>", "<br>   ")}`,
     row.difference != null && `to the full cell ${asDifference(row.difference)} ${asInterval(row.difference_interval, asDifference)}`,
     row.retention != null && `retention ${asShare(row.retention)}`,
     Object.keys(row.spearman).length > 0 && `Spearman: ${metrics(row.spearman)}`,
     Object.keys(row.pearson).length > 0 && `Pearson: ${metrics(row.pearson)}`,
+    ...Object.entries(row.kept).length ? [`kept as ${Object.entries(row.kept).map(([name, of]) => `${name} ${asScore(of.score)}`).join(", ")}`] : [],
     row.agreement != null && `agreement ${asScore(row.agreement)}, overlap@10 ${asScore(row.overlap_at_10)}`,
     row.ndcg != null && `nDCG@10 ${asScore(row.ndcg)}, recall@100 ${asScore(row.recall_at_100)}`,
-    row.latency_ms != null && `p50 ${asMs(row.latency_ms)}, p95 ${asMs(row.p95_ms)}${row.noisy ? " (noisy)" : ""}<br>   ${view.shape}`,
-    row.sentences_per_second != null && `${asRate(row.sentences_per_second)} sentences/s`,
+    row.latency_ms != null && `p50 ${asMs(row.latency_ms)}, p95 ${asMs(row.p95_ms)}, p99 ${asMs(row.p99_ms)}, ${row.calls} calls<br>   ${view.latency}`,
+    row.sentences_per_second != null && `${asRate(row.sentences_per_second)} sentences/s${row.noisy ? " (noisy)" : ""}<br>   ${view.throughput}`,
     row.joules_per_sentence != null && `${row.joules_per_sentence.toPrecision(3)} J a sentence`,
     `${counted.format(row.bytes_per_vector)} bytes a vector (float32)`,
     row.peak_mb != null && `peak memory ${asMb(row.peak_mb)}`,
     !row.trained_layer && "a layer that was not trained",
     !row.trained_dim && "a dim that was not trained",
+    `${escaped(row.provider)}${row.threads == null ? "" : `, ${row.threads} threads`}${row.time ? `, ${escaped(row.time.replace("T", " ").replace("Z", " UTC"))}` : ""}`,
   ].filter(Boolean).join("<br>");
 }
 
@@ -75,7 +77,7 @@ function heatMap(measure, rows, view, picked) {
       hovertext: grid((row) => hover(row, view)), hovertemplate: "%{hovertext}<extra></extra>", showscale: false, hoverongaps: false,
     }, {
       type: "scatter", mode: "text", x: shown.map((row) => starred(row.dim, row.trained_dim)), y: shown.map((row) => layerName(row.layer)), hoverinfo: "skip",
-      text: shown.map((row) => measure.write(row[measure.key]).replace(" %", "")), textfont: { color: shown.map((row) => (dark(row) ? "#fff" : "#111")) },
+      text: shown.map((row) => measure.write(row[measure.key]).replace(`${GAP}%`, "")), textfont: { color: shown.map((row) => (dark(row) ? "#fff" : "#111")) },
     }],
     layout: base({
       height: 90 + 42 * layers.length, xaxis: { title: "dim", type: "category", showgrid: false }, yaxis: { title: "layer", type: "category", showgrid: false },
@@ -113,7 +115,7 @@ function frontChart(rows, front, view, picked) {
   const columns = ["cell", "variant", "score", "95 % interval", "sentences/s"].map((label, place) => ({ label, number: place > 1, note: label === "score" ? `on ${view.label}` : null }));
   return {
     data,
-    layout: base({ height: 470, showlegend: true, xaxis: { title: `sentences/s, ${view.shape}`, ...logTicks(drawn.map((row) => row.sentences_per_second)) }, yaxis: { title: "score" }, margin: { l: 8, r: 44, t: 10, b: 8 } }),
+    layout: base({ height: 470, showlegend: true, xaxis: { title: `sentences/s, ${view.throughput}`, ...logTicks(drawn.map((row) => row.sentences_per_second)) }, yaxis: { title: "score" }, margin: { l: 8, r: 44, t: 10, b: 8 } }),
     label: `Score against throughput of ${drawn.length} cells; ${front.length} are on the Pareto front`,
     table: table("The Pareto front, fastest first", columns, front.map((row) => ({ picked: row === picked,
       cells: [cellName(row.layer, row.dim), row.setup, asScore(row.score), asInterval(row.interval), asRate(row.sentences_per_second)] }))),
@@ -147,8 +149,8 @@ function latencyChart(timings, along, title) {
 }
 
 // Recall@10 of each cascade over ``along``: "shortlist" or "cost_ms".
-function cascadeChart(cascades, along, title, several) {
-  const name = (c) => `${cellName(...c.cheap)} → ${cellName(...c.deep)}${several ? `, ${c.setup}` : ""}`;
+function cascadeChart(cascades, along, title) {
+  const name = (c) => `${cellName(...c.cheap)} → ${cellName(...c.deep)}`;
   const columns = ["cascade", "collection", "shortlist", "recall@10", "ms a query"];
   const steps = unique(cascades.flatMap((c) => c.shortlist)).sort((a, b) => a - b);
   return {

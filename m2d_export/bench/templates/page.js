@@ -46,7 +46,7 @@ function drawGrid(picked) {
 function drawFront(picked) {
   if ($("front").hidden) return;
   const view = viewed();
-  figure("front", box("front"), "Score against throughput", `Score on ${view.label}; ${view.shape}`, frontChart(rows(), front(), view, picked));
+  figure("front", box("front"), "Score against throughput", `Score on ${view.label}; ${view.throughput}`, frontChart(rows(), front(), view, picked));
 }
 
 function drawLatency() {
@@ -68,11 +68,19 @@ function drawLatency() {
 
 function drawCascade() {
   if ($("cascade").hidden) return;
-  const setups = unique(group().cascades.map((c) => c.setup));
-  const named = group().cascades.map((c) => ({ ...c, setup: group().setups[c.setup].label }));
-  const where = `${unique(named.map((c) => c.collection)).join(", ")}; ${unique(named.map((c) => c.setup)).join("; ")}`;
-  figure("cascade-shortlist", box("cascade"), "Recall@10 against the shortlist", where, cascadeChart(named, "shortlist", "shortlist length", setups.length > 1));
-  figure("cascade-cost", box("cascade"), "Recall@10 against the cost", where, cascadeChart(named, "cost_ms", "ms a query, encoding and searching", setups.length > 1));
+  const here = group().cascades.filter((c) => c.collection === group().collections[state.collection]);
+  const setups = unique(here.map((c) => c.setup)), setup = setups[Math.min(state.cascadeSetup, setups.length - 1)];
+  const own = here.filter((c) => c.setup === setup);
+  const layers = unique(own.map((c) => c.cheap[0])), all = own.filter((c) => c.few).length === own.length;
+  const from = all ? ["all"] : ["any layer: those that are cheapest for some recall", ...layers.map((layer) => `layer ${layer}`)];
+  setControls("cascade", choice("shortlist from", from, state.cascadeFrom, change("cascadeFrom", drawCascade)),
+    choice("variant", setups.map((s) => group().setups[s].label), state.cascadeSetup, change("cascadeSetup", drawCascade)));
+  const layer = layers[state.cascadeFrom - 1];
+  const shown = own.filter((c) => (layer == null ? c.few : c.cheap[0] === layer));
+  const where = shown.length ? `${shown[0].collection}, ${counted.format(shown[0].documents)} documents; ${group().setups[setup].label}` : "";
+  for (const [key, title, axis] of [["shortlist", "the shortlist", "shortlist length"], ["cost_ms", "the cost", "ms a query, encoding and searching"]]) {
+    figure(`cascade-${key}`, box("cascade"), `Recall@10 against ${title}`, where, shown.length ? cascadeChart(shown, key, axis) : null);
+  }
 }
 
 function drawStorage() {
@@ -96,8 +104,8 @@ function drawTable(picked) {
     { key: "overlap_at_10", label: "overlap@10", note: `on ${view.texts}`, number: true, write: (row) => asScore(row.overlap_at_10) },
     { key: "ndcg", label: "nDCG@10", note: `on ${view.collection}`, number: true, write: (row) => asScore(row.ndcg) },
     { key: "recall_at_100", label: "recall@100", note: `on ${view.collection}`, number: true, write: (row) => asScore(row.recall_at_100) },
-    { key: "latency_ms", label: "latency", note: `p50, ${view.shape}`, number: true, write: (row) => `${asMs(row.latency_ms)}${row.noisy ? " noisy" : ""}` },
-    { key: "sentences_per_second", label: "sentences/s", number: true, write: (row) => asRate(row.sentences_per_second) },
+    { key: "latency_ms", label: "latency", note: `p50, ${view.latency}`, number: true, write: (row) => `${asMs(row.latency_ms)}${row.noisy ? " noisy" : ""}` },
+    { key: "sentences_per_second", label: "sentences/s", note: view.throughput, number: true, write: (row) => asRate(row.sentences_per_second) },
     { key: "joules_per_sentence", label: "J a sentence", number: true, write: (row) => written(row.joules_per_sentence, (v) => v.toPrecision(3)) },
     { key: "bytes_per_vector", label: "bytes a vector", note: "float32", number: true, write: (row) => counted.format(row.bytes_per_vector) },
     { key: "peak_mb", label: "peak memory", number: true, write: (row) => asMb(row.peak_mb) },
@@ -136,11 +144,9 @@ function drawPick() {
     output.className = chosen[name] == null ? "any" : "";
     $(name).setAttribute("aria-valuetext", output.textContent);
   }
-  const told = command(chosen);
-  $("command").hidden = !told;
-  $("command").textContent = told ?? "";
-  const picked = pickFrom(rows(), chosen);
-  if (!$("pick").hidden) $("picked").replaceChildren(...pickCard(picked, chosen));
+  $("command").textContent = command(chosen);
+  const made = choose(rows(), chosen), { picked } = made;
+  if (!$("pick").hidden) $("picked").replaceChildren(...pickCard(made, chosen));
   drawGrid(picked);
   drawFront(picked);
   if (!$("cells").hidden) drawTable(picked);
@@ -164,8 +170,8 @@ function drawAll() {
   $("mixed").textContent = DATA.mixed ?? "";
   $("view").replaceChildren(...[
     choice("results of", DATA.groups.map((g) => g.name), state.group, (place) => { chooseGroup(place); buildBudgets(drawPick); drawAll(); }),
-    choice("score on", of.sts.map((s) => s?.label), state.sts, change("sts", drawAll)), choice("latency of", of.shapes.map((s) => s?.text), state.shape, change("shape", drawAll)),
-    choice("agreement on", of.texts, state.texts, change("texts", drawAll)), choice("retrieval on", of.collections, state.collection, change("collection", drawAll)),
+    choice("score on", of.sts.map((s) => s?.label), state.sts, change("sts", drawAll)), choice("times of", of.times.map((pair) => pair?.text), state.times, change("times", drawAll)),
+    choice("agreement on", of.texts, state.texts, change("texts", drawAll)), choice("retrieval on", of.collections, state.collection, (place) => { Object.assign(state, { collection: place, cascadeSetup: 0, cascadeFrom: 0 }); drawAll(); }),
   ].filter(Boolean));
   const sections = [...document.querySelectorAll("main > section[id]")];
   for (const section of sections) section.hidden = !(section.id === "how" || of.sections.includes(section.id));

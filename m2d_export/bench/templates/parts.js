@@ -2,16 +2,17 @@
 // How numbers, labels, tables and controls look. Numbers come from m2d_export/bench/figures.py; here they are only written.
 
 const MISSING = "–";
+const GAP = "\u00a0";  // a number and its unit stay on one line
 const counted = new Intl.NumberFormat("en-US");
 const written = (value, how) => (value == null ? MISSING : how(value));
 const minus = (text) => text.replace("-", "−");
 const asScore = (value) => written(value, (v) => minus(v.toFixed(1)));
-const asShare = (value) => written(value, (v) => `${(100 * v).toFixed(1)} %`);
-const asMs = (value) => written(value, (v) => `${v.toFixed(v < 10 ? 2 : v < 100 ? 1 : 0)} ms`);
+const asShare = (value) => written(value, (v) => `${(100 * v).toFixed(1)}${GAP}%`);
+const asMs = (value) => written(value, (v) => `${v.toFixed(v < 10 ? 2 : v < 100 ? 1 : 0)}${GAP}ms`);
 const asRate = (value) => written(value, (v) => counted.format(Math.round(v)));
-const asMb = (value) => written(value, (v) => `${v >= 10 || Number.isInteger(v) ? counted.format(Math.round(v)) : v.toFixed(1)} MB`);
-const asGb = (value) => written(value, (v) => `${v >= 100 ? counted.format(Math.round(v)) : v.toPrecision(3)} GB`);
-const asInterval = (ends, how = asScore) => (ends ? `[${how(ends[0])}, ${how(ends[1])}]` : "");
+const asMb = (value) => written(value, (v) => `${v >= 10 || Number.isInteger(v) ? counted.format(Math.round(v)) : v.toFixed(1)}${GAP}MB`);
+const asGb = (value) => written(value, (v) => `${v >= 100 ? counted.format(Math.round(v)) : v.toPrecision(3)}${GAP}GB`);
+const asInterval = (ends, how = asScore) => (ends ? `[${how(ends[0])},${GAP}${how(ends[1])}]` : "");
 const asDifference = (value) => written(value, (v) => `${v > 0 ? "+" : ""}${asScore(v)}`);
 const cellName = (layer, dim) => `${layer} × ${dim}`;
 const unique = (values) => [...new Set(values)];

@@ -1,0 +1,103 @@
+"""Which measurements to look at where there are several: what is taken by default, and what else there is."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from m2d_export.bench.quantities import Shape, View
+from m2d_export.bench.records import Record, measured
+from m2d_export.bench.sts import TOY
+from m2d_export.errors import DataError
+
+Times = tuple[Shape, Shape]  # where latency and where throughput is judged
+
+
+def sts_labels(records: Sequence[Record]) -> dict[str, str]:
+    """The STS sets there are scores on, each with the label to print beside every one of its scores."""
+    return {record["sts"]: record["label"] for kind in ("score", "storage") for record in measured(records, kind)}
+
+
+def text_names(records: Sequence[Record]) -> list[str]:
+    """The files of texts that agreement was measured on."""
+    return list(dict.fromkeys(record["texts"] for record in measured(records, "agreement")))
+
+
+def collection_names(records: Sequence[Record]) -> list[str]:
+    """The collections that were searched."""
+    found = [record["collection"] for kind in ("retrieval", "cascade") for record in measured(records, kind)]
+    return list(dict.fromkeys(found))
+
+
+def shapes(records: Sequence[Record]) -> list[Shape]:
+    """The shapes that were timed, smallest first."""
+    return sorted(set(_timed(records)))
+
+
+def times(records: Sequence[Record]) -> list[Times]:
+    """Every way to look at the times: for each scope and length the default of its batch sizes, then each of them."""
+    found: dict[Times, None] = {}
+    timed = _timed(records)
+    for scope, tokens in sorted({(shape.scope, shape.tokens) for shape in timed}, key=lambda at: (at[0] != "text", at)):
+        own = [shape for shape in timed if (shape.scope, shape.tokens) == (scope, tokens)]
+        found |= dict.fromkeys([_default_times(own), *((shape, shape) for shape in sorted(set(own)))])
+    return list(found)
+
+
+def default_view(records: Sequence[Record]) -> View:
+    """The view that is taken where nothing else is asked for; see ``view_of``."""
+    return view_of(records)
+
+
+def view_of(
+    records: Sequence[Record],
+    *,
+    sts: str | None = None,
+    texts: str | None = None,
+    collection: str | None = None,
+    batch_size: int | None = None,
+    tokens: int | None = None,
+    scope: str | None = None,
+) -> View:
+    """The view asked for; of what is not, the first set, texts and collection, the toy set only where it is alone.
+
+    Latency is that of the shape that most exits were timed at: of equals from text to vector, the smallest.
+    Throughput is that of the largest batch of such texts. Raises DataError naming what there is instead.
+    """
+    timed = _timed(records)
+    asked = {"batch_size": batch_size, "tokens": tokens, "scope": scope}
+    for name, value in asked.items():
+        there = sorted({getattr(shape, name) for shape in timed})
+        if value is not None and value not in there:
+            raise DataError(f"there are no times at {name.replace('_', ' ')} {value}: there are {_listed(there)}")
+    fitting = [s for s in timed if all(value in (None, getattr(s, name)) for name, value in asked.items())]
+    if timed and not fitting:
+        together = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in asked.items() if value is not None)
+        raise DataError(f"there are no times at {together} together: there are {_listed(shapes(records))}")
+    shape, throughput = _default_times(fitting) if fitting else (None, None)
+    return View(
+        sts=_named("scores", sorted(sts_labels(records), key=lambda name: name == TOY), sts),
+        shape=shape,
+        texts=_named("agreement", text_names(records), texts),
+        collection=_named("retrieval", collection_names(records), collection),
+        throughput=throughput,
+    )
+
+
+def _default_times(timed: Sequence[Shape]) -> Times:
+    counts = Counter(timed)
+    latency = min(counts, key=lambda shape: (-counts[shape], shape.scope != "text", shape))
+    alike = [shape for shape in counts if (shape.tokens, shape.scope) == (latency.tokens, latency.scope)]
+    return latency, max(alike, key=lambda shape: (counts[shape], shape.batch_size))
+
+
+def _timed(records: Sequence[Record]) -> list[Shape]:
+    return [Shape(record["batch_size"], record["tokens"], record["scope"]) for record in measured(records, "latency")]
+
+
+def _named(what: str, there: Sequence[str], asked: str | None) -> str | None:
+    if asked is not None and asked not in there:
+        raise DataError(f"there are no {what} on {asked}: there are {_listed(there)}")
+    return asked if asked is not None else next(iter(there), None)
+
+
+def _listed(there: Sequence[object]) -> str:
+    return ", ".join(map(str, there)) or "none at all"
