@@ -73,14 +73,25 @@ def cost() -> str:
     )
 
 
+def agreement() -> str:
+    """How far the label-free measure ranks cells as the score does."""
+    row = result("agreement_vs_score.json")
+    all_cells, others = row["rank_correlation"], row["rank_correlation_without_the_full_cell"]
+    return (
+        f"Without a single label, `--texts` ranks its cells much as the score does: the rank correlation of agreement on "
+        f"the {row['texts']} with the score on the {row['pairs']} is **{all_cells['spearman']:.3f}** over all {len(row['cells'])} "
+        f"cells ({others['spearman']:.3f} without the full one)."
+    )
+
+
 def rendered(text: str) -> str:
     """``text`` with every marked region filled in anew."""
-    for name, region in (("grid", grid), ("speed", speed), ("cost", cost)):
-        pattern = re.compile(rf"(<!-- {name}: .*? -->\n).*?(\n<!-- /{name} -->)", re.S)
+    for name, region in (("grid", grid), ("agreement", agreement), ("speed", speed), ("cost", cost)):
+        pattern = re.compile(rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- /{name} -->)", re.S)
         if not pattern.search(text):
             raise SystemExit(f"README.md has no region {name}")
         filled = region()
-        text = pattern.sub(lambda found, filled=filled: found[1] + filled + found[2], text)
+        text = pattern.sub(lambda found, filled=filled: found[1] + filled + "\n" + found[2], text)
     return text
 
 
