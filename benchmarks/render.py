@@ -78,9 +78,9 @@ def agreement() -> str:
     row = result("agreement_vs_score.json")
     all_cells, others = row["rank_correlation"], row["rank_correlation_without_the_full_cell"]
     return (
-        f"Without a single label, `--texts` ranks its cells much as the score does: the rank correlation of agreement on "
-        f"the {row['texts']} with the score on the {row['pairs']} is **{all_cells['spearman']:.3f}** over all {len(row['cells'])} "
-        f"cells ({others['spearman']:.3f} without the full one)."
+        "Without a single label, `--texts` ranks its cells much as the score does: the rank correlation of agreement "
+        f"on the {row['texts']} with the score on the {row['pairs']} is **{all_cells['spearman']:.3f}** "
+        f"over all {len(row['cells'])} cells ({others['spearman']:.3f} without the full one)."
     )
 
 
