@@ -34,7 +34,7 @@ class GridRecipe:
     """All cells every step: ``layers`` ascend to the depth, ``dims`` descend from the width.
 
     ``unlabelled`` sentences without a score join each step where there are any. Heads learn faster than the encoder
-    they follow; word embeddings stay as they are.
+    they follow.
     """
 
     layers: tuple[int, ...]
@@ -47,7 +47,6 @@ class GridRecipe:
     warmup_ratio: float = 0.1
     weight_decay: float = 0.01
     clip_norm: float = 5.0
-    train_embeddings: bool = False
     weights: LossWeights = field(default_factory=LossWeights)
     eval_steps: int = 100
     seed: int = 42

@@ -51,16 +51,13 @@ class GridTraining:
         self.steps, self.step = recipe.epochs * self.batches, 0
 
     def _trainable(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights of the heads, and of all else that an exit reads, but for the word embeddings."""
-        frozen = set()
-        if not self.recipe.train_embeddings:
-            frozen = {id(weight) for weight in self.model.encoder.get_input_embeddings().parameters()}
+        """Weights of the heads, and of all else that an exit reads."""
         heads: list[Tensor] = []
         others: list[Tensor] = []
         for name, weight in self.model.named_parameters():
-            unused = id(weight) in frozen or ".pooler." in name
-            weight.requires_grad_(not unused)
-            if not unused:
+            read = ".pooler." not in name  # BERT's next-sentence head is there, and no exit reads it
+            weight.requires_grad_(read)
+            if read:
                 (heads if name.startswith("heads.") else others).append(weight)
         return heads, others
 
