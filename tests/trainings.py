@@ -65,6 +65,7 @@ class Outcome:
 def train(*arguments: object) -> Outcome:
     """Run ``python -m train`` with ``arguments``, in this process."""
     said, handlers = io.StringIO(), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
     code = None
     try:
         with mock.patch.object(sys, "argv", ["train", *map(str, arguments)]), contextlib.redirect_stderr(said):
