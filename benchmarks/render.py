@@ -1,4 +1,4 @@
-"""Put the figures of results/ into the README, between its markers; with --check, fail if they differ.
+"""Put the figures of results/ into the README and the docs, between markers; with --check, fail if they differ.
 
 python benchmarks/render.py [--check]
 """
@@ -6,8 +6,10 @@ python benchmarks/render.py [--check]
 import json
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from m2d_export import Cell
@@ -84,12 +86,75 @@ def agreement() -> str:
     )
 
 
-def rendered(text: str) -> str:
-    """``text`` with every marked region filled in anew."""
-    for name, region in (("grid", grid), ("agreement", agreement), ("speed", speed), ("cost", cost)):
+def runs() -> str:
+    """Mean and spread of every recipe at the widest and the narrowest trained dim, on test."""
+    found = result("training.json")
+    names = {"base": "untouched base", "stock": "stock recipe", "grid": "grid recipe"}
+    spreads = {recipe: found["spread"][recipe]["test"] for recipe in names if recipe in found["spread"]}
+    cells = [tuple(map(int, cell.split("x"))) for cell in next(iter(spreads.values()))]
+    layers, dims = (sorted(set(numbers), reverse=True) for numbers in zip(*cells, strict=True))
+    head = ["exit", *(f"{names[recipe]} ({len(found['runs'][recipe])} run)" for recipe in spreads)]
+    rows = [
+        [
+            f"{layer}",
+            *(
+                " \\| ".join(_mean(spread[f"{layer}x{dim}"]) for dim in (dims[0], dims[-1]))
+                for spread in spreads.values()
+            ),
+        ]
+        for layer in layers
+    ]
+    return table(head, rows)
+
+
+def _mean(cell: dict[str, float]) -> str:
+    return f"{cell['mean']:.1f}" + (f" ± {cell['sd']:.1f}" if "sd" in cell else "")
+
+
+def elsewhere() -> str:
+    """Agreement of every exit with the untouched base's full vector on text of another kind."""
+    found = result("training.json")["runs"]
+    layers = sorted(found["base"][0]["agreement"], key=int, reverse=True)
+    names = {"base": "untouched base", "stock": "stock recipe", "grid": "grid recipe"}
+    shown = [recipe for recipe in names if recipe in found]
+    rows = [
+        [layer, *(f"{mean(row['agreement'][layer]['spearman'] for row in found[recipe]):.1f}" for recipe in shown)]
+        for layer in layers
+    ]
+    return table(["exit", *(names[recipe] for recipe in shown)], rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def train_speed() -> str:
+    """A step of ours beside one of the stock recipe."""
+    row = result("train_speed.json")
+    ours, stock = row["sentences_per_second"]["grid"], row["sentences_per_second"]["seed"]
+    return (
+        f"At equal batches of {row['pairs_per_step']} pairs, steps alternating in one run: {ours:.0f} sentences/s "
+        f"for the {row['cells_per_step']['grid']} cells of the grid recipe, {stock:.0f} for the "
+        f"{row['cells_per_step']['seed']} of the seed recipe, **{row['ratio']:.2f} x** (medians of "
+        f"{len(row['seconds']['grid'])} steps, all-MiniLM-L6-v2, fp32; {row['machine']['cores']} cores of "
+        f"{row['machine']['cpu']}, torch {row['machine']['versions']['torch']})."
+    )
+
+
+REGIONS = {
+    ROOT / "README.md": {"grid": grid, "agreement": agreement, "speed": speed, "cost": cost},
+    ROOT / "docs" / "training.md": {"runs": runs, "elsewhere": elsewhere, "train_speed": train_speed},
+}
+
+
+def rendered(path: Path) -> str:
+    """The text of ``path`` with every marked region filled in anew."""
+    text = path.read_text(encoding="utf-8")
+    for name, region in REGIONS[path].items():
         pattern = re.compile(rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- /{name} -->)", re.S)
         if not pattern.search(text):
-            raise SystemExit(f"README.md has no region {name}")
+            raise SystemExit(f"{path.relative_to(ROOT)} has no region {name}")
         filled = region()
         text = pattern.sub(lambda found, filled=filled: found[1] + filled + "\n" + found[2], text)
     return text
@@ -97,14 +162,14 @@ def rendered(text: str) -> str:
 
 def main() -> None:
     """Write, or check."""
-    readme = ROOT / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    after = rendered(before)
-    if "--check" in sys.argv[1:]:
-        if before != after:
-            raise SystemExit("README.md differs from benchmarks/results: run python benchmarks/render.py")
-        return
-    readme.write_text(after, encoding="utf-8")
+    for path in REGIONS:
+        after = rendered(path)
+        if "--check" not in sys.argv[1:]:
+            path.write_text(after, encoding="utf-8")
+        elif after != path.read_text(encoding="utf-8"):
+            raise SystemExit(
+                f"{path.relative_to(ROOT)} differs from benchmarks/results: run python benchmarks/render.py"
+            )
 
 
 if __name__ == "__main__":

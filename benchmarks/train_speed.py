@@ -1,6 +1,6 @@
 """Training steps of both recipes on the same pairs, side by side in one run.
 
-    M2D_STSB=path/to/stsb python benchmarks/train_speed.py CHECKPOINT -o benchmarks/results/train_speed.json
+    M2D_STSB=path/to/stsb python -m benchmarks.train_speed CHECKPOINT -o benchmarks/results/train_speed.json
 
 Steps alternate, on the same pairs of STS-B train, at the same batch size, in fp32 on the CPU. The seed recipe's step is
 what sentence-transformers' trainer does: tokenize the batch, Matryoshka2dLoss, backward, clip, AdamW. It trains two
@@ -76,7 +76,7 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - started)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     result = {
-        "command": "python benchmarks/train_speed.py all-MiniLM-L6-v2",
+        "command": "python -m benchmarks.train_speed all-MiniLM-L6-v2",
         "pairs_per_step": BATCH_SIZE,
         "threads": cores(),
         "cells_per_step": {"seed": 2, "grid": len(grid.recipe.layers) * len(grid.recipe.dims)},

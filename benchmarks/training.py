@@ -1,6 +1,6 @@
 """What training gives: the grids of the untouched base, of stock runs and of grid runs, on STS-B and elsewhere.
 
-    M2D_STSB=path/to/stsb python benchmarks/training.py --base CHECKPOINT --stock DIR .. --grid DIR .. \
+    M2D_STSB=path/to/stsb python -m benchmarks.training --base CHECKPOINT --stock DIR .. --grid DIR .. \
         --texts definitions.txt -o benchmarks/results/training.json
 
 Each folder is scored from its own files, on dev and on test. ``--texts`` are sentences of another kind (WordNet's

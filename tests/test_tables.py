@@ -108,7 +108,7 @@ def test_the_latency_table_holds_the_figures_of_the_records() -> None:
     scopes, shapes = ("graph", "text"), [(size, tokens) for size in (1, 32) for tokens in (16, 128)]
     records = [latency(layer, *shape, scope) for layer in (1, 3) for shape in shapes for scope in scopes]
     text = rendered(records)
-    assert header(text) == ["layer", "batch", "tokens", "scope", "p50", "p95", "p99", "calls", "sentences/s"]
+    assert header(text) == ["layer", "batch", "tokens", "scope", "p50", "p95", "p99", "calls", "sent./s"]
     assert rows(text) == [
         [
             *(str(layer), str(size), str(tokens), scope),

@@ -181,7 +181,7 @@ def latency_table(timings: Sequence[Timing]) -> Table:
     setups = setup_labels(list(dict.fromkeys(timing.setup for timing in timings)))
     several = len(setups) > 1
     setup_column = ("setup",) if several else ()
-    for name in (*setup_column, "layer", "batch", "tokens", "scope", "p50", "p95", "p99", "calls", "sentences/s"):
+    for name in (*setup_column, "layer", "batch", "tokens", "scope", "p50", "p95", "p99", "calls", "sent./s"):
         table.add_column(name, justify="right")
     for timing in sorted(timings, key=lambda timing: (timing.shape, -timing.layer)):
         table.add_row(
