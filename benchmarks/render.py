@@ -70,7 +70,7 @@ def cost() -> str:
     """What a build takes."""
     row = result("build_cost.json")
     return (
-        f"The build above takes {row['seconds']:.0f} s, and its {row['graphs']} graphs with their weights are "
+        f"Building it takes {row['seconds']:.0f} s, and its {row['graphs']} graphs with their weights are "
         f"{row['all_graphs_over_the_deepest_alone']:.3f} times the deepest alone ({on(row['machine'])})."
     )
 

@@ -16,7 +16,8 @@ Written by `make docs` from the program's own help: change that, not this page.
 
 `m2d-export` is installed with the package; `python -m m2d_export` is the same. What a command acts on is an argument,
 how it does so an option; lists are comma-separated. An error is one line on standard error. Exit codes: 0 done, 1 a
-gate failed (parity, integrity), 2 wrong use or environment, 130 interrupted.
+gate failed (parity, integrity), 2 wrong use or environment, 130 interrupted, 143
+terminated.
 """
 
 

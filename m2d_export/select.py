@@ -8,7 +8,7 @@ from enum import StrEnum
 from m2d_export.bench.doubts import doubt, of_cell, of_set, of_times
 from m2d_export.bench.quantities import Candidate, View
 from m2d_export.bench.storage import BITS, Storage
-from m2d_export.budgets import BYTES_PER_FLOAT, Budgets, Miss, figure
+from m2d_export.budgets import BYTES_PER_FLOAT, LIMITS, Budgets, Miss, figure
 from m2d_export.errors import DataError
 
 RUNNERS_UP = 3
@@ -79,6 +79,13 @@ class Choice:
     warnings: tuple[str, ...] = ()
     relaxations: tuple[Relaxation, ...] = ()
 
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """What is bounded, and was measured of no candidate that was ruled out."""
+        missed = [miss for verdict in self.ruled_out for miss in verdict.misses]
+        known = {miss.budget for miss in missed if miss.value is not None}
+        return tuple(dict.fromkeys(LIMITS[miss.budget][0] for miss in missed if miss.budget not in known))
+
 
 def select(
     candidates: Sequence[Candidate], budgets: Budgets, task: Task = Task.STS, view: View | None = None
@@ -108,7 +115,7 @@ def select(
         else:
             fitting.append(candidate)
     tested = [verdict for verdict in ruled_out if verdict.worth.quality is not None]
-    closest = sorted(tested, key=lambda verdict: len(verdict.misses))
+    closest = sorted(tested, key=lambda verdict: (len(verdict.misses), sum(miss.change for miss in verdict.misses)))
     choice = Choice(task, budgets, view, stored_as, ruled_out=tuple(ruled_out))
     if not fitting:
         return replace(choice, runners_up=tuple(closest[:RUNNERS_UP]), relaxations=_relaxations(tested))

@@ -44,13 +44,22 @@ def full_sweep():
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     target = tmp_path_factory.mktemp("page") / "report"
-    write_report(full_sweep(), target, pick=lambda cells, floor: picked(floor, cells))
+    write_report(full_sweep(), target, pick=lambda cells, floor: select(cells, Budgets(min_retention=floor)))
     return target
 
 
 def picked(floor, cells=None):
     """What ``select`` picks under a least retention."""
     return select(cells or candidates(full_sweep()), Budgets(min_retention=floor)).picked
+
+
+def test_the_markdowns_picks_come_with_what_to_doubt(report):
+    text = (report / "report.md").read_text(encoding="utf-8")
+    for floor in (0.99, 0.97, 0.95, 0.9):
+        choice = select(candidates(full_sweep()), Budgets(min_retention=floor))
+        assert choice.warnings
+        for warning in choice.warnings:
+            assert re.search(rf"^- {re.escape(warning)} \(at .*{floor * 100:.1f} %", text, re.MULTILINE)
 
 
 def test_folder_holds_a_page_markdown_and_pictures(report):

@@ -100,6 +100,19 @@ def test_runners_up_meet_the_budgets_first_then_miss_the_fewest() -> None:
     assert best.runners_up[0].reason == "score 79, the pick has 80"
 
 
+def test_of_those_that_miss_as_many_the_least_miss_comes_first() -> None:
+    choice = select(GRID, Budgets(min_score=90))
+    assert [str(verdict.candidate.cell) for verdict in choice.runners_up] == ["6x384", "6x128", "3x128"]
+    choice = select(GRID, Budgets(min_score=79.5))
+    assert [str(verdict.candidate.cell) for verdict in choice.runners_up] == ["6x128", "3x128", "3x384"]
+
+
+def test_a_bounded_quantity_that_nobody_measured_is_named() -> None:
+    untimed = [replace(cell, latency_ms=None) for cell in GRID]
+    assert select(untimed, Budgets(max_latency_ms=5)).unmeasured == ("latency",)
+    assert select(GRID, Budgets(max_latency_ms=0.1)).unmeasured == ()
+
+
 def test_a_miss_by_little_does_not_read_as_none() -> None:
     choice = select([candidate(1, 32, 69.999999), candidate(2, 32, 71)], Budgets(min_score=70))
     assert choice.ruled_out[0].reason == "score 69.999999, at least 70"

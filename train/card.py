@@ -77,7 +77,7 @@ def _training(facts: Mapping[str, Any]) -> str:
     used = energy["note"] if energy["kwh"] is None else f"{energy['kwh']:.3f} kWh, {energy['co2_kg']:.3f} kg CO2"
     since = " since the last stop" if facts["resumed"] else ""
     lines = [
-        f"recipe: {facts['recipe']} ({', '.join(f'{key} {value}' for key, value in facts['settings'].items())})",
+        f"recipe: {facts['recipe']} ({', '.join(_settings(facts['settings'], data['unlabelled']))})",
         f"data: {data['source']}, scores from {data['scale'][0]:g} to {data['scale'][1]:g}, "
         + ", ".join(f"{count:,} {split}" for split, count in data["pairs"].items())
         + (f", and {data['unlabelled']:,} sentences without a score" if data["unlabelled"] else ""),
@@ -87,6 +87,18 @@ def _training(facts: Mapping[str, Any]) -> str:
         "versions: " + ", ".join(f"{package} {version}" for package, version in facts["versions"].items()),
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _settings(settings: Mapping[str, Any], unlabelled: int) -> list[str]:
+    """A recipe's figures in words, those of its loss among them; without those that had no part in it."""
+    parts = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            parts += [f"{key} {name} {number:g}" for name, number in value.items()]
+        elif key != "unlabelled" or unlabelled:
+            shown = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+            parts.append(f"{key} {shown}")
+    return [part.replace("_", " ") for part in parts]
 
 
 def _grid(grid: Mapping[Cell, float | None], layers: Sequence[int], dims: Sequence[int]) -> str:

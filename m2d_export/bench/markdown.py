@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from string import Template
+from typing import Protocol
 
 from m2d_export.bench.celltable import all_cells
 from m2d_export.bench.figures import candidates, cascades, latencies, stored
@@ -23,7 +24,22 @@ from m2d_export.bench.summary import (
 from m2d_export.bench.views import default_view, sts_labels
 from m2d_export.bench.written import MISSING, interval, milliseconds, rate, score, share, table
 
-Pick = Callable[[Sequence[Candidate], float], Candidate | None]
+
+class Chosen(Protocol):
+    """What ``select`` decided, as far as the Markdown tells it."""
+
+    @property
+    def picked(self) -> Candidate | None:
+        """The cell, None where nothing keeps as much."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to doubt about it."""
+        ...
+
+
+Pick = Callable[[Sequence[Candidate], float], Chosen]
 RETENTIONS = (0.99, 0.97, 0.95, 0.9)
 
 
@@ -79,16 +95,22 @@ def _picks(cells: Sequence[Candidate], view: View, label: str, names: Mapping[Se
     if pick is None or not any(cell.retention is not None for cell in cells):
         return ""
     rows = []
+    doubts: dict[str, list[str]] = {}
     for floor in RETENTIONS:
-        found = pick(cells, floor)
+        choice = pick(cells, floor)
+        found = choice.picked
         if found is None:
             rows.append([share(floor), "none", *[MISSING] * 5])
             continue
+        for warning in choice.warnings:
+            doubts.setdefault(warning, []).append(share(floor))
         scored = f"{score(found.score)} {interval(found.interval)}".strip()
         speed = (milliseconds(found.latency_ms), rate(found.sentences_per_second))
         rows.append([share(floor), str(found.cell), names[found.setup], scored, share(found.retention), *speed])
     header = ["retention at least", "cell", "variant", f"score on {label}", "retention", "p50", "sentences/s"]
-    return f"{table(header, rows)}\nTimes of {view.times}.\n" if view.times else table(header, rows)
+    notes = [f"Times of {view.times}."] if view.times else []
+    notes += [f"- {warning} (at {', '.join(floors)})" for warning, floors in doubts.items()]
+    return table(header, rows) + "".join(f"\n{note}\n" for note in notes)
 
 
 def _grid(cells: Sequence[Candidate], label: str, names: Mapping[Setup, str]) -> str:

@@ -24,7 +24,7 @@ SCRIPTS = ("pick.js", "parts.js", "state.js", "charts.js", "budgets.js", "page.j
 def write_report(records: Sequence[Record], target: Path, pick: Pick | None = None) -> None:
     """Write the folder ``target`` from the records of one or more bundles and machines.
 
-    ``pick`` is the rule of ``select``: candidates and a least retention in, a candidate or None out; with it the
+    ``pick`` is the rule of ``select``: candidates and a least retention in, its choice out; with it the
     Markdown lists what it picks. An earlier report is replaced; raises OutputError where ``target`` holds anything
     else, DataError without records, RuntimeUnavailable without the extra ``report``.
     """

@@ -38,7 +38,7 @@ for command in (
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: 0 done, 1 a gate failed, 2 wrong use or environment, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 a gate failed, 2 wrong use or environment, 130 and 143 stopped."""
     run(cli)
 
 

@@ -75,6 +75,7 @@ def select(
     from m2d_export.select import Task
     from m2d_export.select import select as choose
 
+    _show_warnings()
     asked = Budgets(**budgets)
     last = _of_last_machine(bundle, results, Bundle.open(bundle).id)
     wanted = {"sts": sts, "texts": texts, "collection": collection}
@@ -95,6 +96,10 @@ def select(
         if deploy:
             click.echo(f"to run it: {deploy}")
     if picked is None:
+        if choice.unmeasured:
+            raise SpecError(
+                f"{' and '.join(choice.unmeasured)} not measured of any cell: run m2d-export bench for it first"
+            )
         ways = "; ".join(map(str, choice.relaxations)) or "it takes more than one budget to relax"
         raise SpecError(f"no cell meets the budgets: {ways}")
 
@@ -109,9 +114,14 @@ def report(results: Path, output: Path) -> None:
     from m2d_export.budgets import Budgets
     from m2d_export.select import select as choose
 
-    logging.basicConfig(format="warning: %(message)s", stream=sys.stderr)
-    write_report(read_records(results), output, lambda cells, least: choose(cells, Budgets(min_retention=least)).picked)
+    _show_warnings()
+    write_report(read_records(results), output, lambda cells, least: choose(cells, Budgets(min_retention=least)))
     click.echo(f"wrote {output}: open {output / 'index.html'}")
+
+
+def _show_warnings() -> None:
+    """Have what reading results warns of said as a warning."""
+    logging.basicConfig(format="warning: %(message)s", stream=sys.stderr)
 
 
 def _of_last_machine(bundle: Path, results: Path, identity: str) -> "list[Record]":
