@@ -6,7 +6,6 @@ python benchmarks/render.py [--check]
 import json
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 from statistics import mean
@@ -16,10 +15,12 @@ from m2d_export import Cell
 from m2d_export.bench.figures import candidates, latencies
 from m2d_export.bench.quantities import Shape
 from m2d_export.bench.records import read_records
+from m2d_export.bench.written import plain_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 TOKENS = 16
+NAMES = {"base": "untouched base", "stock": "stock recipe", "grid": "grid recipe"}
 
 
 def result(name: str) -> dict[str, Any]:
@@ -89,22 +90,21 @@ def agreement() -> str:
 def runs() -> str:
     """Mean and spread of every recipe at the widest and the narrowest trained dim, on test."""
     found = result("training.json")
-    names = {"base": "untouched base", "stock": "stock recipe", "grid": "grid recipe"}
-    spreads = {recipe: found["spread"][recipe]["test"] for recipe in names if recipe in found["spread"]}
+    spreads = {recipe: found["spread"][recipe]["test"] for recipe in NAMES if recipe in found["spread"]}
     cells = [tuple(map(int, cell.split("x"))) for cell in next(iter(spreads.values()))]
     layers, dims = (sorted(set(numbers), reverse=True) for numbers in zip(*cells, strict=True))
-    head = ["exit", *(f"{names[recipe]} ({len(found['runs'][recipe])} run)" for recipe in spreads)]
+    head = ["exit", *(f"{NAMES[recipe]} ({len(found['runs'][recipe])} run)" for recipe in spreads)]
     rows = [
         [
             f"{layer}",
             *(
-                " \\| ".join(_mean(spread[f"{layer}x{dim}"]) for dim in (dims[0], dims[-1]))
+                " | ".join(_mean(spread[f"{layer}x{dim}"]) for dim in (dims[0], dims[-1]))
                 for spread in spreads.values()
             ),
         ]
         for layer in layers
     ]
-    return table(head, rows)
+    return plain_table(head, rows)
 
 
 def _mean(cell: dict[str, float]) -> str:
@@ -115,18 +115,12 @@ def elsewhere() -> str:
     """Agreement of every exit with the untouched base's full vector on text of another kind."""
     found = result("training.json")["runs"]
     layers = sorted(found["base"][0]["agreement"], key=int, reverse=True)
-    names = {"base": "untouched base", "stock": "stock recipe", "grid": "grid recipe"}
-    shown = [recipe for recipe in names if recipe in found]
+    shown = [recipe for recipe in NAMES if recipe in found]
     rows = [
         [layer, *(f"{mean(row['agreement'][layer]['spearman'] for row in found[recipe]):.1f}" for recipe in shown)]
         for layer in layers
     ]
-    return table(["exit", *(names[recipe] for recipe in shown)], rows)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+    return plain_table(["exit", *(NAMES[recipe] for recipe in shown)], rows)
 
 
 def train_speed() -> str:

@@ -17,7 +17,7 @@ from m2d_export.bench.pareto import few, front
 from m2d_export.bench.quantities import Candidate, Setup, Shape, View
 from m2d_export.bench.records import groups, measured, read_records, unmeasured
 from m2d_export.bench.summary import facts
-from m2d_export.bench.views import default_view, shapes, sts_labels, times, view_of
+from m2d_export.bench.views import shapes, sts_labels, times, view_of
 from m2d_export.errors import DataError
 from m2d_export.spec import Cell
 from tests.made_up import (
@@ -235,20 +235,20 @@ def test_threads_split_candidates_and_not_their_scores():
 
 def test_times_by_default_are_those_that_most_exits_were_timed_at(records):
     few = [latency(1, 1, 8), *(latency(layer, 8, 32) for layer in LAYERS), *(latency(layer, 8, 64) for layer in LAYERS)]
-    assert default_view(few).shape == default_view(few).throughput == Shape(8, 32, "graph")
+    assert view_of(few).shape == view_of(few).throughput == Shape(8, 32, "graph")
     assert shapes(few)[0] == Shape(1, 8, "graph")
-    assert default_view([]) == View()
+    assert view_of([]) == View()
 
 
 def test_latency_is_of_the_smallest_batch_throughput_of_the_largest_from_text_where_that_was_timed(records):
-    view = default_view(records)
+    view = view_of(records)
     assert (view.shape, view.throughput) == (Shape(1, 16, "text"), Shape(32, 16, "text"))
     assert view.times == "16 tokens, text to vector: latency at batch 1, throughput at batch 32"
     cell = find(candidates(records), 2, 64)
     assert cell.latency_ms == latency(2, 1, 16, scope="text")["p50_ms"]
     assert cell.sentences_per_second == latency(2, 32, 16, scope="text")["sentences_per_second"]
     only_graph = [record for record in records if record.get("scope") != "text"]
-    assert default_view(only_graph).throughput == Shape(32, 16, "graph")
+    assert view_of(only_graph).throughput == Shape(32, 16, "graph")
 
 
 def test_other_times_are_taken_where_asked_for(records):
@@ -281,8 +281,8 @@ def test_what_was_not_measured_cannot_be_looked_at(records, asked, says):
 
 def test_the_toy_set_counts_only_where_nothing_else_was_scored():
     toy = score(6, 384, sts="toy", label=TOY)
-    assert default_view([toy, score(6, 384)]).sts == "stsb"
-    assert default_view([toy]).sts == "toy"
+    assert view_of([toy, score(6, 384)]).sts == "stsb"
+    assert view_of([toy]).sts == "toy"
     assert view_of([toy, score(6, 384)], sts="toy").sts == "toy"
 
 

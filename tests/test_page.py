@@ -22,7 +22,7 @@ from m2d_export.bench.page import page, template, write_report
 from m2d_export.bench.pagedata import group_data
 from m2d_export.bench.pareto import front
 from m2d_export.bench.records import groups
-from m2d_export.bench.views import default_view, sts_labels, times, view_of
+from m2d_export.bench.views import sts_labels, times, view_of
 from m2d_export.budgets import Budgets
 from m2d_export.errors import DataError, OutputError
 from m2d_export.select import Task, select
@@ -312,7 +312,7 @@ def test_the_page_chooses_doubts_and_relaxes_as_select_does(open_page):
         place = {"sts": chance.randrange(len(sets)), "times": chance.randrange(len(pairs))}
         task = chance.choice(["sts", "sts", "retrieval", "agreement"])
         shape, throughput = pairs[place["times"]]
-        view = replace(default_view(full_sweep()), sts=sets[place["sts"]], shape=shape, throughput=throughput)
+        view = replace(view_of(full_sweep()), sts=sets[place["sts"]], shape=shape, throughput=throughput)
         cells = candidates(full_sweep(), view)
         browser.execute_script("window.m2dSee(arguments[0])", {**place, "task": task})
         for _ in range(40):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from m2d_export.bench.written import plain_table
 from m2d_export.checkpoint import Checkpoint
 from m2d_export.spec import Cell
 from train.evaluate import Scored
@@ -56,7 +57,7 @@ def card(
     for split, found in scored.items():
         parts += [f"## Scores on {split}", "Spearman of cosine x 100 at every cell:", _grid(found.grid, layers, dims)]
         rows = [[f"`{metric}`", _number(value, 4)] for metric, value in found.metrics.items()]
-        parts += [f"The full cell, {max(layers)} layers and {max(dims)} dims:", _table(["metric", split], rows)]
+        parts += [f"The full cell, {max(layers)} layers and {max(dims)} dims:", plain_table(["metric", split], rows)]
     parts += ["## Training", _training(facts)]
     if facts["differences"]:
         parts += ["Other than on the seed's card:", "\n".join(f"- {line}" for line in facts["differences"])]
@@ -68,7 +69,7 @@ def card(
         [str(e["step"]), _number(e["loss"], 4), *(_number(e["dev"][str(cell)], 2) for cell in shown.values())]
         for e in facts["log"]
     ]
-    parts += ["## Training log", "![dev scores](grid.png)", _table(head, log)]
+    parts += ["## Training log", "![dev scores](grid.png)", plain_table(head, log)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -103,11 +104,7 @@ def _settings(settings: Mapping[str, Any], unlabelled: int) -> list[str]:
 
 def _grid(grid: Mapping[Cell, float | None], layers: Sequence[int], dims: Sequence[int]) -> str:
     rows = [[str(layer), *(_number(grid[Cell(layer, dim)], 1) for dim in dims)] for layer in reversed(layers)]
-    return _table(["layer", *(f"{dim} dims" for dim in dims)], rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+    return plain_table(["layer", *(f"{dim} dims" for dim in dims)], rows)
 
 
 def _number(value: float | int | None, places: int) -> str:

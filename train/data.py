@@ -143,4 +143,4 @@ def fingerprint(data: Data) -> str:
 
 
 def _sentence_pairs(pairs: Pairs) -> set[frozenset[str]]:
-    return {frozenset((pairs.texts[a], pairs.texts[b])) for a, b in zip(pairs.left, pairs.right, strict=True)}
+    return {frozenset(pair) for pair in zip(*pairs.sides(), strict=True)}

@@ -70,7 +70,7 @@ def _shown(cell: Cell, grid: Scores, before: Scores | None) -> str:
 def draw(log: Sequence[Entry], path: Path) -> None:
     """Write a PNG: the last grid as a heat-map, and how each layer's full vector and smallest dim grew on dev."""
     matplotlib = require("matplotlib", "train")
-    colors = require("matplotlib", "train").colormaps["viridis"]
+    colors = matplotlib.colormaps["viridis"]
     steps, grids = [entry.step for entry in log], [entry.scores for entry in log]
     layers, dims = (sorted({getattr(cell, axis) for cell in grids[-1]}) for axis in ("layer", "dim"))
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):

@@ -25,8 +25,7 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
     ``facts`` go into ``m2d.json`` and the card as they are. Where weights are stored in fp16, the config keeps saying
     float32, so that they are computed with in float32.
     """
-    dims = job.recipe.dims
-    layers = getattr(job.recipe, "layers", tuple(range(1, job.checkpoint.depth + 1)))
+    layers, dims = job.layers, job.recipe.dims
     remove_stale(target)
     with staged_directory(target) as staging, writing(target):
         with quietly():

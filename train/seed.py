@@ -76,11 +76,8 @@ def train_seed(job: Job, work: Work, asked: Event, watcher: Watcher) -> Trained 
     recipe, train, model = job.recipe, job.data.train, job.checkpoint.original
     if not isinstance(recipe, SeedRecipe):
         raise TypeError(f"{recipe} is no SeedRecipe")
-    rows = {
-        "sentence1": [train.texts[place] for place in train.left],
-        "sentence2": [train.texts[place] for place in train.right],
-        "score": train.scores.tolist(),
-    }
+    left, right = train.sides()
+    rows = {"sentence1": left, "sentence2": right, "score": train.scores.tolist()}
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(work.folder),
         num_train_epochs=recipe.epochs,
@@ -136,9 +133,8 @@ def _last_checkpoint(folder: Path) -> str | None:
 
 
 def _evaluator(pairs: Pairs) -> EmbeddingSimilarityEvaluator:
-    left, right = ([pairs.texts[place] for place in side] for side in (pairs.left, pairs.right))
     return EmbeddingSimilarityEvaluator(
-        left, right, pairs.scores.tolist(), name="dev", similarity_fn_names=SIMILARITIES, write_csv=False
+        *pairs.sides(), pairs.scores.tolist(), name="dev", similarity_fn_names=SIMILARITIES, write_csv=False
     )
 
 
@@ -148,12 +144,12 @@ class _Watch(TrainerCallback):
     def __init__(self, job: Job, work: Work, asked: Event, watcher: Watcher) -> None:
         self.work, self.asked, self.watcher = work, asked, watcher
         bare = replace(job.checkpoint, heads={})  # this recipe trains none
-        self.judge = Judge(bare, job.data.dev, range(1, job.checkpoint.depth + 1), job.recipe.dims)
+        self.judge = Judge(bare, job.data.dev, job.layers, job.recipe.dims)
         self.log: list[Entry] = []
         self.going, self.stopped, self.loss = False, False, 0.0
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.log = [entry for entry in self.work.log() if entry.step <= state.global_step]
+        self.log = self.work.log(state.global_step)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.going = True

@@ -146,7 +146,7 @@ def train_grid(job: Job, work: Work, asked: Event, watcher: Watcher) -> Trained 
             training.load_state(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:  # names, kinds, counts, shapes
             raise TrainingError(f"{work.folder} holds another training's state: remove it to start over") from error
-    log = [entry for entry in work.log() if entry.step <= training.step]
+    log = work.log(training.step)
     lost = None
     try:
         while training.step < training.steps:
@@ -166,7 +166,7 @@ def train_grid(job: Job, work: Work, asked: Event, watcher: Watcher) -> Trained 
         if good is None:
             raise
         training.load_state(good)
-        log = [entry for entry in work.log() if entry.step <= training.step]
+        log = work.log(training.step)
         lost = f"{error} (step {training.step} is the last good one)"
     training.model.eval()
     return Trained(training.checkpoint.heads, tuple(log), lost)

@@ -15,7 +15,7 @@ from m2d_export.errors import OutputError, TrainingError
 from m2d_export.files import atomic_file, writing
 from train.data import Data, fingerprint
 from train.log import Entry
-from train.recipes import Recipe
+from train.recipes import GridRecipe, Recipe
 
 STATE, ABOUT, LOG = "state.pt", "training.json", "log.json"
 
@@ -35,6 +35,11 @@ class Job:
     precision: str
     target: Path
     half: bool = False
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The exits that are trained: those of the grid recipe, every layer for the seed recipe."""
+        return self.recipe.layers if isinstance(self.recipe, GridRecipe) else tuple(range(1, self.checkpoint.depth + 1))
 
     def about(self) -> dict[str, Any]:
         """What must be the same for a training to go on as if never stopped."""
@@ -108,15 +113,19 @@ class Work:
         with atomic_file(self.folder / LOG) as path:
             path.write_text(json.dumps([entry.to_json() for entry in log]), encoding="utf-8")
 
-    def log(self) -> list[Entry]:
-        """The log that was kept last; raises TrainingError for a file that is none."""
+    def log(self, last: int) -> list[Entry]:
+        """The log that was kept, up to step ``last``; raises TrainingError for a file that is none.
+
+        It may be ahead of the state: the log is kept first.
+        """
         path = self.folder / LOG
         if not path.exists():
             return []
         try:
-            return [Entry.from_json(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+            kept = [Entry.from_json(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
         except (ValueError, KeyError, TypeError) as error:
             raise TrainingError(f"{path} cannot be read: remove {self.folder} to start over") from error
+        return [entry for entry in kept if entry.step <= last]
 
     def remove_if_empty(self) -> None:
         """Remove the folder where nothing was kept: there is nothing to go on with, nor to go in another's way."""

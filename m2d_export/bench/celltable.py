@@ -37,4 +37,4 @@ def all_cells(cells: Sequence[Candidate], view: View, label: str, names: Mapping
 
 
 def _name(cell: Candidate, best: bool) -> str:
-    return f"{cell.cell}" + "*" * (not (cell.trained_layer and cell.trained_dim)) + " ◆" * best
+    return f"{cell.cell}" + "*" * (not cell.trained) + " ◆" * best

@@ -9,14 +9,13 @@ from m2d_export.bench.quantities import (
     Interval,
     Kept,
     Setup,
-    Shape,
     Stored,
     Timing,
     Variant,
     View,
 )
 from m2d_export.bench.records import Record, groups, measured
-from m2d_export.bench.views import default_view
+from m2d_export.bench.views import shape_of, view_of
 from m2d_export.errors import DataError
 from m2d_export.spec import Cell
 
@@ -73,14 +72,14 @@ def full_ndcg(records: Sequence[Record], collection: str | None) -> float | None
 
 
 def candidates(records: Sequence[Record], view: View | None = None) -> list[Candidate]:
-    """Every cell in every setup of one group's records, seen through ``view`` (default: ``default_view``).
+    """Every cell in every setup of one group's records, seen through ``view`` (default: that of ``view_of``).
 
     The same cells in the same order for every view: precision from the most exact, runtime, threads, layer, dim.
     Raises DataError where ``records`` are of several bundles or machines.
     """
     if len(groups(records)) > 1:
         raise DataError("results of several bundles or machines do not compare: pass one of groups(records) at a time")
-    view = view or default_view(records)
+    view = view or view_of(records)
     full, whole, full_searched = full_score(records, view.sts), full_cell(records), full_ndcg(records, view.collection)
     kept: dict[tuple[Variant, Cell], dict[str, Kept]] = {}
     for item in stored(records, view.sts):
@@ -149,7 +148,7 @@ def latencies(records: Sequence[Record]) -> list[Timing]:
         Timing(
             layer=record["layer"],
             setup=_setup(record),
-            shape=_shape(record),
+            shape=shape_of(record),
             calls=len(record["seconds"]),
             joules_per_sentence=record.get("joules_per_sentence"),
             **{name: record[name] for name in TIMES},
@@ -204,10 +203,6 @@ def _by_cell(records: Sequence[Record], kind: str, **wanted: str | None) -> dict
 
 def _setup(record: Record) -> Setup:
     return Setup(*(record[name] for name in ("precision", "runtime", "compute", "provider", "threads")))
-
-
-def _shape(record: Record) -> Shape:
-    return Shape(record["batch_size"], record["tokens"], record["scope"])
 
 
 def _order(setup: Setup) -> tuple[Any, ...]:

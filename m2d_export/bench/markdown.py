@@ -21,8 +21,9 @@ from m2d_export.bench.summary import (
     setup_labels,
     setups_of,
 )
-from m2d_export.bench.views import default_view, sts_labels
-from m2d_export.bench.written import MISSING, interval, milliseconds, rate, score, share, table
+from m2d_export.bench.views import sts_labels, view_of
+from m2d_export.bench.written import MISSING, interval, milliseconds, names_of, rate, score, share, table, with_share
+from m2d_export.spec import Cell
 
 
 class Chosen(Protocol):
@@ -46,7 +47,7 @@ RETENTIONS = (0.99, 0.97, 0.95, 0.9)
 def document(groups: Sequence[Group], pictures: Sequence[Mapping[str, str]], pick: Pick | None) -> str:
     """The whole of report.md; ``pictures`` holds, for each group, the file name of each picture by its section."""
     told = mixed(groups)
-    return _template("report.md").substitute(
+    return Template(template("report.md")).substitute(
         mixed=f"{told}\n\n" if told else "",
         groups="\n".join(
             _group(group, names, pick, heading=f"# {group_name(group)}\n\n" if told else "")
@@ -56,7 +57,7 @@ def document(groups: Sequence[Group], pictures: Sequence[Mapping[str, str]], pic
 
 
 def _group(group: Group, pictures: Mapping[str, str], pick: Pick | None, heading: str) -> str:
-    records, view = group.records, default_view(group.records)
+    records, view = group.records, view_of(group.records)
     label = sts_labels(records).get(view.sts or "", "")
     cells = candidates(records, view)
     names = setup_labels(setups_of(records, cells))
@@ -71,7 +72,7 @@ def _group(group: Group, pictures: Mapping[str, str], pick: Pick | None, heading
         ("All cells", all_cells(cells, view, label, names), None),
     ]
     lines = failures(group)
-    return _template("group.md").substitute(
+    return Template(template("group.md")).substitute(
         heading=heading,
         lead=lead(group, view, label),
         sections="\n".join(
@@ -120,28 +121,20 @@ def _grid(cells: Sequence[Candidate], label: str, names: Mapping[Setup, str]) ->
         own = {cell.cell: cell for cell in cells if cell.setup == setup and cell.score is not None}
         if not own:
             continue
-        dims = {cell.dim: f"{cell.dim}" + "*" * (not own[cell].trained_dim) for cell in sorted(own, reverse=True)}
-        layers = {
-            cell.layer: f"{cell.layer}" + "*" * (not own[cell].trained_layer) for cell in sorted(own, reverse=True)
-        }
+        layers, dims = names_of(own.values())
         rows = [
-            [
-                name,
-                *(_both(next((own[c] for c in own if (c.layer, c.dim) == (layer, dim)), None)) for dim in dims),
-            ]
-            for layer, name in layers.items()
+            [name, *(_both(own.get(Cell(layer, dim))) for dim in reversed(dims))]
+            for layer, name in reversed(layers.items())
         ]
         marked = any("*" in name for name in (*dims.values(), *layers.values()))
         star = "\n\\* a layer or dim that was not trained.\n" if marked else ""
         title = f"{names[setup]}: score (retention) on {label}\n\n"
-        parts.append(title + table(["layer \\ dim", *dims.values()], rows) + star)
+        parts.append(title + table(["layer \\ dim", *reversed(dims.values())], rows) + star)
     return "\n".join(parts)
 
 
 def _both(cell: Candidate | None) -> str:
-    if cell is None:
-        return MISSING
-    return score(cell.score) + (f" ({share(cell.retention)})" if cell.retention is not None else "")
+    return MISSING if cell is None else with_share(cell.score, cell.retention)
 
 
 def _front(cells: Sequence[Candidate], view: View, label: str, names: Mapping[Setup, str]) -> str:
@@ -194,5 +187,6 @@ def _storage(records: Sequence[Record], view: View, label: str, names: Mapping[S
     return table(header, rows) if rows else ""
 
 
-def _template(name: str) -> Template:
-    return Template(files("m2d_export.bench").joinpath("templates", name).read_text(encoding="utf-8"))
+def template(name: str) -> str:
+    """A file of the folder ``templates``."""
+    return files("m2d_export.bench").joinpath("templates", name).read_text(encoding="utf-8")

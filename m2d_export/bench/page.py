@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 from m2d_export.bench.doubts import WORDS
-from m2d_export.bench.markdown import Pick, document
+from m2d_export.bench.markdown import Pick, document, template
 from m2d_export.bench.pagedata import group_data
 from m2d_export.bench.pictures import draw
 from m2d_export.bench.records import Group, Record, groups
@@ -59,11 +58,6 @@ def _last_of_bundle(kept_apart: Sequence[Group], group: Group) -> Group:
     """Of a bundle's groups the one that ``select`` goes by: that of the machine which measured last."""
     own = [other for other in kept_apart if other.bundle == group.bundle]
     return max(own, key=lambda other: max(record.get("time") or "" for record in other.records))
-
-
-def template(name: str) -> str:
-    """A file of the folder ``templates``."""
-    return files("m2d_export.bench").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _check_target(target: Path) -> None:

@@ -25,7 +25,7 @@ from m2d_export.bench.summary import (
     setup_labels,
     setups_of,
 )
-from m2d_export.bench.views import Times, collection_names, default_view, sts_labels, text_names, times
+from m2d_export.bench.views import Times, collection_names, sts_labels, text_names, times, view_of
 
 # The figures of a candidate that change with one part of the view, and not with the others.
 OF_STS = (
@@ -41,7 +41,7 @@ Json = dict[str, Any]
 
 def group_data(group: Group) -> Json:
     """The figures of one group: candidates once, then what each view adds to them, in the same order."""
-    records, view = group.records, default_view(group.records)
+    records, view = group.records, view_of(group.records)
     labels = sts_labels(records)
     sts: list[str | None] = [*labels] or [None]
     timed: list[Times | tuple[None, None]] = [*times(records)] or [(None, None)]

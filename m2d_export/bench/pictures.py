@@ -10,7 +10,8 @@ from m2d_export.bench.pareto import few, front, steps
 from m2d_export.bench.quantities import Candidate, Cascade, Setup, Stored, Timing
 from m2d_export.bench.records import Group
 from m2d_export.bench.summary import setup_labels, setups_of
-from m2d_export.bench.views import default_view, sts_labels
+from m2d_export.bench.views import sts_labels, view_of
+from m2d_export.bench.written import names_of
 from m2d_export.extras import require
 
 # Okabe and Ito's colours for kinds of things, viridis for what has an order: both are safe for colour-blind readers.
@@ -38,7 +39,7 @@ Axes = Any  # matplotlib is an extra: its types are not there where it is not
 def draw(group: Group, folder: Path, suffix: str) -> dict[str, str]:
     """Draw what the group's records hold into ``folder``; returns the file name of each picture by its section."""
     matplotlib = require("matplotlib", "report")
-    records, view = group.records, default_view(group.records)
+    records, view = group.records, view_of(group.records)
     label = sts_labels(records).get(view.sts or "", "")
     cells = candidates(records, view)
     names = setup_labels(setups_of(records, cells))
@@ -87,20 +88,18 @@ def _first_setup(items: Sequence[Any]) -> list[Any]:
 
 
 def _grid(axes: Axes, cells: Sequence[Candidate], name: str) -> None:
-    starred = {cell.cell.layer: "" if cell.trained_layer else "*" for cell in cells}
-    layers = sorted(starred)
-    dims = {cell.cell.dim: "" if cell.trained_dim else "*" for cell in sorted(cells, key=lambda c: c.cell.dim)}
+    layers, dims = names_of(cells)
     scale = 100 if name == "retention" else 1
     values = {(c.cell.layer, c.cell.dim): getattr(c, name) * scale for c in cells if getattr(c, name) is not None}
     rows = [[values.get((layer, dim), float("nan")) for dim in dims] for layer in layers]
     image = axes.imshow(rows, cmap="cividis", aspect="auto", origin="lower")
     for (layer, dim), value in values.items():
         light = image.norm(value) < 0.55
-        place = (list(dims).index(dim), layers.index(layer))
+        place = (list(dims).index(dim), list(layers).index(layer))
         axes.text(*place, f"{value:.1f}", ha="center", va="center", color="white" if light else "black")
-    axes.set_xticks(range(len(dims)), [f"{dim}{star}" for dim, star in dims.items()])
-    axes.set_yticks(range(len(layers)), [f"{layer}{starred[layer]}" for layer in layers])
-    note = "   (* not trained)" if "*" in (*dims.values(), *starred.values()) else ""
+    axes.set_xticks(range(len(dims)), list(dims.values()))
+    axes.set_yticks(range(len(layers)), list(layers.values()))
+    note = "   (* not trained)" if any("*" in name for name in (*dims.values(), *layers.values())) else ""
     axes.set(xlabel=f"dim{note}", ylabel="layer")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)

@@ -1,13 +1,13 @@
 """Records of how good cells are: on graded pairs, on the user's own texts, on a collection to search."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
-from m2d_export.agreement import agreement, yardstick
+from m2d_export.agreement import Yardstick, agreement, yardstick
 from m2d_export.bench.cascade_cost import Encode, Index, costs, encodings, searches
 from m2d_export.bench.records import Record, digest
 from m2d_export.bench.retrieval import Collection, cascade, evaluate
@@ -28,6 +28,13 @@ class Reference:
     cell: Cell
     vectors: Mapping[Texts, FloatArray]
     encode: Encode
+    _sticks: dict[Texts, Yardstick] = field(default_factory=dict, repr=False)
+
+    def stick(self, texts: Texts) -> Yardstick:
+        """What agreement on ``texts`` is measured by: neighbours are searched once, not for every layer."""
+        if texts not in self._sticks:
+            self._sticks[texts] = yardstick(self.vectors[texts])
+        return self._sticks[texts]
 
 
 class Measure(Protocol):
@@ -125,7 +132,7 @@ class OwnTexts:
 
     def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
         """Agreement of each dim."""
-        vectors, stick = encode(self.own), yardstick(reference.vectors[self.own])
+        vectors, stick = encode(self.own), reference.stick(self.own)
         for dim in dims:
             yield {**self._named, "dim": dim, **asdict(agreement(vectors[:, :dim], stick))}
 

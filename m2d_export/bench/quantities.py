@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from m2d_export.budgets import BYTES_PER_FLOAT
 from m2d_export.spec import Cell
 
 Interval = tuple[float, float]
@@ -127,9 +128,14 @@ class Candidate:
         return self.setup.compute
 
     @property
+    def trained(self) -> bool:
+        """Whether training optimised this very cell."""
+        return self.trained_layer and self.trained_dim
+
+    @property
     def bytes_per_vector(self) -> int:
         """The bytes of a vector in an index of float32."""
-        return 4 * self.cell.dim
+        return BYTES_PER_FLOAT * self.cell.dim
 
     def index_gb(self, vectors: float, bytes_per_value: float) -> float:
         """GB (1e9 bytes) of an index of ``vectors``, without what the index adds of its own."""

@@ -35,6 +35,11 @@ class Pairs:
     right: NDArray[np.int64]
     scores: NDArray[np.float64]
 
+    def sides(self) -> tuple[list[str], list[str]]:
+        """The left and the right sentence of every pair, repeats and all."""
+        left, right = ([self.texts[place] for place in side] for side in (self.left, self.right))
+        return left, right
+
 
 def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
     """Pairs from ``toy`` (packaged), ``stsb`` (the Hub set sentence-transformers/stsb, test) or a file.

@@ -11,8 +11,8 @@ from m2d_export.bench.figures import candidates, cascades, latencies, stored
 from m2d_export.bench.quantities import Candidate, Cascade, Setup, Stored, Timing
 from m2d_export.bench.records import Record
 from m2d_export.bench.summary import setup_labels
-from m2d_export.bench.views import collection_names, default_view, sts_labels, text_names
-from m2d_export.bench.written import interval, megabytes, milliseconds, score, share
+from m2d_export.bench.views import collection_names, sts_labels, text_names, view_of
+from m2d_export.bench.written import interval, megabytes, milliseconds, names_of, score, share, with_share
 
 # ColorBrewer's YlGnBu, five classes: ordered for colour-blind readers too; dark text on light, light on dark.
 SHADES = (("#ffffcc", "black"), ("#a1dab4", "black"), ("#41b6c4", "black"), ("#2c7fb8", "white"), ("#253494", "white"))
@@ -27,7 +27,7 @@ Write = Callable[[Candidate], str]
 
 def tables(records: Sequence[Record]) -> RenderableType:
     """All that one bundle's records on one machine say of cells and layers, as a rich renderable."""
-    view, labels = default_view(records), sts_labels(records)
+    view, labels = view_of(records), sts_labels(records)
     parts: list[RenderableType] = []
     for name, label in labels.items():
         cells = candidates(records, replace(view, sts=name))
@@ -43,7 +43,7 @@ def tables(records: Sequence[Record]) -> RenderableType:
         heading = f"Retrieval from {name}: nDCG@10 x 100 (recall@100)"
         parts += grids(cells, lambda cell: cell.ndcg, _searched, heading)
     cells = candidates(records, view)
-    if any(not (cell.trained_layer and cell.trained_dim) for cell in cells):
+    if any(not cell.trained for cell in cells):
         parts.append(Text(UNTRAINED + "\n", style="dim"))
     for name, label in labels.items():
         parts += storage_table(stored(records, name), label)
@@ -55,8 +55,7 @@ def tables(records: Sequence[Record]) -> RenderableType:
 
 def scored(cell: Candidate) -> str:
     """Score (retention), and [low, high] below them."""
-    first = score(cell.score) + (f" ({share(cell.retention)})" if cell.retention is not None else "")
-    return f"{first}\n{interval(cell.interval)}".rstrip()
+    return f"{with_share(cell.score, cell.retention)}\n{interval(cell.interval)}".rstrip()
 
 
 def _agreed(cell: Candidate) -> str:
@@ -83,8 +82,7 @@ def grids(cells: Sequence[Candidate], value: Value, write: Write, heading: str) 
 def grid(cells: Sequence[Candidate], value: Value, write: Write, heading: str) -> RenderableType:
     """Layers x dims of one quantity, each cell shaded by it; what is untrained is marked with an asterisk."""
     found = {(item.cell.layer, item.cell.dim): item for item in cells}
-    trained = {item.cell.dim: item.trained_dim for item in cells}
-    trained_layers = {item.cell.layer: item.trained_layer for item in cells}
+    layer_names, dim_names = names_of(cells)
     known = [number for number in map(value, cells) if number is not None] or [0.0]
 
     def shaded(layer: int, dim: int) -> Text:
@@ -93,14 +91,13 @@ def grid(cells: Sequence[Candidate], value: Value, write: Write, heading: str) -
         return Text("n/a") if cell is None or number is None else _shaded(write(cell), number, min(known), max(known))
 
     parts: list[RenderableType] = [Text(heading, style="italic")]  # a title would be wrapped to the table's width
-    for dims in _side_by_side(trained):
+    for dims in _side_by_side(dim_names):
         table = Table()
         table.add_column("layer \\ dim", justify="right")
         for dim in dims:
-            table.add_column(f"{dim}" if trained[dim] else f"{dim}*", justify="right")
-        for layer in sorted(trained_layers, reverse=True):
-            shades = [shaded(layer, dim) for dim in dims]
-            table.add_row(f"{layer}" if trained_layers[layer] else f"{layer}*", *shades)
+            table.add_column(dim_names[dim], justify="right")
+        for layer, name in reversed(layer_names.items()):
+            table.add_row(name, *(shaded(layer, dim) for dim in dims))
         parts.append(table)
     return Group(*parts)
 

@@ -42,11 +42,6 @@ def times(records: Sequence[Record]) -> list[Times]:
     return list(found)
 
 
-def default_view(records: Sequence[Record]) -> View:
-    """The view that is taken where nothing else is asked for; see ``view_of``."""
-    return view_of(records)
-
-
 def view_of(
     records: Sequence[Record],
     *,
@@ -89,8 +84,13 @@ def _default_times(timed: Sequence[Shape]) -> Times:
     return latency, max(alike, key=lambda shape: (counts[shape], shape.batch_size))
 
 
+def shape_of(record: Record) -> Shape:
+    """The shape that a latency was taken at."""
+    return Shape(record["batch_size"], record["tokens"], record["scope"])
+
+
 def _timed(records: Sequence[Record]) -> list[Shape]:
-    return [Shape(record["batch_size"], record["tokens"], record["scope"]) for record in measured(records, "latency")]
+    return [shape_of(record) for record in measured(records, "latency")]
 
 
 def _named(what: str, there: Sequence[str], asked: str | None) -> str | None:

@@ -1,8 +1,8 @@
 """How a figure is written: in the report's Markdown and on a terminal, the same."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from m2d_export.bench.quantities import Interval
+from m2d_export.bench.quantities import Candidate, Interval
 
 MISSING = "–"
 BAR = "\\|"  # a bar that does not end a column
@@ -24,6 +24,19 @@ def share(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.1f} %"
 
 
+def with_share(value: float | None, retention: float | None) -> str:
+    """A score, and its retention in brackets where it has one."""
+    return score(value) + (f" ({share(retention)})" if retention is not None else "")
+
+
+def names_of(cells: Iterable[Candidate]) -> tuple[dict[int, str], dict[int, str]]:
+    """What to call the layers and the dims of some cells, from the smallest: an asterisk is on those not trained."""
+    own = sorted(cells, key=lambda cell: cell.cell.dim)
+    layers = {cell.cell.layer: f"{cell.cell.layer}{'' if cell.trained_layer else '*'}" for cell in own}
+    dims = {cell.cell.dim: f"{cell.cell.dim}{'' if cell.trained_dim else '*'}" for cell in own}
+    return dict(sorted(layers.items())), dims
+
+
 def milliseconds(value: float | None) -> str:
     """A latency, as text: three digits that matter."""
     return MISSING if value is None else f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} ms"
@@ -39,10 +52,15 @@ def megabytes(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.{0 if value >= 10 or value == int(value) else 1}f} MB"
 
 
+def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(text.replace('|', BAR) for text in line)} |" for line in lines)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown; a long one is folded."""
-    lines = [header, ["---"] * len(header), *rows]
-    made = "".join(f"| {' | '.join(text.replace('|', BAR) for text in line)} |\n" for line in lines)
+    made = plain_table(header, rows) + "\n"
     if len(rows) <= LONG:
         return made
     return f"<details><summary>{len(rows)} rows</summary>\n\n{made}\n</details>\n"
