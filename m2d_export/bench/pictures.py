@@ -55,8 +55,16 @@ def draw(group: Group, folder: Path, suffix: str) -> dict[str, str]:
             any(cell.retention is not None for cell in scored),
             lambda ax: _grid(ax, scored, "retention"),
         ),
-        "front": (f"Score against throughput\non {label}", bool(front(cells)), lambda ax: _front(ax, cells, names)),
-        "latency": ("Latency", bool(timed), lambda ax: _latency(ax, timed)),
+        "front": (
+            f"Score against throughput\non {label}, {view.times}",
+            bool(front(cells)),
+            lambda ax: _front(ax, cells, names),
+        ),
+        "latency": (
+            f"Latency\n{names[timed[0].setup]}, {timed[0].shape.what}" if timed else "",
+            bool(timed),
+            lambda ax: _latency(ax, timed),
+        ),
         "cascade": (
             f"Cascade\non {view.collection}, in {names[passed[0].setup]}, those that are cheapest for some recall"
             if passed
@@ -74,8 +82,7 @@ def draw(group: Group, folder: Path, suffix: str) -> dict[str, str]:
                 axes = figure.subplots()
                 onto(axes)
                 head, *rest = title.split("\n")
-                note = [view.times] if key == "front" else [names[timed[0].setup]] if key == "latency" else []
-                axes.set_title(fill(", ".join([*rest, *note]), 95), loc="left", fontsize=9, color=SOFT)
+                axes.set_title(fill("".join(rest), 95), loc="left", fontsize=9, color=SOFT)
                 figure.suptitle(head, x=0.01, ha="left", fontsize=13, fontweight="bold")
                 made[key] = f"{key}{suffix}.png"
                 figure.savefig(folder / made[key], dpi=160, facecolor="white")

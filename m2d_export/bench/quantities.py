@@ -34,9 +34,13 @@ class Shape:
     tokens: int
     scope: str
 
+    @property
+    def what(self) -> str:
+        """The scope in words."""
+        return "graph alone" if self.scope == "graph" else "text to vector"
+
     def __str__(self) -> str:
-        what = "graph alone" if self.scope == "graph" else "text to vector"
-        return f"batch {self.batch_size} x {self.tokens} tokens, {what}"
+        return f"batch {self.batch_size} x {self.tokens} tokens, {self.what}"
 
 
 @dataclass(frozen=True)
