@@ -20,6 +20,7 @@ from tests.trainings import (
     names,
     one_error,
 )
+from train import evaluate
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -122,6 +123,20 @@ def test_memory_that_runs_out_is_one_line(
     assert outcome.code == LOST
     assert one_error(outcome) == "cpu memory ran out with batches of 8 pairs: try a smaller --batch-size"
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("options", [OPTIONS, SEED], ids=["grid", "seed"])
+def test_memory_that_runs_out_while_dev_is_scored_is_one_line(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: list[str]
+) -> None:
+    def run_out(*arguments: Any) -> Any:
+        raise NO_MEMORY["cpu"]()
+
+    monkeypatch.setattr(evaluate, "grid_scores", run_out)
+    outcome = start(*options)
+    assert outcome.code == LOST
+    assert one_error(outcome).startswith("cpu memory ran out while dev was scored: ")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_error_of_our_own_is_not_taken_for_memory(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from m2d_export.checkpoint import quietly
 from m2d_export.errors import M2DError, TrainingError, first_line
 from train.evaluate import Judge
 from train.log import Entry, Trained, Watcher, check_progress
-from train.memory import enough_memory
+from train.memory import SCORING, enough_memory, stepping
 from train.recipes import Recipe, SeedRecipe
 from train.work import Job, Work
 
@@ -113,7 +113,7 @@ def train_seed(job: Job, work: Work, asked: Event, watcher: Watcher) -> Trained 
     trainer.remove_callback(PrinterCallback)
     start = _last_checkpoint(work.folder)
     try:
-        with quietly(), enough_memory(job.device, recipe.batch_size):
+        with quietly(), enough_memory(job.device, stepping(recipe.batch_size)):
             trainer.train(resume_from_checkpoint=start)
     except M2DError:
         raise
@@ -168,7 +168,8 @@ class _Watch(TrainerCallback):
             )
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.log.append(Entry(state.global_step, self.loss, self.judge.grid()))
+        with enough_memory(args.device.type, SCORING):
+            self.log.append(Entry(state.global_step, self.loss, self.judge.grid()))
         check_progress(self.log)
         self.work.save_log(self.log)
         self.watcher.evaluated(self.log[-1])

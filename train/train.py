@@ -12,7 +12,7 @@ from m2d_export.errors import TrainingError
 from train.evaluate import Judge
 from train.log import Entry, Trained, Watcher, check_progress
 from train.losses import GridLoss, grid_loss
-from train.memory import enough_memory
+from train.memory import SCORING, enough_memory, stepping
 from train.model import exit_vectors, with_heads
 from train.recipes import GridRecipe
 from train.work import Job, Work
@@ -65,7 +65,7 @@ class GridTraining:
         """Train on the next batch. Raises TrainingError where the loss is no number or memory runs out."""
         self._set_learning_rate()
         self.model.train()
-        with enough_memory(self.device.type, self.recipe.batch_size):
+        with enough_memory(self.device.type, stepping(self.recipe.batch_size)):
             loss = self._loss(self.batch(self.step))
             if not torch.isfinite(loss.total):
                 raise TrainingError(
@@ -156,7 +156,8 @@ def train_grid(job: Job, work: Work, asked: Event, watcher: Watcher) -> Trained 
             loss = training.take_step().total.item()
             watcher.step(training.step, training.steps, loss)
             if training.step % training.recipe.eval_steps == 0 or training.step == training.steps:
-                log.append(Entry(training.step, loss, training.judge.grid()))
+                with enough_memory(training.device.type, SCORING):
+                    log.append(Entry(training.step, loss, training.judge.grid()))
                 check_progress(log)
                 watcher.evaluated(log[-1])
                 work.save_log(log)
