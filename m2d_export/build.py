@@ -1,23 +1,29 @@
 """The pipeline from a checkpoint to a published bundle: plain calls, in the order of the design."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2d_export import bundle as layout
-from m2d_export.batching import Tokenizer
+from m2d_export.agreement import read_texts
+from m2d_export.batching import TokenIds, Tokenizer
 from m2d_export.bundle import Bundle, FileEntry, Manifest, VariantEntry
 from m2d_export.checkpoint import Checkpoint, load_checkpoint
-from m2d_export.errors import OutputError, ParityError
+from m2d_export.errors import OutputError, ParityError, SpecError
 from m2d_export.extras import require
 from m2d_export.files import check_room, publish, remove_stale, sha256_of, staged_directory, writing
 from m2d_export.machine import versions
+from m2d_export.packaged import calibration_texts, held_out_texts
 from m2d_export.spec import Grid, Precision, Variant, default_dims
 
-TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu"
+TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu nncf"
+CALIBRATION_TEXTS = 300
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from m2d_export.exits import ExitEncoder
 
 Report = Callable[[str], None]
@@ -25,11 +31,15 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a build will make; ``weight_bytes`` is the size of its weights in memory and, about, on disk."""
+    """What a build will make; ``weight_bytes`` is the size of its fp32 weights in memory.
+
+    ``calibration`` are the texts whose activations give int8 its ranges.
+    """
 
     checkpoint: Checkpoint
     grid: Grid
-    precision: Precision
+    precisions: tuple[Precision, ...]
+    calibration: tuple[str, ...]
     target: Path
     weight_bytes: int
 
@@ -41,18 +51,23 @@ def plan(
     revision: str | None = None,
     layers: Sequence[int] | None = None,
     dims: Sequence[int] | None = None,
+    precisions: Sequence[str] = (Precision.FP32,),
+    calibration: Path | None = None,
     force: bool = False,
     report: Report = lambda step: None,
 ) -> Plan:
     """Load the checkpoint and settle everything that can fail before the work starts; writes nothing.
 
     ``layers`` None is every layer; ``dims`` None the checkpoint's own list, or its width and the powers of two
-    below. Raises SpecError, CheckpointError, OutputError, DiskFullError.
+    below; ``calibration`` None texts of this package. Raises SpecError, DataError, CheckpointError, OutputError,
+    DiskFullError, RuntimeUnavailable.
     """
     path = Path(os.path.expanduser(target)).absolute()
     with writing(path):
         _check_target(path, force)
     require("onnxruntime", "cpu")  # the parity gate runs every graph
+    chosen = _precisions(precisions)
+    texts = _calibration(chosen, calibration)
     report("loading the checkpoint")
     loaded = load_checkpoint(checkpoint, revision)
     trained = loaded.trained_dims or (loaded.width,)
@@ -67,7 +82,26 @@ def plan(
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in loaded.encoder.state_dict().values()}
     weight_bytes = sum(tensors.values())
     check_room(path, weight_bytes * 2)
-    return Plan(loaded, grid, Precision.FP32, path, weight_bytes)
+    return Plan(loaded, grid, chosen, texts, path, weight_bytes)
+
+
+def _precisions(names: Sequence[str]) -> tuple[Precision, ...]:
+    try:
+        chosen = {Precision(name) for name in names}
+    except ValueError as error:
+        raise SpecError(f"{error}: variants can be built in {', '.join(Precision)}") from None
+    return tuple(precision for precision in Precision if precision in chosen)
+
+
+def _calibration(precisions: Sequence[Precision], path: Path | None) -> tuple[str, ...]:
+    """Up to 300 texts, evenly from the whole file; none where nothing is quantized."""
+    if Precision.INT8 not in precisions:
+        if path is not None:
+            raise SpecError("--calibration goes with --precision int8: nothing else takes ranges from texts")
+        return ()
+    require("nncf", "int8")
+    texts = calibration_texts() if path is None else read_texts(path)
+    return texts[:: -(-len(texts) // CALIBRATION_TEXTS)]
 
 
 def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None) -> Bundle:
@@ -78,22 +112,24 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
     from m2d_export import graphs
     from m2d_export.exits import ExitEncoder
 
-    loaded, grid, precision = plan.checkpoint, plan.grid, plan.precision
+    loaded, grid = plan.checkpoint, plan.grid
     if removed := remove_stale(plan.target):
         report(f"removed {removed} unfinished build(s) of {plan.target.name}")
     exits = ExitEncoder(loaded, grid.layers).eval()
     report("exporting all exits once")
     model = graphs.model_from_exits(exits, grid.width, loaded.text.max_tokens)
     with staged_directory(plan.target) as staging, writing(plan.target):
-        report("cutting one graph per exit")
-        inputs = graphs.input_names(exits)
-        paths = {layer: staging / layout.graph_path(layer, precision) for layer in grid.layers}
-        cuts = {path: graphs.graph_from_model(model, layer, inputs, grid.width) for layer, path in paths.items()}
         (staging / layout.GRAPHS).mkdir()
-        report("writing graphs and their shared weights")
-        graphs.save_graphs(cuts, staging / layout.weights_path(precision))
         (staging / layout.TOKENIZER).write_text(loaded.tokenizer_json, encoding="utf-8")
-        variants = check_variants(plan, exits, paths, report)
+        inputs = graphs.input_names(exits)
+        for precision in plan.precisions:
+            whole = model if precision is Precision.FP32 else _quantized(model, plan, report)
+            report(f"cutting one {precision} graph per exit")
+            paths = {layer: staging / layout.graph_path(layer, precision) for layer in grid.layers}
+            cuts = {path: graphs.graph_from_model(whole, layer, inputs, grid.width) for layer, path in paths.items()}
+            report(f"writing {precision} graphs and their shared weights")
+            graphs.save_graphs(cuts, staging / layout.weights_path(precision))
+        variants = check_variants(plan, exits, staging, report)
         report("writing the manifest")
         files = {
             path.relative_to(staging).as_posix(): FileEntry(path.stat().st_size, sha256_of(path))
@@ -124,27 +160,41 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
     return Bundle.open(plan.target)
 
 
-def check_variants(
-    plan: Plan, exits: "ExitEncoder", paths: Mapping[int, Path], report: Report
-) -> tuple[VariantEntry, ...]:
-    """Run every graph in the staging directory against the reference; raises ParityError naming what fails."""
-    from m2d_export.parity import check_reference, compare, probe_tokens, reference_vectors
+def _quantized(model: "ir.Model", plan: Plan, report: Report) -> "ir.Model":
+    from m2d_export.quantize import calibration_samples, int8_model
+
+    report(f"quantizing to int8, calibrated on {len(plan.calibration)} texts")
+    tokenizer = Tokenizer(plan.checkpoint.tokenizer_json, plan.checkpoint.text)
+    return int8_model(model, calibration_samples(plan.calibration, tokenizer))
+
+
+def check_variants(plan: Plan, exits: "ExitEncoder", staging: Path, report: Report) -> tuple[VariantEntry, ...]:
+    """Run every graph in ``staging`` against the reference; raises ParityError naming what fails."""
+    from m2d_export.parity import check_reference, compare, compare_quantized, probe_tokens, reference_vectors
     from m2d_export.runtimes.onnxrt import OnnxRuntime
 
-    tokenizer = Tokenizer(plan.checkpoint.tokenizer_json, plan.checkpoint.text)
+    tokenizer, layers = Tokenizer(plan.checkpoint.tokenizer_json, plan.checkpoint.text), plan.grid.layers
     report("running the reference")
-    tokens = probe_tokens(plan.checkpoint, tokenizer)
+    probes = probe_tokens(plan.checkpoint, tokenizer)
     check_reference(plan.checkpoint, tokenizer)
-    references = reference_vectors(exits, tokenizer, tokens)
+    references = dict(zip(layers, reference_vectors(exits, tokenizer, probes), strict=True))
+    held_out: list[TokenIds] = []
+    if Precision.INT8 in plan.precisions:
+        held_out = tokenizer.encode(held_out_texts(), plan.checkpoint.text.prompt())
+        ordinary = dict(zip(layers, reference_vectors(exits, tokenizer, held_out), strict=True))
     entries, failures = [], []
-    for (layer, path), reference in zip(paths.items(), references, strict=True):
-        report(f"parity of layer {layer}")
-        variant = Variant(layer, plan.precision, path, plan.grid.width, plan.checkpoint.origin)
+    for precision, layer in product(plan.precisions, layers):
+        report(f"parity of layer {layer}, {precision}")
+        graph, weights = layout.graph_path(layer, precision), layout.weights_path(precision)
+        variant = Variant(layer, precision, staging / graph, plan.grid.width, plan.checkpoint.origin)
         with OnnxRuntime(variant) as runtime:
-            parity = compare(runtime, reference, tokenizer, tokens, plan.grid.dims)
-        failures += [f"layer {layer}: {failure}" for failure in parity.failures(plan.precision)]
-        graph, weights = layout.graph_path(layer, plan.precision), layout.weights_path(plan.precision)
-        entries.append(VariantEntry(layer, plan.precision, graph, weights, asdict(parity)))
+            if precision is Precision.FP32:
+                parity = compare(runtime, references[layer], tokenizer, probes, plan.grid.dims)
+            else:
+                both = (references[layer], ordinary[layer])
+                parity = compare_quantized(runtime, both, tokenizer, (probes, held_out))
+        failures += [f"layer {layer}, {precision}: {failure}" for failure in parity.failures(precision)]
+        entries.append(VariantEntry(layer, precision, graph, weights, parity.figures()))
     if failures:
         raise ParityError(f"not published, since these variants fail parity: {'; '.join(failures)}")
     return tuple(entries)

@@ -33,6 +33,7 @@ class Encoder:
         *,
         runtime: str = "onnxrt",
         precision: str = Precision.FP32,
+        compute: str = "fp32",
         threads: int | None = None,
         normalize: bool | None = None,
     ) -> None:
@@ -44,7 +45,7 @@ class Encoder:
         )
         self.normalize = bundle.manifest.normalize if normalize is None else normalize
         self._tokenizer = bundle.tokenizer
-        self.runtime = open_runtime(runtime, bundle.variant(self.cell.layer, precision), threads)
+        self.runtime = open_runtime(runtime, bundle.variant(self.cell.layer, precision), threads, compute)
 
     def encode(self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> FloatArray:
         """Vectors of ``texts`` in their order: (n, dim) float32.
@@ -65,8 +66,8 @@ class Encoder:
     def _encode_window(self, texts: list[str], prompt: str, first_index: int) -> FloatArray:
         tokens = self._tokenizer.encode(texts, prompt, first_index)
         vectors = np.empty((len(texts), self.cell.dim), dtype=np.float32)
-        for batch in batches(tokens, self._tokenizer.spec, TOKEN_BUDGET):
-            vectors[batch.rows] = truncate(self.runtime.vectors(batch), self.cell.dim, self.normalize)
+        for batch, full in self.runtime.each(batches(tokens, self._tokenizer.spec, TOKEN_BUDGET)):
+            vectors[batch.rows] = truncate(full, self.cell.dim, self.normalize)
         return vectors
 
     def close(self) -> None:

@@ -8,14 +8,28 @@ from pathlib import Path
 from m2d_export.errors import SpecError
 
 SMALLEST_DEFAULT_DIM = 32
-# What runs a variant, and the precisions it can be told to multiply in; the first is what it does untold.
-RUNTIMES: Mapping[str, tuple[str, ...]] = {"onnxrt": ("fp32",), "pytorch": ("fp32",)}
 
 
 class Precision(StrEnum):
     """What a variant stores its weights in."""
 
     FP32 = "fp32"
+    INT8 = "int8"
+
+
+@dataclass(frozen=True)
+class RuntimeSpec:
+    """What a runtime can: the precisions it runs, and what it can be told to multiply floats in, the first untold."""
+
+    precisions: tuple[Precision, ...]
+    computes: tuple[str, ...]
+
+
+RUNTIMES: Mapping[str, RuntimeSpec] = {
+    "onnxrt": RuntimeSpec((Precision.FP32, Precision.INT8), ("fp32",)),
+    "openvino": RuntimeSpec((Precision.FP32, Precision.INT8), ("fp32", "bf16")),
+    "pytorch": RuntimeSpec((Precision.FP32,), ("fp32",)),
+}
 
 
 @dataclass(frozen=True, order=True)

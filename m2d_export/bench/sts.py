@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from m2d_export.batching import check_text
 from m2d_export.errors import DataError
 from m2d_export.extras import require
 from m2d_export.files import read_text
+from m2d_export.packaged import toy_csv
 
 TOY, STSB = "toy", "stsb"
 TOY_LABEL = "toy set, 200 pairs of this package's own: shows that it works, compares with nothing"
@@ -53,8 +53,7 @@ def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
     if columns is not None and source in (TOY, STSB):
         raise DataError(f"columns go with a file of pairs: {source} has its own")
     if source == TOY:
-        text = files("m2d_export.bench").joinpath("toy_sts.csv").read_text(encoding="utf-8")
-        return _pairs(TOY, TOY_LABEL, _table_rows(text, ",", None, TOY))
+        return _pairs(TOY, TOY_LABEL, _table_rows(toy_csv(), ",", None, TOY))
     if source == STSB:
         return _pairs(STSB, "STS-B test", _hub_rows())
     path = Path(source).expanduser()

@@ -33,7 +33,7 @@ class Way:
     @property
     def options(self) -> Record:
         """What opens an exit."""
-        return {"runtime": self.runtime, "precision": self.precision, "threads": self.threads}
+        return {key: getattr(self, key) for key in ("runtime", "precision", "compute", "threads")}
 
     def named(self, layer: int) -> Record:
         """What tells an exit that is run this way from others, in its records."""
@@ -58,8 +58,8 @@ class Matrix:
         """Itself, if every combination can be measured; SpecError or RuntimeUnavailable names one that cannot."""
         for layer, precision in product(self.layers, self.precisions):
             bundle.entry(layer, precision)
-        for runtime, compute in product(self.runtimes, self.computes):
-            check_runtime(runtime, compute)
+        for way in self.ways:
+            check_runtime(way.runtime, way.precision, way.compute)
         for dim in self.dims:
             bundle.grid.check_dim(dim)
         for count in self.tokens:

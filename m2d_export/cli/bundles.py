@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import click
 
-from m2d_export.cli.common import Numbers, examples, listed, runtime_options, steps
+from m2d_export.cli.common import Numbers, Words, examples, listed, runtime_options, steps
 from m2d_export.errors import DataError, IntegrityError, OutputError
 
 
@@ -15,6 +15,7 @@ from m2d_export.errors import DataError, IntegrityError, OutputError
     epilog=examples(
         "m2d-export build ./minilm -o minilm.m2d",
         "m2d-export build ./minilm -o shallow.m2d --layers 1,2 --dims 64,128",
+        "m2d-export build ./minilm -o minilm.m2d --precision fp32,int8 --calibration texts.txt",
         "m2d-export build ./minilm -o minilm.m2d --force --dry-run",
     )
 )
@@ -23,6 +24,10 @@ from m2d_export.errors import DataError, IntegrityError, OutputError
 @click.option("--revision", help="Branch, tag or commit of a Hub checkpoint.")
 @click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers to build.")
 @click.option("--dims", type=Numbers(), help="Dims that bench walks.  [default: the trained ones, or powers of two]")
+@click.option("--precision", "precisions", type=Words(), metavar="fp32,int8", default="fp32", help="What to store in.")
+@click.option(
+    "--calibration", type=click.Path(path_type=Path), help="Your texts, one a line, to take int8 ranges from."
+)
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--dry-run", is_flag=True, help="Load and check everything, say what would be built, write nothing.")
 def build(
@@ -31,6 +36,8 @@ def build(
     revision: str | None,
     layers: tuple[int, ...] | None,
     dims: tuple[int, ...] | None,
+    precisions: tuple[str, ...],
+    calibration: Path | None,
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -42,13 +49,21 @@ def build(
 
     with steps() as report:
         planned = pipeline.plan(
-            checkpoint, target, revision=revision, layers=layers, dims=dims, force=force, report=report
+            checkpoint,
+            target,
+            revision=revision,
+            layers=layers,
+            dims=dims,
+            precisions=precisions,
+            calibration=calibration,
+            force=force,
+            report=report,
         )
         grid = planned.grid
         what = (
             f"{len(grid.layers)} exits of {planned.checkpoint.architecture} (layers {listed(grid.layers)} of "
-            f"{grid.depth}), {planned.precision}, dims {listed(grid.dims)}, pooling {planned.checkpoint.pooling}, "
-            f"about {planned.weight_bytes / 1e6:.0f} MB"
+            f"{grid.depth}), {' and '.join(planned.precisions)}, dims {listed(grid.dims)}, "
+            f"pooling {planned.checkpoint.pooling}, about {planned.weight_bytes / 1e6:.0f} MB in fp32"
         )
         if not dry_run:
             pipeline.build(planned, force=force, report=report)
@@ -126,6 +141,7 @@ def encode(
     force: bool,
     runtime: str,
     precision: str,
+    compute: str,
     threads: int | None,
 ) -> None:
     """Encode FILE, one text a line (- is standard input), into a float32 array (lines, dim)."""
@@ -137,7 +153,7 @@ def encode(
 
     if output.is_file() and (not force or (Path(file.name).exists() and output.samefile(file.name))):
         raise OutputError(f"{output} exists: use --force to replace it, or choose another path than the input's")
-    options: dict[str, Any] = {"runtime": runtime, "precision": precision, "threads": threads}
+    options: dict[str, Any] = {"runtime": runtime, "precision": precision, "compute": compute, "threads": threads}
     with steps() as report, Encoder(Bundle.open(bundle), layer, dim, **options) as encoder:
         vectors = encoder.encode(_lines(file, report), prompt=prompt, prompt_name=prompt_name)
         with atomic_file(output) as staged, staged.open("wb") as stream:

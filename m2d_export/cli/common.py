@@ -14,6 +14,7 @@ from m2d_export.spec import RUNTIMES, Precision, parse_numbers
 
 RESULTS = "results.jsonl"
 PRECISIONS = [precision.value for precision in Precision]
+COMPUTES = sorted({compute for runtime in RUNTIMES.values() for compute in runtime.computes}, reverse=True)
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
@@ -58,6 +59,7 @@ def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what runs a variant."""
     for option in (
         threads_option,
+        click.option("--compute", type=click.Choice(COMPUTES), default="fp32", help="What floats are multiplied in."),
         click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="What weights are stored in."),
         click.option("--runtime", type=click.Choice(list(RUNTIMES)), default="onnxrt", help="What runs the model."),
     ):

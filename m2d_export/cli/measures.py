@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 @click.option("--batch-size", "batch_sizes", type=Numbers(), default="1,32", help="Batch sizes to time.")
 @click.option("--tokens", type=Numbers(), default="16,128", help="Token lengths to time.")
 @click.option(
-    "--runtime", "runtimes", type=Words(), metavar="onnxrt,pytorch", default="onnxrt", help="What runs the exits."
+    "--runtime",
+    "runtimes",
+    type=Words(),
+    metavar="onnxrt,openvino,pytorch",
+    default="onnxrt",
+    help="What runs the exits.",
 )
 @click.option(
     "--precision", "precisions", type=Words(), metavar="fp32,..", default="fp32", help="What weights are stored in."

@@ -1,5 +1,6 @@
 """What runs a variant. A runtime is a context manager with one method; nothing is loaded before it is opened."""
 
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -9,7 +10,11 @@ from m2d_export.extras import require
 from m2d_export.spec import RUNTIMES, Variant
 from m2d_export.vectors import FloatArray
 
-PACKAGES = {"onnxrt": ("onnxruntime", "cpu"), "pytorch": ("torch", "build")}  # and the extra that installs each
+PACKAGES = {  # and the extra that installs each
+    "onnxrt": ("onnxruntime", "cpu"),
+    "openvino": ("openvino", "openvino"),
+    "pytorch": ("torch", "build"),
+}
 
 
 class Runtime(Protocol):
@@ -20,6 +25,10 @@ class Runtime(Protocol):
 
     def vectors(self, batch: Batch) -> FloatArray:
         """Full-width vectors of a batch, not normalised: (batch, width) float32."""
+        ...
+
+    def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
+        """Each batch with its vectors, in any order, as fast as the runtime can: several at once where that pays."""
         ...
 
     def close(self) -> None:
@@ -33,28 +42,37 @@ class Runtime(Protocol):
     ) -> None: ...
 
 
-def check_runtime(name: str, compute: str) -> None:
-    """Raise SpecError for a runtime or a compute it does not have, RuntimeUnavailable where its package is missing."""
+def check_runtime(name: str, precision: str, compute: str) -> None:
+    """Raise SpecError for a runtime that does not exist or cannot do this, RuntimeUnavailable without its package."""
     if name not in RUNTIMES:
         raise SpecError(f"no runtime {name!r}: there are {', '.join(RUNTIMES)}")
-    if compute not in RUNTIMES[name]:
-        raise SpecError(f"{name} does not compute in {compute!r}: it computes in {', '.join(RUNTIMES[name])}")
+    able = RUNTIMES[name]
+    if precision not in able.precisions:
+        others = ", ".join(other for other, spec in RUNTIMES.items() if precision in spec.precisions)
+        hint = f"; {others} can" if others else ""
+        raise SpecError(f"{name} does not run {precision}: it runs {', '.join(able.precisions)}{hint}")
+    if compute not in able.computes:
+        raise SpecError(f"{name} does not compute in {compute!r}: it computes in {', '.join(able.computes)}")
     require(*PACKAGES[name])
 
 
-def open_runtime(name: str, variant: Variant, threads: int | None = None) -> Runtime:
-    """Open ``variant`` in the runtime called ``name`` with ``threads`` threads, None for its own choice.
+def open_runtime(name: str, variant: Variant, threads: int | None = None, compute: str = "fp32") -> Runtime:
+    """Open ``variant`` in the runtime called ``name`` with ``threads`` threads, None for every core.
 
-    Raises SpecError for an unknown name or count, RuntimeUnavailable where the package is missing.
+    Raises SpecError for an unknown name, precision, compute or count, RuntimeUnavailable where the package is missing
+    or the machine cannot compute so.
     """
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise SpecError(f"threads must be a whole number from 1, got {threads!r}")
+    check_runtime(name, variant.precision, compute)
     if name == "onnxrt":
         from m2d_export.runtimes.onnxrt import OnnxRuntime
 
         return OnnxRuntime(variant, threads)
-    if name == "pytorch":
-        from m2d_export.runtimes.pytorch import PytorchRuntime
+    if name == "openvino":
+        from m2d_export.runtimes.openvino import OpenvinoRuntime
 
-        return PytorchRuntime(variant, threads)
-    raise SpecError(f"no runtime {name!r}: there are {', '.join(RUNTIMES)}")
+        return OpenvinoRuntime(variant, threads, compute)
+    from m2d_export.runtimes.pytorch import PytorchRuntime
+
+    return PytorchRuntime(variant, threads)

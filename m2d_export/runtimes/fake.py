@@ -1,6 +1,7 @@
 """A runtime without a model: shipped, so that what drives runtimes can be tested without one."""
 
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -35,6 +36,10 @@ class FakeRuntime:
         weights = mask[..., None].astype(np.float32)
         sums = (self._table[batch.input_ids] * weights).sum(axis=1)
         return np.asarray(sums / np.maximum(weights.sum(axis=1), 1e-9), dtype=np.float32)
+
+    def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
+        """Each batch with its vectors, one after the other."""
+        return ((batch, self.vectors(batch)) for batch in batches)
 
     def close(self) -> None:
         """Free nothing, but refuse to go on, as the real ones do."""

@@ -1,5 +1,6 @@
 """ONNX Runtime on the CPU."""
 
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -46,6 +47,10 @@ class OnnxRuntime:
             return np.asarray(self._session.run(None, values)[0], dtype=np.float32)
         except Exception as error:  # its own types; token ids that the model does not know, for one
             raise RuntimeUnavailable(f"ONNX Runtime cannot run this batch: {first_line(error)}") from error
+
+    def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
+        """Each batch with its vectors, one after the other."""
+        return ((batch, self.vectors(batch)) for batch in batches)
 
     def close(self) -> None:
         """Free the session."""

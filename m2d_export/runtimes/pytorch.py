@@ -1,5 +1,6 @@
 """PyTorch on the CPU, running the checkpoint itself cut to the exit: the honest baseline at equal depth."""
 
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -39,6 +40,10 @@ class PytorchRuntime:
         if self._exit is None:
             raise SpecError("this runtime is closed: open it again")
         return self._exit.vectors(batch)[0]
+
+    def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
+        """Each batch with its vectors, one after the other."""
+        return ((batch, self.vectors(batch)) for batch in batches)
 
     def close(self) -> None:
         """Free the encoder."""

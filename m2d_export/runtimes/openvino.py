@@ -1,0 +1,106 @@
+"""OpenVINO on the CPU: one text at a time with all threads, many batches as parallel streams."""
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from m2d_export.batching import Batch
+from m2d_export.errors import RuntimeUnavailable, SpecError, first_line
+from m2d_export.extras import require
+from m2d_export.machine import cores
+from m2d_export.spec import Variant
+from m2d_export.vectors import FloatArray
+
+DEVICE = "CPU"
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenvinoRuntime:
+    """A graph compiled by OpenVINO twice: for one batch at once, and, when many come, for as many as it has streams.
+
+    ``compute`` is what floats are multiplied in. Raises RuntimeUnavailable where the processor cannot compute in it:
+    OpenVINO itself would compute in another one, and say nothing.
+    """
+
+    name = "openvino"
+    provider = DEVICE
+
+    def __init__(self, variant: Variant, threads: int | None = None, compute: str = "fp32") -> None:
+        ov = require("openvino", "openvino")
+        self._queue_type = ov.AsyncInferQueue
+        self._core = ov.Core()
+        self._hint, self._threads = HINTS[compute], threads or cores()
+        if compute.upper() not in {"FP32", *self._core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")}:
+            raise RuntimeUnavailable(f"this processor does not compute in {compute}: leave --compute at fp32")
+        try:
+            self._model = self._core.read_model(str(variant.path))
+        except Exception as error:  # its own RuntimeError, with a page of text
+            raise RuntimeUnavailable(f"OpenVINO cannot load {variant.path}: {first_line(error)}") from error
+        self._inputs = [value.get_any_name() for value in self._model.inputs]
+        self._one: Any = self._compiled("LATENCY").create_infer_request()
+        self._many: Any = None
+
+    def _compiled(self, hint: str) -> Any:
+        settings = {
+            "INFERENCE_PRECISION_HINT": self._hint,
+            "PERFORMANCE_HINT": hint,
+            "INFERENCE_NUM_THREADS": self._threads,
+        }
+        try:
+            compiled = self._core.compile_model(self._model, DEVICE, settings)
+        except Exception as error:
+            raise RuntimeUnavailable(f"OpenVINO cannot compile this graph: {first_line(error)}") from error
+        taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if taken != self._hint:
+            raise RuntimeUnavailable(f"asked for {self._hint}, OpenVINO computes in {taken}")
+        return compiled
+
+    def vectors(self, batch: Batch) -> FloatArray:
+        """Full-width vectors of a batch, not normalised: (batch, width) float32."""
+        if self._one is None:
+            raise SpecError("this runtime is closed: open it again")
+        try:
+            return np.array(self._one.infer(self._values(batch))[0], dtype=np.float32)
+        except Exception as error:
+            raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {first_line(error)}") from error
+
+    def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
+        """Each batch with its vectors, in the order they are done; a single one gets all threads."""
+        waiting = list(batches)
+        if len(waiting) < 2:
+            yield from ((batch, self.vectors(batch)) for batch in waiting)
+            return
+        if self._one is None:
+            raise SpecError("this runtime is closed: open it again")
+        done: list[tuple[Batch, FloatArray]] = []
+        if self._many is None:
+            self._many = self._queue_type(self._compiled("THROUGHPUT"))
+            self._many.set_callback(lambda request, place: place[1].append((place[0], _output(request))))
+        try:
+            for batch in waiting:
+                self._many.start_async(self._values(batch), (batch, done))
+            self._many.wait_all()
+        except Exception as error:
+            raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {first_line(error)}") from error
+        yield from done
+
+    def _values(self, batch: Batch) -> dict[str, Any]:
+        return {name: getattr(batch, name) for name in self._inputs}
+
+    def close(self) -> None:
+        """Free the compiled models."""
+        self._one = self._many = self._model = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _output(request: Any) -> FloatArray:
+    return np.array(request.get_output_tensor(0).data, dtype=np.float32)  # a copy: the request is used again
