@@ -21,7 +21,7 @@ from m2d_export.vectors import FloatArray, cosine
 
 PARAGRAPH = 10  # sentences of a long text
 SINGLES = 50  # texts encoded one at a time in each round
-REST = 0.5  # seconds before a turn, longer than any peer's idle threads go on spinning for work
+REST = 0.5  # seconds before a turn: idle threads of ONNX Runtime were seen to spin on for 40 ms, others for less
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16")
 OWN = ("m2d-export", "numpy", "tokenizers", "onnxruntime", "openvino", "nncf")
 REFERENCE = "sentence-transformers torch fp32"
@@ -155,7 +155,7 @@ class Comparison:
     def round(self, number: int) -> None:
         """One turn of each system, starting with another one in every round."""
         systems = list(self.children)
-        first = number % len(systems)
+        first = number % max(1, len(systems))
         for system in systems[first:] + systems[:first]:
             try:
                 time.sleep(REST)

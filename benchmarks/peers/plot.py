@@ -32,6 +32,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
             arrowprops={"arrowstyle": "-", "color": "lightgrey", "shrinkB": 4, "relpos": (0, 0)},
         )
     axes.margins(x=0.05, y=0.1)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top + (top - bottom) / 2)  # room for the lines between points and labels
     threads, cpu = result["threads"], result["machine"]["cpu"]
     axes.set_xlabel(f"STS-B sentences per second, on {threads} threads of {cpu}")
     axes.set_ylabel("Spearman x 100 on STS-B test")
