@@ -1,0 +1,201 @@
+"""Prepare each system, let them take turns, and put what came out in one object."""
+
+import csv
+import json
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers.child import HERE, CannotRunError, Child, python_of, run, variables, versions
+from benchmarks.peers.systems import OURS, SYSTEMS, System
+from m2d_export.bench.similarity import spearman
+from m2d_export.bench.sts import Pairs, load_pairs
+from m2d_export.machine import machine
+from m2d_export.machine import versions as own_versions
+from m2d_export.vectors import FloatArray, cosine
+
+PARAGRAPH = 10  # sentences of a long text
+SINGLES = 50  # texts encoded one at a time in each round
+REST = 0.5  # seconds before a turn: idle threads of ONNX Runtime were seen to spin on for 40 ms, others for less
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16")
+OWN = ("m2d-export", "numpy", "tokenizers", "onnxruntime", "openvino", "nncf")
+REFERENCE = "sentence-transformers torch fp32"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where everything is, and with how many threads it runs."""
+
+    work: Path
+    checkpoint: Path
+    bundle: Path
+    stsb: Path
+    threads: int
+
+    def folder(self, name: str) -> Path:
+        """The folder that a system opens."""
+        return {"checkpoint": self.checkpoint, "bundle": self.bundle}.get(name, self.work / name)
+
+    def log(self, name: str) -> Path:
+        """Where a step or a system says what it says."""
+        return self.work / "logs" / f"{name.replace(' ', '_')}.log"
+
+
+def cpu_flags() -> list[str]:
+    """The CPU's flags among those that decide which kernels run; none where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    words = next((line.split() for line in lines if line.startswith("flags")), [])
+    return [flag for flag in FLAGS if flag in words]
+
+
+def opened(system: System, place: Place) -> Child:
+    """The system's worker, loaded, once its environment and its files are there; raises CannotRunError."""
+    if system.needs and system.needs not in cpu_flags():
+        raise CannotRunError(f"this CPU has no {system.needs}")
+    python, environ = (
+        python_of(system.environment, place.work),
+        variables(system.environment, place.work, place.threads),
+    )
+    _exported(system, place)
+    settings = {**system.settings, "path": str(place.folder(system.folder)), "threads": place.threads}
+    return Child(python, settings, place.log(system.name), environ)
+
+
+def _exported(system: System, place: Place) -> None:
+    """Make the files that a system needs, those that are not there already."""
+    if system.environment == OURS and not place.bundle.exists():
+        build = [sys.executable, "-m", "m2d_export", "build", str(place.checkpoint), "-o", str(place.bundle)]
+        run([*build, "--precision", "fp32,int8"], place.log("build"), variables(OURS, place.work, place.threads))
+    maker = system.folder  # the folders of exports bear the name of the environment that makes them
+    for step in system.exports:
+        done = place.work / maker / f".{step}"
+        if done.exists():
+            continue
+        command = [str(python_of(maker, place.work)), "-P", str(HERE / "exports.py")]
+        arguments = [step, str(place.checkpoint), str(place.work / maker)]
+        if step == "static":
+            arguments.append(str(_calibration(place)))
+        run([*command, *arguments], place.log(step), variables(maker, place.work, place.threads))
+        done.touch()
+
+
+def _calibration(place: Place) -> Path:
+    """A folder with the sentences of STS-B train, as a dataset that a peer can open by its path."""
+    folder = place.work / "calibration"
+    folder.mkdir(exist_ok=True)
+    with (folder / "train.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(
+            [["sentence"], *([text] for text in load_pairs(str(place.stsb / "train.csv")).texts)]
+        )
+    return folder
+
+
+def workloads(pairs: Pairs, limit: int | None, work: Path) -> dict[str, Path]:
+    """Files of texts: the sentences, paragraphs of ten of them, and those that are encoded one at a time."""
+    short = [text for pair in zip(*pairs.sides(), strict=True) for text in pair][:limit]
+    long = [" ".join(short[start : start + PARAGRAPH]) for start in range(0, len(short) - PARAGRAPH + 1, PARAGRAPH)]
+    found = {"short": short, "long": long, "single": short[:: max(1, len(short) // SINGLES)][:SINGLES]}
+    for name, texts in found.items():
+        (work / f"{name}.json").write_text(json.dumps(texts), encoding="utf-8")
+    return {name: work / f"{name}.json" for name in found}
+
+
+def _least(left: FloatArray, right: FloatArray) -> float:
+    return float(cosine(left, right).min())
+
+
+class Comparison:
+    """Every system that can run, loaded and waiting; what it has measured so far; why the others cannot."""
+
+    def __init__(self, place: Place, pairs: Pairs, limit: int | None) -> None:
+        place.work.mkdir(parents=True, exist_ok=True)
+        self.place, self.texts = place, workloads(pairs, limit, place.work)
+        self._gold = pairs.scores[: limit // 2 if limit else None]
+        self._reference: FloatArray | None = None
+        self.children: dict[System, Child] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.not_run: dict[str, str] = {}
+
+    def open(self, system: System) -> None:
+        """Load a system, score its vectors, and let it see all texts once, unmeasured."""
+        print(f"{system.name} ..", flush=True)
+        try:
+            child = self.children[system] = opened(system, self.place)
+            path = self.place.work / "vectors.npy"
+            child.ask(texts=self.texts["short"], vectors=path)
+            vectors = np.load(path)
+            for name in ("long", "single"):
+                self._ask(system, name)
+        except CannotRunError as error:
+            self._drop(system, error)
+            return
+        if system.name == REFERENCE:
+            self._reference = vectors
+        base = self._reference
+        self.rows[system.name] = {
+            "weights": system.weights,
+            "environment": system.environment or "m2d-export",
+            "computes": child.computes,
+            "width": vectors.shape[1],
+            "score": spearman(cosine(vectors[::2], vectors[1::2]), self._gold),
+            "least_cosine_to_torch_fp32": None
+            if base is None or base.shape != vectors.shape
+            else _least(vectors, base),
+            "seconds": {name: [] for name in self.texts},
+        }
+
+    def round(self, number: int) -> None:
+        """One turn of each system, starting with another one in every round."""
+        systems = list(self.children)
+        first = number % max(1, len(systems))
+        for system in systems[first:] + systems[:first]:
+            try:
+                time.sleep(REST)
+                for name in self.texts:
+                    self.rows[system.name]["seconds"][name].append(self._ask(system, name))
+            except CannotRunError as error:
+                self._drop(system, error)
+
+    def _ask(self, system: System, name: str) -> float:
+        """Seconds of a workload, or the median of its texts one at a time."""
+        seconds: list[float] = self.children[system].ask(texts=self.texts[name], single=name == "single")["seconds"]
+        return statistics.median(seconds)
+
+    def _drop(self, system: System, error: CannotRunError) -> None:
+        print(f"{system.name} cannot run: {error}", flush=True)
+        self.rows.pop(system.name, None)
+        self.not_run[system.name] = str(error)
+        if system in self.children:
+            self.children.pop(system).close()
+
+    def result(self) -> dict[str, Any]:
+        """Everything, as the results file has it."""
+        counts = {name: len(json.loads(path.read_text(encoding="utf-8"))) for name, path in self.texts.items()}
+        for row in self.rows.values():
+            medians = {name: statistics.median(seconds) for name, seconds in row["seconds"].items()}
+            row |= {f"{name}_per_second": counts[name] / medians[name] for name in ("short", "long")}
+            row["single_p50_ms"] = medians["single"] * 1000
+        used = {system.environment for system in SYSTEMS if system.name in self.rows} - {OURS}
+        return {
+            "texts": counts,
+            "threads": self.place.threads,
+            "systems": self.rows,
+            "not_run": self.not_run,
+            "cpu_flags": cpu_flags(),
+            "versions": {"m2d-export": own_versions(OWN)}
+            | {environment: versions(environment, self.place.work) for environment in sorted(used)},
+            "machine": machine(),
+        }
+
+    def close(self) -> None:
+        """End every worker."""
+        for child in self.children.values():
+            child.close()

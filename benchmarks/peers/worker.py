@@ -1,0 +1,136 @@
+"""One system, loaded in its own environment, that encodes when the parent asks: a line of JSON in, one out.
+
+    python worker.py '{"load": "torch", "path": "..", "threads": 2, ..}'
+
+Runs in every environment, so it imports nothing but numpy, and each system's package where it is loaded. Batch sizes,
+sorting and everything else are the system's own defaults: only the number of threads is set.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Encode = Callable[[list[str]], Any]
+Settings = dict[str, Any]
+Loaded = tuple[Encode, str]  # and what it multiplies in, where that can be told
+
+
+def torch_model(settings: Settings) -> Loaded:
+    """sentence-transformers in PyTorch."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(settings["threads"])
+    dtype = getattr(torch, settings["dtype"])
+    model = SentenceTransformer(settings["path"], device="cpu", model_kwargs={"dtype": dtype})
+    return lambda texts: model.encode(texts, show_progress_bar=False), settings["dtype"]
+
+
+def backend_model(settings: Settings) -> Loaded:
+    """sentence-transformers on one of its ONNX or OpenVINO files."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(settings["threads"])  # pooling and normalisation are still torch's
+    options: Settings = {"file_name": settings["file"]}
+    if settings["backend"] == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.SessionOptions()
+        session.intra_op_num_threads = settings["threads"]
+        options |= {"provider": "CPUExecutionProvider", "session_options": session}
+    else:
+        options["ov_config"] = {"INFERENCE_NUM_THREADS": settings["threads"]}
+    model = SentenceTransformer(settings["path"], device="cpu", backend=settings["backend"], model_kwargs=options)
+    computes = ""
+    if settings["backend"] == "openvino":  # which takes bf16 for fp32 where the CPU has it
+        computes = model.transformers_model.request.get_property("INFERENCE_PRECISION_HINT").to_string()
+    return lambda texts: model.encode(texts, show_progress_bar=False), computes
+
+
+def fastembed_model(settings: Settings) -> Loaded:
+    """The same fp32 graph in fastembed, as a model of one's own."""
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    TextEmbedding.add_custom_model(
+        model="local",
+        pooling=PoolingType.MEAN,
+        normalization=True,
+        sources=ModelSource(hf="local/none"),  # one is demanded; the path below is what is read
+        dim=384,
+        model_file="onnx/model.onnx",
+    )
+    model = TextEmbedding("local", specific_model_path=settings["path"], threads=settings["threads"], cuda=False)
+    return lambda texts: np.array(list(model.embed(texts))), ""
+
+
+def static_model(settings: Settings) -> Loaded:
+    """A model2vec table of token vectors."""
+    from model2vec import StaticModel
+
+    model = StaticModel.from_pretrained(settings["path"])
+    return model.encode, ""
+
+
+def bundle_model(settings: Settings) -> Loaded:
+    """This package's Encoder."""
+    from m2d_export import Bundle, Encoder
+
+    chosen = {key: settings[key] for key in ("runtime", "precision", "compute") if key in settings}
+    encoder = Encoder(Bundle.open(settings["path"]), settings.get("layer"), threads=settings["threads"], **chosen)
+    return encoder.encode, settings.get("compute", "")
+
+
+LOADERS: dict[str, Callable[[Settings], Loaded]] = {
+    "torch": torch_model,
+    "backend": backend_model,
+    "fastembed": fastembed_model,
+    "model2vec": static_model,
+    "bundle": bundle_model,
+}
+
+
+def answer(encode: Encode, request: dict[str, Any]) -> dict[str, Any]:
+    """Do one request: ``texts`` is a JSON file of a list, ``vectors`` a file to save to, ``single`` asks for each."""
+    texts = json.loads(Path(request["texts"]).read_text(encoding="utf-8"))
+    if "vectors" in request:
+        vectors = np.asarray(encode(texts), dtype=np.float32)
+        np.save(request["vectors"], vectors)
+        return {"shape": vectors.shape}
+    calls = [[text] for text in texts] if request.get("single") else [texts]
+    seconds = []
+    for call in calls:
+        started = time.perf_counter()
+        encode(call)
+        seconds.append(time.perf_counter() - started)
+    return {"seconds": seconds}
+
+
+def main() -> None:
+    """Load, say so, then answer until the input ends."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not look like a reply
+    settings = json.loads(sys.argv[1])
+
+    def reply(message: dict[str, Any]) -> None:
+        print(json.dumps(message), file=replies, flush=True)
+
+    try:
+        encode, computes = LOADERS[settings["load"]](settings)
+        reply({"computes": computes})
+        for line in sys.stdin:
+            reply(answer(encode, json.loads(line)))
+    except Exception as error:
+        reply({"error": f"{type(error).__name__}: {error}"})
+        raise
+
+
+if __name__ == "__main__":
+    main()
