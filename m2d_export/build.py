@@ -30,16 +30,21 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a build will make; ``weight_bytes`` is the size of its fp32 weights in memory.
+class Calibration:
+    """Texts whose activations give int8 its ranges, and where they are from."""
 
-    ``calibration`` are the texts whose activations give int8 its ranges.
-    """
+    source: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build will make; ``weight_bytes`` is the size of its fp32 weights in memory."""
 
     checkpoint: Checkpoint
     grid: Grid
     precisions: tuple[Precision, ...]
-    calibration: tuple[str, ...]
+    calibration: Calibration | None
     target: Path
     weight_bytes: int
 
@@ -93,15 +98,16 @@ def _precisions(names: Sequence[str]) -> tuple[Precision, ...]:
     return tuple(precision for precision in Precision if precision in chosen)
 
 
-def _calibration(precisions: Sequence[Precision], path: Path | None) -> tuple[str, ...]:
-    """Up to 300 texts, evenly from the whole file; none where nothing is quantized."""
+def _calibration(precisions: Sequence[Precision], path: Path | None) -> Calibration | None:
+    """Up to 300 texts, evenly from the whole file; None where nothing is quantized."""
     if Precision.INT8 not in precisions:
         if path is not None:
             raise SpecError("--calibration goes with --precision int8: nothing else takes ranges from texts")
-        return ()
+        return None
     require("nncf", "int8")
     texts = calibration_texts() if path is None else read_texts(path)
-    return texts[:: -(-len(texts) // CALIBRATION_TEXTS)]
+    taken = texts[:: -(-len(texts) // CALIBRATION_TEXTS)]
+    return Calibration(f"{len(taken)} texts of {'this package' if path is None else path.name}", taken)
 
 
 def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None) -> Bundle:
@@ -123,7 +129,7 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
         (staging / layout.TOKENIZER).write_text(loaded.tokenizer_json, encoding="utf-8")
         inputs = graphs.input_names(exits)
         for precision in plan.precisions:
-            whole = model if precision is Precision.FP32 else _quantized(model, plan, report)
+            whole = _in_precision(model, precision, plan, report)
             report(f"cutting one {precision} graph per exit")
             paths = {layer: staging / layout.graph_path(layer, precision) for layer in grid.layers}
             cuts = {path: graphs.graph_from_model(whole, layer, inputs, grid.width) for layer, path in paths.items()}
@@ -150,6 +156,7 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
             versions=versions(TOOLS.split()),
             similarity=loaded.similarity,
             truncate_dim=loaded.truncate_dim,
+            calibration=plan.calibration.source if plan.calibration else None,
         )
         written = manifest.to_json()
         Manifest.from_json(written)  # before publishing: what the reader refuses must not replace anything
@@ -160,12 +167,15 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
     return Bundle.open(plan.target)
 
 
-def _quantized(model: "ir.Model", plan: Plan, report: Report) -> "ir.Model":
+def _in_precision(model: "ir.Model", precision: Precision, plan: Plan, report: Report) -> "ir.Model":
+    """The fp32 model of all exits, or what int8 makes of it."""
+    if precision is Precision.FP32 or plan.calibration is None:
+        return model
     from m2d_export.quantize import calibration_samples, int8_model
 
-    report(f"quantizing to int8, calibrated on {len(plan.calibration)} texts")
+    report(f"quantizing to int8, calibrated on {plan.calibration.source}")
     tokenizer = Tokenizer(plan.checkpoint.tokenizer_json, plan.checkpoint.text)
-    return int8_model(model, calibration_samples(plan.calibration, tokenizer))
+    return int8_model(model, calibration_samples(plan.calibration.texts, tokenizer))
 
 
 def check_variants(plan: Plan, exits: "ExitEncoder", staging: Path, report: Report) -> tuple[VariantEntry, ...]:

@@ -74,6 +74,7 @@ class Manifest:
     versions: Mapping[str, str]
     similarity: str
     truncate_dim: int | None
+    calibration: str | None = None  # what int8 took its ranges from, for people
 
     def is_trained_layer(self, layer: int) -> bool:
         """Whether training optimised the exit at ``layer``; of a checkpoint without m2d.json, the deepest alone."""
@@ -138,6 +139,7 @@ class Manifest:
             versions={_name(name): _name(version) for name, version in data["versions"].items()},
             similarity=_name(data["similarity"]),
             truncate_dim=None if data["truncate_dim"] is None else _whole(data["truncate_dim"], least=1),
+            calibration=None if data.get("calibration") is None else _name(data["calibration"]),
         )
 
 

@@ -53,15 +53,26 @@ class Encoder:
         ``prompt`` is put before every text, ``prompt_name`` picks one of the checkpoint's; with neither, the
         checkpoint's default applies if it has one. Raises InputError naming the item that is no valid string.
         """
+        empty = np.empty((0, self.cell.dim), dtype=np.float32)
+        return np.concatenate([empty, *self.stream(texts, prompt=prompt, prompt_name=prompt_name)])
+
+    def stream(
+        self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None
+    ) -> Iterator[FloatArray]:
+        """As ``encode``, in parts of up to 8,192 texts, in their order: each (n, dim) float32.
+
+        No more than a part is held at a time, so a generator of any length takes the memory of one.
+        """
         if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
             raise InputError(f"texts is one {type(texts).__name__}: pass a list of texts, such as [text]")
         prefix = self._tokenizer.spec.prompt(prompt, prompt_name)
-        parts = [np.empty((0, self.cell.dim), dtype=np.float32)]
+        return self._parts(texts, prefix)
+
+    def _parts(self, texts: Iterable[str], prompt: str) -> Iterator[FloatArray]:
         first = 0
         for window in _windows(texts):
-            parts.append(self._encode_window(window, prefix, first))
+            yield self._encode_window(window, prompt, first)
             first += len(window)
-        return np.concatenate(parts)
 
     def _encode_window(self, texts: list[str], prompt: str, first_index: int) -> FloatArray:
         tokens = self._tokenizer.encode(texts, prompt, first_index)

@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("m2d-export", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "torch", "transformers")
+INT8_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
+PACKAGES = ("m2d-export", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "transformers")
 
 
 def cores() -> int:
@@ -42,10 +43,20 @@ def machine() -> dict[str, Any]:
     }
 
 
+def multiplies_int8() -> bool | None:
+    """Whether the processor has instructions for int8 dot products (VNNI and its like); None where it does not say."""
+    flags = {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}  # x86's word for them, and ARM's
+    return bool(flags & INT8_FLAGS) if flags else None
+
+
 def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(field: str) -> str:
+    """A field of the first processor in Linux's list, empty where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")

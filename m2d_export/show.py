@@ -22,6 +22,7 @@ def summary(bundle: Bundle) -> RenderableType:
         ("texts", f"up to {manifest.text.max_tokens} tokens; prompts: {', '.join(manifest.text.prompts) or 'none'}"),
         ("heads", ", ".join(f"layer {layer}" for layer in manifest.heads) or "none"),
         ("dims", dims),
+        *([("int8", f"calibrated on {manifest.calibration}")] if manifest.calibration else []),
     ):
         facts.add_row(Text(name, style="bold"), Text(value))
     variants = Table()

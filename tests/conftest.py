@@ -151,6 +151,16 @@ def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle
     return pipeline.build(pipeline.plan(str(checkpoint), target))
 
 
+@pytest.fixture(scope="session")
+def quantized(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle of ``checkpoint`` in fp32 and int8, calibrated on few texts. Never alter it."""
+    pytest.importorskip("nncf", reason="NNCF is not installed (extra: int8)")
+    folder = tmp_path_factory.mktemp("quantized")
+    (folder / "texts.txt").write_text("".join(f"{word} {WORDS[place - 1]}\n" for place, word in enumerate(WORDS)))
+    options = {"precisions": ("fp32", "int8"), "calibration": folder / "texts.txt"}
+    return pipeline.build(pipeline.plan(str(checkpoint), folder / "tiny.m2d", **options))
+
+
 @pytest.fixture
 def copied_bundle(bundle: Bundle, tmp_path: Path) -> Path:
     """A copy of the bundle to damage."""

@@ -16,11 +16,13 @@ from m2d_export.runtimes import Runtime, open_runtime
 from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.runtimes.onnxrt import OnnxRuntime
 from m2d_export.spec import RUNTIMES, TextSpec
+from m2d_export.vectors import cosine
 from tests.conftest import WIDTH
 
 SPEC = TextSpec(max_tokens=48, pad_id=1)
 ROWS = [TokenIds([3, 40, 41, 4]), TokenIds([3, 42, 4]), TokenIds([3, 43, 44, 45, 46, 4])]
 NAMES = [*RUNTIMES, "fake"]
+PROVIDERS = {"onnxrt": "CPUExecutionProvider", "openvino": "CPU", "pytorch": "cpu", "fake": "fake"}
 
 
 def opened(name: str, bundle: Bundle) -> Runtime:
@@ -35,7 +37,10 @@ def test_a_runtime_gives_float32_vectors_and_names_itself(name: str, bundle: Bun
         assert vectors.dtype == np.float32
         assert np.isfinite(vectors).all()
         assert runtime.name == name
-        assert runtime.provider == {"onnxrt": "CPUExecutionProvider", "pytorch": "cpu", "fake": "fake"}[name]
+        assert (
+            runtime.provider
+            == {"onnxrt": "CPUExecutionProvider", "openvino": "CPU", "pytorch": "cpu", "fake": "fake"}[name]
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,15 +69,79 @@ def test_a_closed_runtime_refuses_to_go_on(name: str, bundle: Bundle) -> None:
         runtime.vectors(pad(ROWS, SPEC, range(3)))
 
 
-def test_onnx_and_pytorch_agree(bundle: Bundle) -> None:
+@pytest.mark.parametrize("name", ["onnxrt", "openvino"])
+def test_graphs_agree_with_pytorch(name: str, bundle: Bundle) -> None:
     batch = pad(ROWS, SPEC, range(3))
-    with opened("onnxrt", bundle) as graph, opened("pytorch", bundle) as reference:
+    with opened(name, bundle) as graph, opened("pytorch", bundle) as reference:
         np.testing.assert_allclose(graph.vectors(batch), reference.vectors(batch), atol=2e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_each_batch_comes_back_with_its_own_vectors(name: str, count: int, bundle: Bundle) -> None:
+    batches = [pad([ROWS[place % 3]] * (1 + place), SPEC, [place]) for place in range(count)]
+    with opened(name, bundle) as runtime:
+        found = list(runtime.each(iter(batches)))
+        assert sorted(batch.rows[0] for batch, _ in found) == list(range(count))
+        for batch, vectors in found:
+            np.testing.assert_allclose(vectors, runtime.vectors(batch), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["onnxrt", "openvino"])
+def test_int8_graphs_run_in_every_runtime_that_says_so(name: str, quantized: Bundle) -> None:
+    batch = pad(ROWS, SPEC, range(3))
+    with open_runtime(name, quantized.variant(2, "int8")) as int8, open_runtime(name, quantized.variant(2)) as fp32:
+        expected = fp32.vectors(batch)
+        found = int8.vectors(batch)
+        assert (cosine(found, expected) > 0.995).all()
+        assert not np.allclose(found, expected, atol=1e-6)
+        alone = np.concatenate([int8.vectors(pad([row], SPEC, [0])) for row in ROWS])
+    np.testing.assert_allclose(alone, found, atol=1e-3)
+
+
+def test_int8_of_a_runtime_that_cannot_names_those_that_can(quantized: Bundle) -> None:
+    with pytest.raises(SpecError, match="pytorch does not run int8: it runs fp32; onnxrt, openvino can"):
+        open_runtime("pytorch", quantized.variant(1, "int8"))
+
+
+def test_a_compute_that_a_runtime_does_not_have_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(SpecError, match="onnxrt does not compute in 'bf16': it computes in fp32"):
+        open_runtime("onnxrt", bundle.variant(1), compute="bf16")
+
+
+@pytest.mark.parametrize(("compute", "hint"), [("fp32", "f32"), ("bf16", "bf16")])
+def test_openvino_computes_in_what_was_asked_for_or_not_at_all(compute: str, hint: str, bundle: Bundle) -> None:
+    import openvino as ov
+
+    can = compute == "fp32" or "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if not can:
+        with pytest.raises(RuntimeUnavailable, match="this processor does not compute in bf16"):
+            open_runtime("openvino", bundle.variant(1), compute=compute)
+        return
+    with open_runtime("openvino", bundle.variant(1), compute=compute) as runtime:
+        assert runtime.vectors(pad(ROWS, SPEC, range(3))).shape == (3, WIDTH)
+
+
+def test_what_openvino_took_is_read_back(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    from m2d_export.runtimes import openvino
+
+    monkeypatch.setitem(openvino.HINTS, "fp32", "f16")  # the processor takes f32 for it
+    with pytest.raises(RuntimeUnavailable, match="asked for f16, OpenVINO computes in f32"):
+        open_runtime("openvino", bundle.variant(1))
+
+
+def test_a_batch_that_openvino_cannot_run_is_one_error_of_ours(bundle: Bundle) -> None:
+    unknown = pad([TokenIds([3, 1_000_000_000, 4])], SPEC, [0])
+    with opened("openvino", bundle) as runtime:
+        for run in (runtime.vectors, lambda batch: list(runtime.each([batch, batch]))):
+            with pytest.raises(RuntimeUnavailable, match="OpenVINO cannot run this batch: ") as caught:
+                run(replace(unknown, attention_mask=unknown.attention_mask[:, :2]))
+            assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["", "onnx", "ONNXRT", "fake", "../onnxrt"])
 def test_an_unknown_runtime_is_refused_with_the_known_ones(name: str, bundle: Bundle) -> None:
-    with pytest.raises(SpecError, match="there are onnxrt, pytorch"):
+    with pytest.raises(SpecError, match="there are onnxrt, openvino, pytorch"):
         open_runtime(name, bundle.variant(1))
 
 
@@ -100,7 +169,8 @@ def test_threads_reach_onnx_runtime(bundle: Bundle, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("name", "package", "extra"), [("onnxrt", "onnxruntime", "cpu"), ("pytorch", "torch", "build")]
+    ("name", "package", "extra"),
+    [("onnxrt", "onnxruntime", "cpu"), ("openvino", "openvino", "openvino"), ("pytorch", "torch", "build")],
 )
 def test_a_missing_package_is_named_with_its_extra(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, package: str, extra: str

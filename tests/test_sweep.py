@@ -91,7 +91,9 @@ class Recorder:
         self.seconds: Callable[[int], float] = lambda layer: 0.0
         self.before: Callable[[int], object] = lambda layer: None
 
-    def open_runtime(self, name: str, variant: Variant, threads: int | None = None) -> FakeRuntime:
+    def open_runtime(
+        self, name: str, variant: Variant, threads: int | None = None, compute: str = "fp32"
+    ) -> FakeRuntime:
         recorder, layer = self, variant.layer
         if (name, layer) in self.broken:
             raise RuntimeUnavailable(f"{name} cannot load layer {layer}")

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import click
 
-from m2d_export.cli.common import Numbers, Words, examples, listed, runtime_options, steps
+from m2d_export.cli.common import Numbers, Words, examples, listed, runtime_options, say_of_int8, steps
 from m2d_export.errors import DataError, IntegrityError, OutputError
 
 
@@ -47,6 +47,7 @@ def build(
     """
     from m2d_export import build as pipeline
 
+    say_of_int8(precisions)
     with steps() as report:
         planned = pipeline.plan(
             checkpoint,
@@ -145,20 +146,20 @@ def encode(
     threads: int | None,
 ) -> None:
     """Encode FILE, one text a line (- is standard input), into a float32 array (lines, dim)."""
-    import numpy as np
-
     from m2d_export.bundle import Bundle
     from m2d_export.encoder import Encoder
     from m2d_export.files import atomic_file
+    from m2d_export.vectors import write_npy
 
     if output.is_file() and (not force or (Path(file.name).exists() and output.samefile(file.name))):
         raise OutputError(f"{output} exists: use --force to replace it, or choose another path than the input's")
+    say_of_int8([precision])
     options: dict[str, Any] = {"runtime": runtime, "precision": precision, "compute": compute, "threads": threads}
     with steps() as report, Encoder(Bundle.open(bundle), layer, dim, **options) as encoder:
-        vectors = encoder.encode(_lines(file, report), prompt=prompt, prompt_name=prompt_name)
+        parts = encoder.stream(_lines(file, report), prompt=prompt, prompt_name=prompt_name)
         with atomic_file(output) as staged, staged.open("wb") as stream:
-            np.save(stream, vectors)
-    click.echo(f"wrote {output}: {vectors.shape[0]} vectors of {vectors.shape[1]} float32 numbers, cell {encoder.cell}")
+            count = write_npy(stream, parts, encoder.cell.dim)
+    click.echo(f"wrote {output}: {count} vectors of {encoder.cell.dim} float32 numbers, cell {encoder.cell}")
 
 
 @click.command(

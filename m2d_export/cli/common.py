@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,17 @@ def steps() -> Iterator[Callable[[str], None]]:
             status.update(escape(step))
 
         yield report
+
+
+def say_of_int8(precisions: Sequence[str]) -> None:
+    """Say on standard error what int8 is worth on a processor without instructions for it."""
+    from m2d_export.machine import multiplies_int8
+
+    if "int8" in precisions and multiplies_int8() is False:
+        click.echo(
+            "note: this processor has no int8 dot products (VNNI): int8 works here, and may be slower than fp32",
+            err=True,
+        )
 
 
 def say_others(results: Path, count: int, where: str) -> None:

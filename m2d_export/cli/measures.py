@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from m2d_export.cli.common import RESULTS, Numbers, Words, examples, is_default, say_others, steps, threads_option
+from m2d_export.cli.common import (
+    RESULTS,
+    Numbers,
+    Words,
+    examples,
+    is_default,
+    say_of_int8,
+    say_others,
+    steps,
+    threads_option,
+)
 from m2d_export.errors import DataError, IntegrityError, OutputError, RuntimeUnavailable
 
 if TYPE_CHECKING:
@@ -85,6 +95,7 @@ def bench(
     from m2d_export.bundle import Bundle
     from m2d_export.machine import machine
 
+    say_of_int8(precisions)
     opened = Bundle.open(bundle)
     longest = opened.manifest.text.max_tokens
     matrix = Matrix(

@@ -1,0 +1,198 @@
+"""int8 variants: built beside fp32, calibrated on texts, judged before they are published."""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from m2d_export import Bundle, Encoder
+from m2d_export import build as pipeline
+from m2d_export import parity as gate
+from m2d_export.batching import Tokenizer
+from m2d_export.bundle import Manifest
+from m2d_export.errors import DataError, ExportError, ParityError, RuntimeUnavailable, SpecError
+from m2d_export.packaged import calibration_texts, held_out_texts
+from m2d_export.spec import Precision
+from tests.conftest import WORDS, save_checkpoint
+
+pytest.importorskip("nncf", reason="NNCF is not installed (extra: int8)")
+TEXTS = [f"the {word} is {WORDS[place - 1]}" for place, word in enumerate(WORDS)]
+
+
+def graph(bundle: Bundle, layer: int, precision: str) -> onnx.ModelProto:
+    return onnx.load(bundle.root / bundle.entry(layer, precision).path, load_external_data=False)
+
+
+def test_every_exit_has_both_precisions_and_figures_of_its_own(quantized: Bundle) -> None:
+    entries = {(entry.layer, entry.precision): entry.parity for entry in quantized.manifest.variants}
+    assert set(entries) == {(layer, precision) for layer in (1, 2, 3) for precision in ("fp32", "int8")}
+    for (_, precision), parity in entries.items():
+        assert ("agreement" in parity) == ("probes_cosine_min" in parity) == (precision == "int8")
+        bounds = gate.BOUNDS[Precision(precision)]
+        assert parity["cosine_min"] >= bounds.cosine_min
+        assert parity["invariance"] <= bounds.invariance
+        assert parity.get("agreement", 100) >= bounds.agreement
+    assert quantized.manifest.calibration == f"{len(WORDS)} texts of texts.txt"
+
+
+def test_products_are_quantized_and_ranges_are_constants(quantized: Bundle) -> None:
+    for layer in quantized.grid.layers:
+        model = graph(quantized, layer, "int8")
+        constants = {value.name for value in model.graph.initializer}
+        kinds = Counter(node.op_type for node in model.graph.node)
+        assert kinds["QuantizeLinear"] >= 4 * layer
+        assert not [kind for kind in kinds if kind.startswith("Dynamic")]
+        for node in model.graph.node:
+            if node.op_type == "QuantizeLinear":
+                assert set(node.input[1:]) <= constants
+
+
+def test_int8_weights_are_stored_once_and_are_a_quarter(quantized: Bundle) -> None:
+    weights = {entry.precision: entry.weights for entry in quantized.manifest.variants}
+    sizes = {precision: quantized.manifest.files[path].size for precision, path in weights.items()}
+    assert len(set(weights.values())) == 2
+    stored = {
+        precision: sum(
+            onnx.helper.tensor_dtype_to_np_dtype(value.data_type).itemsize * int(np.prod(value.dims))
+            for value in graph(quantized, 3, precision).graph.initializer
+            if value.data_location == onnx.TensorProto.EXTERNAL
+        )
+        for precision in sizes
+    }
+    assert stored["int8"] < 0.5 * stored["fp32"]
+
+
+@pytest.mark.parametrize("runtime", ["onnxrt", "openvino"])
+def test_a_text_has_one_vector_whatever_its_neighbours(quantized: Bundle, runtime: str) -> None:
+    texts = [*TEXTS, "interest rates rose " * 12]
+    with Encoder(quantized, 3, precision="int8", runtime=runtime) as encoder:
+        together = encoder.encode(texts)
+        alone = np.concatenate([encoder.encode([text]) for text in texts])
+    assert ((together * alone).sum(axis=1) > 0.999).all()
+
+
+def test_the_packaged_texts_for_calibration_are_not_those_it_is_judged_on() -> None:
+    assert len(calibration_texts()) > 100
+    assert len(held_out_texts()) > 100
+    assert not set(calibration_texts()) & set(held_out_texts())
+
+
+def test_a_calibration_file_is_sampled_evenly(checkpoint: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "many.txt"
+    texts.write_text("".join(f"text number {place}\n" for place in range(1000)))
+    plan = pipeline.plan(str(checkpoint), tmp_path / "out.m2d", precisions=["int8"], calibration=texts)
+    assert plan.calibration is not None
+    assert 200 <= len(plan.calibration.texts) <= 300
+    assert plan.calibration.texts[-1] > "text number 9"
+
+
+@pytest.mark.parametrize(
+    ("precisions", "content", "error", "said"),
+    [
+        (["int8"], "", DataError, "0 distinct texts in"),
+        (["int8"], None, DataError, "texts.txt"),
+        (["int8"], b"\xff\xfe" * 40, DataError, "UTF-8"),
+        (["fp32"], "a\n", SpecError, "--calibration goes with --precision int8"),
+        (["fp32", "fp8"], "a\n", SpecError, "'fp8' is not a valid Precision: variants can be built in fp32, int8"),
+    ],
+    ids=["empty", "missing", "not text", "nothing to calibrate", "no such precision"],
+)
+def test_what_cannot_be_quantized_is_said_before_any_work(
+    checkpoint: Path,
+    tmp_path: Path,
+    precisions: list[str],
+    content: str | bytes | None,
+    error: type[Exception],
+    said: str,
+) -> None:
+    file = tmp_path / "texts.txt"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(error, match=said):
+        pipeline.plan(str(checkpoint), tmp_path / "out.m2d", precisions=precisions, calibration=file)
+    assert not (tmp_path / "out.m2d").exists()
+
+
+def test_without_nncf_the_extra_is_named(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(RuntimeUnavailable, match=r"nncf is not installed.*'m2d-export\[int8\]'"):
+        pipeline.plan(str(checkpoint), tmp_path / "out.m2d", precisions=["int8"])
+
+
+def test_a_graph_that_nncf_cannot_quantize_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import nncf
+    import onnx_ir as ir
+
+    from m2d_export.quantize import int8_model
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise RuntimeError("no\nsuch thing")
+
+    monkeypatch.setattr(nncf, "quantize", refuse)
+    empty = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": 18}), ir_version=10)
+    with pytest.raises(ExportError, match=r"^NNCF cannot quantize this graph: no$"):
+        int8_model(empty, [])
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ({"cosine_min": 1.1}, "layer 1, int8: cosine to the reference is .*, needs 1.1"),
+        ({"cosine_mean": 1.1}, "on average, needs 1.1"),
+        ({"agreement": 101.0}, "agreement with the reference is .*, needs 101"),
+        ({"invariance": -1.0}, "a text alone and in a batch differ"),
+    ],
+)
+def test_an_int8_variant_that_fails_its_gate_is_not_published(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bounds: dict[str, float], said: str
+) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setitem(gate.BOUNDS, Precision.INT8, replace(gate.BOUNDS[Precision.INT8], **bounds))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(TEXTS))
+    plan = pipeline.plan(str(checkpoint), tmp_path / "out.m2d", layers=[1], precisions=["int8"], calibration=texts)
+    with pytest.raises(ParityError, match=said):
+        pipeline.build(plan)
+    assert not (tmp_path / "out.m2d").exists()
+
+
+def test_a_bundle_of_int8_alone_says_so_when_fp32_is_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(TEXTS))
+    options = {"layers": [1], "precisions": ["int8"], "calibration": texts}
+    bundle = pipeline.build(pipeline.plan(str(checkpoint), tmp_path / "out.m2d", **options))
+    with pytest.raises(SpecError, match=r"no fp32 variant of layer 1 .* it was built with int8"):
+        Encoder(bundle, 1)
+    with Encoder(bundle, 1, precision="int8") as encoder:
+        assert encoder.encode(TEXTS[:2]).shape == (2, 64)
+
+
+def test_prompts_that_are_not_pooled_are_quantized_too(tmp_path: Path) -> None:
+    prompts = {"include_prompt": False, "prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    folder = save_checkpoint(tmp_path / "prompted", "bert", **prompts)
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(TEXTS))
+    options = {"layers": [2], "precisions": ["int8"], "calibration": texts}
+    bundle = pipeline.build(pipeline.plan(str(folder), tmp_path / "out.m2d", **options))
+    assert [value.name for value in graph(bundle, 2, "int8").graph.input][-1] == "pooling_mask"
+
+
+def test_an_older_manifest_without_calibration_is_read(bundle: Bundle) -> None:
+    older = json.loads(bundle.manifest.to_json())
+    del older["calibration"]
+    assert Manifest.from_json(json.dumps(older)).calibration is None
+
+
+def test_calibration_samples_are_single_texts_and_paragraphs_without_padding(checkpoint: Path, tmp_path: Path) -> None:
+    from m2d_export.quantize import calibration_samples
+
+    loaded = pipeline.plan(str(checkpoint), tmp_path / "out.m2d").checkpoint
+    samples = calibration_samples(TEXTS[:9], Tokenizer(loaded.tokenizer_json, loaded.text))
+    assert len(samples) == 9 + 2
+    assert {array.shape[0] for inputs in samples for array in inputs.values()} == {1}
+    assert all(inputs["attention_mask"].all() for inputs in samples)
