@@ -9,7 +9,7 @@ from rich.table import Table
 from m2d_export.bench.quantities import Candidate
 from m2d_export.bench.summary import setup_labels
 from m2d_export.select import Choice, Worth
-from m2d_export.spec import Precision
+from m2d_export.spec import RUNTIMES, Precision
 
 Row = tuple[Candidate, Worth, str]
 
@@ -50,6 +50,8 @@ def deploying(picked: Candidate, bundle: Path, cores: int) -> str:
         words += ["--runtime", picked.runtime]
     if picked.precision != Precision.FP32:
         words += ["--precision", picked.precision]
+    if picked.compute != RUNTIMES[picked.runtime].computes[0]:
+        words += ["--compute", picked.compute]
     if picked.setup.threads not in (None, cores):
         words += ["--threads", str(picked.setup.threads)]
     return shlex.join([*words, "-o", "vectors.npy"])

@@ -125,7 +125,7 @@ def test_a_dim_that_is_not_there_is_refused(bundle: Bundle, dim: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"runtime": "onnx"}, "no runtime 'onnx': there are onnxrt, pytorch"),
+        ({"runtime": "onnx"}, "no runtime 'onnx': there are onnxrt, openvino, pytorch"),
         ({"precision": "int8"}, "no int8 variant of layer 3 .* built with fp32"),
         ({"threads": 0}, "threads must be a whole number from 1, got 0"),
         ({"threads": True}, "threads must be a whole number from 1, got True"),

@@ -730,7 +730,7 @@ def test_a_combination_that_is_not_there_is_named_before_any_work(
             replace(MATRIX, **changed).checked(bundle)
 
     check("no int8 variant of layer 1 .*built with fp32", precisions=("fp32", "int8"))
-    check("no runtime 'openvino': there are onnxrt, pytorch", runtimes=("onnxrt", "openvino"))
+    check("no runtime 'tensorrt': there are onnxrt, openvino, pytorch", runtimes=("onnxrt", "tensorrt"))
     check("pytorch does not compute in 'bf16': it computes in fp32", runtimes=("pytorch",), computes=("fp32", "bf16"))
     partly = replace(bundle.manifest, variants=bundle.manifest.variants[:2])
     check("no fp32 variant of layer 3", bundle=replace(bundle, manifest=partly))
