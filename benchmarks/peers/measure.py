@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.child import HERE, CannotRunError, Child, python_of, run, variables, versions
+from benchmarks.peers.child import HERE, ROOT, CannotRunError, Child, python_of, run, variables, versions
 from benchmarks.peers.systems import OURS, SYSTEMS, System
+from benchmarks.peers.systems import REFERENCE as REFERENCE_CHECKPOINT
 from m2d_export.bench.similarity import spearman
 from m2d_export.bench.sts import Pairs, load_pairs
 from m2d_export.machine import machine
@@ -39,7 +40,8 @@ class Place:
 
     def folder(self, name: str) -> Path:
         """The folder that a system opens."""
-        return {"checkpoint": self.checkpoint, "bundle": self.bundle}.get(name, self.work / name)
+        ours = {"checkpoint": self.checkpoint, "bundle": self.bundle, "reference": self.work / "reference.m2d"}
+        return ours.get(name, self.work / name)
 
     def log(self, name: str) -> Path:
         """Where a step or a system says what it says."""
@@ -71,8 +73,10 @@ def opened(system: System, place: Place) -> Child:
 
 def _exported(system: System, place: Place) -> None:
     """Make the files that a system needs, those that are not there already."""
-    if system.environment == OURS and not place.bundle.exists():
-        build = [sys.executable, "-m", "m2d_export", "build", str(place.checkpoint), "-o", str(place.bundle)]
+    bundle = place.folder(system.folder)
+    if system.environment == OURS and not bundle.exists():
+        checkpoint = place.checkpoint if system.folder == "bundle" else ROOT / "models" / REFERENCE_CHECKPOINT
+        build = [sys.executable, "-m", "m2d_export", "build", str(checkpoint), "-o", str(bundle)]
         run([*build, "--precision", "fp32,int8"], place.log("build"), variables(OURS, place.work, place.threads))
     maker = system.folder  # the folders of exports bear the name of the environment that makes them
     for step in system.exports:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 WEIGHTS = "all-MiniLM-L6-v2"
+REFERENCE = "minilm-l6-sts-2d"  # of models/: the same encoder, trained for its exits
 OURS = ""  # the environment that runs the benchmark itself
 
 
@@ -37,6 +38,13 @@ def _ours(runtime: str, name: str, precision: str, compute: str = "") -> System:
     return System(f"m2d-export {name} {compute or precision}", f"{WEIGHTS} {precision}", OURS, "bundle", settings)
 
 
+def _exit(layer: int, runtime: str, name: str, precision: str) -> System:
+    """An exit of the reference checkpoint, which has weights of its own."""
+    settings = {"load": "bundle", "runtime": runtime, "precision": precision, "layer": layer}
+    title = f"m2d-export {name} {precision}, exit {layer}"
+    return System(title, f"{REFERENCE} {precision}", OURS, "reference", settings)
+
+
 DYNAMIC, STATIC = "int8, dynamic", "int8, static"
 VNNI, QUANTIZED = "avx512_vnni", "openvino/openvino_model_qint8_quantized.xml"
 DISTILLED = f"token vectors distilled from {WEIGHTS}"
@@ -57,4 +65,7 @@ SYSTEMS = (
     _ours("openvino", "OpenVINO", "fp32"),
     _ours("openvino", "OpenVINO", "fp32", "bf16"),
     _ours("openvino", "OpenVINO", "int8"),
+    _exit(3, "onnxrt", "ONNX Runtime", "fp32"),
+    _exit(3, "onnxrt", "ONNX Runtime", "int8"),
+    _exit(3, "openvino", "OpenVINO", "int8"),
 )
