@@ -136,6 +136,17 @@ def train_speed() -> str:
     )
 
 
+def open_exits() -> str:
+    """Memory of a process with every exit open, by runtime and precision."""
+    found = result("open_exits.json")
+    rows = [
+        [row["runtime"], row["precision"], f"{row['all_mb']:,.0f} MB", f"{row['deepest_mb']:,.0f} MB"]
+        for row in found["rows"]
+    ]
+    table = plain_table(["runtime", "precision", f"all {found['exits']} exits open", "the deepest alone"], rows)
+    return f"{table}\n\nPeak resident memory of the process; {on(found['machine'])}."
+
+
 def peers() -> str:
     """Every peer beside us: score, throughput on short and long texts, latency of one text."""
     found = result("peers.json")
