@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from m2d_export import Bundle, Encoder, __version__
+from m2d_export import Bundle, Encoder, __version__, machine
 from m2d_export import build as pipeline
 from m2d_export.bench import cost
 from m2d_export.bench.figures import candidates
@@ -145,6 +145,8 @@ def test_the_module_is_the_program(folder: Path) -> None:
         ("encode tiny.m2d texts.txt -o o.npy --runtime tensorrt", "'tensorrt' is not one of"),
         ("encode tiny.m2d texts.txt -o o.npy --precision fp8", "'fp8' is not"),
         ("encode tiny.m2d texts.txt -o o.npy --threads 0", "0 is not in the range x>=1"),
+        ("encode tiny.m2d texts.txt -o o.npy --threads x", "'x' is not a valid integer range"),
+        ("encode tiny.m2d texts.txt -o o.npy --compute fp8", "'fp8' is not one of 'fp32', 'bf16'"),
         ("encode tiny.m2d none.txt -o o.npy", "'none.txt': No such file or directory"),
         ("bench tiny.m2d --layers 1,x", "--layers takes whole numbers separated by commas"),
         ("bench tiny.m2d --dims all", "--dims takes whole numbers separated by commas"),
@@ -503,6 +505,7 @@ def test_bytes_that_are_no_utf_8_on_standard_input_are_refused_by_their_line(run
     ("command", "package", "extra"),
     [
         ("encode tiny.m2d texts.txt -o o.npy", "onnxruntime", "cpu"),
+        ("encode tiny.m2d texts.txt --runtime openvino -o o.npy", "openvino", "openvino"),
         ("bench tiny.m2d --sts pairs.csv", "onnxruntime", "cpu"),
         ("bench tiny.m2d --sts pairs.csv", "scipy.stats", "bench"),
         ("bench tiny.m2d --sts stsb", "datasets", "hub"),
@@ -591,6 +594,47 @@ def test_lists_of_runtimes_precisions_and_computes_are_measured_in_one_run(run: 
         assert [line["kind"] for line in lines if line["runtime"] == runtime] == expected
     for runtime in ("onnxrt", "pytorch"):
         assert f"Spearman x 100 on pairs.csv, fp32 · {runtime}" in outcome.out
+
+
+@pytest.fixture
+def vnni(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool | None], None]:
+    """Have the processor say whether it has int8 dot products."""
+    return lambda has: monkeypatch.setattr(machine, "multiplies_int8", lambda: has)
+
+
+def test_bench_measures_int8_and_openvino_as_further_columns(
+    run: Run, folder: Path, quantized: Bundle, vnni: Callable[[bool | None], None]
+) -> None:
+    vnni(True)
+    shutil.copytree(quantized.root, folder / "int8.m2d")
+    options = ("--layers", 1, "--dims", 64, "--batch-size", 1, "--tokens", 8, "--sts", "pairs.csv")
+    outcome = run("bench", "int8.m2d", *options, "--runtime", "onnxrt,openvino", "--precision", "fp32,int8")
+    assert (outcome.code, outcome.err) == (0, "")
+    ways = {(line["runtime"], line["precision"], line["provider"]) for line in lines_of(folder / "results.jsonl")}
+    providers = {"onnxrt": "CPUExecutionProvider", "openvino": "CPU", "fake": "fake"}
+    assert ways >= {(name, kind, providers[name]) for name in ("onnxrt", "openvino") for kind in ("fp32", "int8")}
+    for name in ("fp32 · onnxrt", "int8 · onnxrt", "fp32 · openvino", "int8 · openvino"):
+        assert name in outcome.out
+
+
+@pytest.mark.parametrize(("has", "notes"), [(False, 1), (True, 0), (None, 0)])
+def test_int8_without_instructions_for_it_works_and_says_so(
+    run: Run, folder: Path, quantized: Bundle, vnni: Callable[[bool | None], None], has: bool | None, notes: int
+) -> None:
+    vnni(has)
+    shutil.copytree(quantized.root, folder / "int8.m2d")
+    outcome = run("encode", "int8.m2d", "texts.txt", "-o", "o.npy", "--precision", "int8")
+    assert outcome.code == 0
+    assert outcome.err.count("note: this processor has no int8 dot products (VNNI)") == notes
+    assert run("encode", "int8.m2d", "texts.txt", "-o", "p.npy").err == ""
+
+
+def test_int8_asked_of_what_cannot_is_one_line(run: Run, folder: Path, quantized: Bundle) -> None:
+    shutil.copytree(quantized.root, folder / "int8.m2d")
+    ask = "-o o.npy --precision int8 --runtime pytorch"
+    outcome = run(*f"encode int8.m2d texts.txt {ask}".split())
+    assert (outcome.code, outcome.out) == (USAGE, "")
+    assert "pytorch does not run int8: it runs fp32; onnxrt, openvino can" in outcome.err.splitlines()[-1]
 
 
 def test_cost_is_measured_on_the_same_texts_whatever_the_pairs(

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     "--runtime",
     "runtimes",
     type=Words(),
-    metavar="onnxrt,openvino,pytorch",
+    metavar="onnxrt,openvino,..",
     default="onnxrt",
     help="What runs the exits.",
 )

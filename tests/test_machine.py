@@ -1,0 +1,32 @@
+"""What the machine says of itself."""
+
+from pathlib import Path
+
+import pytest
+
+from m2d_export import machine
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("model name\t: Some CPU\nflags\t\t: fpu avx2 avx512_vnni\n", True),
+        ("flags\t\t: fpu avx2 avx512f\n", False),
+        ("Features\t: fp asimd asimddp\n", True),
+        ("Features\t: fp asimd\n", False),
+        ("processor\t: 0\n", None),
+    ],
+)
+def test_int8_products_are_read_from_the_flags(
+    monkeypatch: pytest.MonkeyPatch, cpuinfo: str, expected: bool | None
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *arguments, **options: cpuinfo)
+    assert machine.multiplies_int8() is expected
+
+
+def test_a_system_without_that_list_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*arguments: object, **options: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert machine.multiplies_int8() is None
