@@ -21,8 +21,8 @@ class Encoder:
     """One cell of a bundle, loaded: ``layer`` blocks are run, the first ``dim`` numbers are kept.
 
     None is the deepest layer, and the checkpoint's own ``truncate_dim`` or else the full width. Vectors have unit
-    length where the checkpoint normalises its own, unless ``normalize`` says otherwise. Use it in a ``with`` block,
-    or call ``close``. Raises SpecError, IntegrityError, RuntimeUnavailable.
+    length where the checkpoint normalises its own, unless ``normalize`` says otherwise. ``compute`` is what the runtime
+    multiplies floats in. Use it in a ``with`` block, or call ``close``. Raises SpecError, IntegrityError, RuntimeUnavailable.
     """
 
     def __init__(

@@ -14,11 +14,12 @@ from m2d_export.spec import Variant
 from m2d_export.vectors import FloatArray
 
 DEVICE = "CPU"
+MANY = 16  # batches that take about as long as compiling once more, for streams
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenvinoRuntime:
-    """A graph compiled by OpenVINO twice: for one batch at once, and, when many come, for as many as it has streams.
+    """A graph compiled by OpenVINO for one batch at a time and, when many come, once more for parallel streams.
 
     ``compute`` is what floats are multiplied in. Raises RuntimeUnavailable where the processor cannot compute in it:
     OpenVINO itself would compute in another one, and say nothing.
@@ -67,9 +68,9 @@ class OpenvinoRuntime:
             raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {first_line(error)}") from error
 
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Each batch with its vectors, in the order they are done; a single one gets all threads."""
+        """Each batch with its vectors, in the order they are done; few get all threads, one after the other."""
         waiting = list(batches)
-        if len(waiting) < 2:
+        if len(waiting) < MANY and self._many is None:
             yield from ((batch, self.vectors(batch)) for batch in waiting)
             return
         if self._one is None:
