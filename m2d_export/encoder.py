@@ -22,7 +22,9 @@ class Encoder:
 
     None is the deepest layer, and the checkpoint's own ``truncate_dim`` or else the full width. Vectors have unit
     length where the checkpoint normalises its own, unless ``normalize`` says otherwise. ``compute`` is what the runtime
-    multiplies floats in. Use it in a ``with`` block, or call ``close``. Raises SpecError, IntegrityError, RuntimeUnavailable.
+    multiplies floats in. Use it in a ``with`` block, or call ``close``.
+
+    Raises SpecError, IntegrityError, RuntimeUnavailable.
     """
 
     def __init__(
