@@ -22,7 +22,7 @@ ORDER = (
 )
 TRAINING_ORDER = (
     *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "work", "live", "card", "publish"),
-    *("energy", "stop", "memory", "train", "seed", "pipeline", "soup", "__main__"),
+    *("energy", "stop", "memory", "train", "seed", "pipeline", "__main__"),
 )
 HEAVY = {
     *("torch", "transformers", "sentence_transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "scipy"),

@@ -77,9 +77,7 @@ def _training(facts: Mapping[str, Any]) -> str:
     data, energy = facts["data"], facts["energy"]
     used = energy["note"] if energy["kwh"] is None else f"{energy['kwh']:.3f} kWh, {energy['co2_kg']:.3f} kg CO2"
     since = " since the last stop" if facts["resumed"] else ""
-    seeds = facts.get("seeds", [])  # of a mean of several runs
     lines = [
-        *([f"the mean of the weights of {len(seeds)} runs, seeds {', '.join(map(str, seeds))}"] if seeds else []),
         f"recipe: {facts['recipe']} ({', '.join(_settings(facts['settings'], data['unlabelled']))})",
         f"data: {data['source']}, scores from {data['scale'][0]:g} to {data['scale'][1]:g}, "
         + ", ".join(f"{count:,} {split}" for split, count in data["pairs"].items())
