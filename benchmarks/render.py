@@ -87,13 +87,33 @@ def agreement() -> str:
     )
 
 
+def trained() -> str:
+    """The reference checkpoint's scores through its graphs, beside the untouched base's."""
+    ours, base = (
+        {candidate.cell: candidate.score for candidate in candidates(read_records(RESULTS / name))}
+        for name in ("minilm_2d_stsb.jsonl", "minilm_stsb.jsonl")
+    )
+    layers, dims = (sorted(set(numbers), reverse=True) for numbers in zip(*map(astuple, ours), strict=True))
+    shown = (max(dims), min(dims))
+    head = ["layer", *(f"{dim} dims" for dim in dims), *(f"untrained, {dim}" for dim in shown)]
+    rows = [
+        [
+            f"{layer}",
+            *(f"{ours[Cell(layer, dim)]:.1f}" for dim in dims),
+            *(f"{base[Cell(layer, dim)]:.1f}" for dim in shown),
+        ]
+        for layer in layers
+    ]
+    return plain_table(head, rows)
+
+
 def runs() -> str:
     """Mean and spread of every recipe at the widest and the narrowest trained dim, on test."""
     found = result("training.json")
-    spreads = {recipe: found["spread"][recipe]["test"] for recipe in NAMES if recipe in found["spread"]}
+    spreads = {recipe: spread["test"] for recipe, spread in found["spread"].items()}
     cells = [tuple(map(int, cell.split("x"))) for cell in next(iter(spreads.values()))]
     layers, dims = (sorted(set(numbers), reverse=True) for numbers in zip(*cells, strict=True))
-    head = ["exit", *(f"{NAMES[recipe]} ({len(found['runs'][recipe])} run)" for recipe in spreads)]
+    head = ["exit", *(_titled(recipe, len(found["runs"][recipe])) for recipe in spreads)]
     rows = [
         [
             f"{layer}",
@@ -107,6 +127,11 @@ def runs() -> str:
     return plain_table(head, rows)
 
 
+def _titled(recipe: str, count: int) -> str:
+    name = NAMES.get(recipe, recipe)
+    return name if count == 1 else f"{name}, {count} runs"
+
+
 def _mean(cell: dict[str, float]) -> str:
     return f"{cell['mean']:.1f}" + (f" ± {cell['sd']:.1f}" if "sd" in cell else "")
 
@@ -115,12 +140,11 @@ def elsewhere() -> str:
     """Agreement of every exit with the untouched base's full vector on text of another kind."""
     found = result("training.json")["runs"]
     layers = sorted(found["base"][0]["agreement"], key=int, reverse=True)
-    shown = [recipe for recipe in NAMES if recipe in found]
     rows = [
-        [layer, *(f"{mean(row['agreement'][layer]['spearman'] for row in found[recipe]):.1f}" for recipe in shown)]
+        [layer, *(f"{mean(row['agreement'][layer]['spearman'] for row in found[recipe]):.1f}" for recipe in found)]
         for layer in layers
     ]
-    return plain_table(["exit", *(NAMES[recipe] for recipe in shown)], rows)
+    return plain_table(["exit", *(_titled(recipe, len(found[recipe])) for recipe in found)], rows)
 
 
 def train_speed() -> str:
@@ -173,8 +197,13 @@ def peers() -> str:
 
 
 REGIONS = {
-    ROOT / "README.md": {"grid": grid, "agreement": agreement, "speed": speed, "cost": cost},
-    ROOT / "docs" / "training.md": {"runs": runs, "elsewhere": elsewhere, "train_speed": train_speed},
+    ROOT / "README.md": {"grid": grid, "trained": trained, "agreement": agreement, "speed": speed, "cost": cost},
+    ROOT / "models" / "minilm-l6-sts-2d" / "README.md": {"runs": runs, "elsewhere": elsewhere},
+    ROOT / "docs" / "training.md": {
+        "runs": runs,
+        "elsewhere": elsewhere,
+        "train_speed": train_speed,
+    },
 }
 
 

@@ -1,11 +1,12 @@
 """What training gives: the grids of the untouched base, of stock runs and of grid runs, on STS-B and elsewhere.
 
     M2D_STSB=path/to/stsb python -m benchmarks.training --base CHECKPOINT --stock DIR .. --grid DIR .. \
-        --texts definitions.txt -o benchmarks/results/training.json
+        --other "learning rate 1e-4" DIR --texts definitions.txt -o benchmarks/results/training.json
 
-Each folder is scored from its own files, on dev and on test. ``--texts`` are sentences of another kind (WordNet's
-definitions, which no run has seen: ``python -m train.wordnet --definitions``): how far each exit agrees on them with
-the untouched base's full vector says what training for STS costs elsewhere.
+``--other`` is a run of other settings and what to call it. Each folder is scored from its own files, on dev and on
+test. ``--texts`` are sentences of another kind (WordNet's definitions, which no run has seen: ``python -m train.wordnet
+--definitions``): how far each exit agrees on them with the untouched base's full vector says what training for STS
+costs elsewhere.
 """
 
 import argparse
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--base", required=True)
     parser.add_argument("--stock", nargs="*", default=[])
     parser.add_argument("--grid", nargs="*", default=[])
+    parser.add_argument("--other", nargs=2, action="append", default=[], metavar=("NAME", "DIR"))
     parser.add_argument("--texts", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
@@ -79,9 +81,10 @@ def main() -> None:
     base = measured(arguments.base, splits, texts, None)
     stick = base.pop("stick")
     runs: dict[str, list[dict[str, Any]]] = {"base": [base]}
-    for recipe in ("stock", "grid"):
-        rows = [measured(run, splits, texts, stick) for run in getattr(arguments, recipe)]
-        for row, run in zip(rows, getattr(arguments, recipe), strict=True):
+    trained = {"stock": arguments.stock, "grid": arguments.grid, **{name: [run] for name, run in arguments.other}}
+    for recipe, folders in trained.items():
+        rows = [measured(run, splits, texts, stick) for run in folders]
+        for row, run in zip(rows, folders, strict=True):
             del row["stick"]
             settings = json.loads((Path(run) / "m2d.json").read_text(encoding="utf-8"))
             row |= {key: settings[key] for key in ("recipe", "settings", "seconds", "versions", "machine")}

