@@ -83,6 +83,8 @@ class Manifest:
     def to_json(self) -> str:
         """The manifest as it stands in the file."""
         data = {"format": FORMAT, **asdict(self)}
+        if self.calibration is None:
+            del data["calibration"]  # what has no int8 looks as it did before there was any
         return json.dumps(data, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod

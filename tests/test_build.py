@@ -40,10 +40,10 @@ from tests.conftest import heed_signals
 STEPS = (  # of a build of one exit
     "loading the checkpoint",
     "exporting all exits once",
-    "cutting one graph per exit",
-    "writing graphs and their shared weights",
+    "cutting one fp32 graph per exit",
+    "writing fp32 graphs and their shared weights",
     "running the reference",
-    "parity of layer 1",
+    "parity of layer 1, fp32",
     "writing the manifest",
     "publishing",
 )
@@ -437,7 +437,7 @@ def test_one_exit_that_fails_parity_keeps_the_bundle_from_being_published(
     monkeypatch.setattr(graphs, "graph_from_model", corrupted(change))
     before = tree(old.parent)
     for planned, force in ((plan(layers=[1, 2, 3]), False), (plan(target=old, layers=[1, 2], force=True), True)):
-        with pytest.raises(ParityError, match=f"not published.*layer 2: {reason}") as caught:
+        with pytest.raises(ParityError, match=f"not published.*layer 2, fp32: {reason}") as caught:
             pipeline.build(planned, force=force)
         assert "layer 1" not in str(caught.value)
         assert "layer 3" not in str(caught.value)
@@ -512,7 +512,7 @@ def limit_file_size(checkpoint: Path, target: Path, at_step: str, size: int) -> 
 
 @pytest.mark.parametrize(
     ("step", "size"),
-    [("writing graphs and their shared weights", 100_000), ("writing the manifest", 1000)],
+    [("writing fp32 graphs and their shared weights", 100_000), ("writing the manifest", 1000)],
     ids=["weights", "manifest"],
 )
 def test_a_file_that_cannot_be_written_whole_leaves_the_old_bundle_and_no_staging(

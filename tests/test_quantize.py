@@ -182,10 +182,12 @@ def test_prompts_that_are_not_pooled_are_quantized_too(tmp_path: Path) -> None:
     assert [value.name for value in graph(bundle, 2, "int8").graph.input][-1] == "pooling_mask"
 
 
-def test_an_older_manifest_without_calibration_is_read(bundle: Bundle) -> None:
-    older = json.loads(bundle.manifest.to_json())
-    del older["calibration"]
-    assert Manifest.from_json(json.dumps(older)).calibration is None
+def test_calibration_is_said_where_there_is_int8_and_may_be_left_out(quantized: Bundle, bundle: Bundle) -> None:
+    written = json.loads(quantized.manifest.to_json())
+    assert Manifest.from_json(json.dumps(written)) == quantized.manifest
+    del written["calibration"]
+    assert Manifest.from_json(json.dumps(written)).calibration is None
+    assert "calibration" not in json.loads(bundle.manifest.to_json())
 
 
 def test_calibration_samples_are_single_texts_and_paragraphs_without_padding(checkpoint: Path, tmp_path: Path) -> None:
