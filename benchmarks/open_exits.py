@@ -18,7 +18,7 @@ from m2d_export.bench.peak import peak_bytes
 from m2d_export.machine import machine
 from m2d_export.spec import RUNTIMES
 
-TEXTS = [f"The {word} was seen by nobody." for word in ("cat", "ship", "storm", "end")] * 8
+TEXTS = [f"The {word} was seen by nobody." for word in ("cat", "ship", "storm", "end")] * 512  # many batches
 
 
 def opened(bundle: Bundle, layers: list[int], runtime: str, precision: str) -> float:
@@ -37,6 +37,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--child", nargs=3, metavar=("LAYERS", "RUNTIME", "PRECISION"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if not arguments.output and not arguments.child:
+        parser.error("name an output: -o")
     bundle = Bundle.open(arguments.bundle)
     if arguments.child:
         layers, runtime, precision = arguments.child

@@ -15,7 +15,7 @@ from m2d_export import Cell
 from m2d_export.bench.figures import candidates, latencies
 from m2d_export.bench.quantities import Shape
 from m2d_export.bench.records import read_records
-from m2d_export.bench.written import milliseconds, plain_table, rate, score
+from m2d_export.bench.written import plain_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -169,31 +169,6 @@ def open_exits() -> str:
     ]
     table = plain_table(["runtime", "precision", f"all {found['exits']} exits open", "the deepest alone"], rows)
     return f"{table}\n\nPeak resident memory of the process; {on(found['machine'])}."
-
-
-def peers() -> str:
-    """Every peer beside us: score, throughput on short and long texts, latency of one text."""
-    found = result("peers.json")
-    ordered = sorted(found["systems"].items(), key=lambda item: -item[1]["short_per_second"])
-    head = ["system", "weights", "STS-B", "short, sentences/s", "long, paragraphs/s", "one text, p50"]
-    rows = [
-        [
-            f"**{name}**" if row["environment"] == "m2d-export" else name,
-            row["weights"] + (", computing in bf16" if row["computes"] == "bf16" else ""),
-            score(row["score"]),
-            rate(row["short_per_second"]),
-            rate(row["long_per_second"]),
-            milliseconds(row["single_p50_ms"]),
-        ]
-        for name, row in ordered
-    ]
-    missing = [f"{name} ({reason})" for name, reason in found["not_run"].items()]
-    notes = [
-        f"Medians of {found['rounds']} rounds, systems taking turns; {found['threads']} threads; "
-        f"{found['machine']['cores']} cores of {found['machine']['cpu']} ({', '.join(found['cpu_flags'])}).",
-        *([f"Not run: {'; '.join(missing)}."] if missing else []),
-    ]
-    return "\n".join([plain_table(head, rows), "", *notes])
 
 
 REGIONS = {

@@ -9,7 +9,6 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,24 +27,23 @@ def resident_mb() -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def texts(count: int) -> Iterator[str]:
-    """Short texts, no two alike, of a few lengths."""
-    return (f"text {number} of many" + " and more" * (number % 4) for number in range(count))
+def text(number: int) -> str:
+    """A short text, like no other, of one of a few lengths."""
+    return f"text {number} of many" + " and more" * (number % 4)
 
 
 def streamed(bundle: Bundle, count: int) -> dict[str, object]:
     """Memory after every 100,000 texts, and its slope per 100,000 after the first of them."""
     memory, done, started, in_order = [], 0, time.perf_counter(), True
     with Encoder(bundle, bundle.grid.layers[0]) as encoder:
-        first = encoder.encode(texts(8))
-        for part in encoder.stream(texts(count)):
-            if done == 0:
-                in_order = bool(np.allclose(part[:8], first, atol=1e-4))
+        for part in encoder.stream(map(text, range(count))):
+            own = encoder.encode([text(done), text(done + len(part) - 1)])
+            in_order = in_order and bool(np.allclose(part[[0, -1]], own, atol=1e-4))
             done += len(part)
             if done // STEP > len(memory):
                 memory.append(resident_mb())
     seconds = time.perf_counter() - started
-    slope = float(np.polyfit(np.arange(len(memory)), memory, 1)[0])
+    slope = float(np.polyfit(np.arange(len(memory) - 1), memory[1:], 1)[0])
     return {"texts": done, "seconds": seconds, "memory_mb": memory, "slope_mb": slope, "in_order": in_order}
 
 
@@ -56,6 +54,8 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=1_000_000)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
+    if arguments.texts < 3 * STEP:
+        parser.error(f"--texts is at least {3 * STEP}: memory is looked at every {STEP}, and the first time is warm-up")
     with tempfile.TemporaryDirectory() as folder:
         plan = pipeline.plan(arguments.checkpoint, Path(folder) / "bundle.m2d", layers=[1])
         result = streamed(pipeline.build(plan), arguments.texts)

@@ -53,14 +53,14 @@ class Yardstick:
     cosines: NDArray[np.float64]
 
 
-def read_texts(path: Path) -> tuple[str, ...]:
+def read_texts(path: Path, purpose: str = "agreement") -> tuple[str, ...]:
     """The distinct texts of a UTF-8 file, one a line, blank lines skipped, in their order.
 
     Raises DataError where the file cannot be read, is not UTF-8, or has fewer than 20 distinct texts.
     """
     # Split at line feeds alone, as every line counter does: str.splitlines also splits at U+2028 and the like.
     texts = tuple(dict.fromkeys(line.strip() for line in read_text(path).split("\n") if line.strip()))
-    _check_count(len(texts), str(path))
+    _check_count(len(texts), str(path), purpose)
     return texts
 
 
@@ -139,6 +139,6 @@ def _spearman(left: NDArray[np.float64], right: NDArray[np.float64]) -> float | 
     return float(require("scipy.stats", "bench").spearmanr(left, right).statistic * 100)
 
 
-def _check_count(count: int, what: str) -> None:
+def _check_count(count: int, what: str, purpose: str = "agreement") -> None:
     if count < LEAST_TEXTS:
-        raise DataError(f"{count} distinct texts in {what}: agreement needs at least {LEAST_TEXTS}")
+        raise DataError(f"{count} distinct texts in {what}: {purpose} needs at least {LEAST_TEXTS}")

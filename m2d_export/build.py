@@ -105,7 +105,7 @@ def _calibration(precisions: Sequence[Precision], path: Path | None) -> Calibrat
             raise SpecError("--calibration goes with --precision int8: nothing else takes ranges from texts")
         return None
     require("nncf", "int8")
-    texts = calibration_texts() if path is None else read_texts(path)
+    texts = calibration_texts() if path is None else read_texts(path, "calibration")
     taken = texts[:: -(-len(texts) // CALIBRATION_TEXTS)]
     return Calibration(f"{len(taken)} texts of {'this package' if path is None else path.name}", taken)
 
@@ -169,8 +169,9 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
 
 def _in_precision(model: "ir.Model", precision: Precision, plan: Plan, report: Report) -> "ir.Model":
     """The fp32 model of all exits, or what int8 makes of it."""
-    if precision is Precision.FP32 or plan.calibration is None:
+    if precision is Precision.FP32:
         return model
+    assert plan.calibration is not None  # noqa: S101 - the plan has it wherever there is int8
     from m2d_export.quantize import calibration_samples, int8_model
 
     report(f"quantizing to int8, calibrated on {plan.calibration.source}")

@@ -1,6 +1,7 @@
 """The contract of every runtime: vectors of a batch, a provider, an end; and what they refuse."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -123,20 +124,62 @@ def test_openvino_computes_in_what_was_asked_for_or_not_at_all(compute: str, hin
 
 
 def test_what_openvino_took_is_read_back(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    from m2d_export.runtimes import openvino
+    import openvino as ov
 
-    monkeypatch.setitem(openvino.HINTS, "fp32", "f16")  # the processor takes f32 for it
-    with pytest.raises(RuntimeUnavailable, match="asked for f16, OpenVINO computes in f32"):
+    class Elsewhere:
+        def get_property(self, name: str) -> ov.Type:
+            return ov.Type.bf16
+
+    monkeypatch.setattr(ov.Core, "compile_model", lambda *arguments: Elsewhere())
+    with pytest.raises(RuntimeUnavailable, match="asked for f32, OpenVINO computes in bf16"):
         open_runtime("openvino", bundle.variant(1))
 
 
 def test_a_batch_that_openvino_cannot_run_is_one_error_of_ours(bundle: Bundle) -> None:
-    unknown = pad([TokenIds([3, 1_000_000_000, 4])], SPEC, [0])
+    good = pad(ROWS, SPEC, range(3))
+    bad = replace(good, attention_mask=good.attention_mask[:, :2])
     with opened("openvino", bundle) as runtime:
-        for run in (runtime.vectors, lambda batch: list(runtime.each([batch] * 20))):
+        expected = runtime.vectors(good)
+        for run in (runtime.vectors, lambda batch: list(runtime.each([good, batch] * 10))):
             with pytest.raises(RuntimeUnavailable, match="OpenVINO cannot run this batch: ") as caught:
-                run(replace(unknown, attention_mask=unknown.attention_mask[:, :2]))
+                run(bad)
             assert "\n" not in str(caught.value)
+        for _, vectors in [(good, runtime.vectors(good)), *runtime.each([good] * 20)]:  # it goes on with the next ones
+            np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_openvino_streams_where_there_are_many_batches_and_takes_all_threads_for_few(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino as ov
+
+    hints: list[str] = []
+    compiled = ov.Core.compile_model
+
+    def spy(core: ov.Core, model: Any, device: str, settings: dict[str, Any]) -> Any:
+        hints.append(settings["PERFORMANCE_HINT"])
+        return compiled(core, model, device, settings)
+
+    monkeypatch.setattr(ov.Core, "compile_model", spy)
+    batch = pad(ROWS, SPEC, range(3))
+    with opened("openvino", bundle) as runtime:
+        list(runtime.each([batch] * 3))
+        assert hints == ["LATENCY"]
+        list(runtime.each([batch] * 20))
+        list(runtime.each([batch] * 20))
+        assert hints == ["LATENCY", "THROUGHPUT"]
+        monkeypatch.setattr(runtime, "_many", None)  # what few batches must not need
+        list(runtime.each([batch] * 3))
+        assert hints == ["LATENCY", "THROUGHPUT"]
+
+
+@pytest.mark.parametrize("name", ["onnxrt", "openvino"])
+def test_threads_may_share_a_runtime(name: str, bundle: Bundle) -> None:
+    batches = [pad([ROWS[place % 3]] * 4, SPEC, range(4)) for place in range(40)]
+    with opened(name, bundle) as runtime, ThreadPoolExecutor(4) as pool:
+        expected = [runtime.vectors(batch) for batch in batches]
+        for found, own in zip(pool.map(runtime.vectors, batches), expected, strict=True):
+            np.testing.assert_allclose(found, own, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["", "onnx", "ONNXRT", "fake", "../onnxrt"])

@@ -37,8 +37,8 @@ def arguments_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="the first sentences only, an even number from 20: to try it out")
     arguments = parser.parse_args()
     arguments.published = RESULTS in arguments.output.resolve().parents
-    if arguments.published and (arguments.limit or arguments.rounds < ROUNDS):
-        parser.error(f"a run with a limit or fewer than {ROUNDS} rounds does not go into benchmarks/results")
+    if arguments.published and (arguments.limit or arguments.only or arguments.rounds < ROUNDS):
+        parser.error(f"only a run of all systems and texts, in {ROUNDS} rounds or more, goes into benchmarks/results")
     if arguments.limit and (arguments.limit < 20 or arguments.limit % 2):
         parser.error("--limit is an even number from 20")
     unknown = set(arguments.only.split(",") if arguments.only else ()) - {system.name for system in SYSTEMS}

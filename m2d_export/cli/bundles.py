@@ -47,7 +47,6 @@ def build(
     """
     from m2d_export import build as pipeline
 
-    say_of_int8(precisions)
     with steps() as report:
         planned = pipeline.plan(
             checkpoint,
@@ -66,6 +65,7 @@ def build(
             f"{grid.depth}), {' and '.join(planned.precisions)}, dims {listed(grid.dims)}, "
             f"pooling {planned.checkpoint.pooling}, about {planned.weight_bytes / 1e6:.0f} MB in fp32"
         )
+        say_of_int8(planned.precisions)
         if not dry_run:
             pipeline.build(planned, force=force, report=report)
     click.echo(f"{'would build' if dry_run else 'built'} {target}: {what}")
@@ -153,9 +153,9 @@ def encode(
 
     if output.is_file() and (not force or (Path(file.name).exists() and output.samefile(file.name))):
         raise OutputError(f"{output} exists: use --force to replace it, or choose another path than the input's")
-    say_of_int8([precision])
     options: dict[str, Any] = {"runtime": runtime, "precision": precision, "compute": compute, "threads": threads}
     with steps() as report, Encoder(Bundle.open(bundle), layer, dim, **options) as encoder:
+        say_of_int8([precision])
         parts = encoder.stream(_lines(file, report), prompt=prompt, prompt_name=prompt_name)
         with atomic_file(output) as staged, staged.open("wb") as stream:
             count = write_npy(stream, parts, encoder.cell.dim)
@@ -184,10 +184,18 @@ def slice_(checkpoint: str, layer: int, dim: int | None, target: Path, revision:
 
 
 def _lines(file: IO[bytes], report: Callable[[str], None]) -> Iterator[str]:
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(_read(file), 1):
         if number % 10_000 == 0:
             report(f"{number} texts")
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise DataError(f"{file.name}, line {number} is not UTF-8: convert it first") from error
+
+
+def _read(file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file; one that cannot be read is its own fault, not the output's."""
+    try:
+        yield from file
+    except OSError as error:
+        raise DataError(f"{file.name} cannot be read: {error.strerror}") from error

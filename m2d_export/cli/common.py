@@ -97,7 +97,8 @@ def say_of_int8(precisions: Sequence[str]) -> None:
 
     if "int8" in precisions and multiplies_int8() is False:
         click.echo(
-            "note: this processor has no int8 dot products (VNNI): int8 works here, and may be slower than fp32",
+            "note: this processor has no int8 dot products (VNNI): int8 works, may be slower than fp32, and a "
+            "little further from it than its manifest says",
             err=True,
         )
 

@@ -95,7 +95,6 @@ def bench(
     from m2d_export.bundle import Bundle
     from m2d_export.machine import machine
 
-    say_of_int8(precisions)
     opened = Bundle.open(bundle)
     longest = opened.manifest.text.max_tokens
     matrix = Matrix(
@@ -117,6 +116,7 @@ def bench(
     if not output.absolute().parent.is_dir():  # said before an hour of work, not after it
         raise OutputError(f"cannot write {output}: No such file or directory")
     before = existing(output)
+    say_of_int8(precisions)
     new = []
     with steps() as report:
         sweep = Sweep(

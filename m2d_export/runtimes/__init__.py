@@ -54,6 +54,10 @@ def check_runtime(name: str, precision: str, compute: str) -> None:
     if compute not in able.computes:
         raise SpecError(f"{name} does not compute in {compute!r}: it computes in {', '.join(able.computes)}")
     require(*PACKAGES[name])
+    if name == "openvino":
+        from m2d_export.runtimes.openvino import check_compute
+
+        check_compute(compute)
 
 
 def open_runtime(name: str, variant: Variant, threads: int | None = None, compute: str = "fp32") -> Runtime:

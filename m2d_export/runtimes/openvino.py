@@ -1,6 +1,7 @@
 """OpenVINO on the CPU: one text at a time with all threads, many batches as parallel streams."""
 
 from collections.abc import Iterable, Iterator
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,11 +19,17 @@ MANY = 16  # batches that take about as long as compiling once more, for streams
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
+def check_compute(compute: str) -> None:
+    """Raise RuntimeUnavailable where the processor does not compute in ``compute``: OpenVINO would in another one."""
+    able = require("openvino", "openvino").Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    if compute.upper() not in able:
+        raise RuntimeUnavailable(f"this processor does not compute in {compute}: leave --compute at fp32")
+
+
 class OpenvinoRuntime:
     """A graph compiled by OpenVINO for one batch at a time and, when many come, once more for parallel streams.
 
-    ``compute`` is what floats are multiplied in. Raises RuntimeUnavailable where the processor cannot compute in it:
-    OpenVINO itself would compute in another one, and say nothing.
+    ``compute`` is what floats are multiplied in, read back once compiled. Threads may share it: they take turns.
     """
 
     name = "openvino"
@@ -33,8 +40,8 @@ class OpenvinoRuntime:
         self._queue_type = ov.AsyncInferQueue
         self._core = ov.Core()
         self._hint, self._threads = HINTS[compute], threads or cores()
-        if compute.upper() not in {"FP32", *self._core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")}:
-            raise RuntimeUnavailable(f"this processor does not compute in {compute}: leave --compute at fp32")
+        self._turn = Lock()  # a request runs one batch at a time, whoever asks
+        check_compute(compute)
         try:
             self._model = self._core.read_model(str(variant.path))
         except Exception as error:  # its own RuntimeError, with a page of text
@@ -60,32 +67,37 @@ class OpenvinoRuntime:
 
     def vectors(self, batch: Batch) -> FloatArray:
         """Full-width vectors of a batch, not normalised: (batch, width) float32."""
-        if self._one is None:
-            raise SpecError("this runtime is closed: open it again")
-        try:
-            return np.array(self._one.infer(self._values(batch))[0], dtype=np.float32)
-        except Exception as error:
-            raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {first_line(error)}") from error
+        with self._turn:
+            if self._one is None:
+                raise SpecError("this runtime is closed: open it again")
+            try:
+                return np.array(self._one.infer(self._values(batch))[0], dtype=np.float32)
+            except Exception as error:
+                raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {first_line(error)}") from error
 
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         """Each batch with its vectors, in the order they are done; few get all threads, one after the other."""
         waiting = list(batches)
-        if len(waiting) < MANY and self._many is None:
-            yield from ((batch, self.vectors(batch)) for batch in waiting)
-            return
-        if self._one is None:
-            raise SpecError("this runtime is closed: open it again")
+        if len(waiting) < MANY:
+            return ((batch, self.vectors(batch)) for batch in waiting)
+        return iter(self._in_streams(waiting))
+
+    def _in_streams(self, batches: list[Batch]) -> list[tuple[Batch, FloatArray]]:
         done: list[tuple[Batch, FloatArray]] = []
-        if self._many is None:
-            self._many = self._queue_type(self._compiled("THROUGHPUT"))
-            self._many.set_callback(lambda request, place: place[1].append((place[0], _output(request))))
-        try:
-            for batch in waiting:
-                self._many.start_async(self._values(batch), (batch, done))
-            self._many.wait_all()
-        except Exception as error:
-            raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {first_line(error)}") from error
-        yield from done
+        with self._turn:
+            if self._one is None:
+                raise SpecError("this runtime is closed: open it again")
+            if self._many is None:
+                self._many = self._queue_type(self._compiled("THROUGHPUT"))
+                self._many.set_callback(lambda request, asked: asked[1].append((asked[0], _output(request))))
+            try:
+                for batch in batches:
+                    self._many.start_async(self._values(batch), (batch, done))
+                self._many.wait_all()
+            except Exception as error:
+                self._many = None  # its requests would go on to raise this error for other batches
+                raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {first_line(error)}") from error
+        return done
 
     def _values(self, batch: Batch) -> dict[str, Any]:
         return {name: getattr(batch, name) for name in self._inputs}
