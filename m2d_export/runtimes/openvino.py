@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from m2d_export.batching import Batch
-from m2d_export.errors import RuntimeUnavailable, SpecError, first_line
+from m2d_export.errors import RuntimeUnavailable, SpecError
 from m2d_export.extras import require
 from m2d_export.machine import cores
 from m2d_export.spec import Variant
@@ -45,7 +45,7 @@ class OpenvinoRuntime:
         try:
             self._model = self._core.read_model(str(variant.path))
         except Exception as error:  # its own RuntimeError, with a page of text
-            raise RuntimeUnavailable(f"OpenVINO cannot load {variant.path}: {first_line(error)}") from error
+            raise RuntimeUnavailable(f"OpenVINO cannot load {variant.path}: {_reason(error)}") from error
         self._inputs = [value.get_any_name() for value in self._model.inputs]
         self._one: Any = self._compiled("LATENCY").create_infer_request()
         self._many: Any = None
@@ -59,7 +59,7 @@ class OpenvinoRuntime:
         try:
             compiled = self._core.compile_model(self._model, DEVICE, settings)
         except Exception as error:
-            raise RuntimeUnavailable(f"OpenVINO cannot compile this graph: {first_line(error)}") from error
+            raise RuntimeUnavailable(f"OpenVINO cannot compile this graph: {_reason(error)}") from error
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if taken != self._hint:
             raise RuntimeUnavailable(f"asked for {self._hint}, OpenVINO computes in {taken}")
@@ -73,7 +73,8 @@ class OpenvinoRuntime:
             try:
                 return np.array(self._one.infer(self._values(batch))[0], dtype=np.float32)
             except Exception as error:
-                raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {first_line(error)}") from error
+                self._one = self._compiled("LATENCY").create_infer_request()  # this one would raise it again
+                raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {_reason(error)}") from error
 
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         """Each batch with its vectors, in the order they are done; few get all threads, one after the other."""
@@ -95,8 +96,8 @@ class OpenvinoRuntime:
                     self._many.start_async(self._values(batch), (batch, done))
                 self._many.wait_all()
             except Exception as error:
-                self._many = None  # its requests would go on to raise this error for other batches
-                raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {first_line(error)}") from error
+                self._many = None  # its requests would raise it again
+                raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {_reason(error)}") from error
         return done
 
     def _values(self, batch: Batch) -> dict[str, Any]:
@@ -117,3 +118,9 @@ class OpenvinoRuntime:
 
 def _output(request: Any) -> FloatArray:
     return np.array(request.get_output_tensor(0).data, dtype=np.float32)  # a copy: the request is used again
+
+
+def _reason(error: Exception) -> str:
+    """The first line that says what happened: those before it say where in OpenVINO's sources."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from ")]
+    return lines[0].strip() if lines else type(error).__name__
