@@ -438,14 +438,14 @@ def test_encode_writes_the_vectors_of_the_encoder(run: Run, folder: Path, bundle
 def test_a_line_is_a_text_whatever_ends_it_and_wherever_it_comes_from(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, texts: list[str], source: str
 ) -> None:
-    encode = Encoder.encode
+    stream = Encoder.stream
     seen: list[str] = []
 
     def spy(encoder: Encoder, lines: Iterator[str], **prompts: Any) -> Any:
         seen.extend(lines)
-        return encode(encoder, seen, **prompts)
+        return stream(encoder, seen, **prompts)
 
-    monkeypatch.setattr(Encoder, "encode", spy)
+    monkeypatch.setattr(Encoder, "stream", spy)
     (folder / "file").write_bytes(data)
     named = {"file": ["file"], "-": ["-"], "nothing": []}[source]
     outcome = run("encode", "tiny.m2d", *named, "-o", "o.npy", stdin=b"" if source == "file" else data)
