@@ -18,6 +18,7 @@ from m2d_export import build as pipeline
 from m2d_export.machine import machine
 
 STEP = 100_000
+WARM_UP = 3  # steps until buffers and the heap have their size
 STATUS = Path("/proc/self/status")
 
 
@@ -33,7 +34,7 @@ def text(number: int) -> str:
 
 
 def streamed(bundle: Bundle, count: int) -> dict[str, object]:
-    """Memory after every 100,000 texts, and its slope per 100,000 after the first of them."""
+    """Memory after every 100,000 texts, and its slope per 100,000 from the third time on."""
     memory, done, started, in_order = [], 0, time.perf_counter(), True
     with Encoder(bundle, bundle.grid.layers[0]) as encoder:
         for part in encoder.stream(map(text, range(count))):
@@ -43,7 +44,8 @@ def streamed(bundle: Bundle, count: int) -> dict[str, object]:
             if done // STEP > len(memory):
                 memory.append(resident_mb())
     seconds = time.perf_counter() - started
-    slope = float(np.polyfit(np.arange(len(memory) - 1), memory[1:], 1)[0])
+    settled = memory[WARM_UP - 1 :]
+    slope = float(np.polyfit(np.arange(len(settled)), settled, 1)[0])
     return {"texts": done, "seconds": seconds, "memory_mb": memory, "slope_mb": slope, "in_order": in_order}
 
 
@@ -54,8 +56,8 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=1_000_000)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    if arguments.texts < 3 * STEP:
-        parser.error(f"--texts is at least {3 * STEP}: memory is looked at every {STEP}, and the first time is warm-up")
+    if arguments.texts < (WARM_UP + 1) * STEP:
+        parser.error(f"--texts is at least {(WARM_UP + 1) * STEP}: before that memory is still warming up")
     with tempfile.TemporaryDirectory() as folder:
         plan = pipeline.plan(arguments.checkpoint, Path(folder) / "bundle.m2d", layers=[1])
         result = streamed(pipeline.build(plan), arguments.texts)
