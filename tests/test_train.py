@@ -77,6 +77,13 @@ def test_the_checkpoint_loads_with_what_it_was_trained_for(
 
 
 @RECIPES
+def test_the_tokenizer_does_not_say_how_it_was_loaded(trained: dict[str, tuple[Path, Outcome]], recipe: str) -> None:
+    settings = json.loads((trained[recipe][0] / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert settings
+    assert not {"is_local", "local_files_only"} & settings.keys()
+
+
+@RECIPES
 def test_m2d_json_says_how_it_came_about(trained: dict[str, tuple[Path, Outcome]], recipe: str) -> None:
     found = settings(trained[recipe][0])
     assert [found[key] for key in ("format", "layers", "dims", "recipe")] == [1, [1, 2, 3], DIMS, recipe]

@@ -17,6 +17,8 @@ from train.log import Trained
 from train.work import Job
 
 SETTINGS, CARD, PICTURE = "m2d.json", "README.md", "grid.png"
+TOKENIZER = "tokenizer_config.json"
+HOW_LOADED = ("is_local", "local_files_only")  # transformers writes down how it was called: no part of a tokenizer
 
 
 def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], target: Path) -> dict[str, Scored]:
@@ -34,6 +36,7 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
                 folder = staging / "exits" / str(layer)
                 folder.mkdir(parents=True)
                 head.cpu().save(str(folder))  # type: ignore[operator]  # sentence-transformers' own
+        _forget_loading(staging / TOKENIZER)
         if job.half:
             for path in staging.rglob("*.safetensors"):
                 _halve(path)
@@ -51,6 +54,12 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
         (staging / CARD).write_text(card(loaded, layers, dims, scored, facts), encoding="utf-8")
         publish(staging, target, replace=trained.lost is not None)  # the last good one, of an earlier attempt
     return scored
+
+
+def _forget_loading(path: Path) -> None:
+    if path.exists():
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        _write_json(path, {key: value for key, value in settings.items() if key not in HOW_LOADED})
 
 
 def _halve(path: Path) -> None:
