@@ -2,22 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from m2d_export.batching import TOKEN_BUDGET, batches
 from m2d_export.bundle import Bundle
 from m2d_export.errors import InputError
-from m2d_export.runtimes import open_runtime
+from m2d_export.runtimes import Closing, open_runtime
 from m2d_export.spec import Cell, Precision
 from m2d_export.vectors import FloatArray, truncate
 
 WINDOW = 8192  # texts tokenized and sorted at a time, so that memory does not grow with the input
 
 
-class Encoder:
+class Encoder(Closing):
     """One cell of a bundle, loaded: ``layer`` blocks are run, the first ``dim`` numbers are kept.
 
     None is the deepest layer, and the checkpoint's own ``truncate_dim`` or else the full width. Vectors have unit
@@ -86,14 +84,6 @@ class Encoder:
     def close(self) -> None:
         """Free the loaded model."""
         self.runtime.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _windows(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -43,12 +43,11 @@ def int8_model(model: ir.Model, samples: Sequence[Mapping[str, Any]]) -> ir.Mode
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    names = [str(value.name) for value in model.graph.inputs]
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # its progress bars, in a pipe too
             quantized = nncf.quantize(
                 ir.serde.serialize_model(model),
-                nncf.Dataset([{name: inputs[name] for name in names} for inputs in samples]),
+                nncf.Dataset(list(samples)),
                 model_type=nncf.ModelType.TRANSFORMER,
                 subset_size=len(samples),
                 advanced_parameters=AdvancedQuantizationParameters(

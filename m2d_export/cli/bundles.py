@@ -24,7 +24,9 @@ from m2d_export.errors import DataError, IntegrityError, OutputError
 @click.option("--revision", help="Branch, tag or commit of a Hub checkpoint.")
 @click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers to build.")
 @click.option("--dims", type=Numbers(), help="Dims that bench walks.  [default: the trained ones, or powers of two]")
-@click.option("--precision", "precisions", type=Words(), metavar="fp32,int8", default="fp32", help="What to store in.")
+@click.option(
+    "--precision", "precisions", type=Words(), metavar="fp32,int8", default="fp32", help="Precisions to build."
+)
 @click.option(
     "--calibration", type=click.Path(path_type=Path), help="Your texts, one a line, to take int8 ranges from."
 )

@@ -14,7 +14,7 @@ from m2d_export.spec import RUNTIMES, Precision, parse_numbers
 
 RESULTS = "results.jsonl"
 PRECISIONS = [precision.value for precision in Precision]
-COMPUTES = sorted({compute for runtime in RUNTIMES.values() for compute in runtime.computes}, reverse=True)
+COMPUTES = list(dict.fromkeys(compute for runtime in RUNTIMES.values() for compute in runtime.computes))
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4

@@ -1,4 +1,4 @@
-"""What runs a variant. A runtime is a context manager with one method; nothing is loaded before it is opened."""
+"""What runs a variant: batches in, vectors out, until it is closed. Nothing is loaded before it is opened."""
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -17,7 +17,23 @@ PACKAGES = {  # and the extra that installs each
 }
 
 
-class Runtime(Protocol):
+class Closing(Protocol):
+    """Whatever owns something until ``close``, which leaving a ``with`` block calls."""
+
+    def close(self) -> None:
+        """Free what is owned; using it afterwards is an error."""
+        ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Runtime(Closing, Protocol):
     """Owns a loaded variant, and the device it runs on, from opening to ``close``."""
 
     name: str
@@ -28,18 +44,8 @@ class Runtime(Protocol):
         ...
 
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Each batch with its vectors, in any order, as fast as the runtime can: several at once where that pays."""
-        ...
-
-    def close(self) -> None:
-        """Free the model; using the runtime afterwards is an error."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+        """Each batch with its vectors, in any order: one after the other, or several at once where that pays."""
+        return ((batch, self.vectors(batch)) for batch in batches)
 
 
 def check_runtime(name: str, precision: str, compute: str) -> None:

@@ -1,18 +1,16 @@
 """A runtime without a model: shipped, so that what drives runtimes can be tested without one."""
 
 import time
-from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from m2d_export.batching import Batch
 from m2d_export.errors import SpecError
+from m2d_export.runtimes import Runtime
 from m2d_export.vectors import FloatArray
 
 
-class FakeRuntime:
+class FakeRuntime(Runtime):
     """Means of fixed random token vectors, after a sleep of ``seconds`` a batch.
 
     Equal texts get equal vectors whatever surrounds them, and texts that share tokens are similar.
@@ -37,18 +35,6 @@ class FakeRuntime:
         sums = (self._table[batch.input_ids] * weights).sum(axis=1)
         return np.asarray(sums / np.maximum(weights.sum(axis=1), 1e-9), dtype=np.float32)
 
-    def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Each batch with its vectors, one after the other."""
-        return ((batch, self.vectors(batch)) for batch in batches)
-
     def close(self) -> None:
         """Free nothing, but refuse to go on, as the real ones do."""
         self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -1,22 +1,19 @@
 """ONNX Runtime on the CPU."""
 
-from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import Self
-
 import numpy as np
 
 from m2d_export.batching import Batch
 from m2d_export.errors import RuntimeUnavailable, SpecError, first_line
 from m2d_export.extras import require
 from m2d_export.machine import cores
+from m2d_export.runtimes import Runtime
 from m2d_export.spec import Variant
 from m2d_export.vectors import FloatArray
 
 CPU = "CPUExecutionProvider"
 
 
-class OnnxRuntime:
+class OnnxRuntime(Runtime):
     """A graph in an ONNX Runtime session; raises RuntimeUnavailable unless the CPU provider runs it."""
 
     name = "onnxrt"
@@ -48,18 +45,6 @@ class OnnxRuntime:
         except Exception as error:  # its own types; token ids that the model does not know, for one
             raise RuntimeUnavailable(f"ONNX Runtime cannot run this batch: {first_line(error)}") from error
 
-    def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Each batch with its vectors, one after the other."""
-        return ((batch, self.vectors(batch)) for batch in batches)
-
     def close(self) -> None:
         """Free the session."""
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from threading import Lock
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from m2d_export.batching import Batch
 from m2d_export.errors import RuntimeUnavailable, SpecError
 from m2d_export.extras import require
 from m2d_export.machine import cores
+from m2d_export.runtimes import Runtime
 from m2d_export.spec import Variant
 from m2d_export.vectors import FloatArray
 
@@ -26,7 +26,7 @@ def check_compute(compute: str) -> None:
         raise RuntimeUnavailable(f"this processor does not compute in {compute}: leave --compute at fp32")
 
 
-class OpenvinoRuntime:
+class OpenvinoRuntime(Runtime):
     """A graph compiled by OpenVINO for one batch at a time and, when many come, once more for parallel streams.
 
     ``compute`` is what floats are multiplied in, read back once compiled. Threads may share it: they take turns.
@@ -41,7 +41,6 @@ class OpenvinoRuntime:
         self._core = ov.Core()
         self._hint, self._threads = HINTS[compute], threads or cores()
         self._turn = Lock()  # a request runs one batch at a time, whoever asks
-        check_compute(compute)
         try:
             self._model = self._core.read_model(str(variant.path))
         except Exception as error:  # its own RuntimeError, with a page of text
@@ -106,14 +105,6 @@ class OpenvinoRuntime:
     def close(self) -> None:
         """Free the compiled models."""
         self._one = self._many = self._model = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _output(request: Any) -> FloatArray:

@@ -1,18 +1,15 @@
 """PyTorch on the CPU, running the checkpoint itself cut to the exit: the honest baseline at equal depth."""
 
-from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import Self
-
 from m2d_export.batching import Batch
 from m2d_export.errors import CheckpointError, SpecError
 from m2d_export.extras import require
 from m2d_export.machine import cores
+from m2d_export.runtimes import Runtime
 from m2d_export.spec import Variant
 from m2d_export.vectors import FloatArray
 
 
-class PytorchRuntime:
+class PytorchRuntime(Runtime):
     """The truncated encoder in fp32, with the attention that transformers chooses by itself.
 
     It needs the checkpoint a bundle was built from: CheckpointError where it is gone, or has changed.
@@ -41,18 +38,6 @@ class PytorchRuntime:
             raise SpecError("this runtime is closed: open it again")
         return self._exit.vectors(batch)[0]
 
-    def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Each batch with its vectors, one after the other."""
-        return ((batch, self.vectors(batch)) for batch in batches)
-
     def close(self) -> None:
         """Free the encoder."""
         self._exit = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
