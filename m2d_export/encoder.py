@@ -10,6 +10,7 @@ from m2d_export.bundle import Bundle
 from m2d_export.errors import InputError
 from m2d_export.runtimes import Closing, open_runtime
 from m2d_export.spec import Cell, Precision
+from m2d_export.tuning import fastest_budget
 from m2d_export.vectors import FloatArray, truncate
 
 WINDOW = 8192  # texts tokenized and sorted at a time, so that memory does not grow with the input
@@ -44,6 +45,7 @@ class Encoder(Closing):
             grid.check_dim(dim if dim is not None else bundle.manifest.truncate_dim or full.dim),
         )
         self.normalize = bundle.manifest.normalize if normalize is None else normalize
+        self.token_budget = TOKEN_BUDGET
         self._tokenizer = bundle.tokenizer
         self.runtime = open_runtime(runtime, bundle.variant(self.cell.layer, precision), threads, compute)
 
@@ -63,10 +65,22 @@ class Encoder(Closing):
 
         No more than a part is held at a time, so a generator of any length takes the memory of one.
         """
-        if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-            raise InputError(f"texts is one {type(texts).__name__}: pass a list of texts, such as [text]")
+        _check_several(texts)
         prefix = self._tokenizer.spec.prompt(prompt, prompt_name)
         return self._parts(texts, prefix)
+
+    def tune(self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> int:
+        """Time ``texts``, some hundreds like those to come, in batches of several sizes, and keep to the fastest.
+
+        Returns ``token_budget``, the tokens that a batch may hold from now on, padding included: it depends on the
+        machine, the runtime and the texts, and vectors do not depend on it. Raises InputError where there is no text.
+        """
+        _check_several(texts)
+        tokens = self._tokenizer.encode(list(texts), self._tokenizer.spec.prompt(prompt, prompt_name))
+        if not tokens:
+            raise InputError("there is no text to time: pass some hundreds of those that will come")
+        self.token_budget = fastest_budget(self.runtime, tokens, self._tokenizer.spec)
+        return self.token_budget
 
     def _parts(self, texts: Iterable[str], prompt: str) -> Iterator[FloatArray]:
         first = 0
@@ -77,13 +91,18 @@ class Encoder(Closing):
     def _encode_window(self, texts: list[str], prompt: str, first_index: int) -> FloatArray:
         tokens = self._tokenizer.encode(texts, prompt, first_index)
         vectors = np.empty((len(texts), self.cell.dim), dtype=np.float32)
-        for batch, full in self.runtime.each(batches(tokens, self._tokenizer.spec, TOKEN_BUDGET)):
+        for batch, full in self.runtime.each(batches(tokens, self._tokenizer.spec, self.token_budget)):
             vectors[batch.rows] = truncate(full, self.cell.dim, self.normalize)
         return vectors
 
     def close(self) -> None:
         """Free the loaded model."""
         self.runtime.close()
+
+
+def _check_several(texts: object) -> None:
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise InputError(f"texts is one {type(texts).__name__}: pass a list of texts, such as [text]")
 
 
 def _windows(texts: Iterable[str]) -> Iterator[list[str]]:

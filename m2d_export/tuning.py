@@ -1,0 +1,33 @@
+"""How many tokens a batch should hold on this machine: measured, for it differs with processor, runtime and texts."""
+
+import time
+from collections.abc import Sequence
+from statistics import median
+
+from m2d_export.batching import TokenIds, batches
+from m2d_export.runtimes import Runtime
+from m2d_export.spec import TextSpec
+
+BUDGETS = (256, 512, 1024, 2048, 4096)
+ROUNDS = 5
+
+
+def budget_seconds(
+    runtime: Runtime, tokens: Sequence[TokenIds], spec: TextSpec, rounds: int = ROUNDS
+) -> dict[int, list[float]]:
+    """Seconds that ``tokens`` take in each round, by the token budget of their batches; budgets take turns."""
+    seconds: dict[int, list[float]] = {budget: [] for budget in BUDGETS}
+    for number in range(rounds + 1):
+        for budget, measured in seconds.items():
+            started = time.perf_counter()
+            for _ in runtime.each(batches(tokens, spec, budget)):
+                pass
+            if number:  # the first round meets new shapes
+                measured.append(time.perf_counter() - started)
+    return seconds
+
+
+def fastest_budget(runtime: Runtime, tokens: Sequence[TokenIds], spec: TextSpec) -> int:
+    """The token budget in whose batches ``tokens`` took the least, by the median round."""
+    seconds = budget_seconds(runtime, tokens, spec)
+    return min(seconds, key=lambda budget: median(seconds[budget]))
