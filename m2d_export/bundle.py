@@ -188,7 +188,9 @@ class Bundle:
         """The variant of an exit, its graph and weights checked; SpecError lists what there is."""
         entry = self.entry(layer, precision)
         self.checked(entry.weights)
-        return Variant(layer, entry.precision, self.checked(entry.path), self.grid.width, self.manifest.origin)
+        hashes = tuple(self.manifest.files[name].sha256 for name in (entry.path, entry.weights))
+        path = self.checked(entry.path)
+        return Variant(layer, entry.precision, path, self.grid.width, self.manifest.origin, hashes)
 
     def entry(self, layer: int, precision: str) -> VariantEntry:
         """What the manifest says of a variant, no file looked at; SpecError lists what there is."""

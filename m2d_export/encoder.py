@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +22,8 @@ class Encoder(Closing):
 
     None is the deepest layer, and the checkpoint's own ``truncate_dim`` or else the full width. Vectors have unit
     length where the checkpoint normalises its own, unless ``normalize`` says otherwise. ``compute`` is what the runtime
-    multiplies floats in. Use it in a ``with`` block, or call ``close``.
+    multiplies floats in, ``cache`` a folder of yours where OpenVINO's compiled models, each about as large as its
+    weights, are kept for the next time. Use it in a ``with`` block, or call ``close``.
 
     Raises SpecError, IntegrityError, RuntimeUnavailable.
     """
@@ -37,6 +39,7 @@ class Encoder(Closing):
         compute: str = "fp32",
         threads: int | None = None,
         normalize: bool | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         grid = bundle.grid
         full = grid.full
@@ -47,7 +50,13 @@ class Encoder(Closing):
         self.normalize = bundle.manifest.normalize if normalize is None else normalize
         self.token_budget = TOKEN_BUDGET
         self._tokenizer = bundle.tokenizer
-        self.runtime = open_runtime(runtime, bundle.variant(self.cell.layer, precision), threads, compute)
+        self.runtime = open_runtime(
+            runtime,
+            bundle.variant(self.cell.layer, precision),
+            threads,
+            compute,
+            None if cache is None else Path(cache).expanduser(),
+        )
 
     def encode(self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> FloatArray:
         """Vectors of ``texts`` in their order: (n, dim) float32.

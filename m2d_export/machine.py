@@ -43,10 +43,20 @@ def machine() -> dict[str, Any]:
     }
 
 
+def processor() -> str:
+    """The processor's name and what it can do, as far as the system says."""
+    return " ".join([_cpu_name(), *sorted(flags())])
+
+
+def flags() -> set[str]:
+    """The processor's instruction sets; empty where the system does not say."""
+    return {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}  # x86's word for them, and ARM's
+
+
 def multiplies_int8() -> bool | None:
     """Whether the processor has instructions for int8 dot products (VNNI and its like); None where it does not say."""
-    flags = {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}  # x86's word for them, and ARM's
-    return bool(flags & INT8_FLAGS) if flags else None
+    found = flags()
+    return bool(found & INT8_FLAGS) if found else None
 
 
 def _cpu_name() -> str:

@@ -157,10 +157,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class Variant:
-    """One built file: an exit in a precision; ``path`` is absolute, ``origin`` the checkpoint it stems from."""
+    """One built file: an exit in a precision; ``path`` is absolute, ``origin`` the checkpoint it stems from.
+
+    ``sha256`` are those of its graph and of its weights.
+    """
 
     layer: int
     precision: Precision
     path: Path
     width: int
     origin: Origin
+    sha256: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ class Crammed(FakeRuntime):
         return super().vectors(batch)
 
 
-@pytest.fixture()
+@pytest.fixture
 def encoder(bundle: Bundle) -> Iterator[Encoder]:
     with Encoder(bundle, 2, 32) as opened:
         yield opened

@@ -1,6 +1,7 @@
 """What runs a variant: batches in, vectors out, until it is closed. Nothing is loaded before it is opened."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -66,15 +67,20 @@ def check_runtime(name: str, precision: str, compute: str) -> None:
         check_compute(compute)
 
 
-def open_runtime(name: str, variant: Variant, threads: int | None = None, compute: str = "fp32") -> Runtime:
+def open_runtime(
+    name: str, variant: Variant, threads: int | None = None, compute: str = "fp32", cache: Path | None = None
+) -> Runtime:
     """Open ``variant`` in the runtime called ``name`` with ``threads`` threads, None for every core.
 
+    ``cache`` is a folder where a runtime that compiles keeps what it has compiled, and finds it the next time.
     Raises SpecError for an unknown name, precision, compute or count, RuntimeUnavailable where the package is missing
     or the machine cannot compute so.
     """
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise SpecError(f"threads must be a whole number from 1, got {threads!r}")
     check_runtime(name, variant.precision, compute)
+    if cache is not None and name != "openvino":
+        raise SpecError(f"{name} compiles nothing that could be kept: leave out cache, or use openvino")
     if name == "onnxrt":
         from m2d_export.runtimes.onnxrt import OnnxRuntime
 
@@ -82,7 +88,7 @@ def open_runtime(name: str, variant: Variant, threads: int | None = None, comput
     if name == "openvino":
         from m2d_export.runtimes.openvino import OpenvinoRuntime
 
-        return OpenvinoRuntime(variant, threads, compute)
+        return OpenvinoRuntime(variant, threads, compute, cache)
     from m2d_export.runtimes.pytorch import PytorchRuntime
 
     return PytorchRuntime(variant, threads)

@@ -1,6 +1,8 @@
 """OpenVINO on the CPU: one text at a time with all threads, many batches as parallel streams."""
 
 from collections.abc import Iterable, Iterator
+from io import BytesIO
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -9,8 +11,9 @@ import numpy as np
 from m2d_export.batching import Batch
 from m2d_export.errors import RuntimeUnavailable, SpecError
 from m2d_export.extras import require
-from m2d_export.machine import cores
+from m2d_export.machine import cores, processor
 from m2d_export.runtimes import Runtime
+from m2d_export.runtimes.kept import compiled_bytes
 from m2d_export.spec import Variant
 from m2d_export.vectors import FloatArray
 
@@ -30,16 +33,21 @@ class OpenvinoRuntime(Runtime):
     """A graph compiled by OpenVINO for one batch at a time and, when many come, once more for parallel streams.
 
     ``compute`` is what floats are multiplied in, read back once compiled. Threads may share it: they take turns.
+    ``cache`` is a folder to keep compiled models in.
     """
 
     name = "openvino"
     provider = DEVICE
 
-    def __init__(self, variant: Variant, threads: int | None = None, compute: str = "fp32") -> None:
+    def __init__(
+        self, variant: Variant, threads: int | None = None, compute: str = "fp32", cache: Path | None = None
+    ) -> None:
         ov = require("openvino", "openvino")
         self._queue_type = ov.AsyncInferQueue
         self._core = ov.Core()
         self._hint, self._threads = HINTS[compute], threads or cores()
+        self._cache = cache
+        self._depends_on = {"sha256": variant.sha256, "openvino": ov.get_version(), "processor": processor()}
         self._turn = Lock()  # a request runs one batch at a time, whoever asks
         try:
             self._model = self._core.read_model(str(variant.path))
@@ -56,13 +64,25 @@ class OpenvinoRuntime(Runtime):
             "INFERENCE_NUM_THREADS": self._threads,
         }
         try:
-            compiled = self._core.compile_model(self._model, DEVICE, settings)
-        except Exception as error:
+            if self._cache is None:
+                compiled = self._core.compile_model(self._model, DEVICE, settings)
+            else:
+                compiled = self._kept(self._cache, settings)
+        except RuntimeError as error:  # its own; what a cache cannot write has a name already
             raise RuntimeUnavailable(f"OpenVINO cannot compile this graph: {_reason(error)}") from error
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if taken != self._hint:
             raise RuntimeUnavailable(f"asked for {self._hint}, OpenVINO computes in {taken}")
         return compiled
+
+    def _kept(self, folder: Path, settings: dict[str, Any]) -> Any:
+        def make() -> bytes:
+            exported = BytesIO()
+            self._core.compile_model(self._model, DEVICE, settings).export_model(exported)
+            return exported.getvalue()
+
+        made = compiled_bytes(folder, self._depends_on | settings, make)
+        return self._core.import_model(made, DEVICE, settings)
 
     def vectors(self, batch: Batch) -> FloatArray:
         """Full-width vectors of a batch, not normalised: (batch, width) float32."""
