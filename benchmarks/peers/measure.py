@@ -16,7 +16,8 @@ from benchmarks.peers.systems import OURS, SYSTEMS, System
 from benchmarks.peers.systems import REFERENCE as REFERENCE_CHECKPOINT
 from m2d_export.bench.similarity import spearman
 from m2d_export.bench.sts import Pairs, load_pairs
-from m2d_export.machine import machine
+from m2d_export.files import sha256_of
+from m2d_export.machine import flags, machine
 from m2d_export.machine import versions as own_versions
 from m2d_export.vectors import FloatArray, cosine
 
@@ -50,12 +51,7 @@ class Place:
 
 def cpu_flags() -> list[str]:
     """The CPU's flags among those that decide which kernels run; none where the system does not say."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    words = next((line.split() for line in lines if line.startswith("flags")), [])
-    return [flag for flag in FLAGS if flag in words]
+    return [flag for flag in FLAGS if flag in flags()]
 
 
 def opened(system: System, place: Place) -> Child:
@@ -80,15 +76,21 @@ def _exported(system: System, place: Place) -> None:
         run([*build, "--precision", "fp32,int8"], place.log("build"), variables(OURS, place.work, place.threads))
     maker = system.folder  # the folders of exports bear the name of the environment that makes them
     for step in system.exports:
-        done = place.work / maker / f".{step}"
-        if done.exists():
+        done, stamp = place.work / maker / f".{step}", _stamp(maker, place)
+        if done.exists() and done.read_text(encoding="utf-8") == stamp:
             continue
         command = [str(python_of(maker, place.work)), "-P", str(HERE / "exports.py")]
         arguments = [step, str(place.checkpoint), str(place.work / maker)]
         if step == "static":
             arguments.append(str(_calibration(place)))
         run([*command, *arguments], place.log(step), variables(maker, place.work, place.threads))
-        done.touch()
+        done.write_text(stamp, encoding="utf-8")
+
+
+def _stamp(maker: str, place: Place) -> str:
+    """What an export depends on: what makes it, with which packages, from which weights."""
+    files = (HERE / "exports.py", HERE / f"{maker}.txt", place.checkpoint / "model.safetensors")
+    return " ".join(sha256_of(path) for path in files)
 
 
 def _calibration(place: Place) -> Path:
