@@ -1,0 +1,198 @@
+"""How near the machine's limit: useful operations a second of a whole ``encode``, over those of its products alone.
+
+    M2D_STSB=path/to/stsb python -m benchmarks.ceiling minilm.m2d -o benchmarks/results/ceiling.json
+
+For every runtime and precision of the bundle, taking turns: the sentences of STS-B test and paragraphs of ten of them,
+from text to vector; and a graph of nothing but the matrix products of two layers, in the encoder's own shapes, at the
+default token budget, quantized by the same quantizer. Useful operations are those of real tokens:
+24 H^2 + 4 n H for each token of each layer, in a text of n tokens (a multiply-add is two; inner width 4 H). Beside it
+what else the time goes to: by token budget, by stage, and by kind of operation as the runtime's own profiler has it.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import openvino
+
+from m2d_export import Bundle, Encoder
+from m2d_export.batching import TOKEN_BUDGET, Batch, batches
+from m2d_export.bench.sts import load_pairs
+from m2d_export.machine import cores, flags, machine
+from m2d_export.quantize import int8_model
+from m2d_export.spec import RUNTIMES, Precision
+from m2d_export.tuning import budget_seconds
+
+ROUNDS, PARAGRAPH, LAYERS, CALLS = 5, 10, 2, 16
+KINDS = 6  # of operations, that a profile names
+
+
+def products(width: int, precision: str) -> bytes:
+    """A model of the products of ``LAYERS`` layers, one after the other: x (tokens, width) to (tokens, width)."""
+    generator = np.random.default_rng(0)
+    nodes, weights, last = [], [], "x"
+    for place, (rows, columns) in enumerate(([(width, width)] * 4 + [(width, 4 * width), (4 * width, width)]) * LAYERS):
+        values = generator.standard_normal((rows, columns), dtype=np.float32) / np.float32(rows**0.5)
+        weights.append(onnx.numpy_helper.from_array(values, f"w{place}"))
+        nodes.append(onnx.helper.make_node("MatMul", [last, f"w{place}"], [f"y{place}"]))
+        last = f"y{place}"
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", width]) for name in ("x", last)]
+    graph = onnx.helper.make_graph(nodes, "products", ends[:1], ends[1:], weights)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    if precision == Precision.INT8:
+        samples = [{"x": generator.standard_normal((64, width), dtype=np.float32)} for _ in range(8)]
+        model = ir.serde.serialize_model(int8_model(ir.serde.deserialize_model(model), samples))
+    written: bytes = model.SerializeToString()
+    return written
+
+
+def products_alone(width: int, runtime: str, precision: str, threads: int) -> tuple[Callable[[], Any], float]:
+    """What multiplies, and how many operations that is."""
+    model, x = products(width, precision), np.random.default_rng(1).standard_normal((TOKEN_BUDGET, width), dtype="f4")
+    operations = 24.0 * width**2 * LAYERS * TOKEN_BUDGET * CALLS
+    if runtime == "onnxrt":
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return lambda: [session.run(None, {"x": x}) for _ in range(CALLS)], operations
+    core = openvino.Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": threads}
+    queue = openvino.AsyncInferQueue(core.compile_model(core.read_model(model), "CPU", settings))
+
+    def run() -> None:
+        for _ in range(CALLS):
+            queue.start_async({"x": x})
+        queue.wait_all()
+
+    return run, operations
+
+
+def useful(bundle: Bundle, texts: list[str]) -> float:
+    """Operations that ``texts`` need at full depth, padding not counted."""
+    lengths = np.array([len(item.ids) for item in bundle.tokenizer.encode(texts)], dtype=float)
+    width = bundle.grid.width
+    return float(bundle.grid.depth * (24 * width**2 * lengths + 4 * width * lengths**2).sum())
+
+
+def profiled(encoder: Encoder, path: Path, made: list[Batch], threads: int) -> dict[str, float]:
+    """Shares of the time of a graph by kind of operation, by the runtime's own profiler; the smallest together."""
+    spent: Counter[str] = Counter()
+    if encoder.runtime.name == "onnxrt":
+        with tempfile.TemporaryDirectory() as folder:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads, options.enable_profiling = threads, True
+            options.profile_file_prefix = f"{folder}/profile"
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            names = [value.name for value in session.get_inputs()]
+            for batch in made:
+                session.run(None, {name: getattr(batch, name) for name in names})
+            for event in json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")):
+                if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                    spent[event["args"]["op_name"]] += event["dur"]
+    else:
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": "YES", "INFERENCE_NUM_THREADS": threads}
+        request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+        names = [value.get_any_name() for value in request.model_inputs]
+        for batch in made:
+            request.infer({name: getattr(batch, name) for name in names})
+            for node in request.get_profiling_info():
+                spent[node.node_type] += node.real_time.total_seconds()
+    whole = sum(spent.values())
+    shares = {kind: value / whole for kind, value in spent.most_common(KINDS)}
+    return shares | {"others": 1 - sum(shares.values())}
+
+
+def peak(precision: str) -> float | None:
+    """Operations a second that the processor's vector units have room for; None where that is not known here."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    mhz = next((float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")), None)
+    lanes = 16 if "avx512f" in flags() else 8 if "avx2" in flags() else None
+    if mhz is None or lanes is None or (precision == Precision.INT8 and "avx512_vnni" not in flags()):
+        return None
+    return (
+        cores() * mhz * 1e6 * 2 * 2 * lanes * (4 if precision == Precision.INT8 else 1)
+    )  # two units, each a fused one
+
+
+def main() -> None:
+    """Measure in turns, profile, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--limit", type=int, help="the first sentences only: to try it out")
+    arguments = parser.parse_args()
+    folder = os.environ.get("M2D_STSB")
+    if not folder:
+        parser.error("set M2D_STSB to a folder with STS-B's test.csv")
+    bundle, threads = Bundle.open(arguments.bundle), cores()
+    pairs = load_pairs(str(Path(folder) / "test.csv"))
+    short = [text for pair in zip(*pairs.sides(), strict=True) for text in pair][: arguments.limit]
+    long = [" ".join(short[start : start + PARAGRAPH]) for start in range(0, len(short), PARAGRAPH)]
+    built = {entry.precision for entry in bundle.manifest.variants}
+    layer, ways = (
+        bundle.grid.depth,
+        [(name, kind) for name in ("onnxrt", "openvino") for kind in RUNTIMES[name].precisions],
+    )
+    encoders = {
+        way: Encoder(bundle, layer, runtime=way[0], precision=way[1], threads=threads)
+        for way in ways
+        if way[1] in built
+    }
+    calls: dict[tuple[tuple[str, str], str], tuple[Callable[[], Any], float]] = {}
+    for way, encoder in encoders.items():
+        calls[way, "products"] = products_alone(bundle.grid.width, *way, threads)
+        for name, texts in {"short": short, "long": long}.items():
+            calls[way, name] = (lambda encoder=encoder, texts=texts: encoder.encode(texts), useful(bundle, texts))
+    seconds: dict[Any, list[float]] = {key: [] for key in calls}
+    for number in range(ROUNDS + 1):
+        print(f"round {number} of {ROUNDS}", flush=True)
+        for key, (call, _) in calls.items():
+            time.sleep(0.2)  # threads of the last one come to rest
+            started = time.perf_counter()
+            call()
+            if number:
+                seconds[key].append(time.perf_counter() - started)
+    tokens = bundle.tokenizer.encode(short)
+    made = list(batches(tokens, bundle.manifest.text))
+    started = time.perf_counter()
+    bundle.tokenizer.encode(short)
+    tokenizing = time.perf_counter() - started
+    rows = []
+    for way, encoder in encoders.items():
+        rate = {name: calls[way, name][1] / median(seconds[way, name]) for name in ("products", "short", "long")}
+        budgets = budget_seconds(encoder.runtime, tokens[: len(tokens) // 4], bundle.manifest.text, 3)
+        path = bundle.variant(layer, way[1]).path
+        row = {
+            "runtime": way[0],
+            "precision": way[1],
+            "operations_per_second": rate,
+            "share_short": rate["short"] / rate["products"],
+            "share_long": rate["long"] / rate["products"],
+            "peak_operations_per_second": peak(way[1]),
+            "seconds": {name: seconds[way, name] for name in ("products", "short", "long")},
+            "tokenizing_share_short": tokenizing / median(seconds[way, "short"]),
+            "budget_seconds": {str(budget): median(taken) for budget, taken in budgets.items()},
+            "profile_short": profiled(encoder, path, made[:: max(1, len(made) // 8)], threads),
+        }
+        print(json.dumps(row, indent=1), flush=True)
+        rows.append(row)
+        encoder.close()
+    padded = sum(batch.input_ids.size for batch in made) / sum(len(item.ids) for item in tokens) - 1
+    result = {"rounds": ROUNDS, "token_budget": TOKEN_BUDGET, "threads": threads, "padding_short": padded, "rows": rows}
+    arguments.output.write_text(json.dumps(result | {"machine": machine()}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
