@@ -1,0 +1,1 @@
+"""A cell as a small CMake project: texts in, vectors out, in C++17."""
