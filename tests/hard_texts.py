@@ -4,7 +4,23 @@ import random
 from collections.abc import Iterator
 
 SPECIAL = ("[CLS]", "[SEP]", "[MASK]", "[PAD]", "[UNK]", "[unused1]", "[mask]", "[[SEP]", "[SEP", "[CLS][SEP]]")
-WORDS = ("naïve", "Ελλάδα", "ΣΑΣ", "İstanbul", "straße", "ǅ", "ﬁancée", "don't", "e.g.", "한국어", "각각", "日本語", "हिन्दी", "مَرْحَبًا", "שָׁלוֹם")
+WORDS = (
+    "naïve",
+    "Ελλάδα",
+    "ΣΑΣ",
+    "İstanbul",
+    "straße",
+    "ǅ",
+    "ﬁancée",
+    "don't",
+    "e.g.",
+    "한국어",
+    "각각",
+    "日本語",
+    "हिन्दी",
+    "مَرْحَبًا",
+    "שָׁלוֹם",
+)
 EMOJI = ("👩‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "☺️", "🇫🇷", "1️⃣")
 SPACES = " \t\n\r\x0b\x0c\x1c\x85\xa0\u1680\u2000\u2009\u2028\u2029\u202f\u205f\u3000"
 CONTROLS = "\x00\x01\x07\x1b\x7f\xad\u200b\u200d\u200e\u2060\ufeff\ufffd\ufffe\U000e0001\ue000"

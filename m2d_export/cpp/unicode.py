@@ -115,7 +115,7 @@ def _codes(text: str) -> Characters:
 
 def _changed(normalizer: Any) -> dict[int, str]:
     """What each code point that a normalizer changes becomes, alone between two characters it leaves alone."""
-    changed = {}
+    changed: dict[int, str] = {}
     for start in range(0, len(CODE_POINTS), CHUNK):
         codes = CODE_POINTS[start : start + CHUNK]
         separator = SEPARATORS[start == 0]  # "|" itself is in the first chunk
@@ -175,7 +175,10 @@ def _combining(nfd: Any) -> list[str]:
         after = nfd.normalize_str("\n".join(character + LOWEST for character in characters)).split("\n")
         before = nfd.normalize_str("\n".join(HIGHEST + character for character in characters)).split("\n")
         for character, first, second in zip(characters, after, before, strict=True):
-            if first == LOWEST + character != character + LOWEST or second == character + HIGHEST != HIGHEST + character:
+            if (
+                first == LOWEST + character != character + LOWEST
+                or second == character + HIGHEST != HIGHEST + character
+            ):
                 found.add(character)
     return sorted(found)
 
@@ -195,4 +198,3 @@ def _check(tables: UnicodeTables, traits: Any, whole: Mapping[int, str]) -> None
     for code in {*whole, *np.flatnonzero(traits).tolist()}:
         if whole.get(code, chr(code)) != folded(code):
             raise SpecError(f"this version of tokenizers normalizes U+{code:04X} as no table of its parts does")
-

@@ -21,8 +21,8 @@ POST_PROCESSORS = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 FNV_START, FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
 
 
-def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int) -> bytes:
-    """The bytes of vocabulary.bin for a tokenizer whose vectors have ``dim`` numbers.
+def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int = 0) -> bytes:
+    """The bytes of vocabulary.bin for an encoder of ``dim`` numbers that pools all but ``unpooled`` first tokens.
 
     Raises SpecError naming the part of ``tokenizer.json`` that the C++ tokenizer does not have.
     """
@@ -41,7 +41,8 @@ def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int) -> bytes:
         _list(before),
         _list(after),
         _string(text.prompt()),
-        _strings({token: number for token, number in model["vocab"].items()}),
+        _numbers(unpooled),
+        _strings(model["vocab"]),
         _strings({t.removeprefix(prefix): number for t, number in model["vocab"].items() if t.startswith(prefix)}),
         _strings(dict(sorted(added.items(), key=lambda item: -len(item[0].encode())))),  # the longest match wins
         *_tables(probe(data["normalizer"])),

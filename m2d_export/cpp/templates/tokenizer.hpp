@@ -183,6 +183,7 @@ class Tokenizer {
     before_ = reader.numbers<std::int32_t>();
     after_ = reader.numbers<std::int32_t>();
     prompt_ = reader.string();
+    unpooled_ = reader.number();
     initial_.read(reader);
     continuing_.read(reader);
     for (std::uint32_t left = reader.number(); left > 0; --left) {
@@ -203,10 +204,11 @@ class Tokenizer {
   Tokenizer(Tokenizer&&) = default;  // not copied: what is read stays in place
   Tokenizer& operator=(Tokenizer&&) = default;
 
-  std::size_t dim() const { return dim_; }                     ///< Numbers in a vector.
-  std::size_t max_tokens() const { return max_tokens_; }       ///< Most tokens of a text; the rest is cut off.
-  std::int32_t pad() const { return pad_; }                    ///< What shorter texts are filled up with.
-  std::string_view prompt() const { return prompt_; }          ///< What the checkpoint puts before every text.
+  std::size_t dim() const { return dim_; }                ///< Numbers in a vector.
+  std::size_t max_tokens() const { return max_tokens_; }  ///< Most tokens of a text; the rest is cut off.
+  std::int32_t pad() const { return pad_; }               ///< What shorter texts are filled up with.
+  std::string_view prompt() const { return prompt_; }     ///< What the checkpoint puts before every text.
+  std::size_t unpooled() const { return unpooled_; }      ///< How many first tokens, the prompt's, are not pooled.
 
   /// The ids of a text, special tokens among them: from 1 to max_tokens(). The text needs not be valid UTF-8.
   std::vector<std::int32_t> ids(std::string_view text) const {
@@ -370,7 +372,7 @@ class Tokenizer {
   }
 
   std::vector<char> content_;
-  std::size_t dim_ = 0, max_tokens_ = 0, longest_word_ = 0;
+  std::size_t dim_ = 0, max_tokens_ = 0, longest_word_ = 0, unpooled_ = 0;
   std::int32_t pad_ = 0, unknown_ = 0;
   std::vector<std::int32_t> before_, after_;  // special tokens around every text
   std::string_view prompt_;
