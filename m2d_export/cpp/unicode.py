@@ -3,6 +3,7 @@
 No Unicode version is assumed: whatever tables the installed `tokenizers` was compiled with are the ones found here.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
@@ -48,16 +49,15 @@ class UnicodeTables:
     lowered: Mapping[int, Characters]
 
 
-def probe(normalizer: Mapping[str, Any]) -> UnicodeTables:
-    """The tables of a ``BertNormalizer`` as ``tokenizer.json`` has it, before a ``BertPreTokenizer``.
+@functools.cache
+def probe(clean_text: bool, handle_chinese_chars: bool, strip_accents: bool | None, lowercase: bool) -> UnicodeTables:
+    """The tables of a ``BertNormalizer`` with these settings before a ``BertPreTokenizer``; some seconds' work.
 
     Raises SpecError naming a code point for which the parts do not add up to the whole.
     """
-    lowercase = normalizer["lowercase"]
-    strips = lowercase if normalizer["strip_accents"] is None else normalizer["strip_accents"]
-    cleans, pads = normalizer["clean_text"], normalizer["handle_chinese_chars"]
-    cleaned = _changed(_bert(clean_text=True)) if cleans else {}
-    padded = _changed(_bert(handle_chinese_chars=True)) if pads else {}
+    strips = lowercase if strip_accents is None else strip_accents
+    cleaned = _changed(_bert(clean_text=True)) if clean_text else {}
+    padded = _changed(_bert(handle_chinese_chars=True)) if handle_chinese_chars else {}
     lowered = _changed(_bert(lowercase=True)) if lowercase else {}
     nfd = normalizers.NFD()
     decomposed = _changed(nfd) if strips else {}
@@ -87,7 +87,7 @@ def probe(normalizer: Mapping[str, Any]) -> UnicodeTables:
     starts = [0, *(np.flatnonzero(np.diff(traits)) + 1).tolist()]
     lower = {code: _codes(text) for code, text in lowered.items()}
     tables = UnicodeTables([(start, int(traits[start])) for start in starts], replaced, lower)
-    _check(tables, traits, _changed(_bert(cleans, pads, strips, lowercase)))
+    _check(tables, traits, _changed(_bert(clean_text, handle_chinese_chars, strips, lowercase)))
     return tables
 
 

@@ -29,10 +29,12 @@ def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int
     data = json.loads(tokenizer_json)
     _check(data)
     model = data["model"]
-    before, after = _special_tokens(tokenizer_json)
+    rust = Tokenizer.from_str(tokenizer_json)
+    before, after = _special_tokens(rust, data)
     if text.max_tokens <= len(before) + len(after):
         raise SpecError(f"texts of {text.max_tokens} tokens leave no room beside the special ones")
-    added = {token["content"]: token["id"] for token in data["added_tokens"]}
+    # Asked, not read: an id of the file that the vocabulary does not have is given anew when it is loaded.
+    added = {token["content"]: rust.token_to_id(token["content"]) for token in data["added_tokens"]}
     prefix = model["continuing_subword_prefix"]
     parts = [
         MAGIC,
@@ -45,7 +47,7 @@ def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int
         _strings(model["vocab"]),
         _strings({t.removeprefix(prefix): number for t, number in model["vocab"].items() if t.startswith(prefix)}),
         _strings(dict(sorted(added.items(), key=lambda item: -len(item[0].encode())))),  # the longest match wins
-        *_tables(probe(data["normalizer"])),
+        *_tables(probe(**{name: value for name, value in data["normalizer"].items() if name != "type"})),
     ]
     content = b"".join(parts)
     return content + struct.pack("<Q", checksum(content))
@@ -88,12 +90,12 @@ def _refusal(reason: str) -> SpecError:
     return SpecError(f"this tokenizer cannot be reproduced in C++: {reason}. Python and the other runtimes run it")
 
 
-def _special_tokens(tokenizer_json: str) -> tuple[list[int], list[int]]:
+def _special_tokens(rust: Tokenizer, data: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     """The special tokens before and after every text, as the post-processor is seen to put them."""
-    rust = Tokenizer.from_str(tokenizer_json)
     rust.no_padding()
     rust.no_truncation()
-    body = rust.encode(SAMPLE, add_special_tokens=False).ids
+    bare = Tokenizer.from_str(json.dumps({**data, "post_processor": None, "padding": None, "truncation": None}))
+    body = bare.encode(SAMPLE).ids
     whole = rust.encode(SAMPLE)
     before = next(place for place, special in enumerate([*whole.special_tokens_mask, 0]) if not special)
     after = before + len(body)
