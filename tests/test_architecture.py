@@ -16,21 +16,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 TRAINING = ROOT / "train"
 ENTRANCES = ("__init__.py", "__main__.py")  # they lead to everything, and nothing imports them
 ORDER = (
-    *("errors", "extras", "machine", "files", "spec", "vectors", "batching", "checkpoint", "exits", "graphs"),
-    *(
-        "packaged",
-        "quantize",
-        "runtimes",
-        "agreement",
-        "parity",
-        "bundle",
-        "build",
-        "slices",
-        "tuning",
-        "encoder",
-        "show",
-    ),
-    *("budgets", "bench", "select", "choice", "cli"),
+    *("errors", "extras", "machine", "files", "spec", "vectors", "batching", "checkpoint", "exits"),
+    *("graphs", "packaged", "quantize", "runtimes", "agreement", "parity", "bundle", "build", "slices"),
+    *("tuning", "encoder", "deployed", "cpp", "show", "budgets", "bench", "select", "choice"),
+    *("cli"),
 )
 TRAINING_ORDER = (
     *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "work", "live", "card", "publish"),

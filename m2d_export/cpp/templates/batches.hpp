@@ -1,0 +1,82 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <numeric>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "tokenizer.hpp"
+
+namespace m2d {
+namespace detail {
+
+/// Texts of similar length for one call of the runtime: `count` of the order from `first` on, padded to `tokens`.
+struct Batch {
+  std::size_t first, count, tokens;
+};
+
+/// The token ids of many texts in padded batches, longest first, and their vectors back in the order of the texts.
+class Batches {
+ public:
+  Batches(const Tokenizer& tokenizer, const std::string_view* texts, std::size_t count)
+      : tokenizer_(tokenizer), order_(count) {
+    ids_.reserve(count);
+    std::string prompted;
+    for (const std::string_view* text = texts; text != texts + count; ++text) {
+      if (tokenizer.prompt().empty()) {
+        ids_.push_back(tokenizer.ids(*text));
+      } else {
+        prompted.assign(tokenizer.prompt()).append(*text);
+        ids_.push_back(tokenizer.ids(prompted));
+      }
+    }
+    std::iota(order_.begin(), order_.end(), std::size_t{0});
+    std::stable_sort(order_.begin(), order_.end(), [this](std::size_t left, std::size_t right) {
+      return ids_[left].size() > ids_[right].size();
+    });
+    for (std::size_t first = 0; first < count;) {
+      const std::size_t tokens = ids_[order_[first]].size();
+      const std::size_t rows = std::min(std::max<std::size_t>(token_budget / tokens, 1), count - first);
+      batches_.push_back({first, rows, tokens});
+      first += rows;
+    }
+  }
+
+  const std::vector<Batch>& all() const { return batches_; }
+
+  /// Fill (batch.count, batch.tokens) row-major inputs; `pooled` may be null where the graph has no such input.
+  void fill(const Batch& batch, std::int64_t* ids, std::int64_t* attended, std::int64_t* pooled) const {
+    for (std::size_t row = 0; row < batch.count; ++row) {
+      const std::vector<std::int32_t>& own = ids_[order_[batch.first + row]];
+      for (std::size_t place = 0; place < batch.tokens; ++place) {
+        const bool real = place < own.size();
+        *ids++ = real ? own[place] : tokenizer_.pad();
+        *attended++ = real;
+        if (pooled) *pooled++ = real && place >= tokenizer_.unpooled();
+      }
+    }
+  }
+
+  /// Copy the vectors (batch.count, dim) of a batch to where their texts stand among `vectors`.
+  void keep(const Batch& batch, const float* given, float* vectors) const {
+    const std::size_t dim = tokenizer_.dim();
+    for (std::size_t row = 0; row < batch.count; ++row) {
+      std::copy_n(given + row * dim, dim, vectors + order_[batch.first + row] * dim);
+    }
+  }
+
+ private:
+  static constexpr std::size_t token_budget = 1024;  // tokens a batch, padding included
+
+  const Tokenizer& tokenizer_;
+  std::vector<std::vector<std::int32_t>> ids_;
+  std::vector<std::size_t> order_;
+  std::vector<Batch> batches_;
+};
+
+}  // namespace detail
+}  // namespace m2d

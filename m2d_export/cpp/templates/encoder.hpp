@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <string_view>
+#include <vector>
+
+#include "batches.hpp"
+#include "model.hpp"
+
+namespace m2d {
+
+/// Texts in, vectors out. Const use from several threads at once is safe.
+class Encoder {
+ public:
+  /// Load the folder that vocabulary.bin and model.onnx lie in, to run on `threads` threads, 0 for every core.
+  /// Throws Error.
+  explicit Encoder(const std::filesystem::path& folder, int threads = 0)
+      : tokenizer_(folder / "vocabulary.bin"), model_(folder / "model.onnx", tokenizer_.dim(), threads) {}
+
+  /// The vectors of texts in their order, row-major (count, dim()). The checkpoint's default prompt, if it has one,
+  /// is put before each. Bytes that are not UTF-8 are read as Python's decode(errors="replace") reads them. Throws
+  /// Error where the runtime fails.
+  std::vector<float> encode(const std::string_view* texts, std::size_t count) const {
+    std::vector<float> vectors(count * dim());
+    if (count > 0) model_.run(detail::Batches(tokenizer_, texts, count), vectors.data());
+    return vectors;
+  }
+
+  /// The same of a vector of texts, or of a list such as {"one", "two"}.
+  std::vector<float> encode(const std::vector<std::string_view>& texts) const {
+    return encode(texts.data(), texts.size());
+  }
+
+  std::size_t dim() const { return tokenizer_.dim(); }  ///< Numbers in a vector.
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+
+ private:
+  Tokenizer tokenizer_;
+  detail::Model model_;
+};
+
+}  // namespace m2d

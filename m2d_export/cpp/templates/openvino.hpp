@@ -1,0 +1,160 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <openvino/openvino.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "batches.hpp"
+
+namespace m2d {
+namespace detail {
+
+/// The graph in OpenVINO on the CPU: few batches with all threads each, many in parallel streams.
+class Model {
+ public:
+  Model(const std::filesystem::path& file, std::size_t dim, int threads) : threads_(threads) {
+    if (!std::filesystem::is_regular_file(file)) {
+      throw Error(file.string() + " is missing: give the folder that vocabulary.bin and model.onnx lie in");
+    }
+    try {
+      model_ = core_.read_model(file.string());
+    } catch (const std::exception& error) {
+      throw Error("OpenVINO cannot read " + file.string() + ", copy it again: " + error.what());
+    }
+    const ov::PartialShape shape = model_->output(0).get_partial_shape();
+    if (shape.size() != 2 || shape[1] != ov::Dimension(static_cast<std::int64_t>(dim))) {
+      throw Error(file.string() + " and vocabulary.bin beside it are of different exports: the vocabulary's vectors have " +
+                  std::to_string(dim) + " numbers");
+    }
+    one_ = std::make_unique<Requests>(compiled(ov::hint::PerformanceMode::LATENCY));
+  }
+
+  /// Write the vectors of all batches, each to the rows of its texts. Safe from several threads at once.
+  void run(const Batches& batches, float* vectors) const {
+    try {
+      if (batches.all().size() < many) {
+        run(batches, vectors, *one_, 1);
+      } else {
+        Requests& streams = streams_of_many();
+        run(batches, vectors, streams, streams.compiled.get_property(ov::optimal_number_of_infer_requests));
+      }
+    } catch (const ov::Exception& error) {
+      throw Error(std::string("OpenVINO cannot run this batch: ") + error.what());
+    }
+  }
+
+ private:
+  static constexpr std::size_t many = 16;  // batches that take about as long as compiling once more, for streams
+
+  /// A compiled graph and those of its requests that nobody uses now.
+  struct Requests {
+    explicit Requests(ov::CompiledModel model) : compiled(std::move(model)) {}
+
+    ov::InferRequest take() {
+      {
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (!idle.empty()) {
+          ov::InferRequest request = std::move(idle.back());
+          idle.pop_back();
+          return request;
+        }
+      }
+      return compiled.create_infer_request();
+    }
+
+    void give_back(ov::InferRequest request) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      idle.push_back(std::move(request));
+    }
+
+    ov::CompiledModel compiled;
+    std::mutex mutex;
+    std::vector<ov::InferRequest> idle;
+  };
+
+  /// A request at work, and the batch that it works on.
+  struct Working {
+    ov::InferRequest request;
+    const Batch* batch = nullptr;
+  };
+
+  static void run(const Batches& batches, float* vectors, Requests& requests, std::size_t count) {
+    std::vector<Working> working(std::min(count, batches.all().size()));
+    try {
+      for (Working& each : working) each.request = requests.take();
+      std::size_t turn = 0;
+      for (const Batch& batch : batches.all()) {
+        Working& each = working[turn++ % working.size()];
+        collect(each, batches, vectors);
+        start(each, batch, batches);
+      }
+      for (Working& each : working) collect(each, batches, vectors);
+    } catch (...) {  // none is given back: a request that has failed would fail again
+      for (Working& each : working) {
+        if (each.batch) each.request.cancel();
+      }
+      throw;
+    }
+    for (Working& each : working) requests.give_back(std::move(each.request));
+  }
+
+  static void start(Working& each, const Batch& batch, const Batches& batches) {
+    const auto inputs = each.request.get_compiled_model().inputs();
+    std::int64_t* filled[3] = {};
+    for (const auto& input : inputs) {
+      const std::string name = input.get_any_name();
+      ov::Tensor tensor = each.request.get_tensor(input);
+      tensor.set_shape({batch.count, batch.tokens});
+      filled[name == "input_ids" ? 0 : name == "attention_mask" ? 1 : 2] = tensor.data<std::int64_t>();
+    }
+    batches.fill(batch, filled[0], filled[1], filled[2]);
+    each.request.start_async();
+    each.batch = &batch;
+  }
+
+  static void collect(Working& each, const Batches& batches, float* vectors) {
+    if (!each.batch) return;
+    each.request.wait();
+    batches.keep(*each.batch, each.request.get_output_tensor(0).data<float>(), vectors);
+    each.batch = nullptr;
+  }
+
+  Requests& streams_of_many() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!streams_) streams_ = std::make_unique<Requests>(compiled(ov::hint::PerformanceMode::THROUGHPUT));
+    return *streams_;
+  }
+
+  ov::CompiledModel compiled(ov::hint::PerformanceMode mode) const {
+    // Untold, OpenVINO would compute in bf16 on processors that have it.
+    ov::AnyMap settings{ov::hint::performance_mode(mode), ov::hint::inference_precision(ov::element::f32)};
+    if (threads_ > 0) settings.insert(ov::inference_num_threads(threads_));
+    ov::CompiledModel compiled;
+    try {
+      compiled = core_.compile_model(model_, "CPU", settings);
+    } catch (const std::exception& error) {
+      throw Error(std::string("OpenVINO cannot compile model.onnx: ") + error.what());
+    }
+    if (compiled.get_property(ov::hint::inference_precision) != ov::element::f32) {
+      throw Error("OpenVINO does not compute in f32 here, as it was told to: use another version of it");
+    }
+    return compiled;
+  }
+
+  mutable ov::Core core_;
+  std::shared_ptr<ov::Model> model_;
+  int threads_;
+  std::unique_ptr<Requests> one_;
+  mutable std::mutex mutex_;
+  mutable std::unique_ptr<Requests> streams_;
+};
+
+}  // namespace detail
+}  // namespace m2d

@@ -1,0 +1,200 @@
+"""What a BERT normalizer and pre-tokenizer do to every code point, asked of `tokenizers` itself.
+
+No Unicode version is assumed: whatever tables the installed `tokenizers` was compiled with are the ones found here.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import Any
+
+import numpy as np
+from tokenizers import normalizers, pre_tokenizers
+
+from m2d_export.errors import SpecError
+
+CODE_POINTS = [code for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF]
+SEPARATORS = "|", "!"  # nothing a normalizer changes, and nothing that combines; two, since each is a code point too
+CHUNK = 1 << 16
+ORDER_SHIFT = 8  # the order of combining characters stands above the flags
+LOWEST, HIGHEST = "\u0334", "\u0345"  # combining classes 1 and 240, the first and the last that Unicode gives
+
+Characters = tuple[int, ...]
+
+
+class Trait(IntFlag):
+    """What is done to a code point; the numbers stand in vocabulary.bin."""
+
+    SKIPPED = 1  # as if it were not there
+    PADDED = 2  # a word by itself
+    DECOMPOSED = 4  # replaced by the characters that ``decomposed`` has for it
+    HANGUL = 8  # replaced by its letters, which follow from its number
+    MARK = 16  # dropped once combining characters are in order
+    LOWERED = 32  # replaced by the characters that ``lowered`` has for it
+    SPACE = 64  # ends a word
+    PUNCTUATION = 128  # a word by itself, wherever it came from
+
+
+@dataclass(frozen=True)
+class UnicodeTables:
+    """What is done to every code point, in this order: skip, pad, decompose, order, drop marks, lower, split.
+
+    ``traits`` are runs: (first code point, ``Trait`` | order << 8), each up to the next; the order of a combining
+    character is 0 for one that nothing is moved across.
+    """
+
+    traits: Sequence[tuple[int, int]]
+    decomposed: Mapping[int, Characters]
+    lowered: Mapping[int, Characters]
+
+
+@functools.cache
+def probe(clean_text: bool, handle_chinese_chars: bool, strip_accents: bool | None, lowercase: bool) -> UnicodeTables:
+    """The tables of a ``BertNormalizer`` with these settings before a ``BertPreTokenizer``; some seconds' work.
+
+    Raises SpecError naming a code point for which the parts do not add up to the whole.
+    """
+    strips = lowercase if strip_accents is None else strip_accents
+    cleaned = _changed(_bert(clean_text=True)) if clean_text else {}
+    padded = _changed(_bert(handle_chinese_chars=True)) if handle_chinese_chars else {}
+    lowered = _changed(_bert(lowercase=True)) if lowercase else {}
+    nfd = normalizers.NFD()
+    decomposed = _changed(nfd) if strips else {}
+    marks = [code for code, text in _changed(_bert(strip_accents=True)).items() if not text] if strips else []
+    orders = _orders(nfd) if strips else {}
+
+    early = {code: _codes(nfd.normalize_str(text) if strips else text) for code, text in cleaned.items() if text}
+    replaced = {code: _codes(text) for code, text in decomposed.items() if code not in cleaned} | early
+    hangul = {code for code, characters in replaced.items() if characters == hangul_letters(code)}
+    replaced = {code: characters for code, characters in replaced.items() if code not in hangul}
+
+    traits = np.zeros(0x110000, dtype=np.int64)
+    for trait, codes in (
+        (Trait.SKIPPED, [code for code, text in cleaned.items() if not text]),
+        (Trait.PADDED, padded),
+        (Trait.DECOMPOSED, replaced),
+        (Trait.HANGUL, hangul),
+        (Trait.MARK, marks),
+        (Trait.LOWERED, lowered),
+    ):
+        traits[list(codes)] |= trait
+    for code, order in orders.items():
+        traits[code] |= order << ORDER_SHIFT
+    pieces = _pieces()
+    traits[CODE_POINTS] |= np.select([pieces == 2, pieces == 3], [Trait.SPACE, Trait.PUNCTUATION], 0)
+
+    starts = [0, *(np.flatnonzero(np.diff(traits)) + 1).tolist()]
+    lower = {code: _codes(text) for code, text in lowered.items()}
+    tables = UnicodeTables([(start, int(traits[start])) for start in starts], replaced, lower)
+    _check(tables, traits, _changed(_bert(clean_text, handle_chinese_chars, strips, lowercase)))
+    return tables
+
+
+def hangul_letters(code: int) -> Characters:
+    """The letters that Unicode's arithmetic gives for a Hangul syllable, the code point itself for any other."""
+    place = code - 0xAC00
+    if not 0 <= place < 11172:
+        return (code,)
+    lead, vowel, tail = 0x1100 + place // 588, 0x1161 + place % 588 // 28, 0x11A7 + place % 28
+    return (lead, vowel) if tail == 0x11A7 else (lead, vowel, tail)
+
+
+def _bert(
+    clean_text: bool = False,
+    handle_chinese_chars: bool = False,
+    strip_accents: bool = False,
+    lowercase: bool = False,
+) -> Any:
+    return normalizers.BertNormalizer(clean_text, handle_chinese_chars, strip_accents, lowercase)
+
+
+def _codes(text: str) -> Characters:
+    return tuple(map(ord, text))
+
+
+def _changed(normalizer: Any) -> dict[int, str]:
+    """What each code point that a normalizer changes becomes, alone between two characters it leaves alone."""
+    changed: dict[int, str] = {}
+    for start in range(0, len(CODE_POINTS), CHUNK):
+        codes = CODE_POINTS[start : start + CHUNK]
+        separator = SEPARATORS[start == 0]  # "|" itself is in the first chunk
+        if start == 0:
+            changed |= {ord(separator): text for text in [normalizer.normalize_str(separator)] if text != separator}
+            codes = [code for code in codes if code != ord(separator)]
+        texts = normalizer.normalize_str(separator.join(map(chr, codes))).split(separator)
+        if len(texts) != len(codes):
+            raise SpecError("this version of tokenizers normalizes characters by their neighbours: no table holds that")
+        changed |= {code: text for code, text in zip(codes, texts, strict=True) if text != chr(code)}
+    return changed
+
+
+def _pieces() -> Any:
+    """Into how many pieces each code point, in the middle of a word, splits it: 1, 2 (white space), 3 (punctuation)."""
+    splitter = pre_tokenizers.BertPreTokenizer()
+    counts = []
+    for start in range(0, len(CODE_POINTS), CHUNK):
+        codes = CODE_POINTS[start : start + CHUNK]
+        pieces = splitter.pre_tokenize_str("".join(f"a{chr(code)}b " for code in codes))
+        places = np.array([piece[1][0] for piece in pieces]) // 4
+        counts.append(np.bincount(places, minlength=len(codes)))
+    return np.concatenate(counts)
+
+
+def _orders(nfd: Any) -> dict[int, int]:
+    """The rank of every combining character's class, from 1; what nothing is moved across is left out.
+
+    Found by watching which of two characters NFD puts first.
+    """
+
+    def moves(first: str, second: str) -> bool:
+        return bool(nfd.normalize_str(first + second) == second + first)
+
+    classes: list[list[str]] = []  # ascending
+    for character in _combining(nfd):
+        low, high = 0, len(classes)
+        while low < high:
+            middle = (low + high) // 2
+            if moves(character, classes[middle][0]):
+                low = middle + 1
+            elif moves(classes[middle][0], character):
+                high = middle
+            else:
+                classes[middle].append(character)
+                break
+        else:
+            classes.insert(low, [character])
+    return {ord(character): rank for rank, members in enumerate(classes, 1) for character in members}
+
+
+def _combining(nfd: Any) -> list[str]:
+    """The code points that NFD moves across another one, less those that it replaces anyway."""
+    found = set()
+    for start in range(0, len(CODE_POINTS), CHUNK):
+        characters = [chr(code) for code in CODE_POINTS[start : start + CHUNK] if code != ord("\n")]
+        after = nfd.normalize_str("\n".join(character + LOWEST for character in characters)).split("\n")
+        before = nfd.normalize_str("\n".join(HIGHEST + character for character in characters)).split("\n")
+        for character, first, second in zip(characters, after, before, strict=True):
+            if (
+                first == LOWEST + character != character + LOWEST
+                or second == character + HIGHEST != HIGHEST + character
+            ):
+                found.add(character)
+    return sorted(found)
+
+
+def _check(tables: UnicodeTables, traits: Any, whole: Mapping[int, str]) -> None:
+    """Raise SpecError unless the tables say of every code point alone what the whole normalizer says."""
+    kinds = traits.tolist()
+
+    def folded(code: int) -> str:
+        if kinds[code] & Trait.SKIPPED:
+            return ""
+        letters = hangul_letters(code) if kinds[code] & Trait.HANGUL else tables.decomposed.get(code, (code,))
+        kept = (letter for letter in letters if not kinds[letter] & Trait.MARK)
+        text = "".join(chr(lower) for letter in kept for lower in tables.lowered.get(letter, (letter,)))
+        return f" {text} " if kinds[code] & Trait.PADDED else text
+
+    for code in {*whole, *np.flatnonzero(traits).tolist()}:
+        if whole.get(code, chr(code)) != folded(code):
+            raise SpecError(f"this version of tokenizers normalizes U+{code:04X} as no table of its parts does")
