@@ -17,8 +17,8 @@ TRAINING = ROOT / "train"
 ENTRANCES = ("__init__.py", "__main__.py")  # they lead to everything, and nothing imports them
 ORDER = (
     *("errors", "extras", "machine", "files", "spec", "vectors", "batching", "checkpoint", "exits", "graphs"),
-    *("packaged", "quantize", "runtimes", "agreement", "parity", "bundle", "build", "slices", "encoder", "show"),
-    *("budgets", "bench", "select", "choice", "cli"),
+    *("packaged", "quantize", "runtimes", "agreement", "parity", "bundle", "build", "slices", "encoder"),
+    *("deployed", "show", "budgets", "bench", "select", "choice", "cli"),
 )
 TRAINING_ORDER = (
     *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "work", "live", "card", "publish"),
