@@ -18,7 +18,7 @@ ENTRANCES = ("__init__.py", "__main__.py")  # they lead to everything, and nothi
 ORDER = (
     *("errors", "extras", "machine", "files", "spec", "vectors", "batching", "checkpoint", "exits", "graphs"),
     *("packaged", "quantize", "runtimes", "agreement", "parity", "bundle", "build", "slices", "encoder"),
-    *("deployed", "show", "budgets", "bench", "select", "choice", "cli"),
+    *("deployed", "show", "budgets", "bench", "select", "choice", "deploy", "cli"),
 )
 TRAINING_ORDER = (
     *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "work", "live", "card", "publish"),
