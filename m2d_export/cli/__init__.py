@@ -34,6 +34,7 @@ for command in (
     bundles.encode,
     bundles.slice_,
     shipping.onnx,
+    shipping.triton,
 ):
     cli.add_command(command)
 
