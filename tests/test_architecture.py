@@ -19,7 +19,7 @@ ORDER = (
     *("errors", "extras", "machine", "files", "spec", "vectors", "batching", "checkpoint", "exits"),
     *("graphs", "packaged", "quantize", "runtimes", "agreement", "parity", "bundle", "build", "slices"),
     *("tuning", "encoder", "deployed", "cpp", "show", "budgets", "bench", "select", "choice"),
-    *("cli"),
+    *("deploy", "cli"),
 )
 TRAINING_ORDER = (
     *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "work", "live", "card", "publish"),

@@ -7,7 +7,7 @@ from typing import NoReturn
 import click
 
 from m2d_export import __version__
-from m2d_export.cli import bundles, decisions, deploys, measures
+from m2d_export.cli import bundles, decisions, deploys, measures, shipping
 from m2d_export.errors import M2DError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -34,6 +34,8 @@ for command in (
     bundles.encode,
     bundles.slice_,
     deploys.cpp,
+    shipping.onnx,
+    shipping.triton,
 ):
     cli.add_command(command)
 

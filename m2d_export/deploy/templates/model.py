@@ -1,0 +1,143 @@
+"""Texts to sentence vectors in Triton's Python backend: all waiting requests tokenized and encoded together.
+
+Written by m2d-export, the same for every cell: what differs stands in settings.json beside it. Nothing in a request
+names a file, a model or code.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from tokenizers import Tokenizer
+
+
+class TritonPythonModel:
+    """What the server calls."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the tokenizer and, where it runs here, the encoder, both checked against their sha256."""
+        folder = Path(args["model_repository"]) / args["model_version"]
+        self.settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        for name, wanted in self.settings["sha256"].items():
+            with (folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
+                    raise pb_utils.TritonModelException(f"{name} is not the file that was shipped: copy it again")
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(self.settings["max_tokens"])
+        openers = {"onnxrt": _onnxruntime, "openvino": _openvino, "server": _inside_the_server}
+        self.encode = openers[self.settings["runtime"]](folder, self.settings)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One response a request. A text that cannot be read fails its own request and no other."""
+        texts: list[str] = []
+        counts: list[int | Any] = []  # texts of each request, or its error
+        for request in requests:
+            try:
+                read = [self._read(item) for item in pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy().flat]
+                texts += read
+                counts.append(len(read))
+            except ValueError as error:
+                counts.append(pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
+        try:
+            vectors = self._vectors(texts)
+        except Exception as error:
+            failed = pb_utils.TritonError(f"encoding failed: {error}")
+            return [_failure(failed if isinstance(count, int) else count) for count in counts]
+        responses, first = [], 0
+        for count in counts:
+            if not isinstance(count, int):
+                responses.append(_failure(count))
+                continue
+            output = pb_utils.Tensor("sentence_embedding", vectors[first : first + count])
+            responses.append(pb_utils.InferenceResponse([output]))
+            first += count
+        return responses
+
+    def _read(self, item: bytes) -> str:
+        if len(item) > self.settings["max_bytes"]:
+            raise ValueError(f"a text has {len(item)} bytes: this model takes up to {self.settings['max_bytes']}")
+        try:
+            return f"{self.settings['prompt']}{item.decode('utf-8')}"
+        except UnicodeDecodeError as error:
+            raise ValueError(f"a text is not UTF-8 (byte {error.start})") from None
+
+    def _vectors(self, texts: Sequence[str]) -> Any:
+        """Vectors in the order of ``texts``, encoded longest first in batches that waste little on padding."""
+        vectors = np.zeros((len(texts), self.settings["dim"]), dtype=np.float32)
+        # A text of no tokens at all becomes one padding token: a defined vector.
+        ids = [encoding.ids or [self.settings["pad_id"]] for encoding in self.tokenizer.encode_batch(list(texts))]
+        for rows in self._batches(ids):
+            inputs = self._padded([ids[row] for row in rows])
+            vectors[rows] = self.encode(inputs)
+        return vectors
+
+    def _batches(self, ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+        start = 0
+        while start < len(order):
+            size = max(1, self.settings["token_budget"] // len(ids[order[start]]))
+            yield order[start : start + size]
+            start += size
+
+    def _padded(self, ids: Sequence[Sequence[int]]) -> dict[str, Any]:
+        input_ids = np.full((len(ids), len(ids[0])), self.settings["pad_id"], dtype=np.int64)
+        attention_mask = np.zeros_like(input_ids)
+        for row, item in enumerate(ids):
+            input_ids[row, : len(item)] = item
+            attention_mask[row, : len(item)] = 1
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.settings["unpooled"] is not None:  # tokens of the prompt, which are read but not pooled
+            inputs["pooling_mask"] = attention_mask.copy()
+            inputs["pooling_mask"][:, : self.settings["unpooled"]] = 0
+        return inputs
+
+
+def _failure(error: Any) -> Any:
+    return pb_utils.InferenceResponse([], error)
+
+
+Encode = Callable[[dict[str, Any]], Any]
+
+
+def _onnxruntime(folder: Path, settings: dict[str, Any]) -> Encode:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings["threads"]
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # other models need the cores too
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(["sentence_embedding"], inputs)[0]
+
+
+def _openvino(folder: Path, settings: dict[str, Any]) -> Encode:
+    import openvino
+
+    wanted = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if settings["threads"]:
+        wanted["INFERENCE_NUM_THREADS"] = settings["threads"]
+    request = openvino.Core().compile_model(folder / "model.onnx", "CPU", wanted).create_infer_request()
+    return lambda inputs: request.infer(inputs)[0]
+
+
+def _inside_the_server(folder: Path, settings: dict[str, Any]) -> Encode:
+    host = pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0)
+
+    def encode(inputs: dict[str, Any]) -> Any:
+        request = pb_utils.InferenceRequest(
+            model_name=settings["encoder"],
+            requested_output_names=["sentence_embedding"],
+            inputs=[pb_utils.Tensor(name, array) for name, array in inputs.items()],
+            preferred_memory=host,
+        )
+        response = request.exec()
+        if response.has_error():
+            raise RuntimeError(response.error().message())
+        return pb_utils.get_output_tensor_by_name(response, "sentence_embedding").as_numpy()
+
+    return encode
