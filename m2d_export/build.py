@@ -17,7 +17,7 @@ from m2d_export.extras import require
 from m2d_export.files import check_room, publish, remove_stale, sha256_of, staged_directory, writing
 from m2d_export.machine import versions
 from m2d_export.packaged import calibration_texts, held_out_texts
-from m2d_export.spec import Grid, Precision, Variant, default_dims
+from m2d_export.spec import HALVES, Grid, Precision, Variant, default_dims
 
 TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu"
 CALIBRATION_TEXTS = 300
@@ -168,9 +168,13 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
 
 
 def _in_precision(model: "ir.Model", precision: Precision, plan: Plan, report: Report) -> "ir.Model":
-    """The fp32 model of all exits, or what int8 makes of it."""
+    """The fp32 model of all exits, or what another precision makes of it."""
     if precision is Precision.FP32:
         return model
+    if precision in HALVES:
+        from m2d_export.half import half_model
+
+        return half_model(model, precision)
     assert plan.calibration is not None  # noqa: S101 - the plan has it wherever there is int8
     from m2d_export.quantize import calibration_samples, int8_model
 
@@ -181,6 +185,7 @@ def _in_precision(model: "ir.Model", precision: Precision, plan: Plan, report: R
 
 def check_variants(plan: Plan, exits: "ExitEncoder", staging: Path, report: Report) -> tuple[VariantEntry, ...]:
     """Run every graph in ``staging`` against the reference; raises ParityError naming what fails."""
+    from m2d_export.half_parity import RoundedRuntime, compare_half, grid
     from m2d_export.parity import check_reference, compare, compare_quantized, probe_tokens, reference_vectors
     from m2d_export.runtimes.onnxrt import OnnxRuntime
 
@@ -193,13 +198,19 @@ def check_variants(plan: Plan, exits: "ExitEncoder", staging: Path, report: Repo
     if Precision.INT8 in plan.precisions:
         held_out = tokenizer.encode(held_out_texts(), plan.checkpoint.text.prompt())
         ordinary = dict(zip(layers, reference_vectors(exits, tokenizer, held_out), strict=True))
+    shapes = grid(probes, plan.checkpoint.text) if set(HALVES) & set(plan.precisions) else []
+    over_shapes = [(batch, dict(zip(layers, exits.vectors(batch), strict=True))) for batch in shapes]
     entries, failures = [], []
     for precision, layer in product(plan.precisions, layers):
         report(f"parity of layer {layer}, {precision}")
         graph, weights = layout.graph_path(layer, precision), layout.weights_path(precision)
         variant = Variant(layer, precision, staging / graph, plan.grid.width, plan.checkpoint.origin)
-        with OnnxRuntime(variant) as runtime:
-            if precision is Precision.FP32:
+        with (RoundedRuntime if precision in HALVES else OnnxRuntime)(variant) as runtime:
+            if isinstance(runtime, RoundedRuntime):
+                expected = [(batch, vectors[layer]) for batch, vectors in over_shapes]
+                parity = compare_half(runtime, references[layer], tokenizer, probes, plan.grid.dims, expected)
+                failures += [f"layer {layer}, {precision}: {failure}" for failure in runtime.overflows()]
+            elif precision is Precision.FP32:
                 parity = compare(runtime, references[layer], tokenizer, probes, plan.grid.dims)
             else:
                 both = (references[layer], ordinary[layer])

@@ -14,7 +14,12 @@ class Precision(StrEnum):
     """What a variant stores its weights in."""
 
     FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
     INT8 = "int8"
+
+
+HALVES = (Precision.FP16, Precision.BF16)
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,8 @@ class RuntimeSpec:
 
 
 RUNTIMES: Mapping[str, RuntimeSpec] = {
-    "onnxrt": RuntimeSpec((Precision.FP32, Precision.INT8), ("fp32",)),
-    "openvino": RuntimeSpec((Precision.FP32, Precision.INT8), ("fp32", "bf16")),
+    "onnxrt": RuntimeSpec((Precision.FP32, Precision.FP16, Precision.INT8), ("fp32",)),
+    "openvino": RuntimeSpec(tuple(Precision), ("fp32", "bf16")),
     "pytorch": RuntimeSpec((Precision.FP32,), ("fp32",)),
 }
 

@@ -17,7 +17,20 @@ TRAINING = ROOT / "train"
 ENTRANCES = ("__init__.py", "__main__.py")  # they lead to everything, and nothing imports them
 ORDER = (
     *("errors", "extras", "machine", "files", "spec", "vectors", "batching", "checkpoint", "exits", "graphs"),
-    *("packaged", "quantize", "runtimes", "agreement", "parity", "bundle", "build", "slices", "encoder", "show"),
+    *(
+        "packaged",
+        "half",
+        "quantize",
+        "runtimes",
+        "agreement",
+        "parity",
+        "half_parity",
+        "bundle",
+        "build",
+        "slices",
+        "encoder",
+        "show",
+    ),
     *("budgets", "bench", "select", "choice", "cli"),
 )
 TRAINING_ORDER = (

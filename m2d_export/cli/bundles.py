@@ -25,7 +25,7 @@ from m2d_export.errors import DataError, IntegrityError, OutputError
 @click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers to build.")
 @click.option("--dims", type=Numbers(), help="Dims that bench walks.  [default: the trained ones, or powers of two]")
 @click.option(
-    "--precision", "precisions", type=Words(), metavar="fp32,int8", default="fp32", help="Precisions to build."
+    "--precision", "precisions", type=Words(), metavar="fp32,fp16,..", default="fp32", help="Of fp32, fp16, bf16, int8."
 )
 @click.option(
     "--calibration", type=click.Path(path_type=Path), help="Your texts, one a line, to take int8 ranges from."
