@@ -12,12 +12,13 @@ from m2d_export.agreement import read_texts
 from m2d_export.batching import TokenIds, Tokenizer
 from m2d_export.bundle import Bundle, FileEntry, Manifest, VariantEntry
 from m2d_export.checkpoint import Checkpoint, load_checkpoint
-from m2d_export.errors import OutputError, ParityError, SpecError
+from m2d_export.engine_builds import EnginePlan, build_engines, clear_shelf, plan_engines
+from m2d_export.errors import ExportError, OutputError, ParityError, SpecError
 from m2d_export.extras import require
 from m2d_export.files import check_room, publish, remove_stale, sha256_of, staged_directory, writing
 from m2d_export.machine import versions
 from m2d_export.packaged import calibration_texts, held_out_texts
-from m2d_export.spec import HALVES, Grid, Precision, Variant, default_dims
+from m2d_export.spec import HALVES, Grid, Precision, ShapeRange, Variant, default_dims
 
 TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu"
 CALIBRATION_TEXTS = 300
@@ -47,6 +48,7 @@ class Plan:
     calibration: Calibration | None
     target: Path
     weight_bytes: int
+    engines: EnginePlan
 
 
 def plan(
@@ -58,14 +60,18 @@ def plan(
     dims: Sequence[int] | None = None,
     precisions: Sequence[str] = (Precision.FP32,),
     calibration: Path | None = None,
+    engines: Sequence[str] = (),
+    shapes: Sequence[ShapeRange] | None = None,
+    targets: Sequence[str] = (),
     force: bool = False,
     report: Report = lambda step: None,
 ) -> Plan:
     """Load the checkpoint and settle everything that can fail before the work starts; writes nothing.
 
     ``layers`` None is every layer; ``dims`` None the checkpoint's own list, or its width and the powers of two
-    below; ``calibration`` None texts of this package. Raises SpecError, DataError, CheckpointError, OutputError,
-    DiskFullError, RuntimeUnavailable.
+    below; ``calibration`` None texts of this package; ``shapes`` None a profile for each of a few lengths; ``targets``
+    the compute capabilities of trt-rtx engines, those that it takes by itself where empty. Raises SpecError,
+    DataError, CheckpointError, OutputError, DiskFullError, RuntimeUnavailable.
     """
     path = Path(os.path.expanduser(target)).absolute()
     with writing(path):
@@ -87,7 +93,8 @@ def plan(
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in loaded.encoder.state_dict().values()}
     weight_bytes = sum(tensors.values())
     check_room(path, weight_bytes * 2)
-    return Plan(loaded, grid, chosen, texts, path, weight_bytes)
+    planned = plan_engines(engines, shapes, targets, chosen, loaded.text.max_tokens)
+    return Plan(loaded, grid, chosen, texts, path, weight_bytes, planned)
 
 
 def _precisions(names: Sequence[str]) -> tuple[Precision, ...]:
@@ -113,7 +120,8 @@ def _calibration(precisions: Sequence[Precision], path: Path | None) -> Calibrat
 def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None) -> Bundle:
     """Export, cut, check and publish what ``plan`` says; ``report`` is told each step as it begins.
 
-    Until the last rename the target is what it was before. Raises ExportError, ParityError, OutputError.
+    Until the last rename the target is what it was before. An engine that fails is left out, and said after the rest is
+    published. Raises ExportError, ParityError, OutputError.
     """
     from m2d_export import graphs
     from m2d_export.exits import ExitEncoder
@@ -136,6 +144,7 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
             report(f"writing {precision} graphs and their shared weights")
             graphs.save_graphs(cuts, staging / layout.weights_path(precision))
         variants = check_variants(plan, exits, staging, report)
+        built, failed = build_engines(plan.engines, staging, plan.target, variants, report)
         report("writing the manifest")
         files = {
             path.relative_to(staging).as_posix(): FileEntry(path.stat().st_size, sha256_of(path))
@@ -157,6 +166,7 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
             similarity=loaded.similarity,
             truncate_dim=loaded.truncate_dim,
             calibration=plan.calibration.source if plan.calibration else None,
+            engines=built,
         )
         written = manifest.to_json()
         Manifest.from_json(written)  # before publishing: what the reader refuses must not replace anything
@@ -164,6 +174,9 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
         report("publishing")
         _check_target(plan.target, force)  # again: much may have happened since the plan
         publish(staging, plan.target, force)
+    clear_shelf(plan.target)
+    if failed:
+        raise ExportError(f"{plan.target} is published, all but these engines: {'; '.join(failed)}")
     return Bundle.open(plan.target)
 
 
