@@ -12,13 +12,14 @@ from m2d_export.agreement import read_texts
 from m2d_export.batching import TokenIds, Tokenizer
 from m2d_export.bundle import Bundle, FileEntry, Manifest, VariantEntry
 from m2d_export.checkpoint import Checkpoint, load_checkpoint
-from m2d_export.errors import OutputError, ParityError, SpecError
+from m2d_export.engine_builds import EnginePlan, build_engines, clear_shelf, plan_engines
+from m2d_export.errors import ExportError, OutputError, ParityError, SpecError
 from m2d_export.extras import installed, require
 from m2d_export.files import check_room, publish, remove_stale, sha256_of, staged_directory, writing
 from m2d_export.machine import versions
 from m2d_export.packaged import calibration_texts, held_out_texts
 from m2d_export.runtimes import open_runtime
-from m2d_export.spec import Grid, Precision, Variant, default_dims
+from m2d_export.spec import HALVES, Grid, Precision, ShapeRange, Variant, default_dims
 
 TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu openvino"
 CALIBRATION_TEXTS = 300
@@ -48,6 +49,7 @@ class Plan:
     calibration: Calibration | None
     target: Path
     weight_bytes: int
+    engines: EnginePlan
 
 
 def plan(
@@ -59,14 +61,18 @@ def plan(
     dims: Sequence[int] | None = None,
     precisions: Sequence[str] = (Precision.FP32,),
     calibration: Path | None = None,
+    engines: Sequence[str] = (),
+    shapes: Sequence[ShapeRange] | None = None,
+    targets: Sequence[str] = (),
     force: bool = False,
     report: Report = lambda step: None,
 ) -> Plan:
     """Load the checkpoint and settle everything that can fail before the work starts; writes nothing.
 
     ``layers`` None is every layer; ``dims`` None the checkpoint's own list, or its width and the powers of two
-    below; ``calibration`` None texts of this package. Raises SpecError, DataError, CheckpointError, OutputError,
-    DiskFullError, RuntimeUnavailable.
+    below; ``calibration`` None texts of this package; ``shapes`` None a profile for each of a few lengths; ``targets``
+    the compute capabilities of trt-rtx engines, those that it takes by itself where empty. Raises SpecError,
+    DataError, CheckpointError, OutputError, DiskFullError, RuntimeUnavailable.
     """
     path = Path(os.path.expanduser(target)).absolute()
     with writing(path):
@@ -88,7 +94,8 @@ def plan(
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in loaded.encoder.state_dict().values()}
     weight_bytes = sum(tensors.values())
     check_room(path, weight_bytes * 2)
-    return Plan(loaded, grid, chosen, texts, path, weight_bytes)
+    planned = plan_engines(engines, shapes, targets, chosen, loaded.text.max_tokens)
+    return Plan(loaded, grid, chosen, texts, path, weight_bytes, planned)
 
 
 def _precisions(names: Sequence[str]) -> tuple[Precision, ...]:
@@ -114,7 +121,8 @@ def _calibration(precisions: Sequence[Precision], path: Path | None) -> Calibrat
 def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None) -> Bundle:
     """Export, cut, check and publish what ``plan`` says; ``report`` is told each step as it begins.
 
-    Until the last rename the target is what it was before. Raises ExportError, ParityError, OutputError.
+    Until the last rename the target is what it was before. An engine that fails is left out, and said after the rest is
+    published. Raises ExportError, ParityError, OutputError.
     """
     from m2d_export import graphs
     from m2d_export.exits import ExitEncoder
@@ -137,6 +145,7 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
             report(f"writing {precision} graphs and their shared weights")
             graphs.save_graphs(cuts, staging / layout.weights_path(precision))
         variants = check_variants(plan, exits, staging, report)
+        built, failed = build_engines(plan.engines, staging, plan.target, variants, report)
         report("writing the manifest")
         files = {
             path.relative_to(staging).as_posix(): FileEntry(path.stat().st_size, sha256_of(path))
@@ -158,6 +167,7 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
             similarity=loaded.similarity,
             truncate_dim=loaded.truncate_dim,
             calibration=plan.calibration.source if plan.calibration else None,
+            engines=built,
         )
         written = manifest.to_json()
         Manifest.from_json(written)  # before publishing: what the reader refuses must not replace anything
@@ -165,13 +175,20 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
         report("publishing")
         _check_target(plan.target, force)  # again: much may have happened since the plan
         publish(staging, plan.target, force)
+    clear_shelf(plan.target)
+    if failed:
+        raise ExportError(f"{plan.target} is published, all but these engines: {'; '.join(failed)}")
     return Bundle.open(plan.target)
 
 
 def _in_precision(model: "ir.Model", precision: Precision, plan: Plan, report: Report) -> "ir.Model":
-    """The fp32 model of all exits, or what int8 makes of it."""
+    """The fp32 model of all exits, or what another precision makes of it."""
     if precision is Precision.FP32:
         return model
+    if precision in HALVES:
+        from m2d_export.half import half_model
+
+        return half_model(model, precision)
     assert plan.calibration is not None  # noqa: S101 - the plan has it wherever there is int8
     from m2d_export.quantize import calibration_samples, int8_model
 
@@ -185,6 +202,7 @@ def check_variants(plan: Plan, exits: "ExitEncoder", staging: Path, report: Repo
 
     int8 graphs are run in OpenVINO too where it is installed, for its kernels round elsewhere; the worse figures count.
     """
+    from m2d_export.half_parity import RoundedRuntime, compare_half, grid
     from m2d_export.parity import check_reference, compare, compare_quantized, probe_tokens, reference_vectors, worst
 
     tokenizer, layers = Tokenizer(plan.checkpoint.tokenizer_json, plan.checkpoint.text), plan.grid.layers
@@ -196,21 +214,28 @@ def check_variants(plan: Plan, exits: "ExitEncoder", staging: Path, report: Repo
     if Precision.INT8 in plan.precisions:
         held_out = tokenizer.encode(held_out_texts(), plan.checkpoint.text.prompt())
         ordinary = dict(zip(layers, reference_vectors(exits, tokenizer, held_out), strict=True))
+    shapes = grid(probes, plan.checkpoint.text) if set(HALVES) & set(plan.precisions) else []
+    over_shapes = [(batch, dict(zip(layers, exits.vectors(batch), strict=True))) for batch in shapes]
     entries, failures = [], []
     quantized_in = ("onnxrt", *(["openvino"] if installed("openvino") else []))
     for precision, layer in product(plan.precisions, layers):
         graph, weights = layout.graph_path(layer, precision), layout.weights_path(precision)
         variant = Variant(layer, precision, staging / graph, plan.grid.width, plan.checkpoint.origin)
-        found = []
-        for name in quantized_in if precision is Precision.INT8 else ("onnxrt",):
-            report(f"parity of layer {layer}, {precision}, in {name}")
-            with open_runtime(name, variant) as runtime:
-                if precision is Precision.FP32:
-                    found.append(compare(runtime, references[layer], tokenizer, probes, plan.grid.dims))
-                else:
-                    both = (references[layer], ordinary[layer])
+        report(f"parity of layer {layer}, {precision}")
+        if precision in HALVES:
+            expected = [(batch, vectors[layer]) for batch, vectors in over_shapes]
+            with RoundedRuntime(variant) as rounded:
+                parity = compare_half(rounded, references[layer], tokenizer, probes, plan.grid.dims, expected)
+                failures += [f"layer {layer}, {precision}: {failure}" for failure in rounded.overflows()]
+        elif precision is Precision.FP32:
+            with open_runtime("onnxrt", variant) as runtime:
+                parity = compare(runtime, references[layer], tokenizer, probes, plan.grid.dims)
+        else:
+            both, found = (references[layer], ordinary[layer]), []
+            for name in quantized_in:
+                with open_runtime(name, variant) as runtime:
                     found.append(compare_quantized(runtime, both, tokenizer, (probes, held_out)))
-        parity = worst(found)
+            parity = worst(found)
         failures += [f"layer {layer}, {precision}: {failure}" for failure in parity.failures(precision)]
         entries.append(VariantEntry(layer, precision, graph, weights, parity.figures()))
     if failures:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -16,12 +16,13 @@ from typing import Any, NoReturn, Self
 from m2d_export.batching import Tokenizer
 from m2d_export.errors import BundleError, IntegrityError, ManifestError, SpecError
 from m2d_export.files import sha256_of
-from m2d_export.spec import Grid, Origin, Pooling, Precision, TextSpec, Variant
+from m2d_export.spec import Engine, EngineKey, Grid, Origin, Pooling, Precision, ShapeRange, TextSpec, Variant
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 GRAPHS = "graphs"
+ENGINES = "engines"
 MAX_MANIFEST_BYTES = 16 << 20
 SHA256_DIGITS = 64
 PARITY = {"texts", "finite", "cosine_min", "cosine_mean", "max_abs_diff", "invariance", "distinction"}
@@ -31,6 +32,11 @@ REASON_LENGTH = 200  # of a message that quotes a manifest
 def graph_path(layer: int, precision: Precision) -> str:
     """Where the graph of an exit lies in a bundle."""
     return f"{GRAPHS}/layer-{layer:02d}.{precision}.onnx"
+
+
+def engine_path(layer: int, precision: Precision, kind: str) -> str:
+    """Where the engine of an exit lies."""
+    return f"{ENGINES}/layer-{layer:02d}.{precision}.{kind}.engine"
 
 
 def weights_path(precision: Precision) -> str:
@@ -58,6 +64,16 @@ class VariantEntry:
 
 
 @dataclass(frozen=True)
+class EngineEntry:
+    """An engine made from a variant's graph, and all that it hangs on."""
+
+    layer: int
+    precision: Precision
+    path: str
+    key: EngineKey
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a runtime needs to know of a bundle, and every file that belongs to it."""
 
@@ -75,6 +91,7 @@ class Manifest:
     similarity: str
     truncate_dim: int | None
     calibration: str | None = None  # what int8 took its ranges from, for people
+    engines: tuple[EngineEntry, ...] = ()
 
     def is_trained_layer(self, layer: int) -> bool:
         """Whether training optimised the exit at ``layer``; of a checkpoint without m2d.json, the deepest alone."""
@@ -85,6 +102,8 @@ class Manifest:
         data = {"format": FORMAT, **asdict(self)}
         if self.calibration is None:
             del data["calibration"]  # what has no int8 looks as it did before there was any
+        if not self.engines:
+            del data["engines"]
         return json.dumps(data, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
@@ -110,6 +129,7 @@ class Manifest:
             for path, entry in data["files"].items()
         }
         variants = tuple(_variant_entry(entry, files) for entry in _list(data["variants"]))
+        engines = tuple(_engine_entry(entry, files, variants) for entry in _list(data.get("engines", [])))
         if TOKENIZER not in files:
             raise ManifestError(f"{TOKENIZER} is not among the files")
         if {entry.layer for entry in variants} != set(_list(grid["layers"])):
@@ -142,6 +162,7 @@ class Manifest:
             similarity=_name(data["similarity"]),
             truncate_dim=None if data["truncate_dim"] is None else _whole(data["truncate_dim"], least=1),
             calibration=None if data.get("calibration") is None else _name(data["calibration"]),
+            engines=engines,
         )
 
 
@@ -188,9 +209,14 @@ class Bundle:
         """The variant of an exit, its graph and weights checked; SpecError lists what there is."""
         entry = self.entry(layer, precision)
         self.checked(entry.weights)
+        engines = tuple(
+            Engine(self.root / engine.path, self.manifest.files[engine.path].sha256, engine.key)
+            for engine in self.manifest.engines
+            if (engine.layer, engine.precision) == (layer, precision)
+        )
         hashes = tuple(self.manifest.files[name].sha256 for name in (entry.path, entry.weights))
         path = self.checked(entry.path)
-        return Variant(layer, entry.precision, path, self.grid.width, self.manifest.origin, hashes)
+        return Variant(layer, entry.precision, path, self.grid.width, self.manifest.origin, engines, hashes)
 
     def entry(self, layer: int, precision: str) -> VariantEntry:
         """What the manifest says of a variant, no file looked at; SpecError lists what there is."""
@@ -261,6 +287,38 @@ def _variant_entry(entry: dict[str, Any], files: Mapping[str, FileEntry]) -> Var
         raise KeyError(name)
     precision = Precision(entry["precision"])
     return VariantEntry(_whole(entry["layer"], least=1), precision, entry["path"], entry["weights"], parity)
+
+
+def _engine_entry(
+    entry: dict[str, Any], files: Mapping[str, FileEntry], variants: Sequence[VariantEntry]
+) -> EngineEntry:
+    layer, precision = _whole(entry["layer"], least=1), Precision(entry["precision"])
+    if entry["path"] not in files:
+        raise ManifestError(f"{entry['path']!r} is not among the files")
+    data = entry["key"]
+    key = EngineKey(
+        kind=_name(data["kind"]),
+        version=_name(data["version"]),
+        graph=_sha256(data["graph"]),
+        weights=_sha256(data["weights"]),
+        shapes=tuple(_shape_range(shape) for shape in _list(data["shapes"])),
+        targets=tuple(map(_name, _list(data["targets"]))),
+        gpu=None if data["gpu"] is None else _name(data["gpu"]),
+    )
+    for variant in variants:
+        if (variant.layer, variant.precision) == (layer, precision):
+            if (files[variant.path].sha256, files[variant.weights].sha256) != (key.graph, key.weights):
+                raise ManifestError(f"the engine {entry['path']!r} was made from another graph than {variant.path!r}")
+            return EngineEntry(layer, precision, entry["path"], key)
+    raise ManifestError(f"the engine {entry['path']!r} belongs to no variant")
+
+
+def _shape_range(data: dict[str, Any]) -> ShapeRange:
+    sizes = [[_whole(size, least=1) for size in _list(data[name])] for name in ("least", "best", "most")]
+    if any(len(size) != len(("batch", "tokens")) for size in sizes):
+        raise ManifestError(f"expected batch and tokens, got {sizes}")
+    least, best, most = ((batch, tokens) for batch, tokens in sizes)
+    return ShapeRange(least, best, most)
 
 
 def _name(value: object) -> str:

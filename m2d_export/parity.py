@@ -61,6 +61,8 @@ class Bounds:
 # vector keeps a cosine of 0.9995 even at 1,024 numbers.
 BOUNDS = {
     Precision.FP32: Bounds(cosine_min=0.99999, cosine_mean=0.99999, invariance=1e-5),
+    Precision.FP16: Bounds(cosine_min=0.9999, cosine_mean=0.99995, invariance=2e-3),
+    Precision.BF16: Bounds(cosine_min=0.998, cosine_mean=0.999, invariance=1e-2),
     Precision.INT8: Bounds(cosine_min=0.99, cosine_mean=0.995, invariance=1e-3, agreement=98.0),
 }
 
@@ -72,7 +74,8 @@ class Parity:
     ``cosine_min`` is the smallest over texts and dims; ``invariance`` the largest change of a text's vector
     between the text alone and in padded batches; ``distinction`` how far two unrelated texts differ. A quantized
     variant is compared on ordinary sentences at full width, where it also has ``agreement`` (Spearman x 100 of their
-    cosines with the reference's); ``probes_cosine_min`` is then its smallest cosine on the probe texts.
+    cosines with the reference's); ``probes_cosine_min`` is then its smallest cosine on the probe texts. A half variant
+    has ``peak``, the largest magnitude of what it rounds.
     """
 
     texts: int
@@ -84,6 +87,7 @@ class Parity:
     distinction: float
     agreement: float | None = None
     probes_cosine_min: float | None = None
+    peak: float | None = None
 
     def figures(self) -> dict[str, Any]:
         """What there is of it, as the manifest holds it."""

@@ -36,6 +36,22 @@ def summary(bundle: Bundle) -> RenderableType:
             f">= {entry.parity['cosine_min']:.7f}",
             f"<= {entry.parity['invariance']:.0e}",
         )
+    parts: list[RenderableType] = [facts, variants]
+    if manifest.engines:
+        engines = Table()
+        for column in ("layer", "precision", "engine", "size", "for", "shapes"):
+            engines.add_column(column, justify="right")
+        for engine in manifest.engines:
+            key = engine.key
+            engines.add_row(
+                f"{engine.layer}",
+                str(engine.precision),
+                f"{key.kind} {key.version}",
+                f"{manifest.files[engine.path].size / 1e6:,.1f} MB",
+                key.gpu or ", ".join(key.targets) or "the library's own choice",
+                "\n".join(map(str, key.shapes)),
+            )
+        parts.append(engines)
     weights = {entry.weights: manifest.files[entry.weights].size for entry in manifest.variants}
     shared = ", ".join(f"{name} ({size / 1e6:,.1f} MB)" for name, size in weights.items())
-    return Group(facts, variants, Text(f"weights shared by all of a precision: {shared}"))
+    return Group(*parts, Text(f"weights shared by all of a precision: {shared}"))

@@ -1,7 +1,10 @@
 """The vocabulary of the package: frozen, validated values that depend on nothing but the standard library."""
 
+import hashlib
+import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -14,7 +17,12 @@ class Precision(StrEnum):
     """What a variant stores its weights in."""
 
     FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
     INT8 = "int8"
+
+
+HALVES = (Precision.FP16, Precision.BF16)
 
 
 @dataclass(frozen=True)
@@ -26,8 +34,8 @@ class RuntimeSpec:
 
 
 RUNTIMES: Mapping[str, RuntimeSpec] = {
-    "onnxrt": RuntimeSpec((Precision.FP32, Precision.INT8), ("fp32",)),
-    "openvino": RuntimeSpec((Precision.FP32, Precision.INT8), ("fp32", "bf16")),
+    "onnxrt": RuntimeSpec((Precision.FP32, Precision.FP16, Precision.INT8), ("fp32",)),
+    "openvino": RuntimeSpec(tuple(Precision), ("fp32", "bf16")),
     "pytorch": RuntimeSpec((Precision.FP32,), ("fp32",)),
 }
 
@@ -156,6 +164,74 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class ShapeRange:
+    """What a profile of an engine is for: (batch, tokens) at the least, where it is tuned, at the most."""
+
+    least: tuple[int, int]
+    best: tuple[int, int]
+    most: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        for what, sizes in zip(("batch", "tokens"), zip(self.least, self.best, self.most, strict=True), strict=True):
+            if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
+                raise SpecError(f"shapes {self}: {what} must not fall from the least to the most, from 1; got {sizes}")
+
+    def __str__(self) -> str:
+        return ":".join(f"{batch}x{tokens}" for batch, tokens in (self.least, self.best, self.most))
+
+
+def parse_shapes(text: str) -> tuple[ShapeRange, ...]:
+    """Read shape ranges such as 1x1:8x16:32x32,1x33:8x128:32x256: least, best, most batch x tokens of each."""
+    ranges = []
+    for item in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)x(\d+):(\d+)x(\d+):(\d+)x(\d+)\s*", item, re.ASCII)
+        if not found:
+            raise SpecError(f"--shapes takes LEAST:BEST:MOST of batch x tokens, such as 1x1:8x16:32x64; got {item!r}")
+        numbers = [int(number) for number in found.groups()]
+        least, best, most = zip(numbers[::2], numbers[1::2], strict=True)
+        ranges.append(ShapeRange(least, best, most))
+    return tuple(ranges)
+
+
+def default_shapes(max_tokens: int) -> tuple[ShapeRange, ...]:
+    """Narrow profiles by length, to 32, 128, 512 tokens and the most: an engine is tuned where each is at its best."""
+    ends = [end for end in (32, 128, 512) if end < max_tokens] + [max_tokens]
+    starts = [1, *(end + 1 for end in ends[:-1])]
+    return tuple(ShapeRange((1, start), (32, end), (128, end)) for start, end in zip(starts, ends, strict=True))
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """All that an engine hangs on: equal keys, exchangeable engines.
+
+    ``graph`` and ``weights`` are sha256; ``targets`` compute capabilities such as sm86, empty for those that the
+    library takes by itself; ``gpu`` names the card an engine was tuned on, None where it was built without one.
+    """
+
+    kind: str
+    version: str
+    graph: str
+    weights: str
+    shapes: tuple[ShapeRange, ...]
+    targets: tuple[str, ...]
+    gpu: str | None
+
+    @property
+    def digest(self) -> str:
+        """A sha256 over all of it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A built engine: its file, unread as yet, and what it must be."""
+
+    path: Path
+    sha256: str
+    key: EngineKey
+
+
+@dataclass(frozen=True)
 class Variant:
     """One built file: an exit in a precision; ``path`` is absolute, ``origin`` the checkpoint it stems from.
 
@@ -167,4 +243,5 @@ class Variant:
     path: Path
     width: int
     origin: Origin
+    engines: tuple[Engine, ...] = ()  # made from it, at most one of a kind
     sha256: tuple[str, ...] = ()

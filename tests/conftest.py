@@ -161,6 +161,13 @@ def quantized(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bun
     return pipeline.build(pipeline.plan(str(checkpoint), folder / "tiny.m2d", **options))
 
 
+@pytest.fixture(scope="session")
+def halves(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle of ``checkpoint`` in fp32, fp16 and bf16. Never alter it."""
+    target = tmp_path_factory.mktemp("halves") / "tiny.m2d"
+    return pipeline.build(pipeline.plan(str(checkpoint), target, precisions=("bf16", "fp16", "fp32")))
+
+
 @pytest.fixture
 def copied_bundle(bundle: Bundle, tmp_path: Path) -> Path:
     """A copy of the bundle to damage."""

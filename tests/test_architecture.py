@@ -16,10 +16,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 TRAINING = ROOT / "train"
 ENTRANCES = ("__init__.py", "__main__.py")  # they lead to everything, and nothing imports them
 ORDER = (
-    *("errors", "extras", "machine", "files", "spec", "vectors", "batching", "checkpoint", "exits"),
-    *("graphs", "packaged", "quantize", "runtimes", "agreement", "parity", "bundle", "build", "slices"),
-    *("tuning", "encoder", "deployed", "cpp", "show", "budgets", "bench", "select", "choice"),
-    *("deploy", "cli"),
+    *("errors", "extras", "machine", "gpu", "files", "spec", "vectors", "batching", "checkpoint"),
+    *("exits", "graphs", "packaged", "half", "quantize", "engines", "runtimes", "agreement", "parity"),
+    *("half_parity", "bundle", "engine_builds", "build", "slices", "tuning", "encoder", "deployed", "cpp"),
+    *("show", "budgets", "bench", "select", "choice", "deploy", "cli"),
 )
 TRAINING_ORDER = (
     *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "work", "live", "card", "publish"),
@@ -27,7 +27,7 @@ TRAINING_ORDER = (
 )
 HEAVY = {
     *("torch", "transformers", "sentence_transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "scipy"),
-    *("nncf", "openvino"),
+    *("nncf", "openvino", "tensorrt", "tensorrt_rtx_bindings"),
     *("matplotlib", "plotly"),
 }
 

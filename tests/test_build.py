@@ -43,7 +43,7 @@ STEPS = (  # of a build of one exit
     "cutting one fp32 graph per exit",
     "writing fp32 graphs and their shared weights",
     "running the reference",
-    "parity of layer 1, fp32, in onnxrt",
+    "parity of layer 1, fp32",
     "writing the manifest",
     "publishing",
 )

@@ -97,7 +97,12 @@ def test_a_calibration_file_is_sampled_evenly(checkpoint: Path, tmp_path: Path) 
         (["int8"], None, DataError, "texts.txt"),
         (["int8"], b"\xff\xfe" * 40, DataError, "UTF-8"),
         (["fp32"], "a\n", SpecError, "--calibration goes with --precision int8"),
-        (["fp32", "fp8"], "a\n", SpecError, "'fp8' is not a valid Precision: variants can be built in fp32, int8"),
+        (
+            ["fp32", "fp8"],
+            "a\n",
+            SpecError,
+            "'fp8' is not a valid Precision: variants can be built in fp32, fp16, bf16, int8",
+        ),
     ],
     ids=["empty", "missing", "not text", "nothing to calibrate", "no such precision"],
 )

@@ -88,6 +88,21 @@ def test_each_batch_comes_back_with_its_own_vectors(name: str, count: int, bundl
             np.testing.assert_allclose(vectors, runtime.vectors(batch), atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "precision"), [("onnxrt", "fp16"), ("openvino", "fp16"), ("openvino", "bf16")])
+def test_half_graphs_run_in_every_runtime_that_says_so(name: str, precision: str, halves: Bundle) -> None:
+    batch = pad(ROWS, SPEC, range(3))
+    with open_runtime(name, halves.variant(2, precision)) as half, open_runtime(name, halves.variant(2)) as fp32:
+        found, expected = half.vectors(batch), fp32.vectors(batch)
+    assert found.dtype == np.float32
+    assert (cosine(found, expected) > (0.9999 if precision == "fp16" else 0.998)).all()
+    assert not np.array_equal(found, expected)
+
+
+def test_bf16_of_a_runtime_that_cannot_names_the_one_that_can(halves: Bundle) -> None:
+    with pytest.raises(SpecError, match="onnxrt does not run bf16: it runs fp32, fp16, int8; openvino can"):
+        open_runtime("onnxrt", halves.variant(1, "bf16"))
+
+
 @pytest.mark.parametrize("name", ["onnxrt", "openvino"])
 def test_int8_graphs_run_in_every_runtime_that_says_so(name: str, quantized: Bundle) -> None:
     batch = pad(ROWS, SPEC, range(3))

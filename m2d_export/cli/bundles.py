@@ -16,6 +16,7 @@ from m2d_export.errors import DataError, IntegrityError, OutputError
         "m2d-export build ./minilm -o minilm.m2d",
         "m2d-export build ./minilm -o shallow.m2d --layers 1,2 --dims 64,128",
         "m2d-export build ./minilm -o minilm.m2d --precision fp32,int8 --calibration texts.txt",
+        "m2d-export build ./minilm -o minilm.m2d --precision fp16",
         "m2d-export build ./minilm -o minilm.m2d --force --dry-run",
     )
 )
@@ -25,11 +26,14 @@ from m2d_export.errors import DataError, IntegrityError, OutputError
 @click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers to build.")
 @click.option("--dims", type=Numbers(), help="Dims that bench walks.  [default: the trained ones, or powers of two]")
 @click.option(
-    "--precision", "precisions", type=Words(), metavar="fp32,int8", default="fp32", help="Precisions to build."
+    "--precision", "precisions", type=Words(), metavar="fp32,fp16,..", default="fp32", help="Of fp32, fp16, bf16, int8."
 )
 @click.option(
     "--calibration", type=click.Path(path_type=Path), help="Your texts, one a line, to take int8 ranges from."
 )
+@click.option("--engine", "engines", type=Words(), metavar="trt,trt-rtx", default=(), help="TensorRT engines to add.")
+@click.option("--shapes", metavar="1x1:8x16:32x64,..", help="Least:best:most batch x tokens of engines.")
+@click.option("--gpu", "targets", type=Words(), metavar="sm86,..", default=(), help="What trt-rtx engines run on.")
 @click.option("--force", is_flag=True, help="Replace the bundle that is there.")
 @click.option("--dry-run", is_flag=True, help="Load and check everything, say what would be built, write nothing.")
 def build(
@@ -40,6 +44,9 @@ def build(
     dims: tuple[int, ...] | None,
     precisions: tuple[str, ...],
     calibration: Path | None,
+    engines: tuple[str, ...],
+    shapes: str | None,
+    targets: tuple[str, ...],
     force: bool,
     dry_run: bool,
 ) -> None:
@@ -48,6 +55,8 @@ def build(
     CHECKPOINT is a sentence-transformers folder, a transformers folder (mean pooling), or a Hub id.
     """
     from m2d_export import build as pipeline
+    from m2d_export.engines import PRECISIONS
+    from m2d_export.spec import parse_shapes
 
     with steps() as report:
         planned = pipeline.plan(
@@ -58,6 +67,9 @@ def build(
             dims=dims,
             precisions=precisions,
             calibration=calibration,
+            engines=engines,
+            shapes=None if shapes is None else parse_shapes(shapes),
+            targets=targets,
             force=force,
             report=report,
         )
@@ -67,6 +79,9 @@ def build(
             f"{grid.depth}), {' and '.join(planned.precisions)}, dims {listed(grid.dims)}, "
             f"pooling {planned.checkpoint.pooling}, about {planned.weight_bytes / 1e6:.0f} MB in fp32"
         )
+        if planned.engines.versions:
+            made = [precision for precision in planned.precisions if precision in PRECISIONS]
+            what += f"; {' and '.join(planned.engines.versions)} engines of {' and '.join(made)}"
         say_of_int8(planned.precisions)
         if not dry_run:
             pipeline.build(planned, force=force, report=report)

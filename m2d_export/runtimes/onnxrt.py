@@ -37,11 +37,15 @@ class OnnxRuntime(Runtime):
 
     def vectors(self, batch: Batch) -> FloatArray:
         """Full-width vectors of a batch, not normalised: (batch, width) float32."""
+        return self.outputs(batch)[0]
+
+    def outputs(self, batch: Batch) -> list[FloatArray]:
+        """Every output of the graph for a batch, the vectors first."""
         if self._session is None:
             raise SpecError("this runtime is closed: open it again")
         values = {name: getattr(batch, name) for name in self._inputs}
         try:
-            return np.asarray(self._session.run(None, values)[0], dtype=np.float32)
+            return [np.asarray(output, dtype=np.float32) for output in self._session.run(None, values)]
         except Exception as error:  # its own types; token ids that the model does not know, for one
             raise RuntimeUnavailable(f"ONNX Runtime cannot run this batch: {first_line(error)}") from error
 

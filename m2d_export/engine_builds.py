@@ -1,0 +1,217 @@
+"""The engines of a bundle: one child process each, none built twice, a failed one leaving the others."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Event, Timer
+
+from m2d_export.bundle import Bundle, EngineEntry, VariantEntry, engine_path
+from m2d_export.engines import LIBRARIES, PHASE, PRECISIONS, Job, check_targets, library
+from m2d_export.errors import BundleError, SpecError
+from m2d_export.files import atomic_file, sha256_of
+from m2d_export.gpu import first_gpu
+from m2d_export.spec import EngineKey, Precision, ShapeRange, default_shapes
+
+TIMEOUT = 3600.0  # seconds for one engine: TensorRT tunes a deep encoder for minutes
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """The kinds of engine to build, each with its library's version; what each is built for."""
+
+    versions: Mapping[str, str]
+    shapes: tuple[ShapeRange, ...]
+    targets: tuple[str, ...]
+    gpu: str | None
+
+
+def plan_engines(
+    kinds: Sequence[str],
+    shapes: Sequence[ShapeRange] | None,
+    targets: Sequence[str],
+    precisions: Sequence[Precision],
+    max_tokens: int,
+) -> EnginePlan:
+    """Settle what can fail before the work starts.
+
+    Raises SpecError, and RuntimeUnavailable where a library is missing, or ``trt`` has no GPU to build on.
+    """
+    if not kinds:
+        if shapes or targets:
+            raise SpecError("--shapes and --gpu are of engines: ask for some with --engine trt-rtx or trt")
+        return EnginePlan({}, (), (), None)
+    for kind in kinds:
+        if kind not in LIBRARIES:
+            raise SpecError(f"no engines called {kind!r}: there are {', '.join(LIBRARIES)}")
+    if not set(precisions) & set(PRECISIONS):
+        raise SpecError(f"engines are built of {', '.join(PRECISIONS)} graphs: add one of them to --precision")
+    if targets and "trt-rtx" not in kinds:
+        raise SpecError("--gpu goes with --engine trt-rtx: trt builds for the GPU that it runs on")
+    chosen = tuple(shapes) if shapes else default_shapes(max_tokens)
+    for item in chosen:
+        if item.most[1] > max_tokens:
+            raise SpecError(f"shapes {item} go to {item.most[1]} tokens, and this checkpoint reads {max_tokens}")
+    gpu = first_gpu("--engine trt", "--engine trt-rtx builds without one").name if "trt" in kinds else None
+    modules = {kind: library(kind) for kind in dict.fromkeys(kinds)}
+    known = check_targets(modules["trt-rtx"], targets) if targets else ()
+    return EnginePlan({kind: module.__version__ for kind, module in modules.items()}, chosen, known, gpu)
+
+
+def build_engines(
+    plan: EnginePlan,
+    staging: Path,
+    target: Path,
+    variants: Sequence[VariantEntry],
+    report: Report,
+    timeout: float = TIMEOUT,
+) -> tuple[tuple[EngineEntry, ...], list[str]]:
+    """Put the engines of every variant into ``staging``; returns what there is, and in words what failed.
+
+    An engine with the same key is taken from the bundle at ``target``, or from what an unfinished build has left.
+    """
+    shelf = _Shelf(target)
+    entries, failures = [], []
+    for kind, version in plan.versions.items():
+        for variant in variants:
+            if variant.precision not in PRECISIONS:
+                continue
+            name = f"layer {variant.layer}, {variant.precision}, {kind}"
+            graph, weights = staging / variant.path, staging / variant.weights
+            own = kind == "trt-rtx"
+            key = EngineKey(
+                kind=kind,
+                version=version,
+                graph=sha256_of(graph),
+                weights=sha256_of(weights),
+                shapes=plan.shapes,
+                targets=plan.targets if own else (),
+                gpu=None if own else plan.gpu,
+            )
+            path = engine_path(variant.layer, variant.precision, kind)
+            if shelf.take(key, staging / path):
+                report(f"keeping the engine of {name}: nothing that it hangs on has changed")
+            else:
+                report(f"building the engine of {name}")
+                job = Job(graph, key, _products(graph), shelf.place(key), None if own else shelf.folder / "timings")
+                failure = run(job, partial(_phase, report, name), timeout)
+                if failure:
+                    failures.append(f"{name}: {failure}")
+                    continue
+                shelf.finish(key)
+                shelf.take(key, staging / path)
+            entries.append(EngineEntry(variant.layer, variant.precision, path, key))
+    return tuple(entries), failures
+
+
+def _phase(report: Report, name: str, phase: str) -> None:
+    report(f"engine of {name}: {phase.lower()}")
+
+
+def clear_shelf(target: Path) -> None:
+    """Remove what unfinished builds of ``target`` kept, now that it is published."""
+    shutil.rmtree(_Shelf(target).folder, ignore_errors=True)
+
+
+def _products(graph: Path) -> dict[str, int]:
+    import onnx_ir as ir
+
+    from m2d_export.half import products
+
+    return products(ir.load(graph))
+
+
+class _Shelf:
+    """Finished engines by key: in a private folder beside the target, and in the bundle that is there already."""
+
+    def __init__(self, target: Path) -> None:
+        self.folder = target.parent / f".m2d-engines-{target.name}"
+        self._bundle: Bundle | None = None
+        with contextlib.suppress(BundleError):
+            self._bundle = Bundle.open(target)
+
+    def place(self, key: EngineKey) -> Path:
+        """Where an engine is to be built."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        return self.folder / key.digest
+
+    def finish(self, key: EngineKey) -> None:
+        """Note that the engine lies there whole."""
+        place = self.place(key)
+        with atomic_file(self._note(key)) as staged:
+            staged.write_text(sha256_of(place), encoding="ascii")
+
+    def take(self, key: EngineKey, into: Path) -> bool:
+        """Copy the engine of ``key`` to ``into`` if there is one that is whole."""
+        source = self._published(key) or self._finished(key)
+        if source:
+            into.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, into)
+        return source is not None
+
+    def _note(self, key: EngineKey) -> Path:
+        return self.folder / f"{key.digest}.sha256"
+
+    def _published(self, key: EngineKey) -> Path | None:
+        for entry in self._bundle.manifest.engines if self._bundle else ():
+            if entry.key == key:
+                with contextlib.suppress(BundleError):  # damaged: built anew
+                    return self._bundle.checked(entry.path) if self._bundle else None
+        return None
+
+    def _finished(self, key: EngineKey) -> Path | None:
+        place = self.folder / key.digest
+        with contextlib.suppress(OSError):
+            private = self.folder.stat()
+            mine = private.st_uid == os.getuid() and not private.st_mode & 0o077
+            if mine and self._note(key).read_text(encoding="ascii") == sha256_of(place):
+                return place
+        return None
+
+
+def run(job: Job, progress: Report, timeout: float) -> str | None:
+    """Build ``job`` in a child process; returns what went wrong, in words, or None.
+
+    A library that crashes, hangs or keeps memory takes only its child with it.
+    """
+    command = [sys.executable, "-m", "m2d_export.engines"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+        process = subprocess.Popen(  # noqa: S603 - this interpreter, this package
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, env=environment
+        )
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
+        expired = Event()
+
+        def expire() -> None:
+            expired.set()
+            process.kill()
+
+        timer = Timer(timeout, expire)
+        timer.start()
+        try:
+            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # it may have died already
+                pipe.write(job.to_json())
+            for line in process.stdout:
+                if line.startswith(PHASE):
+                    progress(line.removeprefix(PHASE).strip())
+            code = process.wait()
+        finally:
+            timer.cancel()
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        said.seek(0)
+        last = (said.read().strip().splitlines() or ["it said nothing"])[-1]
+    if expired.is_set():
+        return f"not built within {timeout:g} s"
+    if code:
+        return last if code == 1 else f"its process ended with code {code}: {last}"
+    return None

@@ -1,0 +1,52 @@
+"""The GPUs of this machine, asked of NVIDIA's driver itself: no package is needed to know that there is none."""
+
+import ctypes
+from dataclasses import dataclass
+
+from m2d_export.errors import RuntimeUnavailable
+
+DRIVER = "libcuda.so.1"
+CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # cuda.h, CUdevice_attribute
+NAME_BYTES = 128
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A card and its compute capability, such as sm90."""
+
+    name: str
+    capability: str
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """Every GPU that the driver shows to this process, in its order; none where there is no driver."""
+    try:
+        driver = ctypes.CDLL(DRIVER)
+    except OSError:
+        return ()
+    count = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return ()
+    return tuple(_gpu(driver, place) for place in range(count.value))
+
+
+def _gpu(driver: ctypes.CDLL, place: int) -> Gpu:
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    name = ctypes.create_string_buffer(NAME_BYTES)
+    codes = [
+        driver.cuDeviceGet(ctypes.byref(device), place),
+        driver.cuDeviceGetName(name, NAME_BYTES, device),
+        driver.cuDeviceGetAttribute(ctypes.byref(major), CAPABILITY_MAJOR, device),
+        driver.cuDeviceGetAttribute(ctypes.byref(minor), CAPABILITY_MINOR, device),
+    ]
+    if any(codes):
+        raise RuntimeUnavailable(f"the driver does not describe GPU {place} (codes {codes}): see nvidia-smi")
+    return Gpu(name.value.decode(errors="replace"), f"sm{major.value}{minor.value}")
+
+
+def first_gpu(what: str, instead: str) -> Gpu:
+    """The first GPU; RuntimeUnavailable says ``what`` needs one, and what can be done ``instead``."""
+    found = gpus()
+    if not found:
+        raise RuntimeUnavailable(f"{what} needs an NVIDIA GPU, and the driver shows none here: {instead}")
+    return found[0]
