@@ -147,6 +147,23 @@ def elsewhere() -> str:
     return plain_table(["exit", *(_titled(recipe, len(found[recipe])) for recipe in found)], rows)
 
 
+def ablation() -> str:
+    """What each part of the grid recipe gives in a short run, on dev, at the widest and the narrowest trained dim."""
+    found = result("ablation.json")
+    cells = [tuple(map(int, cell.split("x"))) for cell in found["rows"][0]["dev"]]
+    layers, dims = (sorted(set(numbers), reverse=True) for numbers in zip(*cells, strict=True))
+    head = ["recipe", *(f"exit {layer}" for layer in layers), "all cells"]
+    rows = [
+        [
+            row["rung"],
+            *(" | ".join(f"{row['dev'][f'{layer}x{dim}']:.1f}" for dim in (dims[0], dims[-1])) for layer in layers),
+            f"{mean(row['dev'].values()):.2f}",
+        ]
+        for row in found["rows"]
+    ]
+    return plain_table(head, rows)
+
+
 def train_speed() -> str:
     """A step of ours beside one of the stock recipe."""
     row = result("train_speed.json")
@@ -190,10 +207,11 @@ REGIONS = {
         "open_exits": open_exits,
         "stream": stream,
     },
-    ROOT / "models" / "minilm-l6-sts-2d" / "README.md": {"runs": runs, "elsewhere": elsewhere},
+    ROOT / "models" / "minilm-l6-sts-2d" / "README.md": {"runs": runs, "elsewhere": elsewhere, "ablation": ablation},
     ROOT / "docs" / "training.md": {
         "runs": runs,
         "elsewhere": elsewhere,
+        "ablation": ablation,
         "train_speed": train_speed,
     },
 }

@@ -56,4 +56,34 @@ def int8_model(model: ir.Model, samples: Sequence[Mapping[str, Any]]) -> ir.Mode
             )
     except Exception as error:  # whatever its passes raise
         raise ExportError(f"NNCF cannot quantize this graph: {first_line(error)}") from error
-    return ir.serde.deserialize_model(quantized)
+    return _looked_up_before_scaled(ir.serde.deserialize_model(quantized))
+
+
+def _looked_up_before_scaled(model: ir.Model) -> ir.Model:
+    """The same model, where only those rows of a table are scaled that are looked up.
+
+    NNCF scales every table as a whole, and ONNX Runtime then does that in every call: all 30,522 rows for a text of ten
+    tokens. Scales are one for each row, so they are looked up too. Changed in place.
+    """
+    for lookup in [node for node in model.graph if node.op_type == "Gather"]:
+        table, ids = lookup.inputs
+        scaled = table.producer() if table is not None else None
+        if ids is None or scaled is None or scaled.op_type != "DequantizeLinear":
+            continue
+        stored, scales, zeros = (value.const_value if value is not None else None for value in scaled.inputs)
+        by_row = [source.attributes.get_int("axis", other) for source, other in ((lookup, 0), (scaled, 1))] == [0, 0]
+        if stored is None or scales is None or zeros is None or not by_row or np.any(zeros.numpy()):
+            continue
+        last = ir.Value(name=f"{lookup.name}_last", const_value=ir.tensor(np.array([-1]), name=f"{lookup.name}_last"))
+        model.graph.register_initializer(last)
+        rows = ir.node("Gather", [scaled.inputs[0], ids], {"axis": 0})
+        numbers = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT})
+        theirs = ir.node("Gather", [scaled.inputs[1], ids], {"axis": 0})
+        column = ir.node("Unsqueeze", [theirs.outputs[0], last])
+        product = ir.node("Mul", [numbers.outputs[0], column.outputs[0]])
+        ir.convenience.replace_nodes_and_values(
+            model.graph, lookup, [lookup], [rows, numbers, theirs, column, product], lookup.outputs, product.outputs
+        )
+        if not table.uses():
+            model.graph.remove(scaled, safe=True)
+    return model

@@ -191,7 +191,7 @@ def test_the_seed_era_says_so(distilbert: Path, graded: Path, tmp_path: Path) ->
     assert outcome.code == 0
     found = settings(tmp_path / "era")
     assert found["settings"]["weighting"] == "seed-era"
-    assert len(found["differences"]) == outcome.err.count("unlike the card: ") == 3
+    assert len(found["differences"]) == outcome.err.count("unlike the card: ") == 4
     assert "weigh alike" not in outcome.err
 
 

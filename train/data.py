@@ -75,7 +75,7 @@ def load_data(
     if missing:
         raise DataError(f"{source} has no {' and no '.join(missing)} split: expected {_wanted()}")
     scale = scale or _detect(found[TRAIN])
-    texts = () if unlabelled is None else read_texts(Path(unlabelled))
+    texts = () if unlabelled is None else read_texts(Path(unlabelled), "learning without scores")
     scaled = {split: _scaled(pairs, scale) for split, pairs in found.items()}
     return Data(source, scale, scaled[TRAIN], scaled[DEV], scaled.get(TEST), texts)
 
@@ -108,8 +108,15 @@ def _from_hub(source: str, columns: tuple[str, str, str]) -> dict[str, Pairs]:
         splits: Mapping[str, Any] = datasets.load_dataset(source)
     except Exception as error:  # network, authentication and cache errors of several libraries
         raise DataError(f"no folder {source} here, and the Hub has not given it: {first_line(error)}") from error
-    there = {split: name for split, names in NAMES.items() for name in names if name in splits}
-    return {split: pairs_of(split, splits[name], columns, f"{source}, {name}") for split, name in there.items()}
+    there = {split: [name for name in names if name in splits] for split, names in NAMES.items()}
+    for names in there.values():
+        if len(names) > 1:
+            raise DataError(f"{source} has the splits {' and '.join(names)}, which mean the same: save the one to take")
+    return {
+        split: pairs_of(split, splits[name], columns, f"{source}, {name}")
+        for split, names in there.items()
+        for name in names
+    }
 
 
 def _detect(train: Pairs) -> tuple[float, float]:

@@ -30,11 +30,11 @@ def train(job: Job, screen: Screen, resume: bool) -> dict[str, Scored] | None:
     Raises OutputError where the target or an unfinished training of it exists, TrainingError where that cannot be
     resumed or a training is lost; its last good checkpoint is then published beside its state.
     """
-    work = Work(job, resume)
     seed = isinstance(job.recipe, SeedRecipe)
-    _announce(job, screen, seed)
+    work = Work(job, resume)
     started = time.perf_counter()
     try:
+        _announce(job, screen, seed)
         with asked_to_stop() as asked, measured() as energy:
             trained = (train_seed if seed else train_grid)(job, work, asked, screen)
     finally:
@@ -47,7 +47,10 @@ def train(job: Job, screen: Screen, resume: bool) -> dict[str, Scored] | None:
         job, trained, _facts(job, trained, energy, time.perf_counter() - started, resume), target
     )
     if trained.lost is not None:
-        raise TrainingError(f"{trained.lost}. What there is of it is kept in {target}")
+        raise TrainingError(
+            f"{trained.lost}. What there is of it is kept in {target}: move that "
+            f"away and remove {work.folder} to try again, or choose another --output"
+        )
     work.remove()
     return scored
 

@@ -34,6 +34,7 @@ DIFFERENCES = (
     "a prior layer is drawn from the embeddings and layers 1 to depth - 1 (since sentence-transformers 5.2); the "
     "card's release drew from layers 1 to depth - 1",
     "the last layer gets no gradient from the KL term (since 5.7); in the card's release it got some",
+    "attention is computed step by step (eager), as for the export, where the library's own default is sdpa",
     "weights are trained in float32 whatever the checkpoint stores; fp16 and bf16 are autocast",
 )
 
