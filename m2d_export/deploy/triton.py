@@ -47,8 +47,8 @@ class Service:
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """What the server's Python must have."""
-        return ("numpy", "tokenizers", *([RUNTIMES[self.runtime]] if self.backend == "python" else []))
+        """What the server's Python must have beside the NumPy that its image brings."""
+        return ("tokenizers", *([RUNTIMES[self.runtime]] if self.backend == "python" else []))
 
 
 def write_repository(
@@ -123,7 +123,14 @@ def encoder_config(bundle: Bundle, cell: Cell, name: str, caller: str, service: 
 
 def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service, prompt: str, encoder: str) -> None:
     text, version = bundle.manifest.text, _version(folder)
-    config = _filled("text.pbtxt", name=folder.name, max_batch_size=service.max_batch_size, dim=cell.dim)
+    # The encoder inside the server warms itself up: to be called while the server still starts makes it crash.
+    config = _filled(
+        "text.pbtxt",
+        name=folder.name,
+        max_batch_size=service.max_batch_size,
+        dim=cell.dim,
+        warmup=_template("warmup.pbtxt") if service.backend == "python" else "",
+    )
     (folder / "config.pbtxt").write_text(config, encoding="utf-8")
     (version / "model.py").write_text(_template("model.py"), encoding="utf-8")
     (version / "tokenizer.json").write_text(padding_tokenizer(bundle).to_str(), encoding="utf-8")

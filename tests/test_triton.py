@@ -1,0 +1,293 @@
+"""``triton``: cells as a model repository, by itself and in the real server."""
+
+import json
+import re
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from m2d_export import Bundle, Cell, Encoder
+from m2d_export import build as pipeline
+from m2d_export.deploy.triton import Service, parse_cell, write_repository
+from m2d_export.errors import OutputError, SpecError
+from m2d_export.vectors import FloatArray, cosine
+from tests.tritonserver import Server, ready, served
+
+CELLS = [Cell(1, 32), Cell(3, 64)]
+TEXTS = ["A man is playing a guitar.", "no", "", "The cat sat on the mat. " * 20, "東京は日本の首都です。", "a\0cat"]
+BIG = "x " * 500_000  # a megabyte
+STAND_IN = """
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+class TritonPythonModel:
+    def initialize(self, args):
+        path = f"{args['model_repository']}/{args['model_version']}/model.onnx"
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            names = [value.name for value in self.session.get_inputs()]
+            inputs = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in names}
+            (vectors,) = self.session.run(None, inputs)
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("sentence_embedding", vectors)]))
+        return answers
+"""
+
+
+def config_of(repository: Path, name: str) -> Any:
+    """A model's configuration, as the server's own protobuf reads it."""
+    grpc = pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed (extra: dev)")
+    from google.protobuf import text_format
+
+    return text_format.Parse((repository / name / "config.pbtxt").read_text(), grpc.model_config_pb2.ModelConfig())
+
+
+def files_of(repository: Path) -> set[str]:
+    assert not [path for path in repository.rglob("*") if path.is_symlink()]
+    return {path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file()}
+
+
+def test_a_repository_holds_a_model_for_each_cell_and_checksums_of_all(bundle: Bundle, tmp_path: Path) -> None:
+    names = write_repository(bundle, [*CELLS, CELLS[0]], tmp_path / "models")
+    assert names == {"embedding_1x32": CELLS[0], "embedding_3x64": CELLS[1]}
+    version = {"1/model.onnx", "1/model.py", "1/settings.json", "1/tokenizer.json", "config.pbtxt"}
+    own = {f"{name}/{file}" for name in names for file in version}
+    assert files_of(tmp_path / "models") == own | {"README.md", "Dockerfile", "SHA256SUMS"}
+    done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path / "models", capture_output=True, text=True)
+    assert (done.returncode, done.stdout.count(": OK")) == (0, len(own) + 2)
+    assert "$" not in (tmp_path / "models" / "embedding_1x32" / "config.pbtxt").read_text()
+
+
+def test_the_text_model_merges_requests_and_refuses_what_it_cannot_hold(bundle: Bundle, tmp_path: Path) -> None:
+    write_repository(bundle, CELLS, tmp_path / "models", service=Service(max_batch_size=16))
+    config = config_of(tmp_path / "models", "embedding_3x64")
+    assert (config.name, config.backend, config.max_batch_size) == ("embedding_3x64", "python", 16)
+    assert [(value.name, list(value.dims)) for value in config.input] == [("TEXT", [1])]
+    assert [(value.name, list(value.dims)) for value in config.output] == [("sentence_embedding", [64])]
+    policy = config.dynamic_batching.default_queue_policy
+    assert config.dynamic_batching.max_queue_delay_microseconds > 0
+    assert min(policy.max_queue_size, policy.default_timeout_microseconds) > 0
+    assert not config.response_cache.enable
+    assert len(config.model_warmup) == 1
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
+def test_an_encoder_of_the_servers_own_stands_beside_its_text_model(
+    bundle: Bundle, tmp_path: Path, backend: str
+) -> None:
+    write_repository(bundle, CELLS[:1], tmp_path / "models", service=Service(backend))
+    version = tmp_path / "models" / "embedding_1x32" / "1"
+    settings = json.loads((version / "settings.json").read_text())
+    assert (settings["runtime"], settings["encoder"]) == ("server", "embedding_1x32_encoder")
+    assert not (version / "model.onnx").exists()
+    config = config_of(tmp_path / "models", "embedding_1x32_encoder")
+    assert (config.name, config.backend, config.max_batch_size) == ("embedding_1x32_encoder", backend, 64)
+    inputs = [(value.name, config.input[0].DESCRIPTOR.full_name, list(value.dims)) for value in config.input]
+    assert [(name, dims) for name, _, dims in inputs] == [("input_ids", [-1]), ("attention_mask", [-1])]
+    assert {value.data_type for value in config.input} == {9}  # TYPE_INT64
+    assert [(value.name, list(value.dims)) for value in config.output] == [("sentence_embedding", [32])]
+    assert set(config.model_warmup[0].inputs) == {"input_ids", "attention_mask"}
+    assert not config_of(tmp_path / "models", "embedding_1x32").model_warmup  # a call that early ends the server
+    script = tmp_path / "models" / "build_engines.sh"
+    assert script.exists() is (backend == "tensorrt")
+    if script.exists():
+        assert "--maxShapes=input_ids:64x48,attention_mask:64x48" in script.read_text()
+        assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
+
+
+def test_a_prompt_is_put_before_every_text(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(include_prompt=False, prompts={"query": "a cat is "}, default_prompt_name="query")
+    bundle = pipeline.build(pipeline.plan(str(checkpoint), tmp_path / "prompted.m2d"))
+    write_repository(bundle, CELLS[:1], tmp_path / "models", service=Service("onnxruntime"))
+    settings = json.loads((tmp_path / "models" / "embedding_1x32" / "1" / "settings.json").read_text())
+    assert (settings["prompt"], settings["unpooled"]) == ("a cat is ", 4)  # [CLS] and three words
+    with pytest.raises(SpecError, match="no prompt named 'title'"):
+        write_repository(bundle, CELLS, tmp_path / "more", prompt_name="title")
+
+
+def test_what_cannot_be_served_is_refused_and_leaves_nothing(quantized: Bundle, tmp_path: Path) -> None:
+    target = tmp_path / "models"
+    with pytest.raises(SpecError, match="zero points"):
+        write_repository(quantized, CELLS, target, precision="int8", service=Service("tensorrt"))
+    with pytest.raises(SpecError, match="no exit at layer 9"):
+        write_repository(quantized, [Cell(1, 32), Cell(9, 32)], target)
+    with pytest.raises(SpecError, match="at least one cell"):
+        write_repository(quantized, [], target)
+    with pytest.raises(SpecError, match="no backend 'vllm'"):
+        Service("vllm")
+    with pytest.raises(SpecError, match="'pytorch' does not run"):
+        Service(runtime="pytorch")
+    with pytest.raises(SpecError, match="max_batch_size must be"):
+        Service(max_batch_size=0)
+    assert not list(tmp_path.iterdir())
+    target.mkdir()
+    with pytest.raises(OutputError, match="exists"):
+        write_repository(quantized, CELLS, target)
+
+
+@pytest.mark.parametrize("text", ["", "3", "3x", "x3", "3x128 ", "3x-1", "3×128", "3x128x1", "9999999x1"])
+def test_what_is_no_cell_is_refused(text: str) -> None:
+    assert parse_cell("3x128") == Cell(3, 128)
+    with pytest.raises(SpecError, match="LAYERxDIM"):
+        parse_cell(text)
+
+
+@pytest.fixture(scope="module")
+def repository(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cells, copied elsewhere after they were written, one of them through an encoder inside the server.
+
+    The backend that would run that encoder is not in the wheel: a few lines of Python stand in for it.
+    """
+    folder = tmp_path_factory.mktemp("triton")
+    write_repository(bundle, CELLS, folder / "written")
+    write_repository(bundle, [Cell(2, 16)], folder / "inside", service=Service("onnxruntime"))
+    models = Path(shutil.copytree(folder / "written", folder / "models"))
+    for model in (folder / "inside").glob("embedding_*"):
+        shutil.copytree(model, models / model.name)
+    config = models / "embedding_2x16_encoder" / "config.pbtxt"
+    config.write_text(config.read_text().replace('"onnxruntime"', '"python"'))
+    (config.parent / "1" / "model.py").write_text(STAND_IN)
+    narrow = models / "embedding_1x32" / "config.pbtxt"
+    narrow.write_text(narrow.read_text().replace("max_queue_size: 512", "max_queue_size: 40"))
+    shutil.rmtree(folder / "written")
+    return models
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed (extra: dev)")
+    with served(repository, tmp_path_factory.mktemp("log") / "server.log") as running:
+        yield running
+
+
+def over_http(server: Server, model: str, inputs: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+    body = json.dumps({"inputs": inputs}).encode()
+    request = urllib.request.Request(f"http://{server.http}/v2/models/{model}/infer", data=body)
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def text_input(texts: list[str]) -> dict[str, Any]:
+    return {"name": "TEXT", "datatype": "BYTES", "shape": [len(texts), 1], "data": texts}
+
+
+def over_grpc(client: Any, model: str, texts: list[bytes]) -> FloatArray:
+    from tritonclient import grpc
+
+    tensor = grpc.InferInput("TEXT", [len(texts), 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[text] for text in texts], dtype=np.object_))
+    vectors: FloatArray = client.infer(model, [tensor]).as_numpy("sentence_embedding")
+    return vectors
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Any]:
+    from tritonclient import grpc
+
+    with grpc.InferenceServerClient(server.grpc) as connected:
+        yield connected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", [*CELLS, Cell(2, 16)], ids=str)
+def test_the_server_gives_the_encoders_vectors(server: Server, client: Any, bundle: Bundle, cell: Cell) -> None:
+    model = f"embedding_{cell}"
+    status, answer = over_http(server, model, [text_input(TEXTS)])
+    assert status == 200, answer
+    through_http = np.array(answer["outputs"][0]["data"], dtype=np.float32).reshape(len(TEXTS), cell.dim)
+    through_grpc = over_grpc(client, model, [text.encode() for text in TEXTS])
+    alone = np.concatenate([over_grpc(client, model, [text.encode()]) for text in TEXTS])
+    with Encoder(bundle, cell.layer, cell.dim) as encoder:
+        expected = encoder.encode(TEXTS)
+    for vectors in (through_http, through_grpc, alone):
+        assert cosine(vectors, expected).min() >= 0.99999
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "status", "complaint"),
+    [
+        (text_input([]), 400, "expected 1 string elements"),
+        (text_input([BIG]), 400, "1000000 bytes: this model takes up to 65536"),
+        (text_input(["a"] * 65), 400, "batch-size must be <= 64"),
+        ({**text_input(["a", "b"]), "shape": [1, 2]}, 400, "unexpected shape"),
+        ({**text_input(["a", "b"]), "shape": [2]}, 400, "unexpected shape"),
+        ({**text_input(["a"]), "datatype": "FP32", "data": [1.0]}, 400, "expects 'BYTES'"),
+        ({**text_input(["a"]), "name": "TEXTS"}, 400, "unexpected inference input"),
+    ],
+    ids=["empty batch", "a megabyte", "too many", "shape", "one axis", "type", "name"],
+)
+def test_a_hostile_request_is_its_own_fault_alone(
+    server: Server, given: dict[str, Any], status: int, complaint: str
+) -> None:
+    got, answer = over_http(server, "embedding_3x64", [given])
+    assert (got, complaint in answer["error"]) == (status, True), answer
+    assert ready(server)
+    assert over_http(server, "embedding_3x64", [text_input(["a cat"])])[0] == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bad", [b"\xff\xfe", b"a\xed\xa0\x80", BIG.encode()], ids=["no UTF-8", "surrogate", "big"])
+def test_the_neighbours_of_a_bad_text_are_unharmed(client: Any, bundle: Bundle, bad: bytes) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    with Encoder(bundle, 3, 64) as encoder:
+        expected = encoder.encode(["a cat"])
+
+    def ask(text: bytes) -> FloatArray | str:
+        try:
+            return over_grpc(client, "embedding_3x64", [text])
+        except InferenceServerException as error:
+            return f"{error.status()} {error.message()}"
+
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(ask, [b"a cat", bad] * 24))
+    for vectors in answers[::2]:
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert all(re.search(r"INVALID_ARG.*(not UTF-8|1000000 bytes)", str(answer)) for answer in answers[1::2]), answers
+
+
+@pytest.mark.slow
+def test_requests_that_wait_are_encoded_together(client: Any) -> None:
+    def counted() -> Any:
+        return client.get_inference_statistics("embedding_3x64").model_stats[0]
+
+    before = counted()
+    long = b"The cat sat on the mat. " * 20
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(lambda _: over_grpc(client, "embedding_3x64", [long]), range(640)))
+    after = counted()
+    assert after.inference_count - before.inference_count == 640
+    assert (after.execution_count - before.execution_count) * 2 < 640
+
+
+@pytest.mark.slow
+def test_overload_is_refused_at_once_and_passes(client: Any) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    long = [b"The cat sat on the mat. " * 20] * 64
+
+    def ask(_: int) -> str:
+        try:
+            over_grpc(client, "embedding_1x32", long)
+            return "answered"
+        except InferenceServerException as error:
+            return str(error.status())
+
+    with ThreadPoolExecutor(200) as pool:
+        outcomes = set(pool.map(ask, range(600)))
+    assert outcomes == {"answered", "StatusCode.UNAVAILABLE"}
+    assert [ask(turn) for turn in range(5)] == ["answered"] * 5
