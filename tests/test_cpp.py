@@ -13,6 +13,7 @@ import pytest
 
 from m2d_export import Bundle, Cell, Encoder
 from m2d_export import build as pipeline
+from m2d_export.cpp import RUNTIMES
 from m2d_export.cpp.project import write_project
 from m2d_export.errors import OutputError, ParityError, SpecError
 from m2d_export.vectors import FloatArray, cosine
@@ -33,12 +34,16 @@ def shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def tools() -> Path:
-    """The folder of OpenVINO's CMake files."""
-    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed (extra: openvino)")
+def compiler() -> None:
     for program in ("c++", "cmake"):
         if not shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"):
             pytest.skip(f"there is no {program} here")
+
+
+@pytest.fixture(scope="module")
+def tools(compiler: None) -> Path:
+    """The folder of OpenVINO's CMake files."""
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed (extra: openvino)")
     return Path(openvino.__file__).parent / "cmake"
 
 
@@ -51,14 +56,19 @@ def exported(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def programs(tools: Path, exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a tree that the folder was dropped into builds."""
-    build = tmp_path_factory.mktemp("programs")
+    return built(tmp_path_factory.mktemp("programs"), exported, f"-DOpenVINO_DIR={tools}")
+
+
+def built(folder: Path, exported: Path, *settings: str) -> Path:
+    """Build the tree beside these tests, warnings being errors, with an exported folder in it."""
+    folder.mkdir(exist_ok=True)
     for command in (
-        f"cmake -S {PROGRAMS} -B {build} -DEXPORTED={exported} -DOpenVINO_DIR={tools}",
-        f"cmake --build {build}",
+        f"cmake -S {PROGRAMS} -B {folder} -DEXPORTED={exported} {' '.join(settings)}",
+        f"cmake --build {folder}",
     ):
-        done = shell(command, build)
+        done = shell(command, folder)
         assert done.returncode == 0, done.stdout + done.stderr
-    return build
+    return folder
 
 
 Vectors = Callable[..., FloatArray]
@@ -67,7 +77,10 @@ Vectors = Callable[..., FloatArray]
 @pytest.fixture(scope="module")
 def vectors_of(programs: Path) -> Vectors:
     """The vectors that C++ gives: (texts, dim), or as many of them as there are threads."""
+    return vectors_by(programs)
 
+
+def vectors_by(programs: Path) -> Vectors:
     def vectors(folder: Path, texts: Sequence[str], dim: int = CELL.dim, threads: int = 1) -> FloatArray:
         contents = [text.encode() for text in texts]
         message = b"".join(len(content).to_bytes(4, "little") + content for content in contents)
@@ -122,6 +135,35 @@ def test_a_prompt_that_is_not_pooled_and_lengths_that_are_kept(vectors_of: Vecto
     assert "are not normalised" in readme
 
 
+def onnxruntime_root() -> str:
+    """The folder of an ONNX Runtime for C++, with its headers."""
+    places = [os.environ.get("ONNXRUNTIME_ROOT", ""), "/usr", "/usr/local"]
+    for place in filter(None, places):
+        if any((Path(place) / "include" / below / "onnxruntime_cxx_api.h").exists() for below in ("", "onnxruntime")):
+            return place
+    pytest.skip("the C++ headers of ONNX Runtime are not here: set ONNXRUNTIME_ROOT to the folder of a release")
+
+
+def test_onnx_runtime_gives_the_vectors_of_python(compiler: None, bundle: Bundle, tmp_path: Path) -> None:
+    root = onnxruntime_root()
+    exported = write_project(bundle, CELL, tmp_path / "parrot", runtime="onnxruntime")
+    programs = built(tmp_path / "programs", exported, f"-DONNXRUNTIME_ROOT={root}")
+    with Encoder(bundle, CELL.layer, CELL.dim) as encoder:
+        np.testing.assert_allclose(vectors_by(programs)(exported, TEXTS), encoder.encode(TEXTS), atol=1e-5)
+
+
+def test_without_the_headers_of_onnx_runtime_cmake_says_what_to_do(
+    compiler: None, bundle: Bundle, tmp_path: Path
+) -> None:
+    exported = write_project(bundle, CELL, tmp_path / "parrot", runtime="onnxruntime")
+    done = shell(
+        f"cmake -S {exported} -B {tmp_path / 'build'} -DONNXRUNTIME_INCLUDE=NOTFOUND",
+        tmp_path,
+    )
+    assert done.returncode != 0
+    assert "name its folder with -DONNXRUNTIME_ROOT" in " ".join(done.stderr.split())
+
+
 @pytest.mark.slow
 def test_int8_gives_the_vectors_of_python(vectors_of: Vectors, quantized: Bundle, tmp_path: Path) -> None:
     exported = write_project(quantized, CELL, tmp_path / "int8", runtime="openvino", precision="int8")
@@ -137,14 +179,23 @@ def test_stsb_has_the_vectors_of_python(vectors_of: Vectors, minilm_bundle: Bund
         assert cosine(vectors_of(exported, texts, 128), encoder.encode(texts)).min() >= 0.99999
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_its_readme_says_four_commands_and_leaves_nothing_to_be_filled_in(
+    bundle: Bundle, tmp_path: Path, runtime: str
+) -> None:
+    page = (write_project(bundle, CELL, tmp_path / "out", runtime=runtime) / "README.md").read_text(encoding="utf-8")
+    assert "@" not in page
+    assert len(commands_of(page)) == 4
+
+
+def commands_of(page: str) -> list[str]:
+    return str(re.findall(r"```bash\n(.*?)```", page, re.DOTALL)[0]).splitlines()
+
+
 @pytest.mark.slow
 def test_the_commands_of_its_readme_print_a_vector(tools: Path, exported: Path, bundle: Bundle, tmp_path: Path) -> None:
     folder = shutil.copytree(exported, tmp_path / "fresh")
-    page = (folder / "README.md").read_text(encoding="utf-8")
-    assert "@" not in page
-    commands = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)[0].splitlines()
-    assert len(commands) == 4
-    for command in commands:
+    for command in commands_of((folder / "README.md").read_text(encoding="utf-8")):
         done = shell(command, folder)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     with Encoder(bundle, CELL.layer, CELL.dim) as encoder:

@@ -20,6 +20,7 @@ def _cell(text: str) -> Cell:
 @click.command(
     epilog=examples(
         "m2d-export cpp minilm.m2d --cell 3x32 --runtime openvino -o parrot",
+        "m2d-export cpp minilm.m2d --cell 3x32 --runtime onnxruntime -o macaw",
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))

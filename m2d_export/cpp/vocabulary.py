@@ -34,7 +34,7 @@ def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int
     if text.max_tokens <= len(before) + len(after):
         raise SpecError(f"texts of {text.max_tokens} tokens leave no room beside the special ones")
     # Asked, not read: an id of the file that the vocabulary does not have is given anew when it is loaded.
-    added = {token["content"]: rust.token_to_id(token["content"]) for token in data["added_tokens"]}
+    added = {token["content"]: _id(rust, token["content"]) for token in data["added_tokens"]}
     prefix = model["continuing_subword_prefix"]
     parts = [
         MAGIC,
@@ -46,7 +46,7 @@ def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int
         _numbers(unpooled),
         _strings(model["vocab"]),
         _strings({t.removeprefix(prefix): number for t, number in model["vocab"].items() if t.startswith(prefix)}),
-        _strings(dict(sorted(added.items(), key=lambda item: -len(item[0].encode())))),  # the longest match wins
+        _strings({token: added[token] for token in sorted(added, key=_longest_first)}),
         *_tables(probe(**{name: value for name, value in data["normalizer"].items() if name != "type"})),
     ]
     content = b"".join(parts)
@@ -102,6 +102,18 @@ def _special_tokens(rust: Tokenizer, data: Mapping[str, Any]) -> tuple[list[int]
     if whole.ids[before:after] != body or not all(whole.special_tokens_mask[after:]):
         raise _refusal("its post_processor does more than put special tokens around a text")
     return whole.ids[:before], whole.ids[after:]
+
+
+def _id(rust: Tokenizer, token: str) -> int:
+    number = rust.token_to_id(token)
+    if number is None:
+        raise _refusal(f"its added token {token!r} is none once it is loaded")
+    return number
+
+
+def _longest_first(token: str) -> int:
+    """For sorting what C++ takes the first match of, as ``tokenizers`` takes the longest."""
+    return -len(token.encode())
 
 
 def _tables(tables: UnicodeTables) -> Iterable[bytes]:
