@@ -68,7 +68,7 @@ def _looked_up_before_scaled(model: ir.Model) -> ir.Model:
     for lookup in [node for node in model.graph if node.op_type == "Gather"]:
         table, ids = lookup.inputs
         scaled = table.producer() if table is not None else None
-        if ids is None or scaled is None or scaled.op_type != "DequantizeLinear":
+        if table is None or ids is None or scaled is None or scaled.op_type != "DequantizeLinear":
             continue
         stored, scales, zeros = (value.const_value if value is not None else None for value in scaled.inputs)
         by_row = [source.attributes.get_int("axis", other) for source, other in ((lookup, 0), (scaled, 1))] == [0, 0]
