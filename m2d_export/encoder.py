@@ -79,15 +79,16 @@ class Encoder(Closing):
         return self._parts(texts, prefix)
 
     def tune(self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> int:
-        """Time ``texts``, some hundreds like those to come, in batches of several sizes, and keep to the fastest.
+        """Time ``texts``, such and as many as calls will bring, in batches of several sizes, and keep to the fastest.
 
         Returns ``token_budget``, the tokens that a batch may hold from now on, padding included: it depends on the
-        machine, the runtime and the texts, and vectors do not depend on it. Raises InputError where there is no text.
+        machine, the runtime and the texts (OpenVINO runs few batches otherwise than many), and vectors do not depend
+        on it. Raises InputError where there is no text.
         """
         _check_several(texts)
         tokens = self._tokenizer.encode(list(texts), self._tokenizer.spec.prompt(prompt, prompt_name))
         if not tokens:
-            raise InputError("there is no text to time: pass some hundreds of those that will come")
+            raise InputError("there is no text to time: pass such and as many as calls will bring")
         self.token_budget = fastest_budget(self.runtime, tokens, self._tokenizer.spec)
         return self.token_budget
 

@@ -66,5 +66,7 @@ def test_a_cache_that_cannot_be_written_or_used_is_one_line(bundle: Bundle, tmp_
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot write"):
         compiled_bytes(tmp_path / "file", {}, maker([]))
+    with pytest.raises(OutputError, match="cannot write"):  # nor read, whatever stands in its place
+        compiled_bytes(tmp_path / "file" / "below", {}, maker([]))
     with pytest.raises(SpecError, match="compiles nothing that could be kept"):
         Encoder(bundle, 1, cache=tmp_path)

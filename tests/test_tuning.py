@@ -32,12 +32,10 @@ def encoder(bundle: Bundle) -> Iterator[Encoder]:
 
 
 def test_batches_hold_many_tokens_where_calls_are_dear_and_few_where_tokens_are(encoder: Encoder) -> None:
-    expected = encoder.encode(TEXTS)
     encoder.runtime = FakeRuntime(seconds=CALL)
     assert encoder.tune(TEXTS) == encoder.token_budget > BUDGETS[1]
     encoder.runtime = Crammed()
     assert encoder.tune(TEXTS) == encoder.token_budget == BUDGETS[0]
-    assert expected.shape == encoder.encode(TEXTS).shape
 
 
 @pytest.mark.parametrize("runtime", ["onnxrt", "openvino"])

@@ -11,16 +11,16 @@ DIGEST = hashlib.sha256().digest_size
 
 
 def compiled_bytes(folder: Path, depends_on: Mapping[str, object], make: Callable[[], bytes]) -> bytes:
-    """What is kept for ``depends_on``, or what ``make`` gives, which is then kept; raises OutputError.
+    """What is kept for ``depends_on``, or what ``make`` gives, which is then kept; OutputError where it cannot be.
 
     A file that was cut short or altered is made again: its own hash stands before it. Compiled models are code, so
     ``folder`` must be one that nobody else writes to.
     """
     key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
     path = folder / f"{key}.compiled"
-    if path.is_file():
-        written = path.read_bytes()
-        if hashlib.sha256(written[DIGEST:]).digest() == written[:DIGEST]:
+    with writing(path):
+        written = path.read_bytes() if path.is_file() else b""
+        if written and hashlib.sha256(written[DIGEST:]).digest() == written[:DIGEST]:
             return written[DIGEST:]
     made = make()
     with writing(path):

@@ -46,6 +46,8 @@ class OpenvinoRuntime(Runtime):
         self._queue_type = ov.AsyncInferQueue
         self._core = ov.Core()
         self._hint, self._threads = HINTS[compute], threads or cores()
+        if cache is not None and not variant.sha256:
+            raise SpecError("what is kept is told apart by sha256: take the variant from Bundle.variant")
         self._cache = cache
         self._depends_on = {"sha256": variant.sha256, "openvino": ov.get_version(), "processor": processor()}
         self._turn = Lock()  # a request runs one batch at a time, whoever asks
@@ -54,7 +56,8 @@ class OpenvinoRuntime(Runtime):
         except Exception as error:  # its own RuntimeError, with a page of text
             raise RuntimeUnavailable(f"OpenVINO cannot load {variant.path}: {_reason(error)}") from error
         self._inputs = [value.get_any_name() for value in self._model.inputs]
-        self._one: Any = self._compiled("LATENCY").create_infer_request()
+        self._single: Any = self._compiled("LATENCY")
+        self._one: Any = self._single.create_infer_request()
         self._many: Any = None
 
     def _compiled(self, hint: str) -> Any:
@@ -92,7 +95,7 @@ class OpenvinoRuntime(Runtime):
             try:
                 return np.array(self._one.infer(self._values(batch))[0], dtype=np.float32)
             except Exception as error:
-                self._one = self._compiled("LATENCY").create_infer_request()  # this one would raise it again
+                self._one = self._single.create_infer_request()  # this one would raise it again
                 raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {_reason(error)}") from error
 
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
@@ -124,7 +127,7 @@ class OpenvinoRuntime(Runtime):
 
     def close(self) -> None:
         """Free the compiled models."""
-        self._one = self._many = self._model = None
+        self._single = self._one = self._many = self._model = None
 
 
 def _output(request: Any) -> FloatArray:
