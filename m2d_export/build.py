@@ -21,7 +21,7 @@ from m2d_export.packaged import calibration_texts, held_out_texts
 from m2d_export.runtimes import open_runtime
 from m2d_export.spec import HALVES, Grid, Precision, ShapeRange, Variant, default_dims
 
-TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu openvino"
+TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu"
 CALIBRATION_TEXTS = 300
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -163,7 +163,7 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
             text=loaded.text,
             variants=variants,
             files=files,
-            versions=versions([*TOOLS.split(), *(["nncf"] if plan.calibration else [])]),
+            versions=versions([*TOOLS.split(), *(["nncf", "openvino"] if plan.calibration else [])]),
             similarity=loaded.similarity,
             truncate_dim=loaded.truncate_dim,
             calibration=plan.calibration.source if plan.calibration else None,
