@@ -56,8 +56,7 @@ class OpenvinoRuntime(Runtime):
         except Exception as error:  # its own RuntimeError, with a page of text
             raise RuntimeUnavailable(f"OpenVINO cannot load {variant.path}: {_reason(error)}") from error
         self._inputs = [value.get_any_name() for value in self._model.inputs]
-        self._single: Any = self._compiled("LATENCY")
-        self._one: Any = self._single.create_infer_request()
+        self._one: Any = self._compiled("LATENCY").create_infer_request()
         self._many: Any = None
 
     def _compiled(self, hint: str) -> Any:
@@ -95,7 +94,7 @@ class OpenvinoRuntime(Runtime):
             try:
                 return np.array(self._one.infer(self._values(batch))[0], dtype=np.float32)
             except Exception as error:
-                self._one = self._single.create_infer_request()  # this one would raise it again
+                self._one = self._compiled("LATENCY").create_infer_request()  # this one would raise it again
                 raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {_reason(error)}") from error
 
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
@@ -127,7 +126,7 @@ class OpenvinoRuntime(Runtime):
 
     def close(self) -> None:
         """Free the compiled models."""
-        self._single = self._one = self._many = self._model = None
+        self._one = self._many = self._model = None
 
 
 def _output(request: Any) -> FloatArray:
