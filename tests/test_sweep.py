@@ -92,7 +92,7 @@ class Recorder:
         self.before: Callable[[int], object] = lambda layer: None
 
     def open_runtime(
-        self, name: str, variant: Variant, threads: int | None = None, compute: str = "fp32"
+        self, name: str, variant: Variant, threads: int | None = None, compute: str = "fp32", cache: object = None
     ) -> FakeRuntime:
         recorder, layer = self, variant.layer
         if (name, layer) in self.broken:

@@ -48,7 +48,8 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_checkpoint(
         assert outcome.code == LOST
         assert one_error(outcome) == (
             "the loss is nan at step 6: a lower --learning-rate may help (step 4 is the last good one). What there is "
-            f"of it is kept in {tmp_path / 'out.training' / 'last-good'}"
+            f"of it is kept in {tmp_path / 'out.training' / 'last-good'}: move that away and remove "
+            f"{tmp_path / 'out.training'} to try again, or choose another --output"
         )
     assert names(tmp_path) == ["out.training"]
     good = tmp_path / "out.training" / "last-good"
