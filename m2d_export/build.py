@@ -14,7 +14,7 @@ from m2d_export.bundle import Bundle, FileEntry, Manifest, VariantEntry
 from m2d_export.checkpoint import Checkpoint, load_checkpoint
 from m2d_export.engine_builds import EnginePlan, build_engines, clear_shelf, plan_engines
 from m2d_export.errors import ExportError, OutputError, ParityError, SpecError
-from m2d_export.extras import installed, require
+from m2d_export.extras import require
 from m2d_export.files import check_room, publish, remove_stale, sha256_of, staged_directory, writing
 from m2d_export.machine import versions
 from m2d_export.packaged import calibration_texts, held_out_texts
@@ -163,7 +163,7 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
             text=loaded.text,
             variants=variants,
             files=files,
-            versions=versions([*TOOLS.split(), *(["nncf", "openvino"] if plan.calibration else [])]),
+            versions=versions([*TOOLS.split(), *(["nncf"] if plan.calibration else [])]),
             similarity=loaded.similarity,
             truncate_dim=loaded.truncate_dim,
             calibration=plan.calibration.source if plan.calibration else None,
@@ -198,12 +198,9 @@ def _in_precision(model: "ir.Model", precision: Precision, plan: Plan, report: R
 
 
 def check_variants(plan: Plan, exits: "ExitEncoder", staging: Path, report: Report) -> tuple[VariantEntry, ...]:
-    """Run every graph in ``staging`` against the reference; raises ParityError naming what fails.
-
-    int8 graphs are run in OpenVINO too where it is installed, for its kernels round elsewhere; the worse figures count.
-    """
+    """Run every graph in ``staging`` against the reference; raises ParityError naming what fails."""
     from m2d_export.half_parity import RoundedRuntime, compare_half, grid
-    from m2d_export.parity import check_reference, compare, compare_quantized, probe_tokens, reference_vectors, worst
+    from m2d_export.parity import check_reference, compare, compare_quantized, probe_tokens, reference_vectors
 
     tokenizer, layers = Tokenizer(plan.checkpoint.tokenizer_json, plan.checkpoint.text), plan.grid.layers
     report("running the reference")
@@ -217,7 +214,6 @@ def check_variants(plan: Plan, exits: "ExitEncoder", staging: Path, report: Repo
     shapes = grid(probes, plan.checkpoint.text) if set(HALVES) & set(plan.precisions) else []
     over_shapes = [(batch, dict(zip(layers, exits.vectors(batch), strict=True))) for batch in shapes]
     entries, failures = [], []
-    quantized_in = ("onnxrt", *(["openvino"] if installed("openvino") else []))
     for precision, layer in product(plan.precisions, layers):
         graph, weights = layout.graph_path(layer, precision), layout.weights_path(precision)
         variant = Variant(layer, precision, staging / graph, plan.grid.width, plan.checkpoint.origin)
@@ -231,11 +227,9 @@ def check_variants(plan: Plan, exits: "ExitEncoder", staging: Path, report: Repo
             with open_runtime("onnxrt", variant) as runtime:
                 parity = compare(runtime, references[layer], tokenizer, probes, plan.grid.dims)
         else:
-            both, found = (references[layer], ordinary[layer]), []
-            for name in quantized_in:
-                with open_runtime(name, variant) as runtime:
-                    found.append(compare_quantized(runtime, both, tokenizer, (probes, held_out)))
-            parity = worst(found)
+            with open_runtime("onnxrt", variant) as runtime:
+                both = (references[layer], ordinary[layer])
+                parity = compare_quantized(runtime, both, tokenizer, (probes, held_out))
         failures += [f"layer {layer}, {precision}: {failure}" for failure in parity.failures(precision)]
         entries.append(VariantEntry(layer, precision, graph, weights, parity.figures()))
     if failures:

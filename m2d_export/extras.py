@@ -1,7 +1,6 @@
 """Optional packages: imported where they are used, named by their extra when they are missing."""
 
 import importlib
-import importlib.util
 from types import ModuleType
 
 from m2d_export.errors import RuntimeUnavailable
@@ -16,8 +15,3 @@ def require(package: str, extra: str) -> ModuleType:
         missing = error.name is not None and error.name.partition(".")[0] == root
         problem = f"{root} is not installed" if missing else f"{root} cannot be imported ({error})"
         raise RuntimeUnavailable(f"{problem}. Install it with: pip install 'm2d-export[{extra}]'") from error
-
-
-def installed(package: str) -> bool:
-    """Whether ``package`` is there to be imported; it is not imported."""
-    return importlib.util.find_spec(package) is not None

@@ -113,16 +113,6 @@ class Parity:
         return problems
 
 
-def worst(found: Sequence[Parity]) -> Parity:
-    """Of several runtimes' parities with one reference, the worst of each figure."""
-    smallest = ("finite", "cosine_min", "cosine_mean", "distinction", "agreement", "probes_cosine_min")
-    figures: dict[str, Any] = {}
-    for name in asdict(found[0]):
-        values = [getattr(parity, name) for parity in found]
-        figures[name] = None if None in values else (min if name in smallest else max)(values)
-    return Parity(**figures)
-
-
 def probe_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[TokenIds]:
     """Token ids of the probe texts; raises ParityError where they are not the checkpoint's own.
 

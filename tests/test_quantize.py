@@ -124,29 +124,6 @@ def test_what_cannot_be_quantized_is_said_before_any_work(
     assert not (tmp_path / "out.m2d").exists()
 
 
-def test_openvino_has_a_say_where_it_is_installed(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    openvino = pytest.importorskip("m2d_export.runtimes.openvino", reason="the extra openvino is not installed")
-    texts = tmp_path / "texts.txt"
-    texts.write_text("\n".join(TEXTS))
-    options = {"layers": [1], "precisions": ["int8"], "calibration": texts}
-    plan = pipeline.plan(str(checkpoint), tmp_path / "out.m2d", **options)
-    sound = openvino.OpenvinoRuntime.vectors
-    # What its kernels might do: the padding of a batch leaks into its vectors.
-    monkeypatch.setattr(
-        openvino.OpenvinoRuntime,
-        "vectors",
-        lambda self, batch: sound(self, batch) + 0.01 * (batch.attention_mask == 0).mean() * np.eye(1, 64, dtype="f4"),
-    )
-    with pytest.raises(ParityError, match="layer 1, int8: a text alone and in a batch differ"):
-        pipeline.build(plan)
-    assert not plan.target.exists()
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    built = pipeline.build(plan)
-    assert built.manifest.variants[0].parity["invariance"] < 1e-3
-
-
 def test_without_nncf_the_extra_is_named(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(RuntimeUnavailable, match=r"nncf is not installed.*'m2d-export\[int8\]'"):
