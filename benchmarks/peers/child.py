@@ -25,6 +25,10 @@ class CannotRunError(Exception):
     """A system cannot be run here, and this is why, in one line."""
 
 
+class LacksFlagError(CannotRunError):
+    """The CPU has not what the system is made for: nothing is wrong."""
+
+
 def python_of(environment: str, work: Path) -> Path:
     """The Python of an environment, set up from its pinned requirements where that is not done."""
     if environment == OURS:

@@ -5,15 +5,26 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.child import HERE, ROOT, CannotRunError, Child, python_of, run, variables, versions
-from benchmarks.peers.systems import OURS, SYSTEMS, System
-from benchmarks.peers.systems import REFERENCE as REFERENCE_CHECKPOINT
+from benchmarks.peers.child import (
+    HERE,
+    ROOT,
+    CannotRunError,
+    Child,
+    LacksFlagError,
+    python_of,
+    run,
+    variables,
+    versions,
+)
+from benchmarks.peers.systems import OURS, SYSTEMS, WEIGHTS, System
+from m2d_export import Bundle
 from m2d_export.bench.similarity import spearman
 from m2d_export.bench.sts import Pairs, load_pairs
 from m2d_export.files import sha256_of
@@ -35,14 +46,12 @@ class Place:
 
     work: Path
     checkpoint: Path
-    bundle: Path
     stsb: Path
     threads: int
 
     def folder(self, name: str) -> Path:
         """The folder that a system opens."""
-        ours = {"checkpoint": self.checkpoint, "bundle": self.bundle, "reference": self.work / "reference.m2d"}
-        return ours.get(name, self.work / name)
+        return self.checkpoint if name == "checkpoint" else self.work / name
 
     def log(self, name: str) -> Path:
         """Where a step or a system says what it says."""
@@ -57,7 +66,7 @@ def cpu_flags() -> list[str]:
 def opened(system: System, place: Place) -> Child:
     """The system's worker, loaded, once its environment and its files are there; raises CannotRunError."""
     if system.needs and system.needs not in cpu_flags():
-        raise CannotRunError(f"this CPU has no {system.needs}")
+        raise LacksFlagError(f"this CPU has no {system.needs}")
     python, environ = (
         python_of(system.environment, place.work),
         variables(system.environment, place.work, place.threads),
@@ -69,28 +78,27 @@ def opened(system: System, place: Place) -> Child:
 
 def _exported(system: System, place: Place) -> None:
     """Make the files that a system needs, those that are not there already."""
-    bundle = place.folder(system.folder)
-    if system.environment == OURS and not bundle.exists():
-        checkpoint = place.checkpoint if system.folder == "bundle" else ROOT / "models" / REFERENCE_CHECKPOINT
-        build = [sys.executable, "-m", "m2d_export", "build", str(checkpoint), "-o", str(bundle)]
-        run([*build, "--precision", "fp32,int8"], place.log("build"), variables(OURS, place.work, place.threads))
+    if system.environment == OURS:
+        checkpoint = place.checkpoint if system.folder == WEIGHTS else ROOT / "models" / system.folder
+        command = [sys.executable, "-m", "m2d_export", "build", str(checkpoint), "--precision", "fp32,int8", "--force"]
+        made_by = [*sorted((ROOT / "m2d_export").rglob("*.py")), checkpoint / "model.safetensors"]
+        _once("build", [*command, "-o", str(place.folder(system.folder))], system.folder, OURS, made_by, place)
     maker = system.folder  # the folders of exports bear the name of the environment that makes them
     for step in system.exports:
-        done, stamp = place.work / maker / f".{step}", _stamp(maker, place)
-        if done.exists() and done.read_text(encoding="utf-8") == stamp:
-            continue
-        command = [str(python_of(maker, place.work)), "-P", str(HERE / "exports.py")]
-        arguments = [step, str(place.checkpoint), str(place.work / maker)]
-        if step == "static":
-            arguments.append(str(_calibration(place)))
-        run([*command, *arguments], place.log(step), variables(maker, place.work, place.threads))
-        done.write_text(stamp, encoding="utf-8")
+        command = [str(python_of(maker, place.work)), "-P", str(HERE / "exports.py"), step, str(place.checkpoint)]
+        command += [str(place.folder(maker)), *([str(_calibration(place))] if step == "static" else [])]
+        made_by = [HERE / "exports.py", HERE / f"{maker}.txt", place.checkpoint / "model.safetensors"]
+        _once(step, command, maker, maker, made_by, place)
 
 
-def _stamp(maker: str, place: Place) -> str:
-    """What an export depends on: what makes it, with which packages, from which weights."""
-    files = (HERE / "exports.py", HERE / f"{maker}.txt", place.checkpoint / "model.safetensors")
-    return " ".join(sha256_of(path) for path in files)
+def _once(step: str, command: list[str], folder: str, environment: str, made_by: Sequence[Path], place: Place) -> None:
+    """Make what a step makes in ``folder``, unless it is there, made by the same programs from the same weights."""
+    done, stamp = place.work / f".{folder}.{step}", " ".join(sha256_of(path) for path in made_by)
+    if done.exists() and done.read_text(encoding="utf-8") == stamp:
+        return
+    done.unlink(missing_ok=True)
+    run(command, place.log(f"{folder} {step}"), variables(environment, place.work, place.threads))
+    done.write_text(stamp, encoding="utf-8")
 
 
 def _calibration(place: Place) -> Path:
@@ -114,10 +122,6 @@ def workloads(pairs: Pairs, limit: int | None, work: Path) -> dict[str, Path]:
     return {name: work / f"{name}.json" for name in found}
 
 
-def _least(left: FloatArray, right: FloatArray) -> float:
-    return float(cosine(left, right).min())
-
-
 class Comparison:
     """Every system that can run, loaded and waiting; what it has measured so far; why the others cannot."""
 
@@ -125,36 +129,36 @@ class Comparison:
         place.work.mkdir(parents=True, exist_ok=True)
         self.place, self.texts = place, workloads(pairs, limit, place.work)
         self._gold = pairs.scores[: limit // 2 if limit else None]
-        self._reference: FloatArray | None = None
+        self._reference: dict[str, FloatArray] = {}
         self.children: dict[System, Child] = {}
         self.rows: dict[str, dict[str, Any]] = {}
         self.not_run: dict[str, str] = {}
+        self.failed = False  # for another reason than that the CPU is not made for it
 
     def open(self, system: System) -> None:
         """Load a system, score its vectors, and let it see all texts once, unmeasured."""
         print(f"{system.name} ..", flush=True)
         try:
             child = self.children[system] = opened(system, self.place)
-            path = self.place.work / "vectors.npy"
-            child.ask(texts=self.texts["short"], vectors=path)
-            vectors = np.load(path)
-            for name in ("long", "single"):
-                self._ask(system, name)
+            vectors = {name: self._vectors(child, name) for name in ("short", "long")}
+            self._ask(system, "single")
         except CannotRunError as error:
             self._drop(system, error)
             return
+        short = vectors["short"]
         if system.name == REFERENCE:
             self._reference = vectors
-        base = self._reference
         self.rows[system.name] = {
             "weights": system.weights,
             "environment": system.environment or "m2d-export",
             "computes": child.computes,
-            "width": vectors.shape[1],
-            "score": spearman(cosine(vectors[::2], vectors[1::2]), self._gold),
-            "least_cosine_to_torch_fp32": None
-            if base is None or base.shape != vectors.shape
-            else _least(vectors, base),
+            "width": short.shape[1],
+            "score": spearman(cosine(short[::2], short[1::2]), self._gold),
+            "least_cosine_to_torch_fp32": {
+                name: float(cosine(vectors[name], base).min())
+                for name, base in self._reference.items()
+                if base.shape == vectors[name].shape and WEIGHTS in system.weights
+            },
             "seconds": {name: [] for name in self.texts},
         }
 
@@ -170,6 +174,12 @@ class Comparison:
             except CannotRunError as error:
                 self._drop(system, error)
 
+    def _vectors(self, child: Child, name: str) -> FloatArray:
+        path = self.place.work / "vectors.npy"
+        child.ask(texts=self.texts[name], vectors=path)
+        vectors: FloatArray = np.load(path)
+        return vectors
+
     def _ask(self, system: System, name: str) -> float:
         """Seconds of a workload, or the median of its texts one at a time."""
         seconds: list[float] = self.children[system].ask(texts=self.texts[name], single=name == "single")["seconds"]
@@ -179,6 +189,7 @@ class Comparison:
         print(f"{system.name} cannot run: {error}", flush=True)
         self.rows.pop(system.name, None)
         self.not_run[system.name] = str(error)
+        self.failed |= not isinstance(error, LacksFlagError)
         if system in self.children:
             self.children.pop(system).close()
 
@@ -198,6 +209,10 @@ class Comparison:
             "cpu_flags": cpu_flags(),
             "versions": {"m2d-export": own_versions(OWN)}
             | {environment: versions(environment, self.place.work) for environment in sorted(used)},
+            "bundles": {
+                name: Bundle.open(self.place.folder(name)).id
+                for name in sorted({system.folder for system in self.children if system.environment == OURS})
+            },
             "machine": machine(),
         }
 
