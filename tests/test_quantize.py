@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from m2d_export import Bundle, Encoder
@@ -51,6 +52,19 @@ def test_products_are_quantized_and_ranges_are_constants(quantized: Bundle) -> N
                 assert set(node.input[1:]) <= constants
             if node.op_type == "Gather":  # or a table would be scaled as a whole in every call
                 assert node.input[0] not in {output for other in model.graph.node for output in other.output}
+
+
+def test_onnx_runtime_multiplies_every_weight_in_int8(quantized: Bundle, tmp_path: Path) -> None:
+    """Query, key and value were done in float, their weights scaled in every call: they shared one scaled input."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "as_run.onnx"), 3
+    path = quantized.root / quantized.entry(3, "int8").path
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    model = onnx.load(tmp_path / "as_run.onnx", load_external_data=False)
+    shapes = {value.name: list(value.dims) for value in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear":
+            assert len(shapes.get(node.input[0], ())) < 2, f"{node.input[0]} is scaled in every call"
 
 
 def test_int8_weights_share_a_file_and_are_smaller(quantized: Bundle) -> None:

@@ -1,0 +1,173 @@
+"""A cell in Triton Inference Server under load: merged requests against single ones, and what the server keeps.
+
+    M2D_STSB=path/to/stsb python -m benchmarks.triton minilm.m2d -o benchmarks/results/triton.json
+
+For each precision of the bundle, at full depth and width, in the server that the tests unpack (CPU, Python backend,
+ONNX Runtime inside): 32 clients with one sentence of STS-B test a request, over gRPC, for 20 seconds, once with the
+dynamic batcher as it is set up and once with ``max_batch_size`` 1; then ``Encoder.encode`` of the same sentences in
+this process. All take turns, three times, the server started anew for each; clients share the server's cores. Before
+the load, every sentence's vector is compared with the encoder's.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
+
+from m2d_export import Bundle, Cell, Encoder
+from m2d_export.bench.sts import load_pairs
+from m2d_export.deploy.triton import Service, model_name, write_repository
+from m2d_export.machine import machine
+from m2d_export.vectors import FloatArray, cosine
+from tests.tritonserver import Server, served
+
+CLIENTS, SECONDS, ROUNDS, WARM = 32, 20.0, 3, 3.0
+BATCHES = (Service.max_batch_size, 1)
+
+
+def asked(client: grpc.InferenceServerClient, model: str, texts: Sequence[str]) -> FloatArray:
+    """The server's vectors of some texts, in one request."""
+    tensor = grpc.InferInput("TEXT", [len(texts), 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[text.encode()] for text in texts], dtype=np.object_))
+    vectors: FloatArray = client.infer(model, [tensor]).as_numpy("sentence_embedding")
+    return vectors
+
+
+def vectors_of(server: Server, model: str, texts: Sequence[str], step: int) -> FloatArray:
+    """The server's vectors of all texts, ``step`` of them a request."""
+    with grpc.InferenceServerClient(server.grpc) as client:
+        requests = [asked(client, model, texts[start : start + step]) for start in range(0, len(texts), step)]
+    return np.concatenate(requests)
+
+
+def load(server: Server, model: str, texts: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Ask for one text after another from every client; what was answered, how fast, and in which batches."""
+    outcomes: Counter[str] = Counter()
+    latencies: list[float] = []
+    lock, ends = threading.Lock(), time.monotonic() + seconds
+
+    def work(number: int) -> None:
+        own, taken, turn = Counter[str](), [], number
+        with grpc.InferenceServerClient(server.grpc) as client:
+            while time.monotonic() < ends:
+                started = time.perf_counter()
+                try:
+                    asked(client, model, texts[turn % len(texts) : turn % len(texts) + 1])
+                    own["answered"] += 1
+                    taken.append(time.perf_counter() - started)
+                except InferenceServerException as error:
+                    own[str(error.status())] += 1
+                turn += CLIENTS
+        with lock:
+            outcomes.update(own)
+            latencies.extend(taken)
+
+    with grpc.InferenceServerClient(server.grpc) as observer:
+
+        def counted() -> tuple[int, int]:
+            found = observer.get_inference_statistics(model).model_stats[0]
+            return found.inference_count, found.execution_count
+
+        before, started = counted(), time.perf_counter()
+        workers = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        spent, after = time.perf_counter() - started, counted()
+    texts_done, calls = (end - start for start, end in zip(before, after, strict=True))
+    p50, p99 = np.percentile(latencies, [50, 99]) * 1000
+    return {
+        "per_second": outcomes.pop("answered") / spent,
+        "failed": dict(outcomes),
+        "mean_batch": texts_done / calls,
+        "p50_ms": float(p50),
+        "p99_ms": float(p99),
+    }
+
+
+def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Medians of the rounds; failures of all of them."""
+    failed: Counter[str] = sum((Counter(row["failed"]) for row in rounds), Counter())
+    middle = {key: median(row[key] for row in rounds) for key in ("per_second", "mean_batch", "p50_ms", "p99_ms")}
+    return middle | {"failed": dict(failed), "rounds": [row["per_second"] for row in rounds]}
+
+
+def main() -> None:
+    """Compare, load in turns, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each load: fewer to try it out")
+    arguments = parser.parse_args()
+    folder = os.environ.get("M2D_STSB")
+    if not folder:
+        parser.error("set M2D_STSB to a folder with STS-B's test.csv")
+    bundle = Bundle.open(arguments.bundle)
+    texts = list(load_pairs(str(Path(folder) / "test.csv")).texts)
+    cell = Cell(bundle.grid.depth, bundle.grid.width)
+    precisions = sorted({entry.precision for entry in bundle.manifest.variants} & {"fp32", "int8"})
+    loads: dict[tuple[str, int], list[dict[str, Any]]] = {(kind, size): [] for kind in precisions for size in BATCHES}
+    alone: dict[str, list[float]] = {precision: [] for precision in precisions}
+    least: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as place:
+        for precision, size in loads:
+            service = Service(max_batch_size=size)
+            write_repository(bundle, [cell], f"{place}/{precision}-{size}", precision=precision, service=service)
+        for number in range(ROUNDS):
+            for precision in precisions:
+                with Encoder(bundle, cell.layer, cell.dim, precision=precision) as encoder:
+                    expected = encoder.encode(texts)
+                    started = time.perf_counter()
+                    encoder.encode(texts)
+                    alone[precision].append(len(texts) / (time.perf_counter() - started))
+                for size in BATCHES:
+                    model = model_name(cell, precision)
+                    with served(Path(place) / f"{precision}-{size}", Path(place) / "server.log") as server:
+                        if number == 0:
+                            vectors = vectors_of(server, model, texts, min(size, 32))
+                            found = float(cosine(vectors, expected).min())
+                            least[precision] = min(found, least.get(precision, 1.0))
+                        load(server, model, texts, WARM)
+                        loads[precision, size].append(load(server, model, texts, arguments.seconds))
+                    print(number + 1, precision, size, json.dumps(loads[precision, size][-1]), flush=True)
+    rows = {}
+    for precision in precisions:
+        merged, single = (summary(loads[precision, size]) for size in BATCHES)
+        encoded = median(alone[precision])
+        rows[precision] = {
+            "least_cosine_to_encoder": least[precision],
+            "merged": merged,
+            "single": single,
+            "merged_over_single": merged["per_second"] / single["per_second"],
+            "encoder_per_second": encoded,
+            "share_of_encoder": merged["per_second"] / encoded,
+        }
+    result = {
+        "cell": str(cell),
+        "clients": CLIENTS,
+        "seconds": arguments.seconds,
+        "rounds": ROUNDS,
+        "texts": len(texts),
+        "bundle": bundle.id,
+        "precisions": rows,
+        "machine": machine(),
+    }
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for precision, row in rows.items():
+        print(precision, f"{row['merged_over_single']:.2f} x single, {row['share_of_encoder']:.2f} of the encoder")
+
+
+if __name__ == "__main__":
+    main()
