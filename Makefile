@@ -16,7 +16,7 @@ demo: $(VENV)/.demo
 	$(BIN)/m2d-export report $(DEMO)/results.jsonl -o $(DEMO)/report
 
 test: lint
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -m "" -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

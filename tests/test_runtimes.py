@@ -1,5 +1,6 @@
 """The contract of every runtime: vectors of a batch, a provider, an end; and what they refuse."""
 
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -148,6 +149,28 @@ def test_what_openvino_took_is_read_back(bundle: Bundle, monkeypatch: pytest.Mon
     monkeypatch.setattr(ov.Core, "compile_model", lambda *arguments: Elsewhere())
     with pytest.raises(RuntimeUnavailable, match="asked for f32, OpenVINO computes in bf16"):
         open_runtime("openvino", bundle.variant(1))
+
+
+INTERRUPTED = """
+import faulthandler, gc, signal, sys
+from m2d_export import Bundle, Encoder
+faulthandler.enable()  # as pytest and servers do: signals get a stack of their own
+encoders = [Encoder(Bundle.open(sys.argv[1]), 1, runtime="openvino") for _ in range(2)]
+while encoders:
+    encoders.pop(0).close()
+    gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_after_two_openvino_encoders_is_ctrl_c(bundle: Bundle) -> None:
+    """The cores of both, freed in the order of their making, left the thread a freed stack for its signals."""
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED, bundle.root], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
 
 
 def test_a_batch_that_openvino_cannot_run_is_one_error_of_ours(bundle: Bundle) -> None:

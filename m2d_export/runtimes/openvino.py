@@ -1,5 +1,6 @@
 """OpenVINO on the CPU: one text at a time with all threads, many batches as parallel streams."""
 
+import functools
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -24,9 +25,19 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 def check_compute(compute: str) -> None:
     """Raise RuntimeUnavailable where the processor does not compute in ``compute``: OpenVINO would in another one."""
-    able = require("openvino", "openvino").Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    able = _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     if compute.upper() not in able:
         raise RuntimeUnavailable(f"this processor does not compute in {compute}: leave --compute at fp32")
+
+
+@functools.cache
+def _core() -> Any:
+    """OpenVINO's core, one for the process.
+
+    Each sets up a stack for this thread's signals, and frees it when it goes, after which it puts back the one that it
+    found: of two that go in the order they came, that one is freed too, and Ctrl-C is a segmentation fault.
+    """
+    return require("openvino", "openvino").Core()
 
 
 class OpenvinoRuntime(Runtime):
@@ -44,7 +55,7 @@ class OpenvinoRuntime(Runtime):
     ) -> None:
         ov = require("openvino", "openvino")
         self._queue_type = ov.AsyncInferQueue
-        self._core = ov.Core()
+        self._core = _core()
         self._hint, self._threads = HINTS[compute], threads or cores()
         if cache is not None and not variant.sha256:
             raise SpecError("what is kept is told apart by sha256: take the variant from Bundle.variant")
