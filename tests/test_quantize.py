@@ -13,11 +13,13 @@ import pytest
 from m2d_export import Bundle, Encoder
 from m2d_export import build as pipeline
 from m2d_export import parity as gate
-from m2d_export.batching import Tokenizer
+from m2d_export.batching import Tokenizer, batches
 from m2d_export.bundle import Manifest
 from m2d_export.errors import DataError, ExportError, ParityError, RuntimeUnavailable, SpecError
 from m2d_export.packaged import calibration_texts, held_out_texts
+from m2d_export.runtimes import open_runtime
 from m2d_export.spec import Precision
+from m2d_export.vectors import cosine
 from tests.conftest import WORDS, save_checkpoint
 
 pytest.importorskip("nncf", reason="NNCF is not installed (extra: int8)")
@@ -65,6 +67,35 @@ def test_onnx_runtime_multiplies_every_weight_in_int8(quantized: Bundle, tmp_pat
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear":
             assert len(shapes.get(node.input[0], ())) < 2, f"{node.input[0]} is scaled in every call"
+
+
+def test_vectors_are_the_same_in_every_arithmetic(quantized: Bundle) -> None:
+    """Without int8 dot products, x86 adds neighbouring products in 16 bits, which saturated: vectors were far off."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # products in float, exact
+    path = quantized.root / quantized.entry(3, "int8").path
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    spec = quantized.manifest.text
+    (batch,) = batches(quantized.tokenizer.encode(TEXTS), spec)
+    exact = session.run(None, {name: getattr(batch, name) for name in ("input_ids", "attention_mask")})[0]
+    for runtime in ("onnxrt", "openvino"):
+        pytest.importorskip({"onnxrt": "onnxruntime"}.get(runtime, runtime))
+        with open_runtime(runtime, quantized.variant(3, "int8")) as opened:
+            assert cosine(opened.vectors(batch), exact).min() >= 0.9999, runtime
+
+
+def test_no_two_neighbouring_weights_can_saturate(quantized: Bundle) -> None:
+    model = onnx.load(quantized.root / quantized.entry(3, "int8").path)
+    values = {value.name: onnx.numpy_helper.to_array(value) for value in model.graph.initializer}
+    scaled = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    products = [
+        scaled[node.input[1]] for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in scaled
+    ]
+    weights = [values[name].astype(int) for name in products if name in values]
+    assert len(weights) == 4 * 3  # query, key and value are one
+    for matrix in weights:
+        sums = matrix[::2] + matrix[1::2]
+        assert 100 < np.abs(sums).max() <= 128
 
 
 def test_int8_weights_share_a_file_and_are_smaller(quantized: Bundle) -> None:

@@ -97,8 +97,7 @@ def say_of_int8(precisions: Sequence[str]) -> None:
 
     if "int8" in precisions and multiplies_int8() is False:
         click.echo(
-            "note: this processor has no int8 dot products (VNNI): int8 works, may be slower than fp32, and a "
-            "little further from it than its manifest says",
+            "note: this processor has no int8 dot products (VNNI): int8 works, but is slower than where it has them",
             err=True,
         )
 
