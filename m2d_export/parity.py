@@ -57,13 +57,13 @@ class Bounds:
     agreement: float = 0.0
 
 
-# int8: fitted on all-MiniLM-L6-v2 (docs/design.md, decision 9), then frozen. A change of 1e-3 in each number of a unit
-# vector keeps a cosine of 0.9995 even at 1,024 numbers.
+# int8: fitted on all-MiniLM-L6-v2 (docs/design.md, decision 9), then frozen. One value that is rounded the other way
+# beside other neighbours changes numbers of a vector by some 1e-3; 2e-3 in each of 384 keeps a cosine of 0.9992.
 BOUNDS = {
     Precision.FP32: Bounds(cosine_min=0.99999, cosine_mean=0.99999, invariance=1e-5),
     Precision.FP16: Bounds(cosine_min=0.9999, cosine_mean=0.99995, invariance=2e-3),
     Precision.BF16: Bounds(cosine_min=0.998, cosine_mean=0.999, invariance=1e-2),
-    Precision.INT8: Bounds(cosine_min=0.99, cosine_mean=0.995, invariance=1e-3, agreement=98.0),
+    Precision.INT8: Bounds(cosine_min=0.99, cosine_mean=0.995, invariance=2e-3, agreement=98.0),
 }
 
 

@@ -42,7 +42,7 @@ def _ours(runtime: str, name: str, precision: str, compute: str = "", needs: str
 def _exit(layer: int, runtime: str, name: str, precision: str) -> System:
     """An exit of the reference checkpoint, which has weights of its own."""
     settings = {"load": "bundle", "runtime": runtime, "precision": precision, "layer": layer}
-    title = f"m2d-export {name} {precision}, exit {layer}"
+    title = f"m2d-export {name} {precision} at exit {layer}"
     return System(title, f"{REFERENCE} {precision}", OURS, REFERENCE, settings)
 
 

@@ -68,9 +68,9 @@ def fastembed_model(settings: Settings) -> Loaded:
         model_file="onnx/model.onnx",
     )
     model = TextEmbedding("local", specific_model_path=settings["path"], threads=settings["threads"], cuda=False)
-    # It cuts texts at the checkpoint's older limit, 128 tokens; all others read as many as this file says.
-    written = (Path(settings["path"]) / "sentence_bert_config.json").read_text(encoding="utf-8")
-    model.model.tokenizer.enable_truncation(max_length=json.loads(written)["max_seq_length"])
+    # Of two limits in this file it takes the smaller, 128 tokens, which is older; all others read 256 tokens of a text.
+    written = (Path(settings["path"]) / "tokenizer_config.json").read_text(encoding="utf-8")
+    model.model.tokenizer.enable_truncation(max_length=json.loads(written)["model_max_length"])
     return lambda texts: np.array(list(model.embed(texts))), ""
 
 
