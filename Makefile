@@ -23,7 +23,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python docs/generate_cli.py --check
-	$(BIN)/python benchmarks/render.py --check
+	$(BIN)/python -m benchmarks.render --check
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

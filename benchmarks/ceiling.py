@@ -121,9 +121,8 @@ def peak(precision: str) -> float | None:
     lanes = 16 if "avx512f" in flags() else 8 if "avx2" in flags() else None
     if mhz is None or lanes is None or (precision == Precision.INT8 and "avx512_vnni" not in flags()):
         return None
-    return (
-        cores() * mhz * 1e6 * 2 * 2 * lanes * (4 if precision == Precision.INT8 else 1)
-    )  # two units, each a fused one
+    each = 4 if precision == Precision.INT8 else 1
+    return cores() * mhz * 1e6 * 2 * 2 * lanes * each  # two units, a multiply-add is two
 
 
 def main() -> None:
@@ -141,14 +140,12 @@ def main() -> None:
     short = [text for pair in zip(*pairs.sides(), strict=True) for text in pair][: arguments.limit]
     long = [" ".join(short[start : start + PARAGRAPH]) for start in range(0, len(short), PARAGRAPH)]
     built = {entry.precision for entry in bundle.manifest.variants}
-    layer, ways = (
-        bundle.grid.depth,
-        [(name, kind) for name in ("onnxrt", "openvino") for kind in RUNTIMES[name].precisions],
-    )
+    layer = bundle.grid.depth
     encoders = {
-        way: Encoder(bundle, layer, runtime=way[0], precision=way[1], threads=threads)
-        for way in ways
-        if way[1] in built
+        (name, kind): Encoder(bundle, layer, runtime=name, precision=kind, threads=threads)
+        for name in ("onnxrt", "openvino")
+        for kind in RUNTIMES[name].precisions
+        if kind in built
     }
     calls: dict[tuple[tuple[str, str], str], tuple[Callable[[], Any], float]] = {}
     for way, encoder in encoders.items():

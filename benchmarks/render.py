@@ -1,41 +1,24 @@
 """Put the figures of results/ into the README and the docs, between markers; with --check, fail if they differ.
 
-python benchmarks/render.py [--check]
+python -m benchmarks.render [--check]
 """
 
-import json
 import re
 import sys
 from dataclasses import astuple
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
+from benchmarks.tables import ROOT, on, open_exits, result, stream
 from m2d_export import Cell
 from m2d_export.bench.figures import candidates, latencies
 from m2d_export.bench.quantities import Shape
 from m2d_export.bench.records import read_records
-from m2d_export.bench.written import milliseconds, plain_table, rate, score, share
+from m2d_export.bench.written import plain_table
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 TOKENS = 16
 NAMES = {"base": "untouched base", "stock": "stock recipe", "grid": "grid recipe"}
-
-
-def result(name: str) -> dict[str, Any]:
-    """A results file of one JSON object."""
-    loaded: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
-    return loaded
-
-
-def on(machine: dict[str, Any]) -> str:
-    """The machine and versions of a result, in words."""
-    versions = machine["versions"]
-    return (
-        f"{machine['cores']} cores of {machine['cpu']}, Python {machine['python']}, "
-        f"onnxruntime {versions['onnxruntime']}, torch {versions['torch']}"
-    )
 
 
 def grid() -> str:
@@ -177,107 +160,6 @@ def train_speed() -> str:
     )
 
 
-def open_exits() -> str:
-    """Memory of a process with every exit open, by runtime and precision."""
-    found = result("open_exits.json")
-    rows = [
-        [row["runtime"], row["precision"], f"{row['all_mb']:,.0f} MB", f"{row['deepest_mb']:,.0f} MB"]
-        for row in found["rows"]
-    ]
-    table = plain_table(["runtime", "precision", f"all {found['exits']} exits open", "the deepest alone"], rows)
-    return f"{table}\n\nPeak resident memory of the process; {on(found['machine'])}."
-
-
-def stream() -> str:
-    """Memory while a million texts go through an encoder."""
-    row = result("stream.json")
-    return (
-        f"{row['texts']:,} short texts streamed through a tiny encoder, in order: memory grows by "
-        f"{row['slope_mb']:.2f} MB per 100,000 of them once it has warmed up ({on(row['machine'])})."
-    )
-
-
-def peers() -> str:
-    """Every peer beside us: score, throughput on short and long texts, latency of one text."""
-    found = result("peers.json")
-    ordered = sorted(found["systems"].items(), key=lambda item: -item[1]["short_per_second"])
-    head = ["system", "weights", "STS-B", "short, sentences/s", "long, paragraphs/s", "one text, p50"]
-    rows = [
-        [
-            f"**{name}**" if row["environment"] == "m2d-export" else name,
-            row["weights"],
-            score(row["score"]),
-            rate(row["short_per_second"]),
-            rate(row["long_per_second"]),
-            milliseconds(row["single_p50_ms"]),
-        ]
-        for name, row in ordered
-    ]
-    lacking = [f"{name} ({reason})" for name, reason in found["not_run"].items()]
-    run = (
-        f"Medians of {found['rounds']} rounds in one run, systems taking turns on {found['threads']} threads: "
-        f"{found['texts']['short']:,} sentences of STS-B test, {found['texts']['long']} paragraphs of ten of them, "
-        f"{found['texts']['single']} sentences one at a time. {found['machine']['cores']} cores of "
-        f"{found['machine']['cpu']} ({', '.join(found['cpu_flags'])})."
-    )
-    notes = [run, *([f"Not run: {', '.join(lacking)}."] if lacking else [])]
-    return "\n\n".join([plain_table(head, rows), _against_the_best(found["systems"]), " ".join(notes)])
-
-
-def _against_the_best(systems: dict[str, Any]) -> str:
-    """Our fastest system at full depth, and at exit 3, over the fastest peer that is an encoder."""
-    ours = {name for name, row in systems.items() if row["environment"] == "m2d-export"}
-    kinds = {
-        "peer": {name for name, row in systems.items() if row["environment"] != "model2vec"} - ours,
-        "full depth": {name for name in ours if "exit" not in name},
-        "exit 3 of the reference checkpoint": {name for name in ours if "exit 3" in name},
-    }
-    lines = []
-    for quantity, what, best in (
-        ("short_per_second", "short texts", max),
-        ("long_per_second", "long texts", max),
-        ("single_p50_ms", "the time of one text", min),
-    ):
-        fastest = {kind: best(names, key=lambda name: systems[name][quantity]) for kind, names in kinds.items()}
-        peer = fastest.pop("peer")
-        ratios = [
-            f"{systems[name][quantity] / systems[peer][quantity]:.2f} x ({kind}: {name.removeprefix('m2d-export ')})"
-            for kind, name in fastest.items()
-        ]
-        lines.append(f"- {what}: {', '.join(ratios)}, against {peer}")
-    return "Our fastest over the fastest peer:\n\n" + "\n".join(lines)
-
-
-def ceiling() -> str:
-    """How much of the rate of the products alone a whole ``encode`` reaches, and what the rest is."""
-    found = result("ceiling.json")
-    head = [
-        "runtime",
-        "precision",
-        "products alone",
-        "short",
-        "long",
-        "of the arithmetic peak, short",
-        "the graph's time, short",
-    ]
-    rows = []
-    for row in found["rows"]:
-        peak, done = row["peak_operations_per_second"], row["operations_per_second"]
-        profile = [f"{kind} {share(part)}" for kind, part in row["profile_short"].items()]
-        rows.append(
-            [
-                row["runtime"],
-                row["precision"],
-                f"{done['products'] / 1e9:,.0f} Gop/s",
-                share(row["share_short"]),
-                share(row["share_long"]),
-                share(done["short"] / peak if peak else None),
-                ", ".join(profile[:4]),
-            ]
-        )
-    return plain_table(head, rows)
-
-
 REGIONS = {
     ROOT / "README.md": {
         "grid": grid,
@@ -318,7 +200,7 @@ def main() -> None:
             path.write_text(after, encoding="utf-8")
         elif after != path.read_text(encoding="utf-8"):
             raise SystemExit(
-                f"{path.relative_to(ROOT)} differs from benchmarks/results: run python benchmarks/render.py"
+                f"{path.relative_to(ROOT)} differs from benchmarks/results: run python -m benchmarks.render"
             )
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,13 +17,15 @@ import pytest
 
 from m2d_export import Bundle, Cell, Encoder
 from m2d_export import build as pipeline
-from m2d_export.deploy.triton import Service, parse_cell, write_repository
+from m2d_export.bench.sts import load_pairs
+from m2d_export.deploy.triton import BACKENDS, Service, model_name, parse_cell, write_repository
 from m2d_export.errors import OutputError, SpecError
 from m2d_export.vectors import FloatArray, cosine
 from tests.tritonserver import Server, ready, served
 
 CELLS = [Cell(1, 32), Cell(3, 64)]
 TEXTS = ["A man is playing a guitar.", "no", "", "The cat sat on the mat. " * 20, "東京は日本の首都です。", "a\0cat"]
+GOLDEN = Path(__file__).parent / "golden" / "triton"
 BIG = "x " * 500_000  # a megabyte
 STAND_IN = """
 import numpy as np
@@ -80,6 +83,18 @@ def test_the_text_model_merges_requests_and_refuses_what_it_cannot_hold(bundle: 
     assert len(config.model_warmup) == 1
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_configurations_are_those_that_were_looked_at(bundle: Bundle, tmp_path: Path, backend: str) -> None:
+    write_repository(bundle, CELLS[:1], tmp_path / "models", service=Service(backend))
+    written = sorted((tmp_path / "models").glob("*/config.pbtxt"))
+    assert len(written) == (1 if backend == "python" else 2)
+    for config in written:
+        golden = GOLDEN / f"{backend}.{config.parent.name}.pbtxt"
+        assert config.read_text(encoding="utf-8") == golden.read_text(encoding="utf-8"), (
+            f"look at it, then copy to {golden}"
+        )
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
 def test_an_encoder_of_the_servers_own_stands_beside_its_text_model(
     bundle: Bundle, tmp_path: Path, backend: str
@@ -124,6 +139,8 @@ def test_what_cannot_be_served_is_refused_and_leaves_nothing(quantized: Bundle, 
         write_repository(quantized, [], target)
     with pytest.raises(SpecError, match="no backend 'vllm'"):
         Service("vllm")
+    with pytest.raises(SpecError, match="cannot load plans of TensorRT for RTX"):
+        Service("trt-rtx")
     with pytest.raises(SpecError, match="'pytorch' does not run"):
         Service(runtime="pytorch")
     with pytest.raises(SpecError, match="max_batch_size must be"):
@@ -142,17 +159,20 @@ def test_what_is_no_cell_is_refused(text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def repository(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two cells, copied elsewhere after they were written, one of them through an encoder inside the server.
+def repository(bundle: Bundle, quantized: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cells of every kind, copied elsewhere after they were written, one through an encoder inside the server.
 
     The backend that would run that encoder is not in the wheel: a few lines of Python stand in for it.
     """
     folder = tmp_path_factory.mktemp("triton")
     write_repository(bundle, CELLS, folder / "written")
+    write_repository(bundle, [Cell(2, 32)], folder / "openvino", service=Service(runtime="openvino"))
+    write_repository(quantized, CELLS[1:], folder / "int8", precision="int8")
     write_repository(bundle, [Cell(2, 16)], folder / "inside", service=Service("onnxruntime"))
     models = Path(shutil.copytree(folder / "written", folder / "models"))
-    for model in (folder / "inside").glob("embedding_*"):
-        shutil.copytree(model, models / model.name)
+    for written in ("openvino", "int8", "inside"):
+        for model in (folder / written).glob("embedding_*"):
+            shutil.copytree(model, models / model.name)
     config = models / "embedding_2x16_encoder" / "config.pbtxt"
     config.write_text(config.read_text().replace('"onnxruntime"', '"python"'))
     (config.parent / "1" / "model.py").write_text(STAND_IN)
@@ -201,7 +221,7 @@ def client(server: Server) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", [*CELLS, Cell(2, 16)], ids=str)
+@pytest.mark.parametrize("cell", [*CELLS, Cell(2, 16), Cell(2, 32)], ids=str)
 def test_the_server_gives_the_encoders_vectors(server: Server, client: Any, bundle: Bundle, cell: Cell) -> None:
     model = f"embedding_{cell}"
     status, answer = over_http(server, model, [text_input(TEXTS)])
@@ -214,6 +234,33 @@ def test_the_server_gives_the_encoders_vectors(server: Server, client: Any, bund
     for vectors in (through_http, through_grpc, alone):
         assert cosine(vectors, expected).min() >= 0.99999
         np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.99999), ("int8", 0.999)])
+def test_stsb_has_the_encoders_vectors_in_both_precisions(
+    client: Any, quantized: Bundle, stsb: Path, precision: str, least: float
+) -> None:
+    texts = list(load_pairs(str(stsb / "test.csv")).texts)
+    model = model_name(CELLS[1], precision)
+    served = [
+        over_grpc(client, model, [text.encode() for text in texts[at : at + 64]]) for at in range(0, len(texts), 64)
+    ]
+    with Encoder(quantized, 3, 64, precision=precision) as encoder:
+        assert cosine(np.concatenate(served), encoder.encode(texts)).min() >= least
+
+
+@pytest.mark.slow
+def test_the_clients_of_the_readme_run_as_they_stand(server: Server, repository: Path) -> None:
+    page = (repository / "README.md").read_text(encoding="utf-8")
+    page = page.replace("localhost:8000", server.http).replace("localhost:8001", server.grpc)
+    curl, python = re.search(r"## Ask\n\n```bash\n(.*?)```\n\n```python\n(.*?)```", page, re.S).groups()
+    ended = subprocess.run([sys.executable, "-c", python + "print(vectors.shape)"], capture_output=True, text=True)
+    assert ended.stdout == "(2, 32)\n", ended.stderr
+    if not shutil.which("curl"):
+        pytest.skip("curl is not here")
+    answer = json.loads(subprocess.run(["sh", "-c", curl], capture_output=True, text=True, check=True).stdout)
+    assert answer["outputs"][0]["shape"] == [2, 32]
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 WHEEL = "nvidia-pytriton==0.7.0"
-PACKAGES = ("numpy<2", "tokenizers", "onnxruntime")
+PACKAGES = ("numpy<2", "tokenizers", "onnxruntime", "openvino")
 START_SECONDS = 180
 
 
@@ -42,7 +42,8 @@ def unpacked() -> tuple[Path, Path]:
     place = Path(os.environ.get("M2D_TRITON") or Path.home() / ".cache" / "m2d-export" / "triton")
     wheel, environment = place / "wheel", place / "env"
     try:
-        if not (place / "ready").exists():
+        ready_for, wanted = place / "ready", " ".join((WHEEL, *PACKAGES))
+        if not ready_for.exists() or ready_for.read_text(encoding="utf-8") != wanted:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
             pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -56,7 +57,7 @@ def unpacked() -> tuple[Path, Path]:
             shutil.copy(server / stub, server / "backends" / "python")
             for program in (server / "bin" / "tritonserver", server / "backends/python/triton_python_backend_stub"):
                 program.chmod(0o755)
-            (place / "ready").touch()
+            ready_for.write_text(wanted, encoding="utf-8")
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"tritonserver cannot be had: {error}")
     return wheel, environment

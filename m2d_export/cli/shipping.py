@@ -7,8 +7,6 @@ import click
 from m2d_export.cli.common import PRECISIONS, examples, is_default, steps, threads_option
 from m2d_export.errors import SpecError
 
-BACKENDS = ["python", "onnxruntime", "tensorrt"]
-
 precision_option = click.option(
     "--precision", type=click.Choice(PRECISIONS), default="fp32", help="What weights are stored in."
 )
@@ -69,7 +67,9 @@ def onnx(
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--cell", "cells", multiple=True, required=True, metavar="LAYERxDIM", help="Cell to serve; repeatable.")
 @click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Repository to write.")
-@click.option("--backend", type=click.Choice(BACKENDS), default="python", help="Backend of the server that encodes.")
+@click.option(
+    "--backend", metavar="[python|onnxruntime|tensorrt]", default="python", help="Backend of the server that encodes."
+)
 @click.option(
     "--runtime", type=click.Choice(["onnxrt", "openvino"]), default="onnxrt", help="What --backend python runs."
 )

@@ -36,6 +36,11 @@ class Service:
     threads: int | None = None  # None: every core
 
     def __post_init__(self) -> None:
+        if self.backend == "trt-rtx":
+            raise SpecError(
+                "Triton's TensorRT backend cannot load plans of TensorRT for RTX: --backend tensorrt writes the graph, "
+                "and a script that builds its plan in the server's container"
+            )
         if self.backend not in BACKENDS:
             raise SpecError(f"no backend {self.backend!r}: there are {', '.join(BACKENDS)}")
         if self.runtime not in RUNTIMES:
