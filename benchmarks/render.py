@@ -9,7 +9,7 @@ from dataclasses import astuple
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.tables import ROOT, on, open_exits, result, stream
+from benchmarks.tables import ROOT, on, open_exits, peers, result, stream
 from m2d_export import Cell
 from m2d_export.bench.figures import candidates, latencies
 from m2d_export.bench.quantities import Shape
@@ -166,6 +166,7 @@ REGIONS = {
         "trained": trained,
         "agreement": agreement,
         "speed": speed,
+        "peers": peers,
         "cost": cost,
         "open_exits": open_exits,
         "stream": stream,

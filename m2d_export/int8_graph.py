@@ -52,10 +52,11 @@ def _linear(product: ir.Node, value: ir.Value) -> _Linear | None:
     if product.op_type != "MatMul" or product.inputs[0] is not value or len(product.outputs[0].consumers()) != 1:
         return None
     (total,) = product.outputs[0].consumers()
-    if total.op_type != "Add" or product.inputs[1] is None or total.inputs[1] is None:
+    added = [term for term in total.inputs if term is not product.outputs[0]]  # on either side of the product
+    if total.op_type != "Add" or not added:
         return None
-    weights, biases = product.inputs[1].const_value, total.inputs[1].const_value
-    if weights is None or biases is None or len(biases.shape) != 1:
+    weights, biases = (value.const_value if value is not None else None for value in (product.inputs[1], added[0]))
+    if weights is None or len(weights.shape) != 2 or biases is None or len(biases.shape) != 1:
         return None
     return _Linear(product, total, weights.numpy(), biases.numpy())
 
