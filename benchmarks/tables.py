@@ -122,7 +122,11 @@ def ceiling() -> str:
                 ", ".join(profile[:4]),
             ]
         )
-    return plain_table(head, rows)
+    notes = (
+        "The arithmetic peak is at the clock that the system states, which the processor may exceed; without int8 dot "
+        f"products none is stated for int8. {on(found['machine'])}."
+    )
+    return f"{plain_table(head, rows)}\n\n{notes}"
 
 
 def settings() -> str:
