@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 
@@ -16,6 +17,7 @@ from m2d_export import parity as gate
 from m2d_export.batching import Tokenizer, batches
 from m2d_export.bundle import Manifest
 from m2d_export.errors import DataError, ExportError, ParityError, RuntimeUnavailable, SpecError
+from m2d_export.int8_graph import products_of_one_input_joined
 from m2d_export.packaged import calibration_texts, held_out_texts
 from m2d_export.runtimes import open_runtime
 from m2d_export.spec import Precision
@@ -250,3 +252,25 @@ def test_calibration_samples_are_single_texts_and_paragraphs_without_padding(che
     assert len(samples) == 9 + 2
     assert {array.shape[0] for inputs in samples for array in inputs.values()} == {1}
     assert all(inputs["attention_mask"].all() for inputs in samples)
+
+
+def test_layers_of_one_input_are_joined_whichever_side_their_bias_stands_on() -> None:
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(size=(4, 3)).astype(np.float32) for name in ("w1", "w2")}
+    biases = {name: rng.normal(size=3).astype(np.float32) for name in ("b1", "b2")}
+    info = onnx.helper.make_tensor_value_info
+    source = onnx.helper.make_node("Identity", ["x"], ["input"])
+    products = [onnx.helper.make_node("MatMul", ["input", f"w{place}"], [f"p{place}"]) for place in (1, 2)]
+    sums = [onnx.helper.make_node("Add", terms, [out]) for terms, out in ((["b1", "p1"], "s1"), (["p2", "b2"], "s2"))]
+    ends = [onnx.helper.make_node("Relu", [f"s{place}"], [f"y{place}"]) for place in (1, 2)]
+    constants = [onnx.numpy_helper.from_array(array, name) for name, array in (weights | biases).items()]
+    outputs = [info(name, onnx.TensorProto.FLOAT, [2, 3]) for name in ("y1", "y2")]
+    inputs = [info("x", onnx.TensorProto.FLOAT, [2, 4])]
+    made = onnx.helper.make_graph([source, *products, *sums, *ends], "two", inputs, outputs, constants)
+    model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    joined = ir.serde.serialize_model(products_of_one_input_joined(ir.serde.deserialize_model(model)))
+    assert [node.op_type for node in joined.graph.node].count("MatMul") == 1
+    x = rng.normal(size=(2, 4)).astype(np.float32)
+    session = onnxruntime.InferenceSession(joined.SerializeToString(), providers=["CPUExecutionProvider"])
+    for place, found in enumerate(session.run(None, {"x": x}), 1):
+        np.testing.assert_allclose(found, np.maximum(x @ weights[f"w{place}"] + biases[f"b{place}"], 0), rtol=1e-4)
