@@ -25,7 +25,7 @@ import numpy as np
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from m2d_export import Bundle, Cell, Encoder
+from m2d_export import Bundle, Encoder
 from m2d_export.bench.sts import load_pairs
 from m2d_export.deploy.triton import Service, model_name, write_repository
 from m2d_export.machine import machine
@@ -116,7 +116,7 @@ def main() -> None:
         parser.error("set M2D_STSB to a folder with STS-B's test.csv")
     bundle = Bundle.open(arguments.bundle)
     texts = list(load_pairs(str(Path(folder) / "test.csv")).texts)
-    cell = Cell(bundle.grid.depth, bundle.grid.width)
+    cell = bundle.grid.full
     precisions = sorted({entry.precision for entry in bundle.manifest.variants} & {"fp32", "int8"})
     loads: dict[tuple[str, int], list[dict[str, Any]]] = {(kind, size): [] for kind in precisions for size in BATCHES}
     alone: dict[str, list[float]] = {precision: [] for precision in precisions}

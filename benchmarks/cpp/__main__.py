@@ -28,17 +28,22 @@ HERE = Path(__file__).resolve().parent
 ROUNDS, EVERY = 5, 20  # every so many texts are encoded alone
 
 
-class Compiled:
+def compiled(project: Path, build: Path) -> Path:
+    """The C++ program of an exported project."""
+    cmake = Path(openvino.__file__).parent / "cmake"
+    for command in (
+        ["cmake", "-S", HERE, "-B", build, f"-DEXPORTED={project}", f"-DOpenVINO_DIR={cmake}"],
+        ["cmake", "--build", build],
+    ):
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return build / "times"
+
+
+class Worker:
     """The C++ program, loaded, which answers when it is asked."""
 
-    def __init__(self, project: Path, build: Path, texts: Path, threads: int) -> None:
-        cmake = Path(openvino.__file__).parent / "cmake"
-        for command in (
-            ["cmake", "-S", HERE, "-B", build, f"-DEXPORTED={project}", f"-DOpenVINO_DIR={cmake}"],
-            ["cmake", "--build", build],
-        ):
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        command = [build / "times", project / "model", texts, str(threads)]
+    def __init__(self, program: Path, project: Path, texts: Path, threads: int) -> None:
+        command = [program, project / "model", texts, str(threads)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._line()
 
@@ -77,8 +82,9 @@ def compared(bundle: Bundle, precision: str, texts: Sequence[str], folder: Path)
     for name, lines in (("bulk", texts), ("single", singles)):
         (folder / f"{name}.txt").write_text("".join(f"{text}\n" for text in lines), encoding="utf-8")
     spent: dict[str, list[float]] = {f"{who}_{what}": [] for who in ("cpp", "python") for what in ("bulk", "single")}
-    bulk = Compiled(project, folder / "build", folder / "bulk.txt", threads)
-    single = Compiled(project, folder / "build", folder / "single.txt", threads)
+    program = compiled(project, folder / "build")
+    bulk = Worker(program, project, folder / "bulk.txt", threads)
+    single = Worker(program, project, folder / "single.txt", threads)
     with Encoder(bundle, cell.layer, runtime="openvino", precision=precision, threads=threads) as encoder:
         for number in range(ROUNDS + 1):  # the first one is not counted
             turn = {
