@@ -1,6 +1,7 @@
 """The tokenizer of the C++ header gives the ids of `tokenizers`, for any text, or is refused."""
 
 import csv
+import io
 import json
 import random
 import shutil
@@ -110,7 +111,7 @@ def test_all_sentences_of_stsb_have_the_same_ids(token_ids: Path, tmp_path: Path
 
 def sentences(*files: Path) -> list[str]:
     """The distinct sentences of STS-B's files."""
-    rows = chain.from_iterable(csv.reader(file.open(encoding="utf-8", newline="")) for file in files)
+    rows = chain.from_iterable(csv.reader(io.StringIO(file.read_text(encoding="utf-8"), newline="")) for file in files)
     return list(dict.fromkeys(text for row in rows for text in row[:2]))
 
 

@@ -154,6 +154,7 @@ def test_what_openvino_took_is_read_back(bundle: Bundle, monkeypatch: pytest.Mon
 INTERRUPTED = """
 import faulthandler, gc, signal, sys
 from m2d_export import Bundle, Encoder
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
 faulthandler.enable()  # as pytest and servers do: signals get a stack of their own
 encoders = [Encoder(Bundle.open(sys.argv[1]), 1, runtime="openvino") for _ in range(2)]
 while encoders:
