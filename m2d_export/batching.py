@@ -12,7 +12,7 @@ from m2d_export.errors import InputError, ManifestError
 from m2d_export.spec import TextSpec
 
 IntArray = NDArray[np.int64]
-TOKEN_BUDGET = 1024  # tokens a batch, padding included; 256 and 4,096 were slower on 2 cores
+TOKEN_BUDGET = 512  # tokens a batch, padding included: benchmarks/results/ceiling.json has others
 CHARACTERS_PER_TOKEN = 16  # first guess of how much of a long text can matter; doubled until it is enough
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from m2d_export import Bundle
-from m2d_export.batching import TokenIds, pad
+from m2d_export.batching import Batch, TokenIds, pad
 from m2d_export.errors import M2DError, RuntimeUnavailable, SpecError
 from m2d_export.runtimes import Runtime, open_runtime
 from m2d_export.runtimes.fake import FakeRuntime
@@ -234,8 +235,9 @@ def test_a_count_of_threads_that_is_none_is_refused(name: str, threads: Any, bun
         open_runtime(name, bundle.variant(1), threads)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_threads_reach_onnx_runtime(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Threads of every session that ONNX Runtime is asked for."""
     import onnxruntime as ort
 
     seen: list[int] = []
@@ -246,8 +248,73 @@ def test_threads_reach_onnx_runtime(bundle: Bundle, monkeypatch: pytest.MonkeyPa
         return session(path, options, **rest)
 
     monkeypatch.setattr(ort, "InferenceSession", spy)
+    return seen
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_reach_onnx_runtime(bundle: Bundle, sessions: list[int], threads: int) -> None:
     open_runtime("onnxrt", bundle.variant(1), threads).close()
-    assert seen == [threads]
+    assert sessions == [threads]
+
+
+def test_onnx_runtime_gives_each_of_many_batches_a_thread_and_few_all_of_them(
+    bundle: Bundle, sessions: list[int]
+) -> None:
+    batch = pad(ROWS, SPEC, range(3))
+    with open_runtime("onnxrt", bundle.variant(1), 2) as runtime:
+        list(runtime.each([batch] * 3))
+        assert sessions == [2]
+        list(runtime.each([batch] * 20))
+        list(runtime.each([batch] * 20))
+        assert sessions == [2, 1]
+    with open_runtime("onnxrt", bundle.variant(1), 1) as runtime:
+        list(runtime.each([batch] * 20))
+    assert sessions == [2, 1, 1]
+
+
+def test_many_batches_come_back_in_order_with_the_vectors_of_each_alone(bundle: Bundle) -> None:
+    batches = [pad([ROWS[place % 3]] * (1 + place % 5), SPEC, [place]) for place in range(40)]
+    with open_runtime("onnxrt", bundle.variant(2), 2) as runtime:
+        found = list(runtime.each(iter(batches)))
+        assert [batch.rows[0] for batch, _ in found] == list(range(40))
+        for batch, vectors in found:
+            np.testing.assert_allclose(vectors, runtime.vectors(batch), atol=1e-5)
+
+
+def test_a_bad_batch_among_many_is_one_error_and_the_next_ones_run(bundle: Bundle) -> None:
+    good = pad(ROWS, SPEC, range(3))
+    bad = replace(good, attention_mask=good.attention_mask[:, :2])
+    with open_runtime("onnxrt", bundle.variant(1), 2) as runtime:
+        with pytest.raises(RuntimeUnavailable, match="ONNX Runtime cannot run this batch: ") as caught:
+            list(runtime.each([good, bad] * 20))
+        assert "\n" not in str(caught.value)
+        assert len(list(runtime.each([good] * 20))) == 20
+
+
+def test_who_wants_no_more_of_many_batches_does_not_wait_for_them(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    run = OnnxRuntime._run
+
+    def slowly(self: OnnxRuntime, session: Any, batch: Batch) -> Any:
+        ran.append(1)
+        time.sleep(0.01)
+        return run(self, session, batch)
+
+    monkeypatch.setattr(OnnxRuntime, "_run", slowly)
+    with open_runtime("onnxrt", bundle.variant(1), 2) as runtime:
+        results = runtime.each([pad(ROWS, SPEC, range(3))] * 200)
+        next(results)
+        results.close()
+        assert len(ran) < 100
+
+
+def test_many_batches_of_a_closed_runtime_are_refused(bundle: Bundle) -> None:
+    runtime = open_runtime("onnxrt", bundle.variant(1), 2)
+    runtime.close()
+    with pytest.raises(SpecError, match="closed: open it again"):
+        list(runtime.each([pad(ROWS, SPEC, range(3))] * 20))
 
 
 @pytest.mark.parametrize(

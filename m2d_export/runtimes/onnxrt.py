@@ -1,4 +1,9 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU: one batch at a time with all threads, many batches as parallel streams."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -11,29 +16,48 @@ from m2d_export.spec import Variant
 from m2d_export.vectors import FloatArray
 
 CPU = "CPUExecutionProvider"
+EACH = 8  # batches a stream must have: fewer do not repay opening a session for them, and leave streams idle at the end
+# Measured, one changed at a time, in benchmarks/results/session_settings.json.
+SETTINGS = {
+    # Threads spin during a call, not after it: spinning on, they took the cores from whichever session ran next
+    # (six exits called in turn on 2 cores: 14.6 ms each instead of 4.6 for the deepest).
+    "session.force_spinning_stop": "1",
+    # Its fused kernel goes number by number: ten times the time of an addition and a layer norm.
+    "optimization.disable_specified_optimizers": "SkipLayerNormFusion",
+}
 
 
 class OnnxRuntime(Runtime):
-    """A graph in an ONNX Runtime session; raises RuntimeUnavailable unless the CPU provider runs it."""
+    """A graph in an ONNX Runtime session and, when many batches come, in one more that gives each a thread.
+
+    Batches in parallel need no thread to wait for another within a layer. Raises RuntimeUnavailable unless the CPU
+    provider runs it. Threads may share it.
+    """
 
     name = "onnxrt"
     provider = CPU
 
     def __init__(self, variant: Variant, threads: int | None = None) -> None:
-        ort = require("onnxruntime", "cpu")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or cores()
-        # Threads spin during a call, not after it: spinning on, they took the cores from whichever session ran next
-        # (six exits called in turn on 2 cores: 14.6 ms each instead of 4.6 for the deepest).
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._ort = require("onnxruntime", "cpu")
+        self._path, self._threads = variant.path, threads or cores()
+        self._opening = Lock()
+        self._one = self._session(self._threads)
+        self._many: Any = None
+        self._inputs = [value.name for value in self._one.get_inputs()]
+
+    def _session(self, threads: int) -> Any:
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        for key, value in SETTINGS.items():
+            options.add_session_config_entry(key, value)
         options.log_severity_level = 3  # errors; warnings are about its own optimiser
         try:
-            self._session = ort.InferenceSession(str(variant.path), options, providers=[CPU])
+            session = self._ort.InferenceSession(str(self._path), options, providers=[CPU])
         except Exception as error:  # its own types, and bare UnicodeDecodeError and RuntimeError
-            raise RuntimeUnavailable(f"ONNX Runtime cannot load {variant.path}: {first_line(error)}") from error
-        if self._session.get_providers() != [CPU]:
-            raise RuntimeUnavailable(f"asked for {CPU}, ONNX Runtime took {self._session.get_providers()}")
-        self._inputs = [value.name for value in self._session.get_inputs()]
+            raise RuntimeUnavailable(f"ONNX Runtime cannot load {self._path}: {first_line(error)}") from error
+        if session.get_providers() != [CPU]:
+            raise RuntimeUnavailable(f"asked for {CPU}, ONNX Runtime took {session.get_providers()}")
+        return session
 
     def vectors(self, batch: Batch) -> FloatArray:
         """Full-width vectors of a batch, not normalised: (batch, width) float32."""
@@ -41,14 +65,34 @@ class OnnxRuntime(Runtime):
 
     def outputs(self, batch: Batch) -> list[FloatArray]:
         """Every output of the graph for a batch, the vectors first."""
-        if self._session is None:
+        return self._run(self._one, batch)
+
+    def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
+        """Each batch with its vectors, in order; few get all threads, one after the other."""
+        waiting = list(batches)
+        if self._threads == 1 or len(waiting) < EACH * self._threads:
+            return super().each(waiting)
+        return self._in_streams(waiting)
+
+    def _in_streams(self, batches: list[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
+        with self._opening:
+            if self._many is None and self._one is not None:
+                self._many = self._session(1)
+        session, pool = self._many, ThreadPoolExecutor(self._threads)
+        try:
+            yield from zip(batches, pool.map(lambda batch: self._run(session, batch)[0], batches), strict=True)
+        finally:  # whatever ends it: an error, Ctrl-C, a caller who wants no more
+            pool.shutdown(cancel_futures=True)
+
+    def _run(self, session: Any, batch: Batch) -> list[FloatArray]:
+        if session is None:
             raise SpecError("this runtime is closed: open it again")
         values = {name: getattr(batch, name) for name in self._inputs}
         try:
-            return [np.asarray(output, dtype=np.float32) for output in self._session.run(None, values)]
+            return [np.asarray(output, dtype=np.float32) for output in session.run(None, values)]
         except Exception as error:  # its own types; token ids that the model does not know, for one
             raise RuntimeUnavailable(f"ONNX Runtime cannot run this batch: {first_line(error)}") from error
 
     def close(self) -> None:
-        """Free the session."""
-        self._session = None
+        """Free the sessions."""
+        self._one = self._many = None
