@@ -4,9 +4,10 @@
 
 For every runtime and precision of the bundle, taking turns: the sentences of STS-B test and paragraphs of ten of them,
 from text to vector; and a graph of nothing but the matrix products of two layers, in the encoder's own shapes, at the
-default token budget, quantized by the same quantizer. Useful operations are those of real tokens:
-24 H^2 + 4 n H for each token of each layer, in a text of n tokens (a multiply-add is two; inner width 4 H). Beside it
-what else the time goes to: by token budget, by stage, and by kind of operation as the runtime's own profiler has it.
+default token budget, quantized by the same quantizer, in the parallel streams that a whole ``encode`` runs in. Useful
+operations are those of real tokens: 24 H^2 + 4 n H for each token of each layer, in a text of n tokens (a multiply-add
+is two; inner width 4 H). Beside it what else the time goes to: by token budget, by stage, and by kind of operation as
+the runtime's own profiler has it.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,10 +33,11 @@ from m2d_export.batching import TOKEN_BUDGET, Batch, batches
 from m2d_export.bench.sts import load_pairs
 from m2d_export.machine import cores, flags, machine
 from m2d_export.quantize import int8_model
+from m2d_export.runtimes.onnxrt import SETTINGS
 from m2d_export.spec import RUNTIMES, Precision
 from m2d_export.tuning import budget_seconds
 
-ROUNDS, PARAGRAPH, LAYERS, CALLS = 5, 10, 2, 16
+ROUNDS, PARAGRAPH, LAYERS, CALLS = 5, 10, 2, 32
 KINDS = 6  # of operations, that a profile names
 
 
@@ -57,16 +60,24 @@ def products(width: int, precision: str) -> bytes:
     return written
 
 
+def session(model: bytes | str, profile: str | None) -> onnxruntime.InferenceSession:
+    """A session as the runtime opens it for one of its streams; ``profile`` is where it writes how long it took."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    for key, value in SETTINGS.items():
+        options.add_session_config_entry(key, value)
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 def products_alone(width: int, runtime: str, precision: str, threads: int) -> tuple[Callable[[], Any], float]:
     """What multiplies, and how many operations that is."""
     model, x = products(width, precision), np.random.default_rng(1).standard_normal((TOKEN_BUDGET, width), dtype="f4")
     operations = 24.0 * width**2 * LAYERS * TOKEN_BUDGET * CALLS
     if runtime == "onnxrt":
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return lambda: [session.run(None, {"x": x}) for _ in range(CALLS)], operations
+        opened, pool = session(model, profile=None), ThreadPoolExecutor(threads)
+        return lambda: list(pool.map(lambda _: opened.run(None, {"x": x}), range(CALLS))), operations
     core = openvino.Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": threads}
     queue = openvino.AsyncInferQueue(core.compile_model(core.read_model(model), "CPU", settings))
@@ -91,14 +102,11 @@ def profiled(encoder: Encoder, path: Path, made: list[Batch], threads: int) -> d
     spent: Counter[str] = Counter()
     if encoder.runtime.name == "onnxrt":
         with tempfile.TemporaryDirectory() as folder:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads, options.enable_profiling = threads, True
-            options.profile_file_prefix = f"{folder}/profile"
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            names = [value.name for value in session.get_inputs()]
+            opened = session(str(path), f"{folder}/profile")
+            names = [value.name for value in opened.get_inputs()]
             for batch in made:
-                session.run(None, {name: getattr(batch, name) for name in names})
-            for event in json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")):
+                opened.run(None, {name: getattr(batch, name) for name in names})
+            for event in json.loads(Path(opened.end_profiling()).read_text(encoding="utf-8")):
                 if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
                     spent[event["args"]["op_name"]] += event["dur"]
     else:
@@ -119,9 +127,10 @@ def peak(precision: str) -> float | None:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     mhz = next((float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")), None)
     lanes = 16 if "avx512f" in flags() else 8 if "avx2" in flags() else None
-    if mhz is None or lanes is None or (precision == Precision.INT8 and "avx512_vnni" not in flags()):
+    if mhz is None or lanes is None:
         return None
-    each = 4 if precision == Precision.INT8 else 1
+    # In 32 bits: four int8 multiply-adds in one instruction with VNNI, in two without (multiply in pairs, then widen).
+    each = 1 if precision == Precision.FP32 else 4 if flags() & {"avx512_vnni", "avx_vnni"} else 2
     return cores() * mhz * 1e6 * 2 * 2 * lanes * each  # two units, a multiply-add is two
 
 
@@ -161,11 +170,11 @@ def main() -> None:
             call()
             if number:
                 seconds[key].append(time.perf_counter() - started)
-    tokens = bundle.tokenizer.encode(short)
-    made = list(batches(tokens, bundle.manifest.text))
     started = time.perf_counter()
-    bundle.tokenizer.encode(short)
-    tokenizing = time.perf_counter() - started
+    tokens = bundle.tokenizer.encode(short)
+    tokenized = time.perf_counter()
+    made = list(batches(tokens, bundle.manifest.text))
+    tokenizing, batching = tokenized - started, time.perf_counter() - tokenized
     rows = []
     for way, encoder in encoders.items():
         rate = {name: calls[way, name][1] / median(seconds[way, name]) for name in ("products", "short", "long")}
@@ -180,6 +189,7 @@ def main() -> None:
             "peak_operations_per_second": peak(way[1]),
             "seconds": {name: seconds[way, name] for name in ("products", "short", "long")},
             "tokenizing_share_short": tokenizing / median(seconds[way, "short"]),
+            "batching_share_short": batching / median(seconds[way, "short"]),
             "budget_seconds": {str(budget): median(taken) for budget, taken in budgets.items()},
             "profile_short": profiled(encoder, path, made[:: max(1, len(made) // 8)], threads),
         }

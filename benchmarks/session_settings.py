@@ -18,10 +18,15 @@ import onnxruntime
 
 from m2d_export import Bundle
 from m2d_export.machine import cores, machine
+from m2d_export.runtimes.onnxrt import SETTINGS
 
 ROUNDS, CALLS, REST = 5, 8, 0.2
 SHAPES = ((1, 16), (64, 16), (8, 128))
 SHIPPED = "as shipped"
+LEFT_OUT = {
+    "spinning after a call": "session.force_spinning_stop",
+    "skip layer norms fused": "optimization.disable_specified_optimizers",
+}
 
 
 def session(path: Path, changed: str) -> onnxruntime.InferenceSession:
@@ -29,10 +34,12 @@ def session(path: Path, changed: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1 if changed == "one thread" else cores()
     options.log_severity_level = 3
+    left_out = LEFT_OUT.get(changed)
+    for key, value in SETTINGS.items():
+        if key != left_out:
+            options.add_session_config_entry(key, value)
     if changed == "no spinning":
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    elif changed != "spinning after a call":
-        options.add_session_config_entry("session.force_spinning_stop", "1")
     options.enable_cpu_mem_arena = changed != "no arena"
     options.enable_mem_pattern = changed != "no memory pattern"
     if changed == "parallel executor":
@@ -41,7 +48,7 @@ def session(path: Path, changed: str) -> onnxruntime.InferenceSession:
 
 
 CHANGES = (
-    *(SHIPPED, "spinning after a call", "no spinning", "no arena", "no memory pattern"),
+    *(SHIPPED, *LEFT_OUT, "no spinning", "no arena", "no memory pattern"),
     *("parallel executor", "one thread"),
 )
 

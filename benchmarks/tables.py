@@ -123,8 +123,9 @@ def ceiling() -> str:
             ]
         )
     notes = (
-        "The arithmetic peak is at the clock that the system states, which the processor may exceed; without int8 dot "
-        f"products none is stated for int8. {on(found['machine'])}."
+        "The arithmetic peak is that of two vector units at the clock that the system states, which the processor may "
+        "exceed; int8 without dot products (VNNI) takes two instructions for four multiply-adds. "
+        f"{on(found['machine'])}."
     )
     return f"{plain_table(head, rows)}\n\n{notes}"
 
@@ -145,7 +146,8 @@ def settings() -> str:
         for change in found["milliseconds"]["fp32"]
     ]
     head = ["setting", *(f"{precision}, {shape}" for precision in found["milliseconds"] for shape in shapes)]
-    return f"{plain_table(head, rows)}\n\nTexts x tokens of a call; {on(found['machine'])}."
+    notes = f"Texts x tokens of a call; where there are many batches, each has one thread. {on(found['machine'])}."
+    return f"{plain_table(head, rows)}\n\n{notes}"
 
 
 def triton() -> str:
