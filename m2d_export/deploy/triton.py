@@ -21,6 +21,8 @@ BACKENDS = ("python", "onnxruntime", "tensorrt")
 RUNTIMES = {"onnxrt": "onnxruntime", "openvino": "openvino"}
 TRITON = "26.07"  # release of NVIDIA's images that the Dockerfile starts from
 TOKEN_BUDGET = {"python": 1024, "onnxruntime": 16384, "tensorrt": 16384}  # tokens a call, padding included
+# How much of its place in a call a text fills at the least: on a CPU a second call costs less than much padding.
+LEAST_FILL = {"python": 0.67, "onnxruntime": 0.0, "tensorrt": 0.0}
 LEAST_BYTES, BYTES_PER_TOKEN = 1 << 16, 64  # what a text may have: tokenizers read all of it before they cut
 WARM_TOKENS = 16
 CHECKSUMS = "SHA256SUMS"
@@ -148,6 +150,7 @@ def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service
         "encoder": encoder,
         "threads": service.threads or 0,
         "token_budget": TOKEN_BUDGET[service.backend],
+        "least_fill": LEAST_FILL[service.backend],
         "max_tokens": text.max_tokens,
         "max_bytes": max_bytes(text.max_tokens),
         "pad_id": text.pad_id,

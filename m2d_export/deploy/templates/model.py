@@ -77,12 +77,16 @@ class TritonPythonModel:
         return vectors
 
     def _batches(self, ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
-        start = 0
-        while start < len(order):
-            size = max(1, self.settings["token_budget"] // len(ids[order[start]]))
-            yield order[start : start + size]
-            start += size
+        batch: list[int] = []
+        for row in sorted(range(len(ids)), key=lambda row: -len(ids[row])):
+            longest = len(ids[batch[0]]) if batch else 0
+            full = longest * (len(batch) + 1) > self.settings["token_budget"]
+            if batch and (full or len(ids[row]) < longest * self.settings["least_fill"]):
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
 
     def _padded(self, ids: Sequence[Sequence[int]]) -> dict[str, Any]:
         input_ids = np.full((len(ids), len(ids[0])), self.settings["pad_id"], dtype=np.int64)
