@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 from tokenizers import Tokenizer
 
 from m2d_export import Bundle, Cell, Encoder
 from m2d_export import build as pipeline
+from m2d_export.cli import cli
 from m2d_export.deploy.folder import write_folder
 from m2d_export.errors import OutputError, SpecError
 from tests.othertools import python_of
@@ -97,6 +99,13 @@ def test_what_a_folder_cannot_express_and_what_is_there_already_is_refused(
     with pytest.raises(SpecError, match="out of the pooling"):
         write_folder(prompted, Cell(1, 32), tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_dim_of_zero_is_refused_and_not_taken_for_none(bundle: Bundle, tmp_path: Path) -> None:
+    given = ["onnx", str(bundle.root), "--dim", "0", "-o", str(tmp_path / "cell")]
+    done = CliRunner().invoke(cli, given, catch_exceptions=True)
+    assert isinstance(done.exception, SpecError)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -113,7 +113,8 @@ def _onnxruntime(folder: Path, settings: dict[str, Any]) -> Encode:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings["threads"]
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # other models need the cores too
+    # A thread that waits for another must not spin: the server, other models and perhaps clients need its core.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(["sentence_embedding"], inputs)[0]
