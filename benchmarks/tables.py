@@ -172,6 +172,14 @@ def triton() -> str:
         f"Cell {found['cell']} of all-MiniLM-L6-v2, {found['clients']} clients with one sentence a request over gRPC, "
         f"{found['rounds']} x {found['seconds']:.0f} s each, on the server's own cores; {on(found['machine'])}."
     )
+    graphs = [
+        f"{row['graph_written_seconds']:.2f} s in {precision} (and comparing it with `Encoder` "
+        f"{row['graph_compared_seconds']:.2f} s)"
+        for precision, row in found["precisions"].items()
+        if "graph_written_seconds" in row
+    ]
+    if graphs:
+        notes += f" Writing the cell's graph takes {', '.join(graphs)}."
     return f"{plain_table(head, rows)}\n\n{notes}"
 
 

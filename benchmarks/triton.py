@@ -1,12 +1,14 @@
-"""A cell in Triton Inference Server under load: merged requests against single ones, and what the server keeps.
+"""A cell in Triton Inference Server: what shipping it takes, and how it bears 32 clients at once.
 
     M2D_STSB=path/to/stsb python -m benchmarks.triton minilm.m2d -o benchmarks/results/triton.json
 
-For each precision of the bundle, at full depth and width, in the server that the tests unpack (CPU, Python backend,
-ONNX Runtime inside): 32 clients with one sentence of STS-B test a request, over gRPC, for 20 seconds, once with the
-dynamic batcher as it is set up and once with ``max_batch_size`` 1; then ``Encoder.encode`` of the same sentences in
-this process. All take turns, three times, the server started anew for each; clients share the server's cores. Before
-the load, every sentence's vector is compared with the encoder's.
+For each precision of the bundle, at full depth and width: the seconds that its graph takes to be written, and to be
+compared with ``Encoder``; then, in the server that the tests unpack (CPU, Python backend, ONNX Runtime inside), 32
+clients with one sentence of STS-B test a request, over gRPC, for 60 seconds, once with the dynamic batcher as it is set
+up and once with ``max_batch_size`` 1; and ``Encoder.encode`` of the same sentences in this process. All take turns,
+three times, the server started anew for each; clients share the server's cores. In the first round every sentence's
+vector is compared with the encoder's. Three rounds of two precisions take 20 minutes; ``--seconds 2 --rounds 1`` tries
+it out.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,14 +28,15 @@ import numpy as np
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from m2d_export import Bundle, Encoder
+from m2d_export import Bundle, Cell, Encoder
 from m2d_export.bench.sts import load_pairs
 from m2d_export.deploy.triton import Service, model_name, write_repository
+from m2d_export.deployed import check_deployed, deployed_graph, save_graph
 from m2d_export.machine import machine
 from m2d_export.vectors import FloatArray, cosine
 from tests.tritonserver import Server, served
 
-CLIENTS, SECONDS, ROUNDS, WARM = 32, 20.0, 3, 3.0
+CLIENTS, SECONDS, ROUNDS, WARM = 32, 60.0, 3, 3.0
 BATCHES = (Service.max_batch_size, 1)
 
 
@@ -97,6 +101,42 @@ def load(server: Server, model: str, texts: Sequence[str], seconds: float) -> di
     }
 
 
+def specialised(bundle: Bundle, cell: Cell, precision: str) -> tuple[float, float]:
+    """Seconds until the cell's graph is written, and then until it has been compared with ``Encoder``."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, started = Path(folder) / "model.onnx", time.perf_counter()
+        save_graph(deployed_graph(bundle, cell, precision), path)
+        written = time.perf_counter()
+        check_deployed(bundle, cell, path, precision)
+        return written - started, time.perf_counter() - written
+
+
+@dataclass
+class Measured:
+    """What the rounds gave in one precision."""
+
+    graphs: list[tuple[float, float]] = field(default_factory=list)
+    encoder_per_second: list[float] = field(default_factory=list)
+    loads: dict[int, list[dict[str, Any]]] = field(default_factory=lambda: {size: [] for size in BATCHES})
+    least_cosine: float = 1.0
+
+    def result(self) -> dict[str, Any]:
+        """Medians of the rounds."""
+        merged, single = (summary(rounds) for rounds in self.loads.values())
+        encoded = median(self.encoder_per_second)
+        written, compared = (median(seconds) for seconds in zip(*self.graphs, strict=True))
+        return {
+            "graph_written_seconds": written,
+            "graph_compared_seconds": compared,
+            "least_cosine_to_encoder": self.least_cosine,
+            "merged": merged,
+            "single": single,
+            "merged_over_single": merged["per_second"] / single["per_second"],
+            "encoder_per_second": encoded,
+            "share_of_encoder": merged["per_second"] / encoded,
+        }
+
+
 def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Medians of the rounds; failures of all of them."""
     failed: Counter[str] = sum((Counter(row["failed"]) for row in rounds), Counter())
@@ -104,61 +144,54 @@ def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return middle | {"failed": dict(failed), "rounds": [row["per_second"] for row in rounds]}
 
 
+def turn(bundle: Bundle, precision: str, texts: Sequence[str], seconds: float, place: Path, found: Measured) -> None:
+    """One round of one precision: its graph, its encoder, its server with merged requests and with single ones."""
+    cell, first = bundle.grid.full, not found.graphs
+    found.graphs.append(specialised(bundle, cell, precision))
+    with Encoder(bundle, cell.layer, cell.dim, precision=precision) as encoder:
+        expected = encoder.encode(texts)
+        started = time.perf_counter()
+        encoder.encode(texts)
+        found.encoder_per_second.append(len(texts) / (time.perf_counter() - started))
+    model = model_name(cell, precision)
+    for size, loads in found.loads.items():
+        repository = place / f"{precision}-{size}"
+        if first:
+            write_repository(bundle, [cell], repository, precision=precision, service=Service(max_batch_size=size))
+        with served(repository, place / "server.log") as server:
+            if first:
+                vectors = vectors_of(server, model, texts, min(size, CLIENTS))
+                found.least_cosine = min(found.least_cosine, float(cosine(vectors, expected).min()))
+            load(server, model, texts, WARM)
+            loads.append(load(server, model, texts, seconds))
+        print(len(loads), precision, size, json.dumps(loads[-1]), flush=True)
+
+
 def main() -> None:
-    """Compare, load in turns, write."""
+    """Take turns, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each load: fewer to try it out")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="fewer to try it out")
     arguments = parser.parse_args()
     folder = os.environ.get("M2D_STSB")
     if not folder:
         parser.error("set M2D_STSB to a folder with STS-B's test.csv")
     bundle = Bundle.open(arguments.bundle)
     texts = list(load_pairs(str(Path(folder) / "test.csv")).texts)
-    cell = bundle.grid.full
     precisions = sorted({entry.precision for entry in bundle.manifest.variants} & {"fp32", "int8"})
-    loads: dict[tuple[str, int], list[dict[str, Any]]] = {(kind, size): [] for kind in precisions for size in BATCHES}
-    alone: dict[str, list[float]] = {precision: [] for precision in precisions}
-    least: dict[str, float] = {}
+    measured = {precision: Measured() for precision in precisions}
     with tempfile.TemporaryDirectory() as place:
-        for precision, size in loads:
-            service = Service(max_batch_size=size)
-            write_repository(bundle, [cell], f"{place}/{precision}-{size}", precision=precision, service=service)
-        for number in range(ROUNDS):
-            for precision in precisions:
-                with Encoder(bundle, cell.layer, cell.dim, precision=precision) as encoder:
-                    expected = encoder.encode(texts)
-                    started = time.perf_counter()
-                    encoder.encode(texts)
-                    alone[precision].append(len(texts) / (time.perf_counter() - started))
-                for size in BATCHES:
-                    model = model_name(cell, precision)
-                    with served(Path(place) / f"{precision}-{size}", Path(place) / "server.log") as server:
-                        if number == 0:
-                            vectors = vectors_of(server, model, texts, min(size, 32))
-                            found = float(cosine(vectors, expected).min())
-                            least[precision] = min(found, least.get(precision, 1.0))
-                        load(server, model, texts, WARM)
-                        loads[precision, size].append(load(server, model, texts, arguments.seconds))
-                    print(number + 1, precision, size, json.dumps(loads[precision, size][-1]), flush=True)
-    rows = {}
-    for precision in precisions:
-        merged, single = (summary(loads[precision, size]) for size in BATCHES)
-        encoded = median(alone[precision])
-        rows[precision] = {
-            "least_cosine_to_encoder": least[precision],
-            "merged": merged,
-            "single": single,
-            "merged_over_single": merged["per_second"] / single["per_second"],
-            "encoder_per_second": encoded,
-            "share_of_encoder": merged["per_second"] / encoded,
-        }
+        for _ in range(arguments.rounds):
+            for precision, found in measured.items():
+                turn(bundle, precision, texts, arguments.seconds, Path(place), found)
+    rows = {precision: found.result() for precision, found in measured.items()}
     result = {
-        "cell": str(cell),
+        "cell": str(bundle.grid.full),
         "clients": CLIENTS,
         "seconds": arguments.seconds,
-        "rounds": ROUNDS,
+        "rounds": arguments.rounds,
         "texts": len(texts),
         "bundle": bundle.id,
         "precisions": rows,
@@ -166,7 +199,12 @@ def main() -> None:
     }
     arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for precision, row in rows.items():
-        print(precision, f"{row['merged_over_single']:.2f} x single, {row['share_of_encoder']:.2f} of the encoder")
+        written, compared = row["graph_written_seconds"], row["graph_compared_seconds"]
+        print(
+            f"{precision}: {row['merged_over_single']:.2f} x single, {row['share_of_encoder']:.0%} of the encoder, "
+            f"mean batch {row['merged']['mean_batch']:.1f}, failed {row['merged']['failed'] or 'none'}; "
+            f"graph written in {written:.2f} s, compared in {compared:.2f} s"
+        )
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 OUTPUT = "sentence_embedding"
 UNCUT = "full_embedding"
 INLINE_LIMIT = 2_000_000_000  # bytes; protobuf ends at 2 GiB
-# To Encoder, which runs the same graph in other batches: int8 then rounds to another step now and then.
-MIN_COSINE = {Precision.FP32: 0.99999, Precision.INT8: 0.999}
-MAX_DIFFERENCE = {Precision.FP32: 1e-5, Precision.INT8: 1e-3}
+# To Encoder, which runs the same graph in other batches: fp16 and int8 then round to another step now and then.
+MIN_COSINE = {Precision.FP32: 0.99999, Precision.FP16: 0.99999, Precision.INT8: 0.999}
+MAX_DIFFERENCE = {Precision.FP32: 1e-5, Precision.FP16: 1e-3, Precision.INT8: 1e-3}
 SAMPLE = ("", "no", *held_out_texts()[:6], "A long report goes on and on about many things. " * 9)
 
 

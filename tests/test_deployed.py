@@ -49,6 +49,16 @@ def test_int8_is_deployed_as_int8(quantized: Bundle, tmp_path: Path) -> None:
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in model.graph.node}
 
 
+def test_fp16_is_deployed_as_fp16(halves: Bundle, tmp_path: Path) -> None:
+    write_deployed(halves, Cell(3, 32), tmp_path / "fp16.onnx", "fp16")
+    with Encoder(halves, 3, 32, precision="fp16") as encoder:
+        np.testing.assert_allclose(run(tmp_path / "fp16.onnx", halves), encoder.encode(TEXTS), atol=1e-3)
+    weights = onnx.load(tmp_path / "fp16.onnx").graph.initializer
+    assert onnx.TensorProto.FLOAT16 in {weight.data_type for weight in weights}
+    with pytest.raises(SpecError, match="does not run bf16"):
+        write_deployed(halves, Cell(3, 32), tmp_path / "bf16.onnx", "bf16")
+
+
 def test_a_deployed_graph_is_one_plain_file_that_says_what_it_is(bundle: Bundle, tmp_path: Path) -> None:
     write_deployed(bundle, Cell(2, 32), tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

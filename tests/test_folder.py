@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 from tokenizers import Tokenizer
 
 from m2d_export import Bundle, Cell, Encoder
 from m2d_export import build as pipeline
+from m2d_export.cli import cli
 from m2d_export.deploy.folder import write_folder
 from m2d_export.errors import OutputError, SpecError
+from tests.othertools import python_of
 
 TEXTS = ["A man is playing a guitar.", "no", "The cat sat on the mat. " * 20]
 
@@ -98,20 +101,35 @@ def test_what_a_folder_cannot_express_and_what_is_there_already_is_refused(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_dim_of_zero_is_refused_and_not_taken_for_none(bundle: Bundle, tmp_path: Path) -> None:
+    given = ["onnx", str(bundle.root), "--dim", "0", "-o", str(tmp_path / "cell")]
+    done = CliRunner().invoke(cli, given, catch_exceptions=True)
+    assert isinstance(done.exception, SpecError)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("environment", "code"),
-    [("st5", SENTENCE_TRANSFORMERS), ("st5", OPTIMUM), ("fastembed", FASTEMBED)],
-    ids=["sentence-transformers", "optimum", "fastembed"],
+    ("environment", "code", "precision"),
+    [
+        ("st5", SENTENCE_TRANSFORMERS, "fp32"),
+        ("st5", OPTIMUM, "fp32"),
+        ("fastembed", FASTEMBED, "fp32"),
+        ("fastembed", FASTEMBED, "int8"),
+    ],
+    ids=["sentence-transformers", "optimum", "fastembed", "fastembed int8"],
 )
-def test_other_tools_give_the_encoders_vectors(bundle: Bundle, tmp_path: Path, environment: str, code: str) -> None:
-    peers = os.environ.get("M2D_PEERS")
-    if not peers:
-        pytest.skip("no peers: set M2D_PEERS to the folder that python -m benchmarks.peers --work set up")
-    folder = write_folder(bundle, Cell(1, 32), tmp_path / "cell", last_hidden_state=environment != "fastembed")
-    python = Path(peers) / "venvs" / environment / "bin" / "python"
-    command = [str(python), "-c", PROGRAM.format(code=code), str(folder), str(tmp_path / "vectors.npy")]
-    done = subprocess.run(command, input=json.dumps(TEXTS), capture_output=True, text=True, cwd=tmp_path)
+def test_other_tools_give_the_encoders_vectors(
+    quantized: Bundle, tmp_path: Path, environment: str, code: str, precision: str
+) -> None:
+    python = python_of(environment)
+    folder = write_folder(
+        quantized, Cell(1, 32), tmp_path / "cell", precision=precision, last_hidden_state=environment != "fastembed"
+    )
+    command = [python, "-c", PROGRAM.format(code=code), folder, tmp_path / "vectors.npy"]
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, input=json.dumps(TEXTS), capture_output=True, text=True, cwd=tmp_path, env=variables)
     assert done.returncode == 0, done.stderr
-    with Encoder(bundle, 1, 32) as encoder:
-        np.testing.assert_allclose(np.load(tmp_path / "vectors.npy"), encoder.encode(TEXTS), atol=1e-6)
+    with Encoder(quantized, 1, 32, precision=precision) as encoder:
+        expected = encoder.encode(TEXTS)
+    np.testing.assert_allclose(np.load(tmp_path / "vectors.npy"), expected, atol=1e-6 if precision == "fp32" else 1e-3)

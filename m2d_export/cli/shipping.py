@@ -7,8 +7,9 @@ import click
 from m2d_export.cli.common import PRECISIONS, examples, is_default, steps, threads_option
 from m2d_export.errors import SpecError
 
+DEPLOYED = [precision for precision in PRECISIONS if precision != "bf16"]  # ONNX Runtime on a CPU has no bf16
 precision_option = click.option(
-    "--precision", type=click.Choice(PRECISIONS), default="fp32", help="What weights are stored in."
+    "--precision", type=click.Choice(DEPLOYED), default="fp32", help="What weights are stored in."
 )
 normalize_option = click.option(
     "--normalize/--no-normalize", default=None, help="Scale vectors to unit length.  [default: as the checkpoint]"
@@ -48,7 +49,8 @@ def onnx(
 
     opened = Bundle.open(bundle)
     full = opened.grid.full
-    cell = Cell(full.layer if layer is None else layer, dim or opened.manifest.truncate_dim or full.dim)
+    width = opened.manifest.truncate_dim or full.dim
+    cell = Cell(full.layer if layer is None else layer, width if dim is None else dim)
     with steps() as report:
         report(f"writing cell {cell} and comparing it with Encoder")
         write_folder(

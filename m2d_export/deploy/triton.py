@@ -21,6 +21,8 @@ BACKENDS = ("python", "onnxruntime", "tensorrt")
 RUNTIMES = {"onnxrt": "onnxruntime", "openvino": "openvino"}
 TRITON = "26.07"  # release of NVIDIA's images that the Dockerfile starts from
 TOKEN_BUDGET = {"python": 1024, "onnxruntime": 16384, "tensorrt": 16384}  # tokens a call, padding included
+# How much of its place in a call a text fills at the least: on a CPU a second call costs less than much padding.
+LEAST_FILL = {"python": 0.67, "onnxruntime": 0.0, "tensorrt": 0.0}
 LEAST_BYTES, BYTES_PER_TOKEN = 1 << 16, 64  # what a text may have: tokenizers read all of it before they cut
 WARM_TOKENS = 16
 CHECKSUMS = "SHA256SUMS"
@@ -78,9 +80,9 @@ def write_repository(
     if not cells:
         raise SpecError("name at least one cell, such as 3x128")
     if service.backend == "tensorrt" and precision != Precision.FP32:
+        reason = "activations have zero points, which TensorRT refuses" if precision == Precision.INT8 else "not tried"
         raise SpecError(
-            f"TensorRT does not load the {precision} graphs of a bundle, whose activations have zero points: "
-            "use --precision fp32, or --backend python"
+            f"--backend tensorrt takes fp32 alone ({precision}: {reason}): use --precision fp32, or another backend"
         )
     prompt = bundle.manifest.text.prompt(None, prompt_name)
     names = {model_name(cell, precision): cell for cell in sorted(set(cells))}
@@ -94,7 +96,8 @@ def write_repository(
                 config = encoder_config(bundle, cell, holder, name, service)
                 (staging / holder / "config.pbtxt").write_text(config, encoding="utf-8")
             _write_text_model(bundle, cell, staging / name, service, prompt, holder)
-        _write_pages(bundle, names, staging, service, prompt)
+        unit = bundle.manifest.normalize if normalize is None else normalize
+        _write_pages(bundle, names, staging, service, prompt, unit)
         sums = sorted(file for file in staging.rglob("*") if file.is_file())
         lines = [f"{sha256_of(file)}  {file.relative_to(staging).as_posix()}\n" for file in sums]
         (staging / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
@@ -148,6 +151,7 @@ def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service
         "encoder": encoder,
         "threads": service.threads or 0,
         "token_budget": TOKEN_BUDGET[service.backend],
+        "least_fill": LEAST_FILL[service.backend],
         "max_tokens": text.max_tokens,
         "max_bytes": max_bytes(text.max_tokens),
         "pad_id": text.pad_id,
@@ -163,15 +167,18 @@ def max_bytes(max_tokens: int) -> int:
     return max(LEAST_BYTES, BYTES_PER_TOKEN * max_tokens)
 
 
-def _write_pages(bundle: Bundle, names: Mapping[str, Cell], staging: Path, service: Service, prompt: str) -> None:
+def _write_pages(
+    bundle: Bundle, names: Mapping[str, Cell], staging: Path, service: Service, prompt: str, unit: bool
+) -> None:
     """The README, the Dockerfile and, for TensorRT, what builds its engines."""
     manifest, tensorrt = bundle.manifest, service.backend == "tensorrt"
     installed = versions(service.packages)
     pinned = [f"{name}=={installed[name]}" if name in installed else name for name in service.packages]
     docker = _filled("Dockerfile", triton=TRITON, packages=" ".join(pinned))
     (staging / "Dockerfile").write_text(docker, encoding="utf-8")
+    length = ", unit length" if unit else ""
     rows = [
-        f"| `{name}` | layer {cell.layer}, the first {cell.dim} numbers | float32, {cell.dim} |"
+        f"| `{name}` | layer {cell.layer}, the first {cell.dim} numbers | float32, {cell.dim}{length} |"
         for name, cell in names.items()
     ]
     first = next(iter(names))

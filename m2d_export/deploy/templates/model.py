@@ -77,12 +77,16 @@ class TritonPythonModel:
         return vectors
 
     def _batches(self, ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
-        start = 0
-        while start < len(order):
-            size = max(1, self.settings["token_budget"] // len(ids[order[start]]))
-            yield order[start : start + size]
-            start += size
+        batch: list[int] = []
+        for row in sorted(range(len(ids)), key=lambda row: -len(ids[row])):
+            longest = len(ids[batch[0]]) if batch else 0
+            full = longest * (len(batch) + 1) > self.settings["token_budget"]
+            if batch and (full or len(ids[row]) < longest * self.settings["least_fill"]):
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
 
     def _padded(self, ids: Sequence[Sequence[int]]) -> dict[str, Any]:
         input_ids = np.full((len(ids), len(ids[0])), self.settings["pad_id"], dtype=np.int64)
@@ -109,7 +113,8 @@ def _onnxruntime(folder: Path, settings: dict[str, Any]) -> Encode:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings["threads"]
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # other models need the cores too
+    # A thread that waits for another must not spin: the server, other models and perhaps clients need its core.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(["sentence_embedding"], inputs)[0]
