@@ -13,6 +13,7 @@ from m2d_export.spec import TextSpec
 
 IntArray = NDArray[np.int64]
 TOKEN_BUDGET = 512  # tokens a batch, padding included: benchmarks/results/ceiling.json has others
+LEAST_FILL = 0.67  # of its place in a batch that a text fills: few and mixed texts would be mostly padding
 CHARACTERS_PER_TOKEN = 16  # first guess of how much of a long text can matter; doubled until it is enough
 
 
@@ -121,13 +122,16 @@ def batches(tokens: Sequence[TokenIds], spec: TextSpec, token_budget: int = TOKE
     A text over the budget gets a batch of its own. Longest first, so that a runtime meets its largest
     buffers at once and memory stays flat afterwards.
     """
-    order = sorted(range(len(tokens)), key=lambda row: -len(tokens[row].ids))
-    start = 0
-    while start < len(order):
-        longest = len(tokens[order[start]].ids)
-        rows = order[start : start + max(1, token_budget // longest)]
+    lengths = [len(item.ids) for item in tokens]
+    rows: list[int] = []
+    for row in sorted(range(len(tokens)), key=lambda row: -lengths[row]):
+        longest = lengths[rows[0]] if rows else 0
+        if rows and (longest * (len(rows) + 1) > token_budget or lengths[row] < longest * LEAST_FILL):
+            yield pad([tokens[row] for row in rows], spec, rows)
+            rows = []
+        rows.append(row)
+    if rows:
         yield pad([tokens[row] for row in rows], spec, rows)
-        start += len(rows)
 
 
 def pad(tokens: Sequence[TokenIds], spec: TextSpec, rows: Sequence[int], length: int = 0) -> Batch:

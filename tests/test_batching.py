@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from m2d_export.batching import TOKEN_BUDGET, Batch, TokenIds, Tokenizer, batches, head, pad
+from m2d_export.batching import LEAST_FILL, TOKEN_BUDGET, Batch, TokenIds, Tokenizer, batches, head, pad
 from m2d_export.errors import InputError, ManifestError
 from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.spec import TextSpec
@@ -237,12 +237,19 @@ def test_batches_cover_every_text_once_longest_first_within_the_budget(lengths: 
     for batch in made:
         assert batch.input_ids.dtype == batch.attention_mask.dtype == np.int64
         assert batch.input_ids.size <= budget or len(batch.rows) == 1
+        assert batch.attention_mask.sum() >= LEAST_FILL * batch.attention_mask.size
         check_batch(batch, tokens)
 
 
 def test_a_text_over_the_budget_goes_alone_and_the_others_are_not_split_finer_than_needed() -> None:
-    made = [list(batch.rows) for batch in batches(of_lengths([2, 9, 2, 4, 2]), TextSpec(64, PAD), token_budget=8)]
+    made = [list(batch.rows) for batch in batches(of_lengths([3, 9, 3, 4, 3]), TextSpec(64, PAD), token_budget=8)]
     assert made == [[1], [3, 0], [2, 4]]
+
+
+def test_a_text_is_not_padded_to_one_of_another_length() -> None:
+    """Few texts of unlike lengths were one batch, mostly padding, at twice the time."""
+    made = [list(batch.rows) for batch in batches(of_lengths([30, 5, 28, 6, 60, 24]), TextSpec(64, PAD))]
+    assert made == [[4], [0, 2, 5], [3, 1]]
 
 
 def test_the_default_budget_is_kept_with_real_texts() -> None:
