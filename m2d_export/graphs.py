@@ -69,24 +69,30 @@ def model_from_exits(exits: ExitEncoder, width: int, max_tokens: int) -> ir.Mode
 
 
 def _halve_last(model: ir.Model) -> None:
-    """Turn ``x * (0.5 * (1 + erf))`` into ``(x * (1 + erf)) * 0.5``: in this order ONNX Runtime finds a GELU to fuse.
+    """Turn ``x * (0.5 * (1 + erf(x / c)))`` into ``(x * (1 + erf(x / c))) * 0.5``, where ONNX Runtime finds a GELU.
 
     The same number, since halving is exact.
     """
-    for node in list(model.graph):
-        path = [node]
+    for erf in [node for node in model.graph if node.op_type == "Erf"]:
+        path = [erf]
         while len(path) < 4 and len(users := path[-1].outputs[0].consumers()) == 1:
             path += users
-        if [step.op_type for step in path] != ["Erf", "Add", "Mul", "Mul"]:
+        scaled = erf.inputs[0].producer() if erf.inputs[0] is not None else None
+        if scaled is None or [node.op_type for node in path] != ["Erf", "Add", "Mul", "Mul"]:
             continue
         _, add, inner, outer = path
-        whole, halves = add.outputs[0], [value for value in inner.inputs if value is not add.outputs[0]]
-        factors = [value for value in outer.inputs if value is not inner.outputs[0]]
-        if len(halves) == len(factors) == 1 and halves[0] is not None and halves[0].const_value is not None:
-            for step, values in ((inner, (factors[0], whole)), (outer, (inner.outputs[0], halves[0]))):
+        whole, product = add.outputs[0], inner.outputs[0]
+        halves = [value for value in inner.inputs if value is not whole and _is_half(value)]
+        factors = [value for value in outer.inputs if value is not product and value in scaled.inputs]
+        if halves and factors and not {whole, product} & set(model.graph.outputs):
+            for node, values in ((inner, (factors[0], whole)), (outer, (product, halves[0]))):
                 for place, value in enumerate(values):
-                    step.replace_input_with(place, value)
-            inner.outputs[0].shape = outer.outputs[0].shape
+                    node.replace_input_with(place, value)
+
+
+def _is_half(value: ir.Value | None) -> bool:
+    constant = None if value is None else value.const_value
+    return constant is not None and constant.size == 1 and float(constant.numpy()) == 0.5
 
 
 def graph_from_model(model: ir.Model, layer: int, inputs: Sequence[str], width: int) -> ir.Model:

@@ -291,6 +291,6 @@ def test_the_checkpoints_own_dim_is_the_default(bundle: Bundle) -> None:
 def test_a_batch_that_the_model_cannot_run_is_one_clear_error(bundle: Bundle) -> None:
     wrong = replace(bundle.manifest.text, pad_id=10**9)
     with Encoder(replace(bundle, manifest=replace(bundle.manifest, text=wrong))) as opened:
-        texts = ["the cat", "the cat sat on the mat"]
+        texts = ["the cat sat on the", "the cat sat on the mat"]  # one of them is padded
         with pytest.raises(RuntimeUnavailable, match="cannot run this batch"):
             opened.encode(texts)

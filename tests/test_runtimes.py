@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -294,27 +294,44 @@ def test_a_bad_batch_among_many_is_one_error_and_the_next_ones_run(bundle: Bundl
 def test_who_wants_no_more_of_many_batches_does_not_wait_for_them(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran: list[int] = []
+    ran: list[Batch] = []
+    go_on = Event()
+    first, later = pad(ROWS, SPEC, range(3)), pad(ROWS, SPEC, range(3))
     run = OnnxRuntime._run
 
-    def slowly(self: OnnxRuntime, session: Any, batch: Batch) -> Any:
-        ran.append(1)
-        time.sleep(0.01)
+    def held(self: OnnxRuntime, session: Any, batch: Batch) -> Any:
+        ran.append(batch)
+        if batch is not first:
+            go_on.wait(60)
         return run(self, session, batch)
 
-    monkeypatch.setattr(OnnxRuntime, "_run", slowly)
+    monkeypatch.setattr(OnnxRuntime, "_run", held)
     with open_runtime("onnxrt", bundle.variant(1), 2) as runtime:
-        results = runtime.each([pad(ROWS, SPEC, range(3))] * 200)
+        results = runtime.each([first, *[later] * 200])
         next(results)
         results.close()
-        assert len(ran) < 100
+        go_on.set()
+    assert len(ran) <= 4  # the first, and what its thread and the other had begun
 
 
-def test_many_batches_of_a_closed_runtime_are_refused(bundle: Bundle) -> None:
+def test_threads_may_share_streams(bundle: Bundle) -> None:
+    batches = [pad([ROWS[place % 3]] * 4, SPEC, [place]) for place in range(20)]
+    with open_runtime("onnxrt", bundle.variant(2), 2) as runtime, ThreadPoolExecutor(4) as pool:
+        expected = [runtime.vectors(batch) for batch in batches]
+        for found in pool.map(lambda _: list(runtime.each(batches)), range(8)):
+            for (_, vectors), own in zip(found, expected, strict=True):
+                np.testing.assert_allclose(vectors, own, atol=1e-5)
+
+
+@pytest.mark.parametrize("already", [0, 1])
+def test_many_batches_of_a_closed_runtime_are_refused(bundle: Bundle, already: int) -> None:
     runtime = open_runtime("onnxrt", bundle.variant(1), 2)
+    results = runtime.each([pad(ROWS * 9, SPEC, range(27))] * 2000)
+    for _ in range(already):
+        next(results)
     runtime.close()
     with pytest.raises(SpecError, match="closed: open it again"):
-        list(runtime.each([pad(ROWS, SPEC, range(3))] * 20))
+        list(results)
 
 
 @pytest.mark.parametrize(

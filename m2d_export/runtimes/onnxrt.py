@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU: one batch at a time with all threads, many batches as parallel streams."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Any
 
@@ -16,7 +16,8 @@ from m2d_export.spec import Variant
 from m2d_export.vectors import FloatArray
 
 CPU = "CPUExecutionProvider"
-EACH = 8  # batches a stream must have: fewer do not repay opening a session for them, and leave streams idle at the end
+CLOSED = "this runtime is closed: open it again"
+MANY = 16  # batches that take about as long as opening a session once more, for streams
 # Measured, one changed at a time, in benchmarks/results/session_settings.json.
 SETTINGS = {
     # Threads spin during a call, not after it: spinning on, they took the cores from whichever session ran next
@@ -43,6 +44,7 @@ class OnnxRuntime(Runtime):
         self._opening = Lock()
         self._one = self._session(self._threads)
         self._many: Any = None
+        self._pool: Any = None
         self._inputs = [value.name for value in self._one.get_inputs()]
 
     def _session(self, threads: int) -> Any:
@@ -70,23 +72,30 @@ class OnnxRuntime(Runtime):
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         """Each batch with its vectors, in order; few get all threads, one after the other."""
         waiting = list(batches)
-        if self._threads == 1 or len(waiting) < EACH * self._threads:
+        if self._threads == 1 or len(waiting) < MANY:
             return super().each(waiting)
         return self._in_streams(waiting)
 
     def _in_streams(self, batches: list[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        with self._opening:
-            if self._many is None and self._one is not None:
-                self._many = self._session(1)
-        session, pool = self._many, ThreadPoolExecutor(self._threads)
+        futures: list[Future[list[FloatArray]]] = []
         try:
-            yield from zip(batches, pool.map(lambda batch: self._run(session, batch)[0], batches), strict=True)
-        finally:  # whatever ends it: an error, Ctrl-C, a caller who wants no more
-            pool.shutdown(cancel_futures=True)
+            with self._opening:
+                if self._one is None:
+                    raise SpecError(CLOSED)
+                if self._many is None:
+                    self._many, self._pool = self._session(1), ThreadPoolExecutor(self._threads)
+                futures.extend(self._pool.submit(self._run, self._many, batch) for batch in batches)
+            for batch, future in zip(batches, futures, strict=True):
+                yield batch, future.result()[0]
+        except CancelledError:
+            raise SpecError(CLOSED) from None
+        finally:  # an error, Ctrl-C, a caller who wants no more: what has not begun is let go
+            for future in futures:
+                future.cancel()
 
     def _run(self, session: Any, batch: Batch) -> list[FloatArray]:
         if session is None:
-            raise SpecError("this runtime is closed: open it again")
+            raise SpecError(CLOSED)
         values = {name: getattr(batch, name) for name in self._inputs}
         try:
             return [np.asarray(output, dtype=np.float32) for output in session.run(None, values)]
@@ -94,5 +103,8 @@ class OnnxRuntime(Runtime):
             raise RuntimeUnavailable(f"ONNX Runtime cannot run this batch: {first_line(error)}") from error
 
     def close(self) -> None:
-        """Free the sessions."""
-        self._one = self._many = None
+        """Free the sessions and threads."""
+        with self._opening:
+            if self._pool is not None:
+                self._pool.shutdown(cancel_futures=True)
+            self._one = self._many = self._pool = None

@@ -137,7 +137,8 @@ class OpenvinoRuntime(Runtime):
 
     def close(self) -> None:
         """Free the compiled models."""
-        self._one = self._many = self._model = None
+        with self._turn:
+            self._one = self._many = self._model = None
 
 
 def _output(request: Any) -> FloatArray:
