@@ -90,8 +90,8 @@ def _engine(bundle: Bundle, cell: Cell, precision: str, kind: str) -> Engine:
             raise SpecError(f"{entry.path} is not for a single text: build it with --shapes that begin at 1x")
         return Engine(bundle.checked(entry.path), bundle.manifest.files[entry.path].sha256, entry.key)
     raise SpecError(
-        f"{bundle.root} has no {kind} engine of layer {cell.layer} in {precision}: build it with --engine {kind} and "
-        f"--precision of {', '.join(ENGINE_PRECISIONS)}"
+        f"{bundle.root} has no {kind} engine of layer {cell.layer} in {precision}: engines are built of "
+        f"{', '.join(ENGINE_PRECISIONS)} graphs, with m2d-export build --engine {kind}"
     )
 
 

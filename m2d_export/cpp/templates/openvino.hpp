@@ -45,7 +45,8 @@ class Model {
         run(batches, vectors, *one_, 1);
       } else {
         Requests& streams = streams_of_many();
-        run(batches, vectors, streams, streams.compiled.get_property(ov::optimal_number_of_infer_requests));
+        // Two requests a stream: whichever stream is done first finds the next batch waiting.
+        run(batches, vectors, streams, 2 * streams.compiled.get_property(ov::optimal_number_of_infer_requests));
       }
     } catch (const ov::Exception& error) {
       throw Error(std::string("OpenVINO cannot run this batch: ") + error.what());
