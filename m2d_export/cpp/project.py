@@ -28,7 +28,7 @@ GRAPH = {
 PLAN = {
     "file": "model.plan",
     "inside": "pooling inside; the cut to @dim@ numbers and scaling are the header's",
-    "where": "runs on the GPU of that number, otherwise on the first; threads take turns",
+    "where": "runs on the second GPU, without a number on the first; threads take turns",
     "number": "1",
 }
 HEADER_PARTS = ("tokenizer.hpp", "batches.hpp", "model_file.hpp", "{flavour}.hpp", "encoder.hpp")

@@ -60,16 +60,15 @@ class Log : public nvinfer1::ILogger {
 class OnGpu {
  public:
   explicit OnGpu(int gpu) {
-    check(cudaGetDevice(&before_), "say which GPU is in use");
-    check(cudaSetDevice(gpu), "use GPU " + std::to_string(gpu));
+    check(cudaGetDevice(&before_), "find a GPU (nvidia-smi shows those there are)");
+    const std::string what = "use GPU " + std::to_string(gpu) + " (nvidia-smi shows those there are)";
+    check(cudaSetDevice(gpu), what.c_str());
   }
   ~OnGpu() { cudaSetDevice(before_); }  // it was in use until now
   OnGpu(const OnGpu&) = delete;
   OnGpu& operator=(const OnGpu&) = delete;
 
  private:
-  static void check(cudaError_t status, const std::string& what) { detail::check(status, what.c_str()); }
-
   int before_ = 0;
 };
 
