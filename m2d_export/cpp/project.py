@@ -15,17 +15,17 @@ from m2d_export.errors import OutputError, SpecError
 from m2d_export.files import publish, remove_stale, staged_directory, writing
 from m2d_export.spec import Cell, Engine, Precision
 
-TENSORRT = {  # what the pages of both call it
+TENSORRT = {  # what CMakeLists.txt and README.md of both are filled with
     "tensorrt": {"library": "nvinfer", "name": "TensorRT", "archive": "TensorRT-[0-9]*.tar.*"},
     "tensorrt-rtx": {"library": "tensorrt_rtx", "name": "TensorRT for RTX", "archive": "TensorRT-RTX-*.tar.*"},
 }
-GRAPH = {
+OF_GRAPH = {  # what README.md says of a model that is a graph, on processors
     "file": "model.onnx",
     "inside": "pooling, the cut to @dim@ numbers and scaling inside",
     "where": "runs on 4 threads, otherwise on every core",
     "number": "4",
 }
-PLAN = {
+OF_PLAN = {  # and of one that is an engine, on a GPU
     "file": "model.plan",
     "inside": "pooling inside; the cut to @dim@ numbers and scaling are the header's",
     "where": "runs on the second GPU, without a number on the first; threads take turns",
@@ -142,11 +142,11 @@ def _readme(bundle: Bundle, cell: Cell, runtime: str, precision: str, engine: En
         "version": __version__,
         "bundle": bundle.id[:12],
     }
-    own = GRAPH if engine is None else PLAN | TENSORRT[runtime] | _built_for(engine)
+    own = OF_GRAPH if engine is None else OF_PLAN | TENSORRT[runtime] | _built_for(engine)
     return _filled(_template(f"{_flavour(runtime)}.README.md"), values | own | {"dim": str(cell.dim)})
 
 
-def _built_for(engine: Engine) -> Mapping[str, str]:
+def _built_for(engine: Engine) -> dict[str, str]:
     """What an engine hangs on, in words."""
     key = engine.key
     cards = f"compute capability {', '.join(key.targets)}" if key.targets else "any GPU that its library supports"
