@@ -7,6 +7,7 @@ from typing import Any
 from m2d_export.bench.written import milliseconds, plain_table, rate, score, share
 
 ROOT = Path(__file__).resolve().parent.parent
+RUNTIME_NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 
 
 def result(name: str) -> dict[str, Any]:
@@ -186,14 +187,23 @@ def triton() -> str:
 def cpp() -> str:
     """C++ beside Python, in the same runtime."""
     found = result("cpp.json")
-    head = ["precision", "C++, sentences/s", "Python, sentences/s", "C++, one text, p50", "Python, one text, p50"]
+    head = [
+        "runtime",
+        "precision",
+        "C++, sentences/s",
+        "Python, sentences/s",
+        "C++, one text, p50",
+        "Python, one text, p50",
+    ]
     rows = [
         [
+            RUNTIME_NAMES[runtime],
             precision,
             *(rate(row["per_second"][who]) for who in ("cpp", "python")),
             *(milliseconds(row["single_p50_ms"][who]) for who in ("cpp", "python")),
         ]
-        for precision, row in found["precisions"].items()
+        for runtime, rows in found["runtimes"].items()
+        for precision, row in rows.items()
     ]
-    notes = f"all-MiniLM-L6-v2 at full depth, {found['texts']:,} sentences, OpenVINO; {on(found['machine'])}."
+    notes = f"all-MiniLM-L6-v2 at full depth, {found['texts']:,} sentences; {on(found['machine'])}."
     return f"{plain_table(head, rows)}\n\n{notes}"

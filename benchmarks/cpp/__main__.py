@@ -2,8 +2,9 @@
 
     M2D_STSB=path/to/stsb python -m benchmarks.cpp minilm.m2d -o benchmarks/results/cpp.json
 
-At full depth and width in OpenVINO, in every precision of the bundle: all sentences of STS-B test in one call, and some
-of them one at a time, in five rounds.
+At full depth and width in OpenVINO, and in ONNX Runtime where $ONNXRUNTIME_ROOT is the folder of a release, in fp32
+and int8 as the bundle has them: all sentences of STS-B test in one call, and some of them one at a time, in five
+rounds, each begun by the other one.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,13 +28,23 @@ from m2d_export.machine import cores, machine
 
 HERE = Path(__file__).resolve().parent
 ROUNDS, EVERY = 5, 20  # every so many texts are encoded alone
+IN_PYTHON = {"openvino": "openvino", "onnxruntime": "onnxrt"}  # the runtimes, as C++ and as Encoder call them
 
 
-def compiled(project: Path, build: Path) -> Path:
+def runtimes() -> dict[str, str]:
+    """The runtimes that C++ can be compiled for here, each with what CMake is told of it."""
+    found = {"openvino": f"-DOpenVINO_DIR={Path(openvino.__file__).parent / 'cmake'}"}
+    if root := os.environ.get("ONNXRUNTIME_ROOT"):
+        found["onnxruntime"] = f"-DONNXRUNTIME_ROOT={root}"
+    else:
+        print("not ONNX Runtime: $ONNXRUNTIME_ROOT names no release of it", flush=True)
+    return found
+
+
+def compiled(project: Path, build: Path, setting: str) -> Path:
     """The C++ program of an exported project."""
-    cmake = Path(openvino.__file__).parent / "cmake"
     for command in (
-        ["cmake", "-S", HERE, "-B", build, f"-DEXPORTED={project}", f"-DOpenVINO_DIR={cmake}"],
+        ["cmake", "-S", HERE, "-B", build, f"-DEXPORTED={project}", setting],
         ["cmake", "--build", build],
     ):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -43,12 +55,12 @@ class Worker:
     """The C++ program, loaded, which answers when it is asked."""
 
     def __init__(self, program: Path, project: Path, texts: Path, threads: int) -> None:
-        command = [program, project / "model", texts, str(threads)]
+        command = [program, project / "model", texts, str(EVERY), str(threads)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._line()
 
     def ask(self, what: str) -> list[float]:
-        """Seconds of a call with all texts, or of one call for each."""
+        """Seconds of a call with all texts, or of one call for some of them each."""
         assert self._process.stdin is not None  # noqa: S101 (for the type checker)
         print(what, file=self._process.stdin, flush=True)
         return [float(part) for part in self._line().split()]
@@ -75,28 +87,28 @@ def timed(encoder: Encoder, calls: Sequence[Sequence[str]]) -> list[float]:
     return seconds
 
 
-def compared(bundle: Bundle, precision: str, texts: Sequence[str], folder: Path) -> dict[str, Any]:
+def compared(
+    bundle: Bundle, runtime: str, setting: str, precision: str, texts: Sequence[str], folder: Path
+) -> dict[str, Any]:
     """Rounds of both, in turns; medians of them."""
-    singles, threads, cell = texts[::EVERY], cores(), bundle.grid.full
-    project = write_project(bundle, cell, folder / "project", runtime="openvino", precision=precision)
-    for name, lines in (("bulk", texts), ("single", singles)):
-        (folder / f"{name}.txt").write_text("".join(f"{text}\n" for text in lines), encoding="utf-8")
+    threads, cell = cores(), bundle.grid.full
+    project = write_project(bundle, cell, folder / "project", runtime=runtime, precision=precision)
+    (folder / "texts.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     spent: dict[str, list[float]] = {f"{who}_{what}": [] for who in ("cpp", "python") for what in ("bulk", "single")}
-    program = compiled(project, folder / "build")
-    bulk = Worker(program, project, folder / "bulk.txt", threads)
-    single = Worker(program, project, folder / "single.txt", threads)
-    with Encoder(bundle, cell.layer, runtime="openvino", precision=precision, threads=threads) as encoder:
+    worker = Worker(compiled(project, folder / "build", setting), project, folder / "texts.txt", threads)
+    with Encoder(bundle, cell.layer, runtime=IN_PYTHON[runtime], precision=precision, threads=threads) as encoder:
+        turns = {
+            "cpp_bulk": lambda: worker.ask("bulk"),
+            "python_bulk": lambda: timed(encoder, [texts]),
+            "cpp_single": lambda: worker.ask("single"),
+            "python_single": lambda: timed(encoder, [[text] for text in texts[::EVERY]]),
+        }
         for number in range(ROUNDS + 1):  # the first one is not counted
-            turn = {
-                "cpp_bulk": bulk.ask("bulk"),
-                "python_bulk": timed(encoder, [texts]),
-                "cpp_single": single.ask("single"),
-                "python_single": timed(encoder, [[text] for text in singles]),
-            }
-            for name, seconds in turn.items() if number else ():
-                spent[name].append(median(seconds))
-    bulk.close()
-    single.close()
+            for name in list(turns)[:: -1 if number % 2 else 1]:
+                middle_of_turn = median(turns[name]())
+                if number:
+                    spent[name].append(middle_of_turn)
+    worker.close()
     middle = {name: median(seconds) for name, seconds in spent.items()}
     return {
         "per_second": {who: len(texts) / middle[f"{who}_bulk"] for who in ("cpp", "python")},
@@ -119,14 +131,16 @@ def main() -> None:
     if not stsb:
         parser.error("set M2D_STSB to a folder with STS-B's test.csv")
     bundle, texts = Bundle.open(arguments.bundle), list(load_pairs(str(Path(stsb) / "test.csv")).texts)
-    rows = {}
-    for precision in sorted({entry.precision for entry in bundle.manifest.variants} & {"fp32", "int8"}):
+    precisions = sorted({entry.precision for entry in bundle.manifest.variants} & {"fp32", "int8"})
+    rows: dict[str, dict[str, Any]] = {}
+    for (runtime, setting), precision in product(runtimes().items(), precisions):
         with tempfile.TemporaryDirectory() as folder:
-            rows[precision] = compared(bundle, precision, texts, Path(folder))
-        print(precision, json.dumps({key: rows[precision][key] for key in list(rows[precision])[:-1]}), flush=True)
-    result = {"runtime": "openvino", "rounds": ROUNDS, "texts": len(texts), "threads": cores(), "bundle": bundle.id}
+            row = compared(bundle, runtime, setting, precision, texts, Path(folder))
+        rows.setdefault(runtime, {})[precision] = row
+        print(runtime, precision, json.dumps({key: row[key] for key in list(row)[:-1]}), flush=True)
+    result = {"rounds": ROUNDS, "texts": len(texts), "threads": cores(), "bundle": bundle.id}
     arguments.output.write_text(
-        json.dumps(result | {"precisions": rows, "machine": machine()}, indent=1) + "\n", encoding="utf-8"
+        json.dumps(result | {"runtimes": rows, "machine": machine()}, indent=1) + "\n", encoding="utf-8"
     )
 
 

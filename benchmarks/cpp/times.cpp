@@ -1,5 +1,5 @@
-// times FOLDER TEXTS THREADS: for every line "bulk" or "single" that it reads, the seconds of encoding the texts of a
-// file (one a line) in one call, or of each of them alone, on one line.
+// times FOLDER TEXTS EVERY THREADS: for every line "bulk" or "single" that it reads, the seconds of encoding the texts
+// of a file (one a line) in one call, or every so many of them alone, on one line.
 #include <chrono>
 #include <fstream>
 #include <iostream>
@@ -22,13 +22,16 @@ int main(int, char** arguments) {
   std::vector<std::string> lines;
   for (std::string line; std::getline(file, line);) lines.push_back(line);
   const std::vector<std::string_view> texts(lines.begin(), lines.end());
-  const m2d::Encoder encoder(arguments[1], std::stoi(arguments[3]));
+  const std::size_t every = std::stoul(arguments[3]);
+  const m2d::Encoder encoder(arguments[1], std::stoi(arguments[4]));
   std::cout << "ready" << std::endl;
   for (std::string asked; std::getline(std::cin, asked);) {
     if (asked == "bulk") {
       std::cout << seconds(encoder, texts.data(), texts.size());
     } else {
-      for (const std::string_view& text : texts) std::cout << seconds(encoder, &text, 1) << ' ';
+      for (std::size_t place = 0; place < texts.size(); place += every) {
+        std::cout << seconds(encoder, &texts[place], 1) << ' ';
+      }
     }
     std::cout << std::endl;
   }

@@ -15,13 +15,13 @@ from m2d_export.cpp.unicode import UnicodeTables, probe
 from m2d_export.errors import SpecError
 from m2d_export.spec import TextSpec
 
-MAGIC = b"M2DVOC1\n"
+MAGIC = b"M2DVOC2\n"
 SAMPLE = "a"  # any text that has a token
 POST_PROCESSORS = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 FNV_START, FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
 
 
-def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int = 0) -> bytes:
+def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int = 0, normalize: bool = True) -> bytes:
     """The bytes of vocabulary.bin for an encoder of ``dim`` numbers that pools all but ``unpooled`` first tokens.
 
     Raises SpecError naming the part of ``tokenizer.json`` that the C++ tokenizer does not have.
@@ -38,7 +38,7 @@ def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int
     prefix = model["continuing_subword_prefix"]
     parts = [
         MAGIC,
-        _numbers(dim, text.max_tokens, text.pad_id, model["vocab"][model["unk_token"]]),
+        _numbers(dim, normalize, text.max_tokens, text.pad_id, model["vocab"][model["unk_token"]]),
         _numbers(model["max_input_chars_per_word"]),
         _list(before),
         _list(after),

@@ -1,21 +1,19 @@
-// Writes the float32 vectors of all texts, encoded at once by as many threads as asked: vectors FOLDER THREADS.
+// Writes the float32 vectors of all texts, encoded at once by as many threads as asked: vectors FOLDER THREADS [WHERE].
 #include <cstdlib>
+#include <future>
 #include <string_view>
-#include <thread>
 
 #include "m2d_encoder.hpp"
 #include "messages.hpp"
 
-int main(int, char** arguments) {
+int main(int count, char** arguments) {
   try {
-    const m2d::Encoder encoder(arguments[1]);
+    const m2d::Encoder encoder(arguments[1], count > 3 ? std::atoi(arguments[3]) : 0);
     const std::vector<std::string> texts = read_texts();
     const std::vector<std::string_view> views(texts.begin(), texts.end());
-    std::vector<std::vector<float>> vectors(std::strtoul(arguments[2], nullptr, 10));
-    std::vector<std::thread> threads;
-    for (auto& own : vectors) threads.emplace_back([&] { own = encoder.encode(views); });
-    for (auto& thread : threads) thread.join();
-    for (const auto& own : vectors) write(own);
+    std::vector<std::future<std::vector<float>>> threads(std::strtoul(arguments[2], nullptr, 10));
+    for (auto& own : threads) own = std::async(std::launch::async, [&] { return encoder.encode(views); });
+    for (auto& own : threads) write(own.get());
   } catch (const m2d::Error& error) {
     std::cerr << error.what() << '\n';
     return 1;

@@ -14,6 +14,8 @@
 namespace m2d {
 namespace detail {
 
+constexpr std::size_t token_budget = 1024;  // tokens a batch on processors, padding included
+
 /// Texts of similar length for one call of the runtime: `count` of the order from `first` on, padded to `tokens`.
 struct Batch {
   std::size_t first, count, tokens;
@@ -22,7 +24,9 @@ struct Batch {
 /// The token ids of many texts in padded batches, longest first, and their vectors back in the order of the texts.
 class Batches {
  public:
-  Batches(const Tokenizer& tokenizer, const std::string_view* texts, std::size_t count)
+  /// `most_texts` says how many texts of up to so many tokens, from 1 on, the runtime takes in one call.
+  template <typename Limit>
+  Batches(const Tokenizer& tokenizer, const std::string_view* texts, std::size_t count, const Limit& most_texts)
       : tokenizer_(tokenizer), order_(count) {
     ids_.reserve(count);
     std::string prompted;
@@ -40,7 +44,7 @@ class Batches {
     });
     for (std::size_t first = 0; first < count;) {
       const std::size_t tokens = ids_[order_[first]].size();
-      const std::size_t rows = std::min(std::max<std::size_t>(token_budget / tokens, 1), count - first);
+      const std::size_t rows = std::min<std::size_t>(most_texts(tokens), count - first);
       batches_.push_back({first, rows, tokens});
       first += rows;
     }
@@ -70,8 +74,6 @@ class Batches {
   }
 
  private:
-  static constexpr std::size_t token_budget = 1024;  // tokens a batch, padding included
-
   const Tokenizer& tokenizer_;
   std::vector<std::vector<std::int32_t>> ids_;
   std::vector<std::size_t> order_;

@@ -2,6 +2,7 @@
 
 #include <onnxruntime_cxx_api.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "batches.hpp"
+#include "model_file.hpp"
 
 namespace m2d {
 namespace detail {
@@ -17,10 +19,8 @@ namespace detail {
 /// The graph in ONNX Runtime on the CPU: one batch after the other, with all threads each.
 class Model {
  public:
-  Model(const std::filesystem::path& file, std::size_t dim, int threads) {
-    if (!std::filesystem::is_regular_file(file)) {
-      throw Error(file.string() + " is missing: give the folder that vocabulary.bin and model.onnx lie in");
-    }
+  Model(const std::filesystem::path& folder, const Tokenizer& tokenizer, int threads) {
+    const std::filesystem::path file = model_file(folder, "model.onnx");
     std::vector<std::int64_t> shape;
     try {
       Ort::SessionOptions options;
@@ -38,11 +38,13 @@ class Model {
     } catch (const std::exception& error) {
       throw Error("ONNX Runtime cannot load " + file.string() + ", copy it again: " + error.what());
     }
-    if (shape.size() != 2 || shape[1] != static_cast<std::int64_t>(dim)) {
-      throw Error(file.string() + " and vocabulary.bin beside it are of different exports: the vocabulary's vectors have " +
-                  std::to_string(dim) + " numbers");
+    if (shape.size() != 2 || shape[1] != static_cast<std::int64_t>(tokenizer.dim())) {
+      throw of_another_export(file, tokenizer.dim());
     }
   }
+
+  /// How many texts of up to `tokens` tokens go in one batch.
+  std::size_t most_texts(std::size_t tokens) const { return std::max<std::size_t>(token_budget / tokens, 1); }
 
   /// Write the vectors of all batches, each to the rows of its texts. Safe from several threads at once.
   void run(const Batches& batches, float* vectors) const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "batches.hpp"
+#include "model_file.hpp"
 
 namespace m2d {
 namespace detail {
@@ -19,22 +21,22 @@ namespace detail {
 /// The graph in OpenVINO on the CPU: few batches with all threads each, many in parallel streams.
 class Model {
  public:
-  Model(const std::filesystem::path& file, std::size_t dim, int threads) : threads_(threads) {
-    if (!std::filesystem::is_regular_file(file)) {
-      throw Error(file.string() + " is missing: give the folder that vocabulary.bin and model.onnx lie in");
-    }
+  Model(const std::filesystem::path& folder, const Tokenizer& tokenizer, int threads) : threads_(threads) {
+    const std::filesystem::path file = model_file(folder, "model.onnx");
     try {
       model_ = core_.read_model(file.string());
     } catch (const std::exception& error) {
       throw Error("OpenVINO cannot read " + file.string() + ", copy it again: " + error.what());
     }
     const ov::PartialShape shape = model_->output(0).get_partial_shape();
-    if (shape.size() != 2 || shape[1] != ov::Dimension(static_cast<std::int64_t>(dim))) {
-      throw Error(file.string() + " and vocabulary.bin beside it are of different exports: the vocabulary's vectors have " +
-                  std::to_string(dim) + " numbers");
+    if (shape.size() != 2 || shape[1] != ov::Dimension(static_cast<std::int64_t>(tokenizer.dim()))) {
+      throw of_another_export(file, tokenizer.dim());
     }
     one_ = std::make_unique<Requests>(compiled(ov::hint::PerformanceMode::LATENCY));
   }
+
+  /// How many texts of up to `tokens` tokens go in one batch.
+  std::size_t most_texts(std::size_t tokens) const { return std::max<std::size_t>(token_budget / tokens, 1); }
 
   /// Write the vectors of all batches, each to the rows of its texts. Safe from several threads at once.
   void run(const Batches& batches, float* vectors) const {
@@ -43,7 +45,8 @@ class Model {
         run(batches, vectors, *one_, 1);
       } else {
         Requests& streams = streams_of_many();
-        run(batches, vectors, streams, streams.compiled.get_property(ov::optimal_number_of_infer_requests));
+        // Two requests a stream: whichever stream is done first finds the next batch waiting.
+        run(batches, vectors, streams, 2 * streams.compiled.get_property(ov::optimal_number_of_infer_requests));
       }
     } catch (const ov::Exception& error) {
       throw Error(std::string("OpenVINO cannot run this batch: ") + error.what());

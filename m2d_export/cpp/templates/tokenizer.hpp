@@ -176,6 +176,7 @@ class Tokenizer {
     detail::Reader reader(content, file.string());
     reader.bytes(sizeof magic - 1);
     dim_ = reader.number();
+    unit_length_ = reader.number() != 0;
     max_tokens_ = reader.number();
     pad_ = static_cast<std::int32_t>(reader.number());
     unknown_ = static_cast<std::int32_t>(reader.number());
@@ -205,6 +206,7 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) = default;
 
   std::size_t dim() const { return dim_; }                ///< Numbers in a vector.
+  bool unit_length() const { return unit_length_; }       ///< Whether vectors are scaled to it.
   std::size_t max_tokens() const { return max_tokens_; }  ///< Most tokens of a text; the rest is cut off.
   std::int32_t pad() const { return pad_; }               ///< What shorter texts are filled up with.
   std::string_view prompt() const { return prompt_; }     ///< What the checkpoint puts before every text.
@@ -230,7 +232,7 @@ class Tokenizer {
 
  private:
   using Added = std::pair<std::string_view, std::int32_t>;
-  static constexpr char magic[] = "M2DVOC1\n";
+  static constexpr char magic[] = "M2DVOC2\n";
 
   /// One text on its way: characters in, ids out.
   class Walk {
@@ -339,7 +341,7 @@ class Tokenizer {
     std::ifstream stream(file, std::ios::binary);
     std::vector<char> content{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
     if (!stream.is_open() || stream.bad()) {
-      throw Error(file.string() + " cannot be read: give the folder that vocabulary.bin and model.onnx lie in");
+      throw Error(file.string() + " cannot be read: give the folder that it and the model lie in");
     }
     const std::string_view all(content.data(), content.size());
     if (all.substr(0, sizeof magic - 1) != magic || all.size() < sizeof magic + 7) {
@@ -373,6 +375,7 @@ class Tokenizer {
 
   std::vector<char> content_;
   std::size_t dim_ = 0, max_tokens_ = 0, longest_word_ = 0, unpooled_ = 0;
+  bool unit_length_ = false;
   std::int32_t pad_ = 0, unknown_ = 0;
   std::vector<std::int32_t> before_, after_;  // special tokens around every text
   std::string_view prompt_;

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <string>
+
+#include "tokenizer.hpp"
+
+namespace m2d {
+namespace detail {
+
+/// The file of this name in a folder; throws Error where there is none.
+inline std::filesystem::path model_file(const std::filesystem::path& folder, const char* name) {
+  const std::filesystem::path file = folder / name;
+  if (!std::filesystem::is_regular_file(file)) {
+    throw Error(file.string() + " is missing: give the folder that it and vocabulary.bin lie in");
+  }
+  return file;
+}
+
+/// What is wrong with a model whose vectors are not those that the vocabulary speaks of.
+inline Error of_another_export(const std::filesystem::path& file, std::size_t dim) {
+  return Error(file.string() + " and vocabulary.bin beside it are of different exports: the vocabulary's vectors have " +
+               std::to_string(dim) + " numbers");
+}
+
+}  // namespace detail
+}  // namespace m2d
