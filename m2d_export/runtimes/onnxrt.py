@@ -1,5 +1,8 @@
 """ONNX Runtime on the CPU."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from m2d_export.batching import Batch
@@ -13,6 +16,20 @@ from m2d_export.vectors import FloatArray
 CPU = "CPUExecutionProvider"
 
 
+def opened(variant: Variant, options: Any, providers: Mapping[str, Mapping[str, str]]) -> Any:
+    """A session of ONNX Runtime; RuntimeUnavailable unless it has just these providers, and its own for the rest."""
+    ort = require("onnxruntime", "cpu")
+    options.log_severity_level = 3  # errors; warnings are about its own optimiser
+    try:
+        session = ort.InferenceSession(str(variant.path), options, providers=list(providers.items()))
+    except Exception as error:  # its own types, and bare UnicodeDecodeError and RuntimeError
+        raise RuntimeUnavailable(f"ONNX Runtime cannot load {variant.path}: {first_line(error)}") from error
+    taken = session.get_providers()
+    if taken != list({**providers, CPU: {}}):  # it goes on with fewer where one cannot be loaded
+        raise RuntimeUnavailable(f"asked for {', '.join(providers)}, ONNX Runtime took {taken}")
+    return session
+
+
 class OnnxRuntime(Runtime):
     """A graph in an ONNX Runtime session; raises RuntimeUnavailable unless the CPU provider runs it."""
 
@@ -20,19 +37,12 @@ class OnnxRuntime(Runtime):
     provider = CPU
 
     def __init__(self, variant: Variant, threads: int | None = None) -> None:
-        ort = require("onnxruntime", "cpu")
-        options = ort.SessionOptions()
+        options = require("onnxruntime", "cpu").SessionOptions()
         options.intra_op_num_threads = threads or cores()
         # Threads spin during a call, not after it: spinning on, they took the cores from whichever session ran next
         # (six exits called in turn on 2 cores: 14.6 ms each instead of 4.6 for the deepest).
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        options.log_severity_level = 3  # errors; warnings are about its own optimiser
-        try:
-            self._session = ort.InferenceSession(str(variant.path), options, providers=[CPU])
-        except Exception as error:  # its own types, and bare UnicodeDecodeError and RuntimeError
-            raise RuntimeUnavailable(f"ONNX Runtime cannot load {variant.path}: {first_line(error)}") from error
-        if self._session.get_providers() != [CPU]:
-            raise RuntimeUnavailable(f"asked for {CPU}, ONNX Runtime took {self._session.get_providers()}")
+        self._session = opened(variant, options, {CPU: {}})
         self._inputs = [value.name for value in self._session.get_inputs()]
 
     def vectors(self, batch: Batch) -> FloatArray:
