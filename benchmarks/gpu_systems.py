@@ -185,8 +185,11 @@ def bundle_of(subject: Subject, target: Path, absent: dict[str, str]) -> Bundle:
     )
     try:
         return pipeline.build(plan)
-    except ExportError:  # the bundle is there, an engine is not: the runtime that needs it says so
-        return Bundle.open(target)
+    except ExportError as error:  # the bundle is there, but for engines that could not be built
+        built = Bundle.open(target)
+        lacking = set(kinds) - {engine.key.kind for engine in built.manifest.engines}
+        absent.update(dict.fromkeys([OURS + kind for kind in lacking], first_line(error)))
+        return built
 
 
 def set_up(subject: Subject, example: Batch, opened: ExitStack) -> tuple[dict[str, Call], dict[str, str]]:

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from m2d_export import Bundle, Encoder
 from m2d_export import build as pipeline
 from m2d_export.batching import TokenIds, pad
+from m2d_export.cli import cli
 from m2d_export.engines import FLAGS
 from m2d_export.errors import IntegrityError, OutputError, RuntimeUnavailable, SpecError
 from m2d_export.gpu import Gpu
@@ -75,7 +77,43 @@ def full(monkeypatch: pytest.MonkeyPatch, engined: Bundle, tmp_path: Path) -> tu
     return here, with_engine(here, engined.variant(2, "fp16"), "trt", tmp_path / "some.engine")
 
 
+# The stand-in
+
+
+def test_the_stand_in_has_only_what_the_real_modules_have(
+    full: tuple[SimpleNamespace, Variant], copied: Bundle
+) -> None:
+    here, variant = full
+    for module, name in ((here.cuda, "cudaMallocAnything"), (here.library, "BuilderFlags")):
+        with pytest.raises(AttributeError):
+            getattr(module, name)
+    for name in ("CudaGraphStrategy", "DynamicShapesKernelSpecializationStrategy"):  # of RTX alone
+        with pytest.raises(AttributeError):
+            getattr(here.library, name)
+    with pytest.raises(TypeError):
+        here.cuda.cudaMalloc(1, 2)
+    engine = here.library.Runtime(None).deserialize_cuda_engine(variant.engines[0].path.read_bytes())
+    with pytest.raises(AttributeError):
+        engine.get_binding_shape(0)  # removed in TensorRT 10
+    context = engine.create_execution_context(rtx.ExecutionContextAllocationStrategy.USER_MANAGED)
+    with pytest.raises(AttributeError):
+        context.execute_async_v2([], 1)
+
+
 # Vectors
+
+
+def test_encode_on_rtx_writes_the_vectors_of_onnx_runtime(
+    copied: Bundle, rtx_here: SimpleNamespace, tmp_path: Path
+) -> None:
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in TEXTS))
+    for runtime in ("onnxrt", "trt-rtx"):
+        options = ["--layer", "2", "--dim", "32", "--runtime", runtime, "-o", str(tmp_path / f"{runtime}.npy")]
+        done = CliRunner().invoke(cli, ["encode", str(copied.root), str(tmp_path / "texts.txt"), *options])
+        assert done.exit_code == 0, done.output
+    expected, found = (np.load(tmp_path / f"{runtime}.npy") for runtime in ("onnxrt", "trt-rtx"))
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    assert rtx_here.cuda.live == {}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
