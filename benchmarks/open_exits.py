@@ -47,7 +47,7 @@ def main() -> None:
     built = sorted({entry.precision for entry in bundle.manifest.variants})
     rows = []
     for runtime, spec in RUNTIMES.items():
-        for precision in [precision for precision in built if precision in spec.precisions]:
+        for precision in [precision for precision in built if precision in spec.precisions and not spec.gpu]:
             row: dict[str, object] = {"runtime": runtime, "precision": precision}
             for name, layers in {"all_mb": bundle.grid.layers, "deepest_mb": bundle.grid.layers[-1:]}.items():
                 child = ["--child", json.dumps(layers), runtime, precision]

@@ -9,7 +9,7 @@ from dataclasses import astuple
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.tables import ROOT, ceiling, cpp, on, open_exits, peers, result, settings, stream, triton
+from benchmarks.tables import ROOT, ceiling, cpp, gpu, on, open_exits, peers, result, settings, stream, triton
 from m2d_export import Cell
 from m2d_export.bench.figures import candidates, latencies
 from m2d_export.bench.quantities import Shape
@@ -175,6 +175,7 @@ REGIONS = {
     ROOT / "benchmarks" / "README.md": {"settings": settings},
     ROOT / "docs" / "deploy.md": {"triton": triton},
     ROOT / "docs" / "cpp.md": {"cpp": cpp},
+    ROOT / "docs" / "tensorrt.md": {"gpu": gpu},
     ROOT / "models" / "minilm-l6-sts-2d" / "README.md": {"runs": runs, "elsewhere": elsewhere, "ablation": ablation},
     ROOT / "docs" / "training.md": {
         "runs": runs,

@@ -18,7 +18,7 @@ from m2d_export import build as pipeline
 from m2d_export.machine import machine
 
 STEP = 100_000
-WARM_UP = 4  # steps until buffers and the heap have their size
+WARM_UP = 3  # steps until buffers and the heap have their size
 STATUS = Path("/proc/self/status")
 
 
@@ -34,7 +34,7 @@ def text(number: int) -> str:
 
 
 def streamed(bundle: Bundle, count: int) -> dict[str, object]:
-    """Memory after every 100,000 texts, and its slope per 100,000 from the fourth time on."""
+    """Memory after every 100,000 texts, and its slope per 100,000 from the third time on."""
     memory, done, started, in_order = [], 0, time.perf_counter(), True
     with Encoder(bundle, bundle.grid.layers[0]) as encoder:
         for part in encoder.stream(map(text, range(count))):
@@ -56,8 +56,8 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=1_000_000)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    if arguments.texts < (WARM_UP + 2) * STEP:
-        parser.error(f"--texts is at least {(WARM_UP + 2) * STEP}: before that memory is still warming up")
+    if arguments.texts < (WARM_UP + 1) * STEP:
+        parser.error(f"--texts is at least {(WARM_UP + 1) * STEP}: before that memory is still warming up")
     with tempfile.TemporaryDirectory() as folder:
         plan = pipeline.plan(arguments.checkpoint, Path(folder) / "bundle.m2d", layers=[1])
         result = streamed(pipeline.build(plan), arguments.texts)

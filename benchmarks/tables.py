@@ -6,6 +6,7 @@ from typing import Any
 
 from m2d_export.bench.written import milliseconds, plain_table, rate, score, share
 
+GPU_PACKAGES = ("torch", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13-bindings", "cuda-bindings")
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIME_NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 
@@ -207,3 +208,54 @@ def cpp() -> str:
     ]
     notes = f"all-MiniLM-L6-v2 at full depth, {found['texts']:,} sentences; {on(found['machine'])}."
     return f"{plain_table(head, rows)}\n\n{notes}"
+
+
+def gpu() -> str:
+    """Every system on a GPU: latency of the smallest batch, throughput of the largest, and what was aimed at."""
+    path = ROOT / "benchmarks" / "results" / "gpu.json"
+    if not path.exists():
+        return (
+            "**None of this has been measured: there is no `benchmarks/results/gpu.json` yet.** On a machine with a "
+            "GPU, `python -m benchmarks.gpu -o benchmarks/results/gpu.json` makes it."
+        )
+    return gpu_tables(json.loads(path.read_text(encoding="utf-8")))
+
+
+def gpu_tables(found: dict[str, Any]) -> str:
+    """The same of what `benchmarks/gpu.py` has written."""
+    card, versions = found["card"], found["machine"]["versions"]
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items() if name in GPU_PACKAGES)
+    where = f"{card['name']}" + (f", driver {card['driver']}, CUDA {card['cuda']}" if "driver" in card else "")
+    parts = [f"{found['precision']}, medians of {found['rounds']} rounds, calls taking turns. {where}; {packages}."]
+    for result in found["encoders"]:
+        shapes = [(row["batch_size"], row["tokens"]) for row in result["rows"]]
+        first, last = min(shapes), max(shapes)
+        by_place = {(row["system"], row["batch_size"], row["tokens"]): row for row in result["rows"]}
+        head = [
+            "system",
+            *(f"{first[0]} x {first[1]} tokens, {percent}" for percent in ("p50", "p99")),
+            *(f"{last[0]} x {last[1]}, {what}" for what in ("sentences/s", "tokens/s", "of the measured peak")),
+        ]
+        rows = []
+        for name in dict.fromkeys(row["system"] for row in result["rows"]):
+            small, large = by_place[name, *first], by_place[name, *last]
+            figures = [milliseconds(small["p50_ms"]), milliseconds(small["p99_ms"])]
+            figures += [rate(large["sentences_per_second"]), rate(large["tokens_per_second"])]
+            ours = f"**{name}**" if name.startswith("m2d-export") else name
+            rows.append([ours, *figures, share(large["share_of_peak"])])
+        weights = " of random weights" if result["weights"] == "random" else ""
+        parts.append(f"{result['encoder'].removesuffix(weights)}{weights}, layer {result['layer']}:")
+        parts.append(plain_table(head, rows))
+        parts.append(" ".join(map(_aimed, result["aims"])))
+        if result["absent"]:
+            lacking = "; ".join(f"{name} ({reason})" for name, reason in result["absent"].items())
+            parts.append(f"Not run: {lacking}.")
+    return "\n\n".join(parts)
+
+
+def _aimed(aim: dict[str, Any]) -> str:
+    what = f"{aim['aim']:g} x {aim['over']}"
+    if aim["least"] is None:
+        return f"Aim: {what}; its shapes were not measured."
+    at = ", ".join(f"{ratio:.2f} x at {shape}" for shape, ratio in aim["ratios"].items())
+    return f"Aim: {what}; found {at}: {'met' if aim['least'] >= aim['aim'] else 'not met'}."

@@ -23,6 +23,7 @@ MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 GRAPHS = "graphs"
 ENGINES = "engines"
+KEPT = ".m2d-kept-"  # beside a bundle, which nothing is ever written to
 MAX_MANIFEST_BYTES = 16 << 20
 SHA256_DIGITS = 64
 PARITY = {"texts", "finite", "cosine_min", "cosine_mean", "max_abs_diff", "invariance", "distinction"}
@@ -209,14 +210,16 @@ class Bundle:
         """The variant of an exit, its graph and weights checked; SpecError lists what there is."""
         entry = self.entry(layer, precision)
         self.checked(entry.weights)
+        kept = self.root.parent / f"{KEPT}{self.root.name}"
         engines = tuple(
-            Engine(self.root / engine.path, self.manifest.files[engine.path].sha256, engine.key)
+            Engine(self.root / engine.path, self.manifest.files[engine.path].sha256, engine.key, kept)
             for engine in self.manifest.engines
             if (engine.layer, engine.precision) == (layer, precision)
         )
         hashes = tuple(self.manifest.files[name].sha256 for name in (entry.path, entry.weights))
         path = self.checked(entry.path)
-        return Variant(layer, entry.precision, path, self.grid.width, self.manifest.origin, engines, hashes)
+        known = (self.grid.width, self.manifest.origin, engines, hashes, self.manifest.text)
+        return Variant(layer, entry.precision, path, *known)
 
     def entry(self, layer: int, precision: str) -> VariantEntry:
         """What the manifest says of a variant, no file looked at; SpecError lists what there is."""
@@ -304,6 +307,7 @@ def _engine_entry(
         shapes=tuple(_shape_range(shape) for shape in _list(data["shapes"])),
         targets=tuple(map(_name, _list(data["targets"]))),
         gpu=None if data["gpu"] is None else _name(data["gpu"]),
+        flags=tuple(map(_name, _list(data["flags"]))),
     )
     for variant in variants:
         if (variant.layer, variant.precision) == (layer, precision):

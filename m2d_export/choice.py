@@ -50,7 +50,7 @@ def deploying(picked: Candidate, bundle: Path, cores: int) -> str:
         words += ["--runtime", picked.runtime]
     if picked.precision != Precision.FP32:
         words += ["--precision", picked.precision]
-    if picked.compute != RUNTIMES[picked.runtime].computes[0]:
+    if picked.compute != RUNTIMES[picked.runtime].compute(picked.precision):
         words += ["--compute", picked.compute]
     if picked.setup.threads not in (None, cores):
         words += ["--threads", str(picked.setup.threads)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2d_export.batching import TOKEN_BUDGET, batches
+from m2d_export.batching import batches
 from m2d_export.bundle import Bundle
 from m2d_export.errors import InputError
 from m2d_export.runtimes import Closing, open_runtime
@@ -22,8 +22,9 @@ class Encoder(Closing):
 
     None is the deepest layer, and the checkpoint's own ``truncate_dim`` or else the full width. Vectors have unit
     length where the checkpoint normalises its own, unless ``normalize`` says otherwise. ``compute`` is what the runtime
-    multiplies floats in, ``cache`` a folder of yours where OpenVINO's compiled models, each about as large as its
-    weights, are kept for the next time. Use it in a ``with`` block, or call ``close``.
+    multiplies floats in, None what it does untold; ``cache`` a folder of yours where what a runtime compiles (with
+    OpenVINO each about as large as its weights) is kept for the next time. Use it in a ``with`` block, or call
+    ``close``.
 
     Raises SpecError, IntegrityError, RuntimeUnavailable.
     """
@@ -36,7 +37,7 @@ class Encoder(Closing):
         *,
         runtime: str = "onnxrt",
         precision: str = Precision.FP32,
-        compute: str = "fp32",
+        compute: str | None = None,
         threads: int | None = None,
         normalize: bool | None = None,
         cache: str | Path | None = None,
@@ -48,7 +49,6 @@ class Encoder(Closing):
             grid.check_dim(dim if dim is not None else bundle.manifest.truncate_dim or full.dim),
         )
         self.normalize = bundle.manifest.normalize if normalize is None else normalize
-        self.token_budget = TOKEN_BUDGET
         self._tokenizer = bundle.tokenizer
         self.runtime = open_runtime(
             runtime,
@@ -57,6 +57,7 @@ class Encoder(Closing):
             compute,
             None if cache is None else Path(cache).expanduser(),
         )
+        self.token_budget = self.runtime.token_budget
 
     def encode(self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> FloatArray:
         """Vectors of ``texts`` in their order: (n, dim) float32.

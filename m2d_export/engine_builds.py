@@ -13,11 +13,11 @@ from pathlib import Path
 from threading import Event, Timer
 
 from m2d_export.bundle import Bundle, EngineEntry, VariantEntry, engine_path
-from m2d_export.engines import LIBRARIES, PHASE, PRECISIONS, Job, check_targets, library
+from m2d_export.engines import FLAGS, LIBRARIES, PHASE, Job, check_targets, library
 from m2d_export.errors import BundleError, SpecError
 from m2d_export.files import atomic_file, sha256_of
 from m2d_export.gpu import first_gpu
-from m2d_export.spec import EngineKey, Precision, ShapeRange, default_shapes
+from m2d_export.spec import TYPED, EngineKey, Precision, ShapeRange, default_shapes
 
 TIMEOUT = 3600.0  # seconds for one engine: TensorRT tunes a deep encoder for minutes
 Report = Callable[[str], None]
@@ -51,8 +51,8 @@ def plan_engines(
     for kind in kinds:
         if kind not in LIBRARIES:
             raise SpecError(f"no engines called {kind!r}: there are {', '.join(LIBRARIES)}")
-    if not set(precisions) & set(PRECISIONS):
-        raise SpecError(f"engines are built of {', '.join(PRECISIONS)} graphs: add one of them to --precision")
+    if not set(precisions) & set(TYPED):
+        raise SpecError(f"engines are built of {', '.join(TYPED)} graphs: add one of them to --precision")
     if targets and "trt-rtx" not in kinds:
         raise SpecError("--gpu goes with --engine trt-rtx: trt builds for the GPU that it runs on")
     chosen = tuple(shapes) if shapes else default_shapes(max_tokens)
@@ -81,7 +81,7 @@ def build_engines(
     entries, failures = [], []
     for kind, version in plan.versions.items():
         for variant in variants:
-            if variant.precision not in PRECISIONS:
+            if variant.precision not in TYPED:
                 continue
             name = f"layer {variant.layer}, {variant.precision}, {kind}"
             graph, weights = staging / variant.path, staging / variant.weights
@@ -94,6 +94,7 @@ def build_engines(
                 shapes=plan.shapes,
                 targets=plan.targets if own else (),
                 gpu=None if own else plan.gpu,
+                flags=FLAGS,
             )
             path = engine_path(variant.layer, variant.precision, kind)
             if shelf.take(key, staging / path):

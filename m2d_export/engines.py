@@ -16,11 +16,11 @@ from m2d_export.errors import ExportError, IntegrityError, M2DError, RuntimeUnav
 from m2d_export.extras import require
 from m2d_export.files import atomic_file
 from m2d_export.gpu import Gpu
-from m2d_export.spec import Engine, EngineKey, Precision, ShapeRange
+from m2d_export.spec import Engine, EngineKey, ShapeRange
 
 LIBRARIES = {"trt": "tensorrt", "trt-rtx": "tensorrt_rtx_bindings"}  # kind, which is its extra's name too -> module
 OLDEST = {"trt": (10, 12), "trt-rtx": (1, 7)}
-PRECISIONS = (Precision.FP32, Precision.FP16, Precision.BF16)  # int8 graphs are made for processors
+FLAGS = ("strongly-typed", "no-tf32", "detailed")  # what engine_from_graph tells every builder
 TYPES = {"FLOAT": "FLOAT", "HALF": "FLOAT16", "BF16": "BFLOAT16"}  # TensorRT's words, and ONNX's
 PHASE = "phase: "
 
@@ -80,7 +80,7 @@ class Job:
 def key_from_dict(data: Mapping[str, Any]) -> EngineKey:
     """The key that ``dataclasses.asdict`` made ``data`` of."""
     shapes = tuple(ShapeRange(*(tuple(shape[name]) for name in ("least", "best", "most"))) for shape in data["shapes"])
-    return EngineKey(**{**data, "shapes": shapes, "targets": tuple(data["targets"])})
+    return EngineKey(**{**data, "shapes": shapes, **{name: tuple(data[name]) for name in ("targets", "flags")}})
 
 
 def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> bytes:
@@ -88,7 +88,7 @@ def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> by
 
     Raises ExportError with the parser's or builder's own words, and where the network has other types than the graph.
     """
-    log = _log(trt)
+    log = logger(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
@@ -98,6 +98,7 @@ def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> by
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is fp32: who wants less asks for fp16
     config.progress_monitor = _monitor(trt, progress)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that an engine can tell the types it computes in
     for shapes in job.key.shapes:
         profile = builder.create_optimization_profile()
         for place in range(network.num_inputs):
@@ -119,7 +120,7 @@ def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> by
     return bytes(plan)
 
 
-def _log(trt: Any) -> Any:
+def logger(trt: Any) -> Any:
     """A logger that keeps errors, and prints nothing."""
 
     class Log(trt.ILogger):  # type: ignore[misc]

@@ -53,10 +53,11 @@ class ExitEncoder(nn.Module):
 
     @torch.inference_mode()
     def vectors(self, batch: "Batch") -> tuple[FloatArray, ...]:
-        """The same from and to numpy."""
+        """The same from and to numpy, wherever and in whatever the weights are."""
+        device = next(self.parameters()).device
         arrays = (batch.input_ids, batch.attention_mask, batch.pooling_mask)
-        tensors = [None if array is None else torch.from_numpy(array) for array in arrays]
-        return tuple(vector.numpy() for vector in self(*tensors))
+        tensors = [None if array is None else torch.from_numpy(array).to(device) for array in arrays]
+        return tuple(vector.float().cpu().numpy() for vector in self(*tensors))
 
 
 def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:

@@ -8,8 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from m2d_export.gpu import gpus
+
 INT8_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
-PACKAGES = ("m2d-export", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "transformers")
+PACKAGES = (
+    *("m2d-export", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "transformers"),
+    *("tensorrt", "tensorrt-rtx-cu13-bindings", "cuda-bindings"),
+)
 
 
 def cores() -> int:
@@ -32,12 +37,14 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 @cache
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory in GB, system, Python and versions, as every record holds them."""
+    """Processor, cores, memory in GB, system, GPUs, Python and versions, as every record holds them."""
+    cards = [gpu.name for gpu in gpus()]
     return {
         "cpu": _cpu_name(),
         "cores": cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "system": platform.system(),
+        **({"gpu": ", ".join(cards)} if cards else {}),
         "python": platform.python_version(),
         "versions": versions(PACKAGES),
     }

@@ -27,16 +27,31 @@ HALVES = (Precision.FP16, Precision.BF16)
 
 @dataclass(frozen=True)
 class RuntimeSpec:
-    """What a runtime can: the precisions it runs, and what it can be told to multiply floats in, the first untold."""
+    """What a runtime can: the precisions it runs, what it can be told to multiply floats in, where it runs.
+
+    Of ``computes`` the first is what it does untold; a runtime without any computes in the types of its graph.
+    """
 
     precisions: tuple[Precision, ...]
-    computes: tuple[str, ...]
+    computes: tuple[str, ...] = ()
+    gpu: bool = False
+
+    def compute(self, precision: str) -> str:
+        """What floats of a variant in ``precision`` are multiplied in untold."""
+        return self.computes[0] if self.computes else precision
 
 
+TYPED = (Precision.FP32, Precision.FP16, Precision.BF16)  # int8 graphs are made for processors
+# A name says library and device, so that measurements of several need no field more. Without a device: the processor.
 RUNTIMES: Mapping[str, RuntimeSpec] = {
     "onnxrt": RuntimeSpec((Precision.FP32, Precision.FP16, Precision.INT8), ("fp32",)),
     "openvino": RuntimeSpec(tuple(Precision), ("fp32", "bf16")),
     "pytorch": RuntimeSpec((Precision.FP32,), ("fp32",)),
+    "trt": RuntimeSpec(TYPED, gpu=True),
+    "trt-rtx": RuntimeSpec(TYPED, gpu=True),
+    "onnxrt-cuda": RuntimeSpec((Precision.FP32, Precision.FP16), gpu=True),
+    "onnxrt-trt": RuntimeSpec((Precision.FP16,), gpu=True),  # its fp32 would be TF32, which it has no switch for
+    "pytorch-cuda": RuntimeSpec((Precision.FP32,), ("fp32", "fp16", "bf16"), gpu=True),
 }
 
 
@@ -205,7 +220,8 @@ class EngineKey:
     """All that an engine hangs on: equal keys, exchangeable engines.
 
     ``graph`` and ``weights`` are sha256; ``targets`` compute capabilities such as sm86, empty for those that the
-    library takes by itself; ``gpu`` names the card an engine was tuned on, None where it was built without one.
+    library takes by itself; ``gpu`` names the card an engine was tuned on, None where it was built without one;
+    ``flags`` is what the builder was told beside the graph.
     """
 
     kind: str
@@ -215,6 +231,7 @@ class EngineKey:
     shapes: tuple[ShapeRange, ...]
     targets: tuple[str, ...]
     gpu: str | None
+    flags: tuple[str, ...]
 
     @property
     def digest(self) -> str:
@@ -224,11 +241,15 @@ class EngineKey:
 
 @dataclass(frozen=True)
 class Engine:
-    """A built engine: its file, unread as yet, and what it must be."""
+    """A built engine: its file, unread as yet, and what it must be.
+
+    ``kept`` is a folder beside the bundle for what its library compiles on a card.
+    """
 
     path: Path
     sha256: str
     key: EngineKey
+    kept: Path
 
 
 @dataclass(frozen=True)
@@ -245,3 +266,14 @@ class Variant:
     origin: Origin
     engines: tuple[Engine, ...] = ()  # made from it, at most one of a kind
     sha256: tuple[str, ...] = ()
+    text: TextSpec | None = None
+
+    def engine(self, kind: str) -> Engine:
+        """The engine of ``kind`` that was made from it; SpecError says how to build one."""
+        for engine in self.engines:
+            if engine.key.kind == kind:
+                return engine
+        raise SpecError(
+            f"this bundle has no {kind} engine of layer {self.layer}, {self.precision}: "
+            f"build it with --precision {self.precision} --engine {kind}"
+        )

@@ -8,15 +8,20 @@ from m2d_export.batching import TokenIds, batches
 from m2d_export.runtimes import Runtime
 from m2d_export.spec import TextSpec
 
-BUDGETS = (256, 512, 1024, 2048, 4096)
+SHARES = (0.25, 0.5, 1, 2, 4)  # of the budget that suits a runtime where nothing was measured
 ROUNDS = 5
+
+
+def budgets_of(runtime: Runtime) -> tuple[int, ...]:
+    """The token budgets to try, ascending."""
+    return tuple(int(share * runtime.token_budget) for share in SHARES)
 
 
 def budget_seconds(
     runtime: Runtime, tokens: Sequence[TokenIds], spec: TextSpec, rounds: int = ROUNDS
 ) -> dict[int, list[float]]:
     """Seconds that ``tokens`` take in each round, by the token budget of their batches; budgets take turns."""
-    seconds: dict[int, list[float]] = {budget: [] for budget in BUDGETS}
+    seconds: dict[int, list[float]] = {budget: [] for budget in budgets_of(runtime)}
     for number in range(rounds + 1):
         for budget, measured in seconds.items():
             started = time.perf_counter()

@@ -14,6 +14,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from m2d_export import build as pipeline
 from m2d_export.bundle import Bundle
+from m2d_export.spec import parse_shapes
 
 if TYPE_CHECKING:
     from tests.trainings import Outcome
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 WORDS = "a an the man woman cat dog is was playing sitting on mat guitar stage in of interest rates rose not".split()
 LAYERS, WIDTH, MAX_TOKENS = 3, 64, 48
+SHAPES = parse_shapes("1x1:2x8:4x16,1x17:2x24:4x48")  # of engines
 ARCHITECTURES = (
     "bert",
     "distilbert",
@@ -166,6 +168,15 @@ def halves(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle
     """The bundle of ``checkpoint`` in fp32, fp16 and bf16. Never alter it."""
     target = tmp_path_factory.mktemp("halves") / "tiny.m2d"
     return pipeline.build(pipeline.plan(str(checkpoint), target, precisions=("bf16", "fp16", "fp32")))
+
+
+@pytest.fixture(scope="session")
+def engined(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Two exits in fp32 and fp16, each with its engine of TensorRT for RTX, by ``SHAPES``. Never alter it."""
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
+    target = tmp_path_factory.mktemp("engined") / "tiny.m2d"
+    options: dict[str, Any] = {"layers": [1, 2], "precisions": ["fp32", "fp16"], "engines": ["trt-rtx"]}
+    return pipeline.build(pipeline.plan(str(checkpoint), target, shapes=SHAPES, **options))
 
 
 @pytest.fixture

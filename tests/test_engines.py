@@ -23,25 +23,16 @@ from m2d_export import build as pipeline
 from m2d_export.bundle import Manifest
 from m2d_export.cli import cli
 from m2d_export.engine_builds import EnginePlan, build_engines, plan_engines
-from m2d_export.engines import Job, check_targets, engine_from_graph, library, read_engine
+from m2d_export.engines import FLAGS, Job, check_targets, engine_from_graph, library, read_engine
 from m2d_export.errors import ExportError, IntegrityError, ManifestError, RuntimeUnavailable, SpecError
 from m2d_export.gpu import Gpu
 from m2d_export.spec import EngineKey, Precision, default_shapes, parse_shapes
-from tests.conftest import ARCHITECTURES, MAX_TOKENS, save_checkpoint
+from tests.conftest import ARCHITECTURES, MAX_TOKENS, SHAPES, save_checkpoint
 
 rtx = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
 
-SHAPES = parse_shapes("1x1:2x8:4x16,1x17:2x24:4x48")
 CARD = Gpu("Made-up RTX", "sm89")
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "bundle-format.schema.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def engined(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Two exits in fp32 and fp16, each with its engine. Never alter it."""
-    target = tmp_path_factory.mktemp("engined") / "tiny.m2d"
-    options: dict[str, Any] = {"layers": [1, 2], "precisions": ["fp32", "fp16"], "engines": ["trt-rtx"]}
-    return pipeline.build(pipeline.plan(str(checkpoint), target, shapes=SHAPES, **options))
 
 
 @pytest.fixture
@@ -118,10 +109,13 @@ def test_every_architecture_builds_in_both_precisions(architecture: str, tmp_pat
 
 @pytest.mark.slow
 def test_all_exits_of_minilm_build_in_both_precisions(minilm: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.m2d"
     options: dict[str, Any] = {"precisions": ["fp32", "fp16"], "engines": ["trt-rtx"]}
-    bundle = pipeline.build(pipeline.plan(str(minilm), tmp_path / "out.m2d", **options))
-    assert len(bundle.manifest.engines) == 2 * 6
-    assert bundle.problems() == []
+    bundle = pipeline.build(pipeline.plan(str(minilm), target, **options))
+    shown = CliRunner().invoke(cli, ["show", str(target)], env={"COLUMNS": "160"}).output
+    assert shown.count(f"trt-rtx {rtx.__version__}") == len(bundle.manifest.engines) == 2 * 6
+    assert len({entry.key.digest for entry in bundle.manifest.engines}) == 2 * 6
+    assert CliRunner().invoke(cli, ["verify", str(target)]).output.startswith(f"{target} is sound: ")
 
 
 # What is not built again
@@ -389,7 +383,7 @@ def test_shapes_that_make_no_sense_are_refused(text: str, said: str) -> None:
 # The full TensorRT, by a stand-in as strict as TensorRT 11
 
 REMOVED = {  # in 11; what is called on a stand-in that lacks them would fail
-    "BuilderFlag": "FP16 BF16 INT8 FP8 INT4 OBEY_PRECISION_CONSTRAINTS PREFER_PRECISION_CONSTRAINTS",
+    "BuilderFlag": "FP16 BF16 INT8 FP8 INT4 FP4 OBEY_PRECISION_CONSTRAINTS PREFER_PRECISION_CONSTRAINTS",
     "Builder": "platform_has_fast_fp16 platform_has_fast_int8 build_engine",
     "IBuilderConfig": "int8_calibrator set_calibration_profile algorithm_selector quantization_flags",
     "ILayer": "precision set_output_type",
@@ -422,7 +416,10 @@ def stand_in(half_products: int) -> Any:
     builder.build_serialized_network.return_value = b"a plan"
     parser = create_autospec(rtx.OnnxParser, instance=True)
     parser.parse_from_file.return_value = True
-    real = ("ILogger", "IProgressMonitor", "NetworkDefinitionCreationFlag", "BuilderFlag", "LayerType")
+    real = (
+        *("ILogger", "IProgressMonitor", "NetworkDefinitionCreationFlag", "BuilderFlag", "LayerType"),
+        "ProfilingVerbosity",
+    )
     return SimpleNamespace(
         **{name: getattr(rtx, name) for name in real},
         Builder=lambda log: builder,
@@ -435,7 +432,7 @@ def stand_in(half_products: int) -> Any:
 
 
 def full_job(tmp_path: Path) -> Job:
-    key = EngineKey("trt", "11.4.0.106", "0" * 64, "0" * 64, SHAPES, (), "NVIDIA H100")
+    key = EngineKey("trt", "11.4.0.106", "0" * 64, "0" * 64, SHAPES, (), "NVIDIA H100", FLAGS)
     return Job(tmp_path / "some.onnx", key, {"FLOAT16": 3}, tmp_path / "out", tmp_path / "timings")
 
 
@@ -446,6 +443,7 @@ def test_the_full_tensorrt_is_built_by_the_same_function(tmp_path: Path) -> None
     assert trt.builder.create_network.call_args == call(typed)
     assert trt.parser.parse_from_file.call_args == call(str(tmp_path / "some.onnx"))
     assert trt.config.clear_flag.call_args == call(rtx.BuilderFlag.TF32)
+    assert trt.config.profiling_verbosity == rtx.ProfilingVerbosity.DETAILED
     profiles = [made.args[0] for made in trt.config.add_optimization_profile.call_args_list]
     assert [profile.set_shape.call_args_list for profile in profiles] == [
         [call(name, shapes.least, shapes.best, shapes.most) for name in ("input_ids", "attention_mask")]

@@ -9,6 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks import tables
+from benchmarks.gpu import aims
+from benchmarks.tables import gpu_tables
 from m2d_export.errors import RuntimeUnavailable
 from m2d_export.gpu import Gpu, first_gpu, gpus
 
@@ -70,13 +73,53 @@ def test_the_benchmark_runs_on_a_cpu_and_says_what_it_is(checkpoint: Path, tmp_p
     assert done.returncode == 0, done.stderr
     result = json.loads(output.read_text())
     assert result["card"] == {"name": "none: a smoke test on the CPU"}
-    systems = ["pytorch", "pytorch, compiled", "sentence-transformers"]
-    assert [row["system"] for row in result["rows"]] == systems * 4
-    assert set(result["absent"]) == {"pytorch, CUDA graph", "sentence-transformers, flash attention"}
-    for row in result["rows"]:
-        assert row["cosine_min"] > 0.99999
-        assert 0 < row["p50_ms"] <= row["p99_ms"]
-        assert row["sentences_per_second"] * row["tokens"] == pytest.approx(row["tokens_per_second"])
+    assert result["command"] == "python -m benchmarks.gpu tiny --smoke"
+    systems = ["pytorch", "pytorch, compiled", "sentence-transformers", "m2d-export, onnxrt"]
+    own, made_up = result["encoders"]
+    assert [(encoder["encoder"], encoder["weights"]) for encoder in (own, made_up)] == [
+        ("tiny", "real"),
+        ("distilbert of random weights", "random"),
+    ]
+    for encoder in (own, made_up):
+        assert [row["system"] for row in encoder["rows"]] == systems * 4
+        assert set(encoder["absent"]) == {
+            *("pytorch, CUDA graph", "sentence-transformers, flash attention", "m2d-export, trt"),
+        }
+        assert "the driver shows none here" in encoder["absent"]["m2d-export, trt"] or gpus()
+        for row in encoder["rows"]:
+            assert row["cosine_min"] > 0.99999
+            assert 0 < row["p50_ms"] <= row["p99_ms"]
+            assert row["sentences_per_second"] * row["tokens"] == pytest.approx(row["tokens_per_second"])
+        times = {(row["system"], row["batch_size"], row["tokens"]): row["p50_ms"] for row in encoder["rows"]}
+        assert encoder["aims"][0]["ratios"] == {
+            "1x16": pytest.approx(times["pytorch", 1, 16] / times["m2d-export, onnxrt", 1, 16])
+        }
+    shown = gpu_tables(result)
+    for name in systems[:3]:
+        assert f"\n| {name} | " in shown
+    assert shown.count("\n| **m2d-export, onnxrt** | ") == 2
+    assert "distilbert of random weights, layer 2:" in shown
+    assert "Not run: m2d-export, trt (" in shown
+
+
+def test_what_was_aimed_at_is_judged_by_our_fastest_at_every_shape() -> None:
+    rows = [
+        {"system": system, "batch_size": size, "tokens": tokens, "p50_ms": ms, "share_of_peak": 1 / ms}
+        for system, ms in (("pytorch", 9.0), ("m2d-export, trt", 4.0), ("m2d-export, onnxrt-cuda", 2.0))
+        for size, tokens in ((1, 16), (8, 32), (32, 256))
+    ]
+    found = [(aim["over"], aim["aim"], aim["ratios"], aim["least"]) for aim in aims(rows)]
+    assert found == [
+        ("pytorch", 3.0, {"1x16": 4.5, "8x32": 4.5}, 4.5),
+        ("pytorch, compiled", 1.5, {}, None),
+        ("pytorch", 1.3, {"32x256": 4.5}, 4.5),
+        ("the measured peak", 0.5, {"32x256": 0.5}, 0.5),
+    ]
+
+
+def test_what_nobody_has_measured_is_said_in_place_of_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    assert "there is no `benchmarks/results/gpu.json` yet" in tables.gpu()
 
 
 @pytest.mark.skipif(bool(gpus()), reason="there is a GPU here")

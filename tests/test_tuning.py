@@ -10,10 +10,11 @@ from m2d_export import Bundle, Encoder
 from m2d_export.batching import Batch
 from m2d_export.errors import InputError
 from m2d_export.runtimes.fake import FakeRuntime
-from m2d_export.tuning import BUDGETS, budget_seconds
+from m2d_export.tuning import budget_seconds, budgets_of
 from m2d_export.vectors import FloatArray
 
 TEXTS = ["the cat is here", "a dog", "one two three four five six seven eight"] * 100
+BUDGETS = (256, 512, 1024, 2048, 4096)  # of a processor
 CALL = 0.005  # seconds, far over what the fake runtime itself takes
 
 
@@ -52,6 +53,14 @@ def test_every_budget_is_timed_in_every_round_and_the_first_does_not_count(bundl
     tokenizer = bundle.tokenizer
     seconds = budget_seconds(FakeRuntime(), tokenizer.encode(TEXTS), tokenizer.spec, rounds=3)
     assert {budget: len(measured) for budget, measured in seconds.items()} == dict.fromkeys(BUDGETS, 3)
+
+
+def test_what_suits_another_device_is_tried_around_what_suits_it() -> None:
+    class Wide(FakeRuntime):
+        token_budget = 16384
+
+    assert budgets_of(FakeRuntime()) == BUDGETS
+    assert budgets_of(Wide()) == (4096, 8192, 16384, 32768, 65536)
 
 
 def test_nothing_to_time_is_said(encoder: Encoder) -> None:

@@ -37,7 +37,7 @@ MEASURED_ON = {
 }
 DIGEST_LENGTH = 16
 # Versions are not among them: a package upgraded half-way is said in the report, another computer is kept apart.
-HARDWARE = ("cpu", "cores", "memory_gb", "system")
+HARDWARE = ("cpu", "cores", "memory_gb", "system", "gpu")
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,9 @@ def mixed(groups: Sequence[Group]) -> str | None:
 
 
 def machine_name(group: Group) -> str:
-    """The processor and how many cores of it were used."""
-    return f"{group.machine.get('cpu')} ({group.machine.get('cores')} cores)"
+    """The processor and how many cores of it were used, and the GPU where there is one."""
+    gpu = group.machine.get("gpu")
+    return f"{group.machine.get('cpu')} ({group.machine.get('cores')} cores)" + (f" with {gpu}" if gpu else "")
 
 
 def days(records: Sequence[Record]) -> str:
@@ -84,7 +85,7 @@ def days(records: Sequence[Record]) -> str:
 def facts(group: Group) -> list[tuple[str, str]]:
     """The machine, the versions and what was counted, as names and texts."""
     machine = group.machine
-    titles = zip(HARDWARE, ("processor", "cores", "memory, GB", "system"), strict=True)
+    titles = zip(HARDWARE, ("processor", "cores", "memory, GB", "system", "GPU"), strict=True)
     counts = Counter(record["kind"] for record in measured(group.records))
     return [
         ("bundle", group.bundle),

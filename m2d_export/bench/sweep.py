@@ -12,10 +12,12 @@ from m2d_export.bench.quality import Measure, Reference
 from m2d_export.bench.records import Record, key_of
 from m2d_export.bundle import Bundle
 from m2d_export.encoder import Encoder
+from m2d_export.engines import LIBRARIES
 from m2d_export.errors import M2DError, SpecError
 from m2d_export.extras import require
 from m2d_export.machine import machine
 from m2d_export.runtimes import check_runtime
+from m2d_export.spec import RUNTIMES
 
 Report = Callable[[str], None]
 FAILURES = (M2DError, MemoryError)  # what is recorded; anything else is an error of this program
@@ -51,7 +53,7 @@ class Matrix:
     tokens: tuple[int, ...]
     runtimes: tuple[str, ...] = ("onnxrt",)
     precisions: tuple[str, ...] = ("fp32",)
-    computes: tuple[str, ...] = ("fp32",)
+    computes: tuple[str, ...] = ()  # none: what each runtime does untold
     threads: int | None = None
 
     def checked(self, bundle: Bundle) -> "Matrix":
@@ -60,6 +62,9 @@ class Matrix:
             bundle.entry(layer, precision)
         for way in self.ways:
             check_runtime(way.runtime, way.precision, way.compute)
+            if way.runtime in LIBRARIES:
+                for layer in self.layers:
+                    bundle.variant(layer, way.precision).engine(way.runtime)
         for dim in self.dims:
             bundle.grid.check_dim(dim)
         for count in self.tokens:
@@ -72,7 +77,10 @@ class Matrix:
     @property
     def ways(self) -> list[Way]:
         """Every precision x runtime x compute."""
-        return [Way(*way, self.threads) for way in product(self.precisions, self.runtimes, self.computes)]
+        return [
+            Way(precision, runtime, compute or _untold(runtime, precision), self.threads)
+            for precision, runtime, compute in product(self.precisions, self.runtimes, self.computes or ("",))
+        ]
 
 
 @dataclass(frozen=True)
@@ -213,6 +221,10 @@ class Sweep:
         """Which way it is, where there are several."""
         several = len(self.matrix.ways) > 1
         return f", {way.precision} in {way.runtime}, computed in {way.compute}" if several else ""
+
+
+def _untold(runtime: str, precision: str) -> str:
+    return RUNTIMES[runtime].compute(precision) if runtime in RUNTIMES else ""
 
 
 def _timed(shape: Record, exits: Iterable[Record]) -> list[Record]:

@@ -55,8 +55,7 @@ def build(
     CHECKPOINT is a sentence-transformers folder, a transformers folder (mean pooling), or a Hub id.
     """
     from m2d_export import build as pipeline
-    from m2d_export.engines import PRECISIONS
-    from m2d_export.spec import parse_shapes
+    from m2d_export.spec import TYPED, parse_shapes
 
     with steps() as report:
         planned = pipeline.plan(
@@ -80,7 +79,7 @@ def build(
             f"pooling {planned.checkpoint.pooling}, about {planned.weight_bytes / 1e6:.0f} MB in fp32"
         )
         if planned.engines.versions:
-            made = [precision for precision in planned.precisions if precision in PRECISIONS]
+            made = [precision for precision in planned.precisions if precision in TYPED]
             what += f"; {' and '.join(planned.engines.versions)} engines of {' and '.join(made)}"
         say_of_int8(planned.precisions)
         if not dry_run:
@@ -159,7 +158,7 @@ def encode(
     force: bool,
     runtime: str,
     precision: str,
-    compute: str,
+    compute: str | None,
     threads: int | None,
 ) -> None:
     """Encode FILE, one text a line (- is standard input), into a float32 array (lines, dim)."""

@@ -17,6 +17,9 @@ PRECISIONS = [precision.value for precision in Precision]
 COMPUTES = list(dict.fromkeys(compute for runtime in RUNTIMES.values() for compute in runtime.computes))
 
 
+UNTOLD = "[default: fp32; of trt, trt-rtx, onnxrt-cuda and onnxrt-trt the precision]"
+
+
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
     """Whole numbers separated by commas; where ``word`` is given, that word stands for all of them, as None."""
 
@@ -59,7 +62,7 @@ def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say what runs a variant."""
     for option in (
         threads_option,
-        click.option("--compute", type=click.Choice(COMPUTES), default="fp32", help="What floats are multiplied in."),
+        click.option("--compute", type=click.Choice(COMPUTES), help=f"What floats are multiplied in.  {UNTOLD}"),
         click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="What weights are stored in."),
         click.option("--runtime", type=click.Choice(list(RUNTIMES)), default="onnxrt", help="What runs the model."),
     ):

@@ -10,6 +10,7 @@ import click
 
 from m2d_export.cli.common import (
     RESULTS,
+    UNTOLD,
     Numbers,
     Words,
     examples,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     "--precision", "precisions", type=Words(), metavar="fp32,..", default="fp32", help="What weights are stored in."
 )
 @click.option(
-    "--compute", "computes", type=Words(), metavar="fp32,..", default="fp32", help="What the runtime multiplies in."
+    "--compute", "computes", type=Words(), metavar="fp32,..", default=(), help=f"What runtimes multiply in.  {UNTOLD}"
 )
 @threads_option
 @click.option("-o", "--output", default=RESULTS, type=click.Path(path_type=Path), help="Adds records here.")

@@ -10,10 +10,9 @@ from m2d_export.bundle import TOKENIZER, Bundle
 from m2d_export.cpp import ENGINES, RUNTIMES
 from m2d_export.cpp.vocabulary import vocabulary_file
 from m2d_export.deployed import write_deployed
-from m2d_export.engines import PRECISIONS as ENGINE_PRECISIONS
 from m2d_export.errors import OutputError, SpecError
 from m2d_export.files import publish, remove_stale, staged_directory, writing
-from m2d_export.spec import Cell, Engine, Precision
+from m2d_export.spec import TYPED, Cell, Engine, Precision
 
 TENSORRT = {  # what CMakeLists.txt and README.md of both are filled with
     "tensorrt": {"library": "nvinfer", "name": "TensorRT", "archive": "TensorRT-[0-9]*.tar.*"},
@@ -88,10 +87,11 @@ def _engine(bundle: Bundle, cell: Cell, precision: str, kind: str) -> Engine:
             raise SpecError(f"{entry.path} is not for texts of {most_tokens} tokens: build it with --shapes that are")
         if any(shapes.least[0] > 1 for shapes in entry.key.shapes):
             raise SpecError(f"{entry.path} is not for a single text: build it with --shapes that begin at 1x")
-        return Engine(bundle.checked(entry.path), bundle.manifest.files[entry.path].sha256, entry.key)
+        bundle.checked(entry.path)
+        return next(engine for engine in bundle.variant(cell.layer, precision).engines if engine.key == entry.key)
     raise SpecError(
         f"{bundle.root} has no {kind} engine of layer {cell.layer} in {precision}: engines are built of "
-        f"{', '.join(ENGINE_PRECISIONS)} graphs, with m2d-export build --engine {kind}"
+        f"{', '.join(TYPED)} graphs, with m2d-export build --engine {kind}"
     )
 
 

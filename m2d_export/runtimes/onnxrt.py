@@ -1,6 +1,6 @@
 """ONNX Runtime on the CPU: one batch at a time with all threads, many batches as parallel streams."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Any
@@ -28,6 +28,20 @@ SETTINGS = {
 }
 
 
+def opened(variant: Variant, options: Any, providers: Mapping[str, Mapping[str, str]]) -> Any:
+    """A session of ONNX Runtime; RuntimeUnavailable unless it has just these providers, and its own for the rest."""
+    ort = require("onnxruntime", "cpu")
+    options.log_severity_level = 3  # errors; warnings are about its own optimiser
+    try:
+        session = ort.InferenceSession(str(variant.path), options, providers=list(providers.items()))
+    except Exception as error:  # its own types, and bare UnicodeDecodeError and RuntimeError
+        raise RuntimeUnavailable(f"ONNX Runtime cannot load {variant.path}: {first_line(error)}") from error
+    taken = session.get_providers()
+    if taken != list({**providers, CPU: {}}):  # it goes on with fewer where one cannot be loaded
+        raise RuntimeUnavailable(f"asked for {', '.join(providers)}, ONNX Runtime took {taken}")
+    return session
+
+
 class OnnxRuntime(Runtime):
     """A graph in an ONNX Runtime session and, when many batches come, in one more that gives each a thread.
 
@@ -39,8 +53,7 @@ class OnnxRuntime(Runtime):
     provider = CPU
 
     def __init__(self, variant: Variant, threads: int | None = None) -> None:
-        self._ort = require("onnxruntime", "cpu")
-        self._path, self._threads = variant.path, threads or cores()
+        self._variant, self._threads = variant, threads or cores()
         self._opening = Lock()
         self._one = self._session(self._threads)
         self._many: Any = None
@@ -48,18 +61,11 @@ class OnnxRuntime(Runtime):
         self._inputs = [value.name for value in self._one.get_inputs()]
 
     def _session(self, threads: int) -> Any:
-        options = self._ort.SessionOptions()
+        options = require("onnxruntime", "cpu").SessionOptions()
         options.intra_op_num_threads = threads
         for key, value in SETTINGS.items():
             options.add_session_config_entry(key, value)
-        options.log_severity_level = 3  # errors; warnings are about its own optimiser
-        try:
-            session = self._ort.InferenceSession(str(self._path), options, providers=[CPU])
-        except Exception as error:  # its own types, and bare UnicodeDecodeError and RuntimeError
-            raise RuntimeUnavailable(f"ONNX Runtime cannot load {self._path}: {first_line(error)}") from error
-        if session.get_providers() != [CPU]:
-            raise RuntimeUnavailable(f"asked for {CPU}, ONNX Runtime took {session.get_providers()}")
-        return session
+        return opened(self._variant, options, {CPU: {}})
 
     def vectors(self, batch: Batch) -> FloatArray:
         """Full-width vectors of a batch, not normalised: (batch, width) float32."""

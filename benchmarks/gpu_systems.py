@@ -1,0 +1,229 @@
+"""What `benchmarks/gpu.py` times: an exit in PyTorch, in sentence-transformers and in each of our runtimes.
+
+Each takes token ids of the host and gives float32 vectors to the host, so that all do the same work.
+"""
+
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from m2d_export import Bundle
+from m2d_export import build as pipeline
+from m2d_export.batching import Batch
+from m2d_export.checkpoint import Checkpoint
+from m2d_export.engines import LIBRARIES, library
+from m2d_export.errors import ExportError, M2DError, RuntimeUnavailable, first_line
+from m2d_export.exits import ExitEncoder, truncate
+from m2d_export.runtimes import check_runtime, open_runtime
+from m2d_export.spec import ShapeRange
+from m2d_export.vectors import FloatArray
+
+Call = Callable[[Batch], FloatArray]
+OURS = "m2d-export, "
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how much is measured: the GPU's grid, or a smoke test of the script."""
+
+    device: str
+    precision: str
+    batch_sizes: tuple[int, ...]
+    tokens: tuple[int, ...]
+    rounds: int
+    matrix: int
+    compiler: str
+    runtimes: tuple[str, ...]
+    made_up: dict[str, int]  # the size of the encoder of random weights
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of every torch system."""
+        return {"fp16": torch.float16, "fp32": torch.float32}[self.precision]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One exit of one encoder."""
+
+    checkpoint: Checkpoint
+    layer: int
+    setting: Setting
+
+
+def on_device(batch: Batch, device: str) -> tuple[Tensor, Tensor]:
+    """Token ids and mask as tensors where the module is."""
+    return torch.from_numpy(batch.input_ids).to(device), torch.from_numpy(batch.attention_mask).to(device)
+
+
+def on_host(vectors: Tensor) -> FloatArray:
+    """Vectors as every system hands them over; waits until they are there."""
+    return vectors.float().cpu().numpy()
+
+
+def called(subject: Subject, module: Callable[[Tensor, Tensor], Tensor]) -> Call:
+    """A torch module as a system."""
+    return lambda batch: on_host(module(*on_device(batch, subject.setting.device)))
+
+
+def exit_of(subject: Subject) -> nn.Module:
+    """The encoder cut to the layer, with the attention that transformers chooses (SDPA)."""
+    module = ExitEncoder(truncate(subject.checkpoint, subject.layer), [subject.layer]).eval()
+    return module.to(subject.setting.device, subject.setting.dtype)
+
+
+def eager(subject: Subject) -> Call:
+    """PyTorch as it stands."""
+    module = exit_of(subject)
+    return called(subject, lambda ids, mask: module(ids, mask)[0])
+
+
+def compiled(subject: Subject) -> Call:
+    """torch.compile, each shape on its own."""
+    module = torch.compile(exit_of(subject), dynamic=False, backend=subject.setting.compiler)
+    return called(subject, lambda ids, mask: module(ids, mask)[0])
+
+
+def graphed(subject: Subject) -> Call:
+    """PyTorch captured in one CUDA graph a shape: no launch from Python is left."""
+    if subject.setting.device != "cuda":
+        raise RuntimeUnavailable("CUDA graphs need a GPU")
+    module = exit_of(subject)
+    captured: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
+
+    def replayed(ids: Tensor, mask: Tensor) -> Tensor:
+        shape = tuple(ids.shape)
+        if shape not in captured:
+            own_ids, own_mask = ids.clone(), mask.clone()
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):  # what runs for the first time allocates, which a capture must not
+                for _ in range(3):
+                    module(own_ids, own_mask)
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                output = module(own_ids, own_mask)[0]
+            captured[shape] = graph, own_ids, own_mask, output
+        graph, own_ids, own_mask, output = captured[shape]
+        own_ids.copy_(ids)
+        own_mask.copy_(mask)
+        graph.replay()
+        return output
+
+    return called(subject, replayed)
+
+
+def sentence_transformers(subject: Subject, **options: Any) -> Call:
+    """sentence-transformers' own modules at the same depth, from token ids to vectors, before it normalises them."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(
+        subject.checkpoint.origin.name,
+        device=subject.setting.device,
+        model_kwargs={"dtype": subject.setting.dtype, **options},
+        config_kwargs={"num_hidden_layers": subject.layer},
+    ).eval()
+    modules = [module for module in model if type(module).__name__ != "Normalize"]
+
+    def through(ids: Tensor, mask: Tensor) -> Tensor:
+        features: Any = {"input_ids": ids, "attention_mask": mask}
+        for module in modules:
+            features = module(features)
+        return features["sentence_embedding"]
+
+    return called(subject, through)
+
+
+def unpadded(subject: Subject) -> Call:
+    """sentence-transformers with flash attention over the tokens alone."""
+    return sentence_transformers(subject, attn_implementation="flash_attention_2")
+
+
+BASELINES: dict[str, Callable[[Subject], Call]] = {
+    "pytorch": eager,
+    "pytorch, compiled": compiled,
+    "pytorch, CUDA graph": graphed,
+    "sentence-transformers": sentence_transformers,
+    "sentence-transformers, flash attention": unpadded,
+}
+
+
+def profiles(setting: Setting) -> list[ShapeRange]:
+    """One for each length of the grid: each is tuned at it, for the larger batches."""
+    starts = (1, *(length + 1 for length in setting.tokens))
+    best, most = setting.batch_sizes[-2], setting.batch_sizes[-1]
+    ends = zip(starts, setting.tokens, strict=False)
+    return [ShapeRange((1, start), (best, end), (most, end)) for start, end in ends]
+
+
+def bundle_of(subject: Subject, target: Path, absent: dict[str, str]) -> Bundle:
+    """The exit built for every runtime of ours that may run here; says in ``absent`` why another does not."""
+    setting, kinds = subject.setting, []
+    for name in setting.runtimes:
+        try:
+            check_runtime(name, setting.precision, setting.precision)
+            if name in LIBRARIES:
+                library(name)
+                kinds.append(name)
+        except M2DError as error:
+            absent[OURS + name] = first_line(error)
+    plan = pipeline.plan(
+        subject.checkpoint.origin.name,
+        target,
+        layers=[subject.layer],
+        precisions=[setting.precision],
+        engines=kinds,
+        shapes=profiles(setting) if kinds else None,
+    )
+    try:
+        return pipeline.build(plan)
+    except ExportError as error:  # the bundle is there, but for engines that could not be built
+        built = Bundle.open(target)
+        lacking = set(kinds) - {engine.key.kind for engine in built.manifest.engines}
+        absent.update(dict.fromkeys([OURS + kind for kind in lacking], first_line(error)))
+        return built
+
+
+def set_up(subject: Subject, example: Batch, opened: ExitStack) -> tuple[dict[str, Call], dict[str, str]]:
+    """The systems that run one batch here, and why each of the others does not."""
+    ready: dict[str, Call] = {}
+    absent: dict[str, str] = {}
+    folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="m2d-gpu-")))
+    variant = bundle_of(subject, folder / "exit.m2d", absent).variant(subject.layer, subject.setting.precision)
+    makers: dict[str, Callable[[], Call]] = {name: partial(make, subject) for name, make in BASELINES.items()}
+    for name in subject.setting.runtimes:
+        if OURS + name not in absent:
+            makers[OURS + name] = lambda name=name: opened.enter_context(open_runtime(name, variant)).vectors
+    for name, make in makers.items():
+        try:
+            call = make()
+            call(example)
+            ready[name] = call
+        except Exception as error:
+            absent[name] = first_line(error)
+    return ready, absent
+
+
+def random_distilbert(folder: Path, like: Path, sizes: dict[str, int]) -> Path:
+    """A DistilBERT of random weights with the tokenizer of the checkpoint ``like``: good for speed and nothing else."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    torch.manual_seed(0)
+    tokenizer, plain = AutoTokenizer.from_pretrained(str(like)), folder / "plain"
+    config = AutoConfig.for_model("distilbert", vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes)
+    AutoModel.from_config(config).save_pretrained(plain)
+    tokenizer.save_pretrained(plain)
+    modules = [Transformer(str(plain), max_seq_length=config.max_position_embeddings), Pooling(config.dim, "mean")]
+    made = folder / "distilbert of random weights"
+    SentenceTransformer(modules=modules, device="cpu").save(str(made), create_model_card=False)
+    return made

@@ -1,0 +1,87 @@
+"""ONNX Runtime on a GPU: its CUDA and TensorRT providers, with arrays bound to the device."""
+
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from m2d_export.batching import Batch
+from m2d_export.errors import RuntimeUnavailable, SpecError, first_line
+from m2d_export.extras import require
+from m2d_export.runtimes import GPU_TOKENS, Runtime
+from m2d_export.runtimes.fitting import parts
+from m2d_export.runtimes.onnxrt import opened
+from m2d_export.spec import ShapeRange, TextSpec, Variant, default_shapes
+from m2d_export.vectors import FloatArray
+
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+class OnnxGpuRuntime(Runtime):
+    """A graph in a session whose first provider is CUDA or TensorRT: RuntimeUnavailable where it is another.
+
+    TensorRT builds its own engines of the graph when a profile is first met, for minutes; ``cache`` is a folder of
+    yours to keep them in. Within an fp16 graph it may compute in half what the graph has in float32.
+    """
+
+    token_budget = GPU_TOKENS
+
+    def __init__(self, variant: Variant, name: str, cache: Path | None = None) -> None:
+        ort = require("onnxruntime", "gpu")
+        wanted = TENSORRT if name == "onnxrt-trt" else CUDA
+        if wanted not in ort.get_available_providers():
+            raise RuntimeUnavailable(
+                f"this onnxruntime {ort.__version__} has no {wanted}: pip uninstall onnxruntime, which overwrites the "
+                "other package's files, then pip install --force-reinstall 'm2d-export[gpu]'"
+            )
+        if hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()  # CUDA and cuDNN from their own wheels
+        providers = {CUDA: {"device_id": "0", "use_tf32": "0"}}  # fp32 is fp32
+        self.name, self.provider = name, wanted
+        self._profiles: tuple[ShapeRange, ...] = ()
+        if wanted == TENSORRT:
+            if variant.text is None:
+                raise SpecError("TensorRT is told how long texts get: take the variant from Bundle.variant")
+            self._profiles = default_shapes(variant.text.max_tokens)
+            providers = {TENSORRT: _tensorrt(variant.text, self._profiles, cache), **providers}
+        self._array = ort.OrtValue.ortvalue_from_numpy
+        self._turn = Lock()
+        self._session: Any = opened(variant, ort.SessionOptions(), providers)
+        self._inputs = [value.name for value in self._session.get_inputs()]
+        self._output = self._session.get_outputs()[0].name
+
+    def vectors(self, batch: Batch) -> FloatArray:
+        """Full-width vectors of a batch, not normalised: (batch, width) float32."""
+        with self._turn:
+            if self._session is None:
+                raise SpecError("this runtime is closed: open it again")
+            fitting = [part for _, part in parts(batch, self._profiles)] if self._profiles else [batch]
+            return np.concatenate([self._run(part)[: len(part.rows)] for part in fitting])
+
+    def _run(self, batch: Batch) -> FloatArray:
+        binding = self._session.io_binding()
+        try:
+            for name in self._inputs:
+                binding.bind_ortvalue_input(name, self._array(getattr(batch, name), "cuda", 0))
+            binding.bind_output(self._output, "cuda", 0)
+            self._session.run_with_iobinding(binding)
+            return np.asarray(binding.copy_outputs_to_cpu()[0], dtype=np.float32)
+        except Exception as error:  # its own types
+            raise RuntimeUnavailable(f"ONNX Runtime cannot run this batch: {first_line(error)}") from error
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+
+def _tensorrt(text: TextSpec, shapes: tuple[ShapeRange, ...], cache: Path | None) -> dict[str, str]:
+    """Options of the TensorRT provider: the profiles of our own engines, each for every input."""
+    names = ["input_ids", "attention_mask", *([] if text.include_prompt else ["pooling_mask"])]
+    options = {"device_id": "0", "trt_fp16_enable": "1"}
+    for which, field in (("min", "least"), ("opt", "best"), ("max", "most")):
+        sizes = [(name, *getattr(shape, field)) for shape in shapes for name in names]
+        options[f"trt_profile_{which}_shapes"] = ",".join(f"{name}:{rows}x{tokens}" for name, rows, tokens in sizes)
+    if cache is not None:
+        options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache)}
+    return options
