@@ -12,7 +12,6 @@ from m2d_export.cpp import RUNTIMES
     epilog=examples(
         "m2d-export cpp minilm.m2d --cell 3x32 --runtime openvino -o parrot",
         "m2d-export cpp minilm.m2d --cell 3x32 --runtime onnxruntime -o macaw",
-        "m2d-export cpp minilm.m2d --cell 3x32 --runtime tensorrt-rtx --precision fp16 -o kea",
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
