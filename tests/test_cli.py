@@ -815,7 +815,7 @@ def test_a_half_written_line_is_warned_of_and_measured_again(run: Run, folder: P
         ("--dims 0", "dim 0 is out of range"),
         ("--dims 64,9999", "dim 9999 is out of range"),
         ("--batch-size 0", "batch size 0: at least 1"),
-        ("--runtime onnxrt,trt", "no runtime 'trt': there are onnxrt, openvino, pytorch"),
+        ("--runtime onnxrt,tensorrt", "no runtime 'tensorrt': there are onnxrt, openvino, pytorch"),
         ("--runtime onnxrt,", "takes words separated by commas; got 'onnxrt,'"),
         ("--precision fp32,int8", "no int8 variant of layer 1"),
         ("--compute bf16", "onnxrt does not compute in 'bf16': it computes in fp32"),
