@@ -54,7 +54,7 @@ def engined(
         files[path] = FileEntry((root / path).stat().st_size, sha256_of(root / path))
         hashes = (files[variant.path].sha256, files[variant.weights].sha256)
         gpu, targets = ("Made-up GPU", ()) if kind == "trt" else (None, ("sm86", "sm89"))
-        key = EngineKey(kind, "11.4.0", *hashes, tuple(shapes), targets, gpu)
+        key = EngineKey(kind, "11.4.0", *hashes, tuple(shapes), targets, gpu, ("TF32 off",))
         entries.append(EngineEntry(variant.layer, variant.precision, path, key))
     (root / "manifest.json").write_text(replace(manifest, engines=tuple(entries), files=files).to_json())
     return Bundle.open(root)

@@ -14,7 +14,7 @@
 namespace m2d {
 namespace detail {
 
-constexpr std::size_t token_budget = 1024;  // tokens a batch on processors, padding included
+constexpr std::size_t token_budget = 512;  // tokens a batch on processors, padding included
 
 /// Texts of similar length for one call of the runtime: `count` of the order from `first` on, padded to `tokens`.
 struct Batch {

@@ -27,6 +27,8 @@ class Model {
       if (threads > 0) options.SetIntraOpNumThreads(threads);
       // Threads spin during a call, not after it: spinning on, they take the cores from whatever runs next.
       options.AddConfigEntry("session.force_spinning_stop", "1");
+      // Its fused kernel goes number by number, and takes longer than an addition and a layer norm.
+      options.AddConfigEntry("optimization.disable_specified_optimizers", "SkipLayerNormFusion");
       session_ = Ort::Session(environment_, file.c_str(), options);
       Ort::AllocatorWithDefaultOptions allocator;
       for (std::size_t place = 0; place < session_.GetInputCount(); ++place) {
