@@ -14,7 +14,7 @@ from m2d_export.tuning import budget_seconds, budgets_of
 from m2d_export.vectors import FloatArray
 
 TEXTS = ["the cat is here", "a dog", "one two three four five six seven eight"] * 100
-BUDGETS = (256, 512, 1024, 2048, 4096)  # of a processor
+BUDGETS = (128, 256, 512, 1024, 2048)  # of a processor
 CALL = 0.005  # seconds, far over what the fake runtime itself takes
 
 
