@@ -71,7 +71,7 @@ def test_an_array_written_in_parts_is_one_that_numpy_reads(counts: list[int]) ->
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_texts(checkpoint: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.stream", str(checkpoint), "--texts", "1000000"]
-    # Fewer would not do: the heaps of parallel threads grow by a step or two of 2 MB in the first half, and then no more.
+    # Fewer would not do: heaps of parallel threads grow by a step or two of 2 MB in the first half, then no more.
     subprocess.run([*command, "-o", str(tmp_path / "stream.json")], check=True, cwd=Path(__file__).parent.parent)
     result = json.loads((tmp_path / "stream.json").read_text(encoding="utf-8"))
     assert result["texts"] == 1_000_000
