@@ -23,6 +23,7 @@ PACKAGES = {  # and the extra that installs each
 }
 KEEPING = ("openvino", "onnxrt-trt", "trt-rtx")  # they compile, and can keep what they have compiled
 INSTEAD = f"{', '.join(name for name, able in RUNTIMES.items() if not able.gpu)} run on the processor"
+CLOSED = "this runtime is closed: open it again"
 GPU_TOKENS = 1 << 14  # a batch, until Encoder.tune measures: 128 texts of 128 tokens, which a default profile holds
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from m2d_export.batching import Batch
 from m2d_export.errors import SpecError
-from m2d_export.runtimes import Runtime
+from m2d_export.runtimes import CLOSED, Runtime
 from m2d_export.vectors import FloatArray
 
 
@@ -27,7 +27,7 @@ class FakeRuntime(Runtime):
     def vectors(self, batch: Batch) -> FloatArray:
         """Full-width vectors of a batch, not normalised: (batch, width) float32."""
         if self._closed:
-            raise SpecError("this runtime is closed: open it again")
+            raise SpecError(CLOSED)
         if self._seconds:
             time.sleep(self._seconds)
         mask = batch.attention_mask if batch.pooling_mask is None else batch.pooling_mask

@@ -11,19 +11,18 @@ from m2d_export.batching import Batch
 from m2d_export.errors import RuntimeUnavailable, SpecError, first_line
 from m2d_export.extras import require
 from m2d_export.machine import cores
-from m2d_export.runtimes import Runtime
+from m2d_export.runtimes import CLOSED, Runtime
 from m2d_export.spec import Variant
 from m2d_export.vectors import FloatArray
 
 CPU = "CPUExecutionProvider"
-CLOSED = "this runtime is closed: open it again"
 MANY = 16  # batches that take about as long as opening a session once more, for streams
-# Measured, one changed at a time, in benchmarks/results/session_settings.json.
+# benchmarks/session_settings.py times sessions with one of them changed at a time.
 SETTINGS = {
     # Threads spin during a call, not after it: spinning on, they took the cores from whichever session ran next
     # (six exits called in turn on 2 cores: 14.6 ms each instead of 4.6 for the deepest).
     "session.force_spinning_stop": "1",
-    # Its fused kernel goes number by number: ten times the time of an addition and a layer norm.
+    # Its fused kernel goes number by number: four times the time of the additions and the layer norm that it replaces.
     "optimization.disable_specified_optimizers": "SkipLayerNormFusion",
 }
 

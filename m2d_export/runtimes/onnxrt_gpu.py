@@ -9,7 +9,7 @@ import numpy as np
 from m2d_export.batching import Batch
 from m2d_export.errors import RuntimeUnavailable, SpecError, first_line
 from m2d_export.extras import require
-from m2d_export.runtimes import GPU_TOKENS, Runtime
+from m2d_export.runtimes import CLOSED, GPU_TOKENS, Runtime
 from m2d_export.runtimes.fitting import parts
 from m2d_export.runtimes.onnxrt import opened
 from m2d_export.spec import ShapeRange, TextSpec, Variant, default_shapes
@@ -55,7 +55,7 @@ class OnnxGpuRuntime(Runtime):
         """Full-width vectors of a batch, not normalised: (batch, width) float32."""
         with self._turn:
             if self._session is None:
-                raise SpecError("this runtime is closed: open it again")
+                raise SpecError(CLOSED)
             fitting = [part for _, part in parts(batch, self._profiles)] if self._profiles else [batch]
             return np.concatenate([self._run(part)[: len(part.rows)] for part in fitting])
 

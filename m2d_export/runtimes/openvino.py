@@ -13,7 +13,7 @@ from m2d_export.batching import Batch
 from m2d_export.errors import RuntimeUnavailable, SpecError
 from m2d_export.extras import require
 from m2d_export.machine import cores, processor
-from m2d_export.runtimes import Runtime
+from m2d_export.runtimes import CLOSED, Runtime
 from m2d_export.runtimes.kept import compiled_bytes
 from m2d_export.spec import Variant
 from m2d_export.vectors import FloatArray
@@ -101,7 +101,7 @@ class OpenvinoRuntime(Runtime):
         """Full-width vectors of a batch, not normalised: (batch, width) float32."""
         with self._turn:
             if self._one is None:
-                raise SpecError("this runtime is closed: open it again")
+                raise SpecError(CLOSED)
             try:
                 return np.array(self._one.infer(self._values(batch))[0], dtype=np.float32)
             except Exception as error:
@@ -119,7 +119,7 @@ class OpenvinoRuntime(Runtime):
         done: list[tuple[Batch, FloatArray]] = []
         with self._turn:
             if self._one is None:
-                raise SpecError("this runtime is closed: open it again")
+                raise SpecError(CLOSED)
             if self._many is None:
                 self._many = self._queue_type(self._compiled("THROUGHPUT"))
                 self._many.set_callback(lambda request, asked: asked[1].append((asked[0], _output(request))))

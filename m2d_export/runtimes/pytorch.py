@@ -6,7 +6,7 @@ from m2d_export.batching import TOKEN_BUDGET, Batch
 from m2d_export.errors import CheckpointError, RuntimeUnavailable, SpecError
 from m2d_export.extras import require
 from m2d_export.machine import cores
-from m2d_export.runtimes import GPU_TOKENS, Runtime
+from m2d_export.runtimes import CLOSED, GPU_TOKENS, Runtime
 from m2d_export.spec import Variant
 from m2d_export.vectors import FloatArray
 
@@ -45,7 +45,7 @@ class PytorchRuntime(Runtime):
     def vectors(self, batch: Batch) -> FloatArray:
         """Full-width vectors of a batch, not normalised: (batch, width) float32."""
         if self._exit is None:
-            raise SpecError("this runtime is closed: open it again")
+            raise SpecError(CLOSED)
         return self._exit.vectors(batch)[0]
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from m2d_export.batching import Batch
 from m2d_export.engines import library, logger, read_engine
 from m2d_export.errors import OutputError, RuntimeUnavailable, SpecError
 from m2d_export.gpu import first_gpu
-from m2d_export.runtimes import GPU_TOKENS, INSTEAD, Runtime
+from m2d_export.runtimes import CLOSED, GPU_TOKENS, INSTEAD, Runtime
 from m2d_export.runtimes.cuda import Cuda
 from m2d_export.runtimes.fitting import Place, parts
 from m2d_export.runtimes.kept import is_private, keep, place_of, read_kept
@@ -104,7 +104,7 @@ class TensorrtRuntime(Runtime):
         """Full-width vectors of a batch, not normalised: (batch, width) float32; what fits no profile is parted."""
         with self._turn:
             if not self._open:
-                raise SpecError("this runtime is closed: open it again")
+                raise SpecError(CLOSED)
             found = [self._run(place, part)[: len(part.rows)].copy() for place, part in parts(batch, self._profiles)]
         return np.concatenate(found)
 
