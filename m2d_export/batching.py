@@ -67,7 +67,7 @@ class Tokenizer:
         excluded = 0 if self.spec.include_prompt or not prompt else self._prompt_length(prompt)
         limit = self.spec.max_tokens * CHARACTERS_PER_TOKEN
         heads = [head(text, limit) for text in prompted]
-        encodings = self._rust.encode_batch(heads)
+        encodings = self._rust.encode_batch_fast(heads)
         return [
             # A text of no tokens at all becomes one attended padding token: a defined vector, never NaN.
             TokenIds(self._whole(text, read, encoding.ids, limit) or [self.spec.pad_id], excluded)

@@ -55,15 +55,18 @@ class Bounds:
     cosine_mean: float
     invariance: float
     agreement: float = 0.0
+    invariance_cosine: float = 0.0
 
 
 # int8: fitted on all-MiniLM-L6-v2 (docs/design.md, decision 9), then frozen. One value that is rounded the other way
-# beside other neighbours changes numbers of a vector by some 1e-3; 2e-3 in each of 384 keeps a cosine of 0.9992.
+# beside other neighbours changes numbers of a vector by some 1e-3.
 BOUNDS = {
     Precision.FP32: Bounds(cosine_min=0.99999, cosine_mean=0.99999, invariance=1e-5),
     Precision.FP16: Bounds(cosine_min=0.9999, cosine_mean=0.99995, invariance=2e-3),
     Precision.BF16: Bounds(cosine_min=0.998, cosine_mean=0.999, invariance=1e-2),
-    Precision.INT8: Bounds(cosine_min=0.99, cosine_mean=0.995, invariance=2e-3, agreement=98.0),
+    Precision.INT8: Bounds(
+        cosine_min=0.99, cosine_mean=0.995, invariance=2e-3, agreement=98.0, invariance_cosine=0.999
+    ),
 }
 
 
@@ -72,10 +75,11 @@ class Parity:
     """How close a variant is to the reference; differences are between unit vectors.
 
     ``cosine_min`` is the smallest over texts and dims; ``invariance`` the largest change of a text's vector
-    between the text alone and in padded batches; ``distinction`` how far two unrelated texts differ. A quantized
-    variant is compared on ordinary sentences at full width, where it also has ``agreement`` (Spearman x 100 of their
-    cosines with the reference's); ``probes_cosine_min`` is then its smallest cosine on the probe texts. A half variant
-    has ``peak``, the largest magnitude of what it rounds.
+    between the text alone and in padded batches, ``invariance_cosine`` the smallest cosine of the two;
+    ``distinction`` how far two unrelated texts differ. A quantized variant is compared on ordinary sentences at full
+    width, where it also has ``agreement`` (Spearman x 100 of their cosines with the reference's);
+    ``probes_cosine_min`` is then its smallest cosine on the probe texts. A half variant has ``peak``, the largest
+    magnitude of what it rounds.
     """
 
     texts: int
@@ -84,6 +88,7 @@ class Parity:
     cosine_mean: float
     max_abs_diff: float
     invariance: float
+    invariance_cosine: float
     distinction: float
     agreement: float | None = None
     probes_cosine_min: float | None = None
@@ -108,6 +113,9 @@ class Parity:
             problems.append(
                 f"a text alone and in a batch differ by {self.invariance:.1e}, allowed {bounds.invariance:.0e}"
             )
+        if not self.invariance_cosine >= bounds.invariance_cosine:
+            found, needed = self.invariance_cosine, bounds.invariance_cosine
+            problems.append(f"a text alone and in a batch have cosine {found:.7f}, needs {needed}")
         if not self.distinction >= MIN_DISTINCTION:
             problems.append(f"two different texts differ by only {self.distinction:.1e}: its output is constant")
         return problems
@@ -183,12 +191,14 @@ def _compared(
     with np.errstate(all="ignore"):
         width = reference.shape[1]
         unit = truncate(alone, width)
-        changes = []
+        changes, same = [], []
         for rows, extra in plans:
             chosen = [tokens[row] for row in rows]
             padded = min(max(len(item.ids) for item in chosen) + extra, spec.max_tokens)
             batch = pad(chosen, spec, rows, padded)
-            changes.append(np.abs(truncate(runtime.vectors(batch), width) - unit[list(rows)]).max())
+            batched, by_itself = truncate(runtime.vectors(batch), width), unit[list(rows)]
+            changes.append(np.abs(batched - by_itself).max())
+            same.append(cosine(batched, by_itself).min())
         cosines = np.stack([cosine(alone[:, :dim], reference[:, :dim]) for dim in dims])
         return Parity(
             texts=count,
@@ -197,6 +207,7 @@ def _compared(
             cosine_mean=float(cosines.mean()),
             max_abs_diff=float(np.abs(unit - truncate(reference, width)).max()),
             invariance=float(np.max(changes)),
+            invariance_cosine=float(np.min(same)),
             distinction=float(np.abs(unit[0] - unit[1]).max()),
         )
 
@@ -219,6 +230,7 @@ def compare_quantized(
         found,
         finite=found.finite and hostile.finite,
         invariance=max(found.invariance, hostile.invariance),
+        invariance_cosine=min(found.invariance_cosine, hostile.invariance_cosine),
         distinction=min(found.distinction, hostile.distinction),
         agreement=agreement(alone, yardstick(references[1])).spearman,
         probes_cosine_min=hostile.cosine_min,

@@ -16,7 +16,12 @@ import onnx_ir as ir
 from m2d_export.batching import Tokenizer, pad
 from m2d_export.errors import ExportError, first_line
 from m2d_export.extras import require
-from m2d_export.int8_graph import looked_up_before_scaled, products_of_one_input_joined, without_saturation
+from m2d_export.int8_graph import (
+    heads_split_last,
+    looked_up_before_scaled,
+    products_of_one_input_joined,
+    without_saturation,
+)
 
 INPUTS = ("input_ids", "attention_mask", "pooling_mask")
 LONG = 8  # every so many texts one more sample joins that many of them: long texts have other ranges than short ones
@@ -44,7 +49,7 @@ def int8_model(model: ir.Model, samples: Sequence[Mapping[str, Any]]) -> ir.Mode
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    joined = products_of_one_input_joined(model.clone())
+    joined = heads_split_last(products_of_one_input_joined(model.clone()))
     # Attention's own products have no weights: in int8 they cost more to quantize than they save, and some precision.
     attention = [
         str(node.name) for node in joined.graph if node.op_type == "MatMul" and not any(map(_constant, node.inputs))

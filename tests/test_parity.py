@@ -17,7 +17,7 @@ from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.spec import Precision
 from m2d_export.vectors import FloatArray
 
-SOUND = Parity(24, True, 1.0, 1.0, 0.0, 0.0, 0.5)
+SOUND = Parity(24, True, 1.0, 1.0, 0.0, 0.0, 1.0, 0.5)
 
 
 class Leaky(FakeRuntime):

@@ -203,14 +203,32 @@ def test_openvino_streams_where_there_are_many_batches_and_takes_all_threads_for
     monkeypatch.setattr(ov.Core, "compile_model", spy)
     batch = pad(ROWS, SPEC, range(3))
     with opened("openvino", bundle) as runtime:
-        list(runtime.each([batch] * 3))
+        few = list(runtime.each([batch] * 3))
         assert hints == ["LATENCY"]
-        list(runtime.each([batch] * 20))
+        many = list(runtime.each([batch] * 20))
+        np.testing.assert_allclose([vectors for _, vectors in many], [few[0][1]] * 20, atol=1e-5)
         list(runtime.each([batch] * 20))
         assert hints == ["LATENCY", "THROUGHPUT"]
         monkeypatch.setattr(runtime, "_many", None)  # what few batches must not need
         list(runtime.each([batch] * 3))
         assert hints == ["LATENCY", "THROUGHPUT"]
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "modes"), [(20, 0, [False]), (0, 20, [True]), (20, 20, [True, False]), (3, 20, [True])]
+)
+def test_openvino_takes_long_texts_in_streams_of_their_own_where_there_are_many(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, short: int, long: int, modes: list[bool]
+) -> None:
+    monkeypatch.setattr("m2d_export.runtimes.openvino.WHOLE", 6)
+    batches = [pad(ROWS, SPEC, range(3), 7 if place < long else 0) for place in range(short + long)]
+    with opened("openvino", bundle) as runtime:
+        expected = runtime.vectors(batches[0])
+        found = list(runtime.each(batches))
+        assert {id(batch) for batch, _ in found} == {id(batch) for batch in batches}
+        for _, vectors in found:
+            np.testing.assert_allclose(vectors, expected, atol=1e-5)
+        assert list(runtime._many) == modes
 
 
 @pytest.mark.parametrize("name", ["onnxrt", "openvino"])

@@ -37,6 +37,7 @@ SINGLES = 50  # texts encoded one at a time in each round
 REST = 0.5  # seconds before a turn: idle threads of ONNX Runtime were seen to spin on for 40 ms, others for less
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16")
 OWN = ("m2d-export", "numpy", "tokenizers", "onnxruntime", "openvino", "nncf")
+BUILD = ("torch", "transformers", "onnx-ir", "onnxscript", "nncf")  # what our graphs come out of
 REFERENCE = "sentence-transformers torch fp32"
 
 
@@ -81,7 +82,8 @@ def _exported(system: System, place: Place) -> None:
     if system.environment == OURS:
         checkpoint = place.checkpoint if system.folder == WEIGHTS else ROOT / "models" / system.folder
         command = [sys.executable, "-m", "m2d_export", "build", str(checkpoint), "--precision", "fp32,int8", "--force"]
-        made_by = [*sorted((ROOT / "m2d_export").rglob("*.py")), checkpoint / "model.safetensors"]
+        made_by = [*sorted((ROOT / "m2d_export").rglob("*.py")), *sorted(checkpoint.rglob("*.json"))]
+        made_by += sorted(checkpoint.rglob("*.safetensors"))  # its exits have weights of their own
         _once("build", [*command, "-o", str(place.folder(system.folder))], system.folder, OURS, made_by, place)
     maker = system.folder  # the folders of exports bear the name of the environment that makes them
     for step in system.exports:
@@ -94,6 +96,7 @@ def _exported(system: System, place: Place) -> None:
 def _once(step: str, command: list[str], folder: str, environment: str, made_by: Sequence[Path], place: Place) -> None:
     """Make what a step makes in ``folder``, unless it is there, made by the same programs from the same weights."""
     done, stamp = place.work / f".{folder}.{step}", " ".join(sha256_of(path) for path in made_by)
+    stamp += json.dumps(own_versions(BUILD)) if environment == OURS else ""
     if done.exists() and done.read_text(encoding="utf-8") == stamp:
         return
     done.unlink(missing_ok=True)

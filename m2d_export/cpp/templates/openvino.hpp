@@ -32,7 +32,7 @@ class Model {
     if (shape.size() != 2 || shape[1] != ov::Dimension(static_cast<std::int64_t>(tokenizer.dim()))) {
       throw of_another_export(file, tokenizer.dim());
     }
-    one_ = std::make_unique<Requests>(compiled(ov::hint::PerformanceMode::LATENCY));
+    one_ = std::make_unique<Requests>(compiled(few));
   }
 
   /// How many texts of up to `tokens` tokens go in one batch.
@@ -40,13 +40,18 @@ class Model {
 
   /// Write the vectors of all batches, each to the rows of its texts. Safe from several threads at once.
   void run(const Batches& batches, float* vectors) const {
+    const Batch* const begin = batches.all().data();
+    const Batch* const end = begin + batches.all().size();
     try {
-      if (batches.all().size() < many) {
-        run(batches, vectors, *one_, 1);
-      } else {
-        Requests& streams = streams_of_many();
+      if (batches.all().size() < many) return run(batches, begin, end, vectors, *one_, 1);
+      const Batch* middle = std::find_if(begin, end, [](const Batch& batch) { return batch.tokens <= whole; });
+      if (std::min(middle - begin, end - middle) < many) middle = middle - begin > end - middle ? end : begin;
+      for (const Part& part : {Part{begin, middle, true}, Part{middle, end, false}}) {
+        if (part.first == part.last) continue;
+        Requests& streams = streams_for(part.is_long);
         // Two requests a stream: whichever stream is done first finds the next batch waiting.
-        run(batches, vectors, streams, 2 * streams.compiled.get_property(ov::optimal_number_of_infer_requests));
+        const std::size_t count = 2 * streams.compiled.get_property(ov::optimal_number_of_infer_requests);
+        run(batches, part.first, part.last, vectors, streams, count);
       }
     } catch (const ov::Exception& error) {
       throw Error(std::string("OpenVINO cannot run this batch: ") + error.what());
@@ -54,7 +59,21 @@ class Model {
   }
 
  private:
-  static constexpr std::size_t many = 16;  // batches that take about as long as compiling once more, for streams
+  static constexpr int many = 16;  // batches that take about as long as compiling once more, for streams
+  static constexpr std::size_t whole = 160;  // tokens beyond which attention is faster as one kernel
+
+  inline static const ov::AnyMap few{ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY)};
+  inline static const ov::AnyMap long_texts{ov::hint::performance_mode(ov::hint::PerformanceMode::THROUGHPUT)};
+  // The kernel of a whole attention takes twice the time where the tokens are no multiple of 16: a tenth of a call for
+  // short texts. In parts it does not, but goes through memory more often.
+  inline static const ov::AnyMap short_texts{ov::hint::performance_mode(ov::hint::PerformanceMode::THROUGHPUT),
+                                             {"SNIPPETS_MODE", "DISABLE"}};
+
+  /// Batches from `first` to before `last`, and whether their texts are long.
+  struct Part {
+    const Batch *first, *last;
+    bool is_long;
+  };
 
   /// A compiled graph and those of its requests that nobody uses now.
   struct Requests {
@@ -88,15 +107,16 @@ class Model {
     const Batch* batch = nullptr;
   };
 
-  static void run(const Batches& batches, float* vectors, Requests& requests, std::size_t count) {
-    std::vector<Working> working(std::min(count, batches.all().size()));
+  static void run(const Batches& batches, const Batch* first, const Batch* last, float* vectors, Requests& requests,
+                  std::size_t count) {
+    std::vector<Working> working(std::min<std::size_t>(count, last - first));
     try {
       for (Working& each : working) each.request = requests.take();
       std::size_t turn = 0;
-      for (const Batch& batch : batches.all()) {
+      for (const Batch* batch = first; batch != last; ++batch) {
         Working& each = working[turn++ % working.size()];
         collect(each, batches, vectors);
-        start(each, batch, batches);
+        start(each, *batch, batches);
       }
       for (Working& each : working) collect(each, batches, vectors);
     } catch (...) {  // none is given back: a request that has failed would fail again
@@ -129,15 +149,17 @@ class Model {
     each.batch = nullptr;
   }
 
-  Requests& streams_of_many() const {
+  Requests& streams_for(bool is_long) const {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (!streams_) streams_ = std::make_unique<Requests>(compiled(ov::hint::PerformanceMode::THROUGHPUT));
-    return *streams_;
+    std::unique_ptr<Requests>& streams = is_long ? long_ : short_;
+    if (!streams) streams = std::make_unique<Requests>(compiled(is_long ? long_texts : short_texts));
+    return *streams;
   }
 
-  ov::CompiledModel compiled(ov::hint::PerformanceMode mode) const {
+  ov::CompiledModel compiled(const ov::AnyMap& hints) const {
+    ov::AnyMap settings = hints;
     // Untold, OpenVINO would compute in bf16 on processors that have it.
-    ov::AnyMap settings{ov::hint::performance_mode(mode), ov::hint::inference_precision(ov::element::f32)};
+    settings.insert(ov::hint::inference_precision(ov::element::f32));
     if (threads_ > 0) settings.insert(ov::inference_num_threads(threads_));
     ov::CompiledModel compiled;
     try {
@@ -156,7 +178,7 @@ class Model {
   int threads_;
   std::unique_ptr<Requests> one_;
   mutable std::mutex mutex_;
-  mutable std::unique_ptr<Requests> streams_;
+  mutable std::unique_ptr<Requests> long_, short_;
 };
 
 }  // namespace detail
