@@ -4,9 +4,9 @@
 
 For every runtime and precision of the bundle, taking turns: the sentences of STS-B test and paragraphs of ten of them,
 from text to vector; and a graph of nothing but the matrix products of two layers, in the encoder's own shapes, at the
-default token budget, in the parallel streams that a whole ``encode`` runs in (query, key and value are three products
-there); for int8 quantized by the same quantizer, so with what scales and rounds the inputs of each product, as in the
-encoder. Useful operations are those of real tokens: 24 H^2 + 4 n H for each token of each layer, in a text of n tokens
+default token budget, in the parallel streams that a whole ``encode`` runs in; for int8 quantized by the same quantizer,
+so with what scales and rounds the inputs of each product, as in the encoder. Useful operations are those of real
+tokens: 24 H^2 + 4 n H for each token of each layer, in a text of n tokens
 (a multiply-add is two; inner width 4 H). Beside it what else the time goes to: by token budget, by stage, and by kind
 of operation as the runtime's own profiler has it.
 """
@@ -35,7 +35,7 @@ from m2d_export.bench.sts import load_pairs
 from m2d_export.machine import cores, flags, machine
 from m2d_export.quantize import int8_model
 from m2d_export.runtimes.onnxrt import SETTINGS
-from m2d_export.runtimes.openvino import PARALLEL
+from m2d_export.runtimes.openvino import SHORT
 from m2d_export.spec import RUNTIMES, Precision
 from m2d_export.tuning import budget_seconds
 
@@ -47,11 +47,19 @@ def products(width: int, precision: str) -> bytes:
     """A model of the products of ``LAYERS`` layers, one after the other: x (tokens, width) to (tokens, width)."""
     generator = np.random.default_rng(0)
     nodes, weights, last = [], [], "x"
-    for place, (rows, columns) in enumerate(([(width, width)] * 4 + [(width, 4 * width), (4 * width, width)]) * LAYERS):
+    joined = precision == Precision.INT8  # query, key and value are one product in int8 graphs
+    attention = [(width, 3 * width)] if joined else [(width, width)] * 3
+    shapes = [*attention, (width, width), (width, 4 * width), (4 * width, width)] * LAYERS
+    for place, (rows, columns) in enumerate(shapes):
         values = generator.standard_normal((rows, columns), dtype=np.float32) / np.float32(rows**0.5)
         weights.append(onnx.numpy_helper.from_array(values, f"w{place}"))
         nodes.append(onnx.helper.make_node("MatMul", [last, f"w{place}"], [f"y{place}"]))
         last = f"y{place}"
+        if columns == 3 * width:  # the next one takes a third of it
+            nodes.append(onnx.helper.make_node("Slice", [last, "start", "end", "axis"], [f"third{place}"]))
+            last = f"third{place}"
+    bounds = {"start": 0, "end": width, "axis": 1} if joined else {}
+    weights += [onnx.numpy_helper.from_array(np.array([number]), name) for name, number in bounds.items()]
     ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", width]) for name in ("x", last)]
     graph = onnx.helper.make_graph(nodes, "products", ends[:1], ends[1:], weights)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
@@ -81,7 +89,7 @@ def products_alone(width: int, runtime: str, precision: str, threads: int) -> tu
         opened, pool = session(model, profile=None), ThreadPoolExecutor(threads)
         return lambda: list(pool.map(lambda _: opened.run(None, {"x": x}), range(CALLS))), operations
     core = openvino.Core()
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, **PARALLEL}
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, **SHORT}
     queue = openvino.AsyncInferQueue(core.compile_model(core.read_model(model), "CPU", settings), 2 * threads)
 
     def run() -> None:
@@ -112,7 +120,7 @@ def profiled(encoder: Encoder, path: Path, made: list[Batch]) -> dict[str, float
                 if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
                     spent[event["args"]["op_name"]] += event["dur"]
     else:
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": "YES", "INFERENCE_NUM_THREADS": 1, **PARALLEL}
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": "YES", "INFERENCE_NUM_THREADS": 1, **SHORT}
         request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
         names = [value.get_any_name() for value in request.model_inputs]
         for batch in made:

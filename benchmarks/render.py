@@ -9,7 +9,20 @@ from dataclasses import astuple
 from pathlib import Path
 from statistics import mean
 
-from benchmarks.tables import ROOT, ceiling, cpp, gpu, on, open_exits, peers, result, settings, stream, triton
+from benchmarks.tables import (
+    ROOT,
+    against_the_best,
+    ceiling,
+    cpp,
+    gpu,
+    on,
+    open_exits,
+    peers,
+    result,
+    settings,
+    stream,
+    triton,
+)
 from m2d_export import Cell
 from m2d_export.bench.figures import candidates, latencies
 from m2d_export.bench.quantities import Shape
@@ -167,12 +180,13 @@ REGIONS = {
         "agreement": agreement,
         "speed": speed,
         "peers": peers,
+        "peers_avx2": lambda: against_the_best("peers_avx2.json"),
         "ceiling": ceiling,
         "cost": cost,
         "open_exits": open_exits,
         "stream": stream,
     },
-    ROOT / "benchmarks" / "README.md": {"settings": settings},
+    ROOT / "benchmarks" / "README.md": {"peers_avx2": lambda: peers("peers_avx2.json"), "settings": settings},
     ROOT / "docs" / "deploy.md": {"triton": triton},
     ROOT / "docs" / "cpp.md": {"cpp": cpp},
     ROOT / "docs" / "tensorrt.md": {"gpu": gpu},

@@ -8,6 +8,7 @@ from m2d_export.bench.written import milliseconds, plain_table, rate, score, sha
 
 GPU_PACKAGES = ("torch", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13-bindings", "cuda-bindings")
 ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = "sentence-transformers torch fp32"
 RUNTIME_NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
 
 
@@ -46,15 +47,15 @@ def stream() -> str:
     )
 
 
-def peers() -> str:
+def peers(file: str = "peers.json") -> str:
     """Every peer beside us: score, throughput on short and long texts, latency of one text."""
-    found = result("peers.json")
+    found = result(file)
     ordered = sorted(found["systems"].items(), key=lambda item: -item[1]["short_per_second"])
     head = ["system", "weights", "STS-B", "short, sentences/s", "long, paragraphs/s", "one text, p50"]
     rows = [
         [
             f"**{name}**" if row["environment"] == "m2d-export" else name,
-            row["weights"],
+            row["weights"] + (", computes in bf16" if "bf16" in row["computes"] and "in bf16" not in name else ""),
             score(row["score"]),
             rate(row["short_per_second"]),
             rate(row["long_per_second"]),
@@ -70,11 +71,12 @@ def peers() -> str:
         f"{found['machine']['cpu']} ({', '.join(found['cpu_flags'])})."
     )
     notes = [run, *([f"Not run: {', '.join(lacking)}."] if lacking else [])]
-    return "\n\n".join([plain_table(head, rows), _against_the_best(found["systems"]), " ".join(notes)])
+    return "\n\n".join([plain_table(head, rows), against_the_best(file), " ".join(notes)])
 
 
-def _against_the_best(systems: dict[str, Any]) -> str:
+def against_the_best(file: str) -> str:
     """Our fastest system at full depth, and at exit 3, over the fastest peer that is an encoder."""
+    systems: dict[str, Any] = result(file)["systems"]
     ours = {name for name, row in systems.items() if row["environment"] == "m2d-export"}
     kinds = {
         "peer": {name for name, row in systems.items() if row["environment"] != "model2vec"} - ours,
@@ -94,6 +96,9 @@ def _against_the_best(systems: dict[str, Any]) -> str:
             for kind, name in fastest.items()
         ]
         lines.append(f"- {what}: {', '.join(ratios)}, against {peer}")
+    scores = [systems[name]["score"] for name in kinds["full depth"] if "int8" in name]
+    furthest = max(abs(each - systems[REFERENCE]["score"]) for each in scores)
+    lines.append(f"- our int8 at full depth is within {furthest:.2f} points of torch in fp32 on STS-B")
     return "Our fastest over the fastest peer:\n\n" + "\n".join(lines)
 
 
@@ -126,8 +131,7 @@ def ceiling() -> str:
         )
     notes = (
         "The arithmetic peak is that of two vector units at the clock that the system states, which the processor may "
-        "exceed; int8 without dot products (VNNI) takes two instructions for four multiply-adds. "
-        f"{on(found['machine'])}."
+        f"exceed. {on(found['machine'])}."
     )
     return f"{plain_table(head, rows)}\n\n{notes}"
 
@@ -193,20 +197,27 @@ def cpp() -> str:
         "precision",
         "C++, sentences/s",
         "Python, sentences/s",
+        "rate",
         "C++, one text, p50",
         "Python, one text, p50",
+        "time",
     ]
     rows = [
         [
             RUNTIME_NAMES[runtime],
             precision,
             *(rate(row["per_second"][who]) for who in ("cpp", "python")),
+            f"{row['bulk_over_python']:.2f} x",
             *(milliseconds(row["single_p50_ms"][who]) for who in ("cpp", "python")),
+            f"{row['single_over_python']:.2f} x",
         ]
         for runtime, rows in found["runtimes"].items()
         for precision, row in rows.items()
     ]
-    notes = f"all-MiniLM-L6-v2 at full depth, {found['texts']:,} sentences; {on(found['machine'])}."
+    openvino = found["machine"]["versions"]["openvino"]
+    notes = (
+        f"all-MiniLM-L6-v2 at full depth, {found['texts']:,} sentences; OpenVINO {openvino}, {on(found['machine'])}."
+    )
     return f"{plain_table(head, rows)}\n\n{notes}"
 
 

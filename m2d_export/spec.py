@@ -65,6 +65,14 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.layer}x{self.dim}"
 
+    @staticmethod
+    def parse(text: str) -> "Cell":
+        """A cell as it is written, such as 3x128; raises SpecError for anything else."""
+        found = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text)
+        if not found:
+            raise SpecError(f"a cell is written LAYERxDIM, such as 3x128; got {text!r}")
+        return Cell(int(found[1]), int(found[2]))
+
 
 @dataclass(frozen=True)
 class Grid:

@@ -18,12 +18,13 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 WHEEL = "nvidia-pytriton==0.7.0"
-PACKAGES = ("numpy<2", "tokenizers", "onnxruntime", "openvino")
+PACKAGES = ("numpy<2", *(f"{name}=={version(name)}" for name in ("tokenizers", "onnxruntime", "openvino")))
 START_SECONDS = 180
 
 
@@ -39,10 +40,10 @@ def unpacked() -> tuple[Path, Path]:
     """The unpacked wheel and the environment of the server's Python; skips where they cannot be had."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         pytest.skip("tritonserver is in the wheel for Linux on x86-64 alone")
-    place = Path(os.environ.get("M2D_TRITON") or Path.home() / ".cache" / "m2d-export" / "triton")
+    place = Path(os.environ.get("M2D_TRITON") or Path.home() / ".cache" / "m2d-export") / "tritonserver"
     wheel, environment = place / "wheel", place / "env"
     try:
-        ready_for, wanted = place / "ready", " ".join((WHEEL, *PACKAGES))
+        ready_for, wanted = place / "ready", " ".join((WHEEL, *PACKAGES, sys.version))
         if not ready_for.exists() or ready_for.read_text(encoding="utf-8") != wanted:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)

@@ -35,15 +35,16 @@ def _backend(backend: str, name: str, weights: str, file: str, *exports: str, ne
 def _ours(runtime: str, name: str, precision: str, compute: str = "", needs: str = "") -> System:
     settings = {"load": "bundle", "runtime": runtime, "precision": precision}
     settings |= {"compute": compute} if compute else {}
-    title = f"m2d-export {name} {compute or precision}"
+    title = f"m2d-export {name} {precision}" + (f" in {compute}" if compute else "")
     return System(title, f"{WEIGHTS} {precision}", OURS, WEIGHTS, settings, needs=needs)
 
 
-def _exit(layer: int, runtime: str, name: str, precision: str) -> System:
+def _exit(layer: int, runtime: str, name: str, precision: str, compute: str = "", needs: str = "") -> System:
     """An exit of the reference checkpoint, which has weights of its own."""
     settings = {"load": "bundle", "runtime": runtime, "precision": precision, "layer": layer}
-    title = f"m2d-export {name} {precision} at exit {layer}"
-    return System(title, f"{REFERENCE} {precision}", OURS, REFERENCE, settings)
+    settings |= {"compute": compute} if compute else {}
+    title = f"m2d-export {name} {precision}" + (f" in {compute}" if compute else "") + f" at exit {layer}"
+    return System(title, f"{REFERENCE} {precision}", OURS, REFERENCE, settings, needs=needs)
 
 
 DYNAMIC, STATIC = "int8, dynamic", "int8, static"
@@ -66,7 +67,9 @@ SYSTEMS = (
     _ours("openvino", "OpenVINO", "fp32"),
     _ours("openvino", "OpenVINO", "fp32", "bf16", needs=BF16),
     _ours("openvino", "OpenVINO", "int8"),
+    _ours("openvino", "OpenVINO", "int8", "bf16", needs=BF16),
     _exit(3, "onnxrt", "ONNX Runtime", "fp32"),
     _exit(3, "onnxrt", "ONNX Runtime", "int8"),
     _exit(3, "openvino", "OpenVINO", "int8"),
+    _exit(3, "openvino", "OpenVINO", "int8", "bf16", needs=BF16),
 )

@@ -7,7 +7,7 @@ from typing import NoReturn
 import click
 
 from m2d_export import __version__
-from m2d_export.cli import bundles, decisions, deploys, measures, shipping
+from m2d_export.cli import bundles, decisions, measures, shipping
 from m2d_export.errors import M2DError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -33,7 +33,7 @@ for command in (
     decisions.report,
     bundles.encode,
     bundles.slice_,
-    deploys.cpp,
+    shipping.cpp,
     shipping.onnx,
     shipping.triton,
 ):

@@ -1,11 +1,13 @@
-"""Commands that ship cells to other programs: onnx, triton."""
+"""Commands that ship cells to other programs: onnx, triton, cpp."""
 
 from pathlib import Path
 
 import click
 
-from m2d_export.cli.common import PRECISIONS, examples, is_default, steps, threads_option
+from m2d_export.cli.common import PRECISIONS, examples, is_default, say_of_int8, steps, threads_option
+from m2d_export.cpp import RUNTIMES
 from m2d_export.errors import SpecError
+from m2d_export.spec import Cell
 
 DEPLOYED = [precision for precision in PRECISIONS if precision != "bf16"]  # ONNX Runtime on a CPU has no bf16
 precision_option = click.option(
@@ -61,9 +63,9 @@ def onnx(
 
 @click.command(
     epilog=examples(
-        "m2d-export triton minilm.m2d --cell 3x32 -o models",
-        "m2d-export triton minilm.m2d --cell 1x32 --cell 3x64 --runtime openvino -o models",
-        "m2d-export triton minilm.m2d --cell 3x64 --backend onnxruntime -o models",
+        "m2d-export triton minilm.m2d --cell 3x32 -o triton-models",
+        "m2d-export triton minilm.m2d --cell 1x32 --cell 3x64 --runtime openvino -o triton-models",
+        "m2d-export triton minilm.m2d --cell 3x64 --backend onnxruntime -o triton-models",
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -98,7 +100,7 @@ def triton(
     with the others it is a model of its own.
     """
     from m2d_export.bundle import Bundle
-    from m2d_export.deploy.triton import Service, parse_cell, write_repository
+    from m2d_export.deploy.triton import Service, write_repository
 
     if backend != "python" and not (is_default("runtime") and is_default("threads")):
         raise SpecError(f"--runtime and --threads go with --backend python: {backend} is the server's own")
@@ -107,7 +109,7 @@ def triton(
         report("writing the cells and comparing them with Encoder")
         names = write_repository(
             Bundle.open(bundle),
-            [parse_cell(cell) for cell in cells],
+            [Cell.parse(cell) for cell in cells],
             target,
             precision=precision,
             service=service,
@@ -115,3 +117,32 @@ def triton(
             prompt_name=prompt_name,
         )
     click.echo(f"wrote {target}: {', '.join(names)}; {target / 'README.md'} says how to start it")
+
+
+@click.command(
+    epilog=examples(
+        "m2d-export cpp minilm.m2d --cell 3x32 --runtime openvino -o parrot",
+        "m2d-export cpp minilm.m2d --cell 3x32 --runtime onnxruntime -o macaw",
+    )
+)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--cell", required=True, metavar="LAYERxDIM", help="Cell to ship.")
+@click.option("--runtime", type=click.Choice(RUNTIMES), required=True, help="What runs the model in C++.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="What weights are stored in.")
+def cpp(bundle: Path, target: Path, cell: str, runtime: str, precision: str) -> None:
+    """Write a cell of BUNDLE as a CMake project: one C++17 header, texts in, vectors out.
+
+    Its tokenizer is exact, or refused: BERT's kind (WordPiece) can be shipped, others cannot. A graph is compared with
+    Encoder before the folder appears; tensorrt and tensorrt-rtx take the engine that build --engine has put into
+    BUNDLE. README.md in the folder has the commands that build and run it.
+    """
+    from m2d_export.bundle import Bundle
+    from m2d_export.cpp.project import write_project
+
+    chosen = Cell.parse(cell)
+    with steps() as report:
+        report("probing the tokenizer, code point by code point")
+        say_of_int8([precision])
+        write_project(Bundle.open(bundle), chosen, target, runtime=runtime, precision=precision)
+    click.echo(f"wrote {target}: cell {chosen} in C++ for {runtime}, {precision}; README.md says how to build it")

@@ -1,7 +1,6 @@
 """Cells as a model repository for Triton Inference Server: a text model for each, and the encoder it calls."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -9,6 +8,7 @@ from pathlib import Path
 from string import Template
 
 from m2d_export import __version__
+from m2d_export.batching import LEAST_FILL, TOKEN_BUDGET
 from m2d_export.bundle import Bundle
 from m2d_export.deploy.folder import padding_tokenizer
 from m2d_export.deployed import write_deployed
@@ -20,9 +20,6 @@ from m2d_export.spec import Cell, Precision
 BACKENDS = ("python", "onnxruntime", "tensorrt")
 RUNTIMES = {"onnxrt": "onnxruntime", "openvino": "openvino"}
 TRITON = "26.07"  # release of NVIDIA's images that the Dockerfile starts from
-TOKEN_BUDGET = {"python": 1024, "onnxruntime": 16384, "tensorrt": 16384}  # tokens a call, padding included
-# How much of its place in a call a text fills at the least: on a CPU a second call costs less than much padding.
-LEAST_FILL = {"python": 0.67, "onnxruntime": 0.0, "tensorrt": 0.0}
 LEAST_BYTES, BYTES_PER_TOKEN = 1 << 16, 64  # what a text may have: tokenizers read all of it before they cut
 WARM_TOKENS = 16
 CHECKSUMS = "SHA256SUMS"
@@ -130,14 +127,14 @@ def encoder_config(bundle: Bundle, cell: Cell, name: str, caller: str, service: 
 
 
 def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service, prompt: str, encoder: str) -> None:
-    text, version = bundle.manifest.text, _version(folder)
+    text, version, here = bundle.manifest.text, _version(folder), service.backend == "python"
     # The encoder inside the server warms itself up: to be called while the server still starts makes it crash.
     config = _filled(
         "text.pbtxt",
         name=folder.name,
         max_batch_size=service.max_batch_size,
         dim=cell.dim,
-        warmup=_template("warmup.pbtxt") if service.backend == "python" else "",
+        warmup=_template("warmup.pbtxt") if here else "",
     )
     (folder / "config.pbtxt").write_text(config, encoding="utf-8")
     (version / "model.py").write_text(_template("model.py"), encoding="utf-8")
@@ -147,11 +144,12 @@ def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service
         "bundle": bundle.id,
         "cell": str(cell),
         "dim": cell.dim,
-        "runtime": service.runtime if service.backend == "python" else "server",
+        "runtime": service.runtime if here else "server",
         "encoder": encoder,
         "threads": service.threads or 0,
-        "token_budget": TOKEN_BUDGET[service.backend],
-        "least_fill": LEAST_FILL[service.backend],
+        # An encoder inside the server is called once for all texts; here a second call costs less than much padding.
+        "token_budget": TOKEN_BUDGET if here else service.max_batch_size * text.max_tokens,
+        "least_fill": LEAST_FILL if here else 0.0,
         "max_tokens": text.max_tokens,
         "max_bytes": max_bytes(text.max_tokens),
         "pad_id": text.pad_id,
@@ -228,11 +226,3 @@ def _template(name: str) -> str:
 def _filled(template: str, /, **values: object) -> str:
     """A template with its places filled; every place must be."""
     return Template(_template(template)).substitute({key: str(value) for key, value in values.items()})
-
-
-def parse_cell(text: str) -> Cell:
-    """A cell as it is written, such as 3x128; raises SpecError for anything else."""
-    found = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text)
-    if not found:
-        raise SpecError(f"a cell is written LAYERxDIM, such as 3x128; got {text!r}")
-    return Cell(int(found[1]), int(found[2]))

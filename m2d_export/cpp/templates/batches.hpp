@@ -15,6 +15,7 @@ namespace m2d {
 namespace detail {
 
 constexpr std::size_t token_budget = 512;  // tokens a batch on processors, padding included
+constexpr std::size_t fill_on_processors = 67;  // percent of its place in a batch that a text fills, at the least
 
 /// Texts of similar length for one call of the runtime: `count` of the order from `first` on, padded to `tokens`.
 struct Batch {
@@ -24,9 +25,11 @@ struct Batch {
 /// The token ids of many texts in padded batches, longest first, and their vectors back in the order of the texts.
 class Batches {
  public:
-  /// `most_texts` says how many texts of up to so many tokens, from 1 on, the runtime takes in one call.
+  /// `most_texts` says how many texts of up to so many tokens, from 1 on, the runtime takes in one call; a text that
+  /// would fill less than `least_fill` percent of its place in a batch begins the next.
   template <typename Limit>
-  Batches(const Tokenizer& tokenizer, const std::string_view* texts, std::size_t count, const Limit& most_texts)
+  Batches(const Tokenizer& tokenizer, const std::string_view* texts, std::size_t count, const Limit& most_texts,
+          std::size_t least_fill)
       : tokenizer_(tokenizer), order_(count) {
     ids_.reserve(count);
     std::string prompted;
@@ -44,7 +47,9 @@ class Batches {
     });
     for (std::size_t first = 0; first < count;) {
       const std::size_t tokens = ids_[order_[first]].size();
-      const std::size_t rows = std::min<std::size_t>(most_texts(tokens), count - first);
+      const std::size_t most = std::min<std::size_t>(most_texts(tokens), count - first);
+      std::size_t rows = 1;
+      while (rows < most && 100 * ids_[order_[first + rows]].size() >= least_fill * tokens) ++rows;
       batches_.push_back({first, rows, tokens});
       first += rows;
     }

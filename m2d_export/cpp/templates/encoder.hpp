@@ -25,7 +25,7 @@ class Encoder {
     std::vector<float> vectors(count * dim());
     if (count == 0) return vectors;
     const auto most_texts = [this](std::size_t tokens) { return model_.most_texts(tokens); };
-    model_.run(detail::Batches(tokenizer_, texts, count, most_texts), vectors.data());
+    model_.run(detail::Batches(tokenizer_, texts, count, most_texts, detail::Model::least_fill), vectors.data());
     return vectors;
   }
 

@@ -45,6 +45,8 @@ class Model {
     }
   }
 
+  static constexpr std::size_t least_fill = fill_on_processors;
+
   /// How many texts of up to `tokens` tokens go in one batch.
   std::size_t most_texts(std::size_t tokens) const { return std::max<std::size_t>(token_budget / tokens, 1); }
 

@@ -24,7 +24,7 @@ class Model {
   Model(const std::filesystem::path& folder, const Tokenizer& tokenizer, int threads) : threads_(threads) {
     const std::filesystem::path file = model_file(folder, "model.onnx");
     try {
-      model_ = core_.read_model(file.string());
+      model_ = core().read_model(file.string());
     } catch (const std::exception& error) {
       throw Error("OpenVINO cannot read " + file.string() + ", copy it again: " + error.what());
     }
@@ -34,6 +34,8 @@ class Model {
     }
     one_ = std::make_unique<Requests>(compiled(few));
   }
+
+  static constexpr std::size_t least_fill = fill_on_processors;
 
   /// How many texts of up to `tokens` tokens go in one batch.
   std::size_t most_texts(std::size_t tokens) const { return std::max<std::size_t>(token_budget / tokens, 1); }
@@ -75,6 +77,13 @@ class Model {
     bool is_long;
   };
 
+  /// OpenVINO's core, one for the process and never freed: each gives this thread a stack for its signals, and frees it
+  /// when it goes, whatever stands there by then.
+  static ov::Core& core() {
+    static ov::Core& only = *new ov::Core;
+    return only;
+  }
+
   /// A compiled graph and those of its requests that nobody uses now.
   struct Requests {
     explicit Requests(ov::CompiledModel model) : compiled(std::move(model)) {}
@@ -109,7 +118,7 @@ class Model {
 
   static void run(const Batches& batches, const Batch* first, const Batch* last, float* vectors, Requests& requests,
                   std::size_t count) {
-    std::vector<Working> working(std::min<std::size_t>(count, last - first));
+    std::vector<Working> working(std::min(count, static_cast<std::size_t>(last - first)));
     try {
       for (Working& each : working) each.request = requests.take();
       std::size_t turn = 0;
@@ -163,7 +172,7 @@ class Model {
     if (threads_ > 0) settings.insert(ov::inference_num_threads(threads_));
     ov::CompiledModel compiled;
     try {
-      compiled = core_.compile_model(model_, "CPU", settings);
+      compiled = core().compile_model(model_, "CPU", settings);
     } catch (const std::exception& error) {
       throw Error(std::string("OpenVINO cannot compile model.onnx: ") + error.what());
     }
@@ -173,7 +182,6 @@ class Model {
     return compiled;
   }
 
-  mutable ov::Core core_;
   std::shared_ptr<ov::Model> model_;
   int threads_;
   std::unique_ptr<Requests> one_;

@@ -134,6 +134,8 @@ class Model {
     address(output_, output_memory_->get());
   }
 
+  static constexpr std::size_t least_fill = 0;  // another call costs more than padding
+
   /// How many texts of up to `tokens` tokens go in one batch: all that the engine was built for.
   std::size_t most_texts(std::size_t tokens) const { return profile_of(tokens).texts; }
 
