@@ -68,7 +68,7 @@ def peers(file: str = "peers.json") -> str:
         f"Medians of {found['rounds']} rounds in one run, systems taking turns on {found['threads']} threads: "
         f"{found['texts']['short']:,} sentences of STS-B test, {found['texts']['long']} paragraphs of ten of them, "
         f"{found['texts']['single']} sentences one at a time. {found['machine']['cores']} cores of "
-        f"{found['machine']['cpu']} ({', '.join(found['cpu_flags'])})."
+        f"{found['machine']['cpu'].partition(' (')[0]} ({', '.join(found['cpu_flags'])})."
     )
     notes = [run, *([f"Not run: {', '.join(lacking)}."] if lacking else [])]
     return "\n\n".join([plain_table(head, rows), against_the_best(file), " ".join(notes)])

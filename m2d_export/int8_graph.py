@@ -69,14 +69,14 @@ def heads_split_last(model: ir.Model) -> ir.Model:
     Split by the last axis they are copied, and each is then transposed; by the first axis they lie apart already: 5 %
     of OpenVINO's time for long texts. Changed in place.
     """
-    for split in [node for node in model.graph if node.op_type == "Split"]:
+    for split in [node for node in model.graph if node.op_type == "Split" and _of_equal_widths(node)]:
         views = [users[0] for value in split.outputs if len(users := value.consumers()) == 1]
         turned = [users[0] for view in views if len(users := view.outputs[0].consumers()) == 1]
         if len(turned) < len(split.outputs) or {node.op_type for node in views} != {"Reshape"}:
             continue
         if {node.op_type for node in turned} != {"Transpose"}:
             continue
-        orders = [tuple(node.attributes["perm"].as_ints()) for node in turned]
+        orders = [tuple(node.attributes.get_ints("perm", ())) for node in turned]
         shapes = {tuple(view.outputs[0].shape or ())[2:] for view in views}
         if not set(orders) <= {HEADS_FIRST, HEADS_FIRST_TURNED} or len(shapes) > 1:
             continue
@@ -102,6 +102,11 @@ def heads_split_last(model: ir.Model) -> ir.Model:
         model.graph.remove([*turned, *views, split], safe=True)
     RemoveUnusedNodesPass()(model)  # the shapes that the views had
     return model
+
+
+def _of_equal_widths(split: ir.Node) -> bool:
+    widths = split.inputs[1].const_value if len(split.inputs) > 1 and split.inputs[1] is not None else None
+    return split.attributes.get_int("axis", 0) == -1 and widths is not None and len(set(widths.numpy().tolist())) == 1
 
 
 def looked_up_before_scaled(model: ir.Model) -> ir.Model:

@@ -10,6 +10,8 @@ from typing import Any
 
 from m2d_export.gpu import gpus
 
+# Which of these a processor has decides what kernels run on it; its name may not say (a cloud's is "AMD EPYC").
+TELLING_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "bf16")
 INT8_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
 PACKAGES = (
     *("m2d-export", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "transformers"),
@@ -40,7 +42,7 @@ def machine() -> dict[str, Any]:
     """Processor, cores, memory in GB, system, GPUs, Python and versions, as every record holds them."""
     cards = [gpu.name for gpu in gpus()]
     return {
-        "cpu": _cpu_name(),
+        "cpu": _cpu_name() + (f" ({told})" if (told := ", ".join(telling_flags())) else ""),
         "cores": cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "system": platform.system(),
@@ -58,6 +60,11 @@ def processor() -> str:
 def flags() -> set[str]:
     """The processor's instruction sets; empty where the system does not say."""
     return {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}  # x86's word for them, and ARM's
+
+
+def telling_flags() -> list[str]:
+    """The instruction sets that decide which kernels run; none where the system does not say."""
+    return [flag for flag in TELLING_FLAGS if flag in flags()]
 
 
 def multiplies_int8() -> bool | None:

@@ -1,5 +1,6 @@
 """What is shown to users is true: the pages are up to date, their links lead somewhere, their examples run."""
 
+import importlib
 import os
 import re
 import shutil
@@ -208,3 +209,8 @@ def test_the_readme_runs_from_top_to_bottom(with_checkpoint: Path, tmp_path: Pat
         for step in steps:
             done = run(step, folder)
             assert done.returncode == 0, f"README.md, block at line {block.line}: {step}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py")))
+def test_every_benchmark_can_be_imported(script: str) -> None:
+    importlib.import_module(f"benchmarks.{script}")  # or it would be found out when its results are wanted

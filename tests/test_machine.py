@@ -24,6 +24,14 @@ def test_int8_products_are_read_from_the_flags(
     assert machine.multiplies_int8() is expected
 
 
+def test_the_processor_is_named_with_the_flags_that_decide_which_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = "model name\t: Some CPU\nflags\t\t: fpu avx512_vnni avx2\n"
+    monkeypatch.setattr(Path, "read_text", lambda *arguments, **options: cpuinfo)
+    machine.machine.cache_clear()
+    assert machine.machine()["cpu"] == "Some CPU (avx2, avx512_vnni)"
+    machine.machine.cache_clear()
+
+
 def test_a_system_without_that_list_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*arguments: object, **options: object) -> str:
         raise FileNotFoundError

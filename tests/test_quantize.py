@@ -117,10 +117,14 @@ def test_int8_weights_share_a_file_and_are_smaller(quantized: Bundle) -> None:
     assert stored["int8"] < 0.5 * stored["fp32"]
 
 
+@pytest.mark.parametrize("budget", [512, 8], ids=["one batch", "streams"])
 @pytest.mark.parametrize("runtime", ["onnxrt", "openvino"])
-def test_a_text_has_one_vector_whatever_its_neighbours(quantized: Bundle, runtime: str) -> None:
+def test_a_text_has_one_vector_whatever_its_neighbours(quantized: Bundle, runtime: str, budget: int) -> None:
     texts = [*TEXTS, "interest rates rose " * 12]
-    with Encoder(quantized, 3, precision="int8", runtime=runtime) as encoder:
+    with Encoder(quantized, 3, precision="int8", runtime=runtime, threads=2) as encoder:
+        encoder.token_budget = budget
+        made = len(list(batches(quantized.tokenizer.encode(texts), quantized.manifest.text, budget)))
+        assert (made >= 16) is (budget == 8)
         together = encoder.encode(texts)
         alone = np.concatenate([encoder.encode([text]) for text in texts])
     assert ((together * alone).sum(axis=1) > 0.999).all()
@@ -277,6 +281,23 @@ def test_layers_of_one_input_are_joined_whichever_side_their_bias_stands_on() ->
     session = onnxruntime.InferenceSession(joined.SerializeToString(), providers=["CPUExecutionProvider"])
     for place, found in enumerate(session.run(None, {"x": x}), 1):
         np.testing.assert_allclose(found, np.maximum(x @ weights[f"w{place}"] + biases[f"b{place}"], 0), rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["roberta", "mpnet", "electra", "albert", "modernbert", "deberta-v2"])
+def test_other_encoders_are_quantized_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    from dataclasses import replace
+
+    # The gate was fitted on trained weights: those here are random.
+    bounds = replace(gate.BOUNDS[Precision.INT8], cosine_min=0.8, cosine_mean=0.9, agreement=50.0)
+    monkeypatch.setitem(gate.BOUNDS, Precision.INT8, bounds)
+    folder, texts = save_checkpoint(tmp_path / "checkpoint", kind), tmp_path / "texts.txt"
+    texts.write_text("\n".join(TEXTS))
+    options = {"layers": [2], "precisions": ["int8"], "calibration": texts}
+    bundle = pipeline.build(pipeline.plan(str(folder), tmp_path / "out.m2d", **options))
+    for runtime in ("onnxrt", "openvino"):
+        with Encoder(bundle, 2, precision="int8", runtime=runtime) as encoder:
+            assert np.isfinite(encoder.encode(TEXTS)).all()
 
 
 def test_joined_heads_are_split_after_one_transposition_and_give_the_same_vectors(bundle: Bundle) -> None:

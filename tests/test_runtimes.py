@@ -222,13 +222,23 @@ def test_openvino_takes_long_texts_in_streams_of_their_own_where_there_are_many(
 ) -> None:
     monkeypatch.setattr("m2d_export.runtimes.openvino.WHOLE", 6)
     batches = [pad(ROWS, SPEC, range(3), 7 if place < long else 0) for place in range(short + long)]
+    import openvino as ov
+
+    modes_told: list[str | None] = []
+    compiled = ov.Core.compile_model
+
+    def spy(core: ov.Core, model: Any, device: str, settings: dict[str, Any]) -> Any:
+        modes_told.append(settings.get("SNIPPETS_MODE"))
+        return compiled(core, model, device, settings)
+
+    monkeypatch.setattr(ov.Core, "compile_model", spy)
     with opened("openvino", bundle) as runtime:
         expected = runtime.vectors(batches[0])
         found = list(runtime.each(batches))
         assert {id(batch) for batch, _ in found} == {id(batch) for batch in batches}
         for _, vectors in found:
             np.testing.assert_allclose(vectors, expected, atol=1e-5)
-        assert list(runtime._many) == modes
+    assert modes_told == [None, *(None if long_ones else "DISABLE" for long_ones in modes)]
 
 
 @pytest.mark.parametrize("name", ["onnxrt", "openvino"])

@@ -28,14 +28,13 @@ from m2d_export import Bundle
 from m2d_export.bench.similarity import spearman
 from m2d_export.bench.sts import Pairs, load_pairs
 from m2d_export.files import sha256_of
-from m2d_export.machine import flags, machine
+from m2d_export.machine import machine, telling_flags
 from m2d_export.machine import versions as own_versions
 from m2d_export.vectors import FloatArray, cosine
 
 PARAGRAPH = 10  # sentences of a long text
 SINGLES = 50  # texts encoded one at a time in each round
 REST = 0.5  # seconds before a turn: idle threads of ONNX Runtime were seen to spin on for 40 ms, others for less
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "avx512_bf16")
 OWN = ("m2d-export", "numpy", "tokenizers", "onnxruntime", "openvino", "nncf")
 BUILD = ("torch", "transformers", "onnx-ir", "onnxscript", "nncf")  # what our graphs come out of
 REFERENCE = "sentence-transformers torch fp32"
@@ -59,14 +58,9 @@ class Place:
         return self.work / "logs" / f"{name.replace(' ', '_')}.log"
 
 
-def cpu_flags() -> list[str]:
-    """The CPU's flags among those that decide which kernels run; none where the system does not say."""
-    return [flag for flag in FLAGS if flag in flags()]
-
-
 def opened(system: System, place: Place) -> Child:
     """The system's worker, loaded, once its environment and its files are there; raises CannotRunError."""
-    if system.needs and system.needs not in cpu_flags():
+    if system.needs and system.needs not in telling_flags():
         raise LacksFlagError(f"this CPU has no {system.needs}")
     python, environ = (
         python_of(system.environment, place.work),
@@ -209,7 +203,7 @@ class Comparison:
             "threads": self.place.threads,
             "systems": self.rows,
             "not_run": self.not_run,
-            "cpu_flags": cpu_flags(),
+            "cpu_flags": telling_flags(),
             "versions": {"m2d-export": own_versions(OWN)}
             | {environment: versions(environment, self.place.work) for environment in sorted(used)},
             "bundles": {

@@ -47,7 +47,9 @@ def _core() -> Any:
 
 
 class OpenvinoRuntime(Runtime):
-    """A graph compiled by OpenVINO for one batch at a time and, when many come, once more for parallel streams.
+    """A graph compiled by OpenVINO for one batch at a time and, when many come, for parallel streams.
+
+    These are compiled once for short texts and once for long ones, when there are many of them.
 
     ``compute`` is what floats are multiplied in, read back once compiled. Threads may share it: they take turns.
     ``cache`` is a folder to keep compiled models in.
