@@ -168,7 +168,7 @@ def triton() -> str:
             f"{row['merged']['mean_batch']:.1f}",
             milliseconds(row["merged"]["p50_ms"]),
             milliseconds(row["merged"]["p99_ms"]),
-            str(sum(row["merged"]["failed"].values())),
+            str(sum(sum(row[kind]["failed"].values()) for kind in ("merged", "single"))),
             share(row["share_of_encoder"]),
             f"{row['least_cosine_to_encoder']:.6f}",
         ]
@@ -182,10 +182,8 @@ def triton() -> str:
         f"{row['graph_written_seconds']:.2f} s in {precision} (and comparing it with `Encoder` "
         f"{row['graph_compared_seconds']:.2f} s)"
         for precision, row in found["precisions"].items()
-        if "graph_written_seconds" in row
     ]
-    if graphs:
-        notes += f" Writing the cell's graph takes {', '.join(graphs)}."
+    notes += f" Writing the cell's graph takes {', '.join(graphs)}."
     return f"{plain_table(head, rows)}\n\n{notes}"
 
 

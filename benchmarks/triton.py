@@ -72,6 +72,8 @@ def load(server: Server, model: str, texts: Sequence[str], seconds: float) -> di
                     taken.append(time.perf_counter() - started)
                 except InferenceServerException as error:
                     own[str(error.status())] += 1
+                except Exception as error:  # or this client would end, unseen
+                    own[type(error).__name__] += 1
                 turn += CLIENTS
         with lock:
             outcomes.update(own)

@@ -108,6 +108,15 @@ def test_a_dim_of_zero_is_refused_and_not_taken_for_none(bundle: Bundle, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_default_prompt_that_only_some_tools_apply_is_pointed_out(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    checkpoint = make_checkpoint(prompts={"query": "a cat is "}, default_prompt_name="query")
+    prompted = pipeline.build(pipeline.plan(str(checkpoint), tmp_path / "prompted.m2d", layers=[1]))
+    done = CliRunner().invoke(cli, ["onnx", str(prompted.root), "-o", str(tmp_path / "cell")], catch_exceptions=False)
+    assert "note: sentence-transformers puts 'a cat is ' before every text" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "code", "precision"),

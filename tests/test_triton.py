@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from statistics import median
 from types import ModuleType, SimpleNamespace
@@ -73,6 +74,8 @@ def test_a_repository_holds_a_model_for_each_cell_and_checksums_of_all(bundle: B
     done = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path / "models", capture_output=True, text=True)
     assert (done.returncode, done.stdout.count(": OK")) == (0, len(own) + 2)
     assert "$" not in (tmp_path / "models" / "embedding_1x32" / "config.pbtxt").read_text()
+    image = (tmp_path / "models" / "Dockerfile").read_text()
+    assert all(f"{package}=={metadata.version(package)}" in image for package in ("tokenizers", "onnxruntime"))
 
 
 def test_the_text_model_merges_requests_and_refuses_what_it_cannot_hold(bundle: Bundle, tmp_path: Path) -> None:

@@ -47,7 +47,6 @@ def onnx(
     """
     from m2d_export.bundle import Bundle
     from m2d_export.deploy.folder import write_folder
-    from m2d_export.spec import Cell
 
     opened = Bundle.open(bundle)
     full = opened.grid.full
@@ -59,6 +58,10 @@ def onnx(
             opened, cell, target, precision=precision, normalize=normalize, last_hidden_state=last_hidden_state
         )
     click.echo(f"wrote {target}: cell {cell}, {precision}, sentence_embedding of {cell.dim} float32 numbers")
+    if prompt := opened.manifest.text.prompt(None, None):
+        click.echo(
+            f"note: sentence-transformers puts {prompt!r} before every text; elsewhere put it there yourself", err=True
+        )
 
 
 @click.command(

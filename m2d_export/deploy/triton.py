@@ -188,6 +188,7 @@ def _write_pages(
         models="\n".join(rows),
         engines="\nFirst build the engines, on the GPU that serves: `build_engines.sh` says how.\n" if tensorrt else "",
         gpus="" if service.backend == "python" else "--gpus all ",
+        hint="(without a GPU, leave out `--gpus all`)\n" if service.backend == "onnxruntime" else "",
         packages=", ".join(service.packages),
         name=first,
         dim=names[first].dim,
