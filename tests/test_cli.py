@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, how it ends. Most of it in-process, through ``main``."""
 
+import contextlib
 import io
 import json
 import os
@@ -452,6 +453,14 @@ def test_a_line_is_a_text_whatever_ends_it_and_wherever_it_comes_from(
     assert (outcome.code, outcome.err) == (0, "")
     assert seen == texts
     assert encoded(folder).shape == (len(texts), WIDTH)
+
+
+def test_a_long_file_shows_how_far_it_is(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("m2d_export.cli.bundles.steps", lambda: contextlib.nullcontext(shown.append))
+    (folder / "many.txt").write_text("a cat\n" * 20_000)
+    assert run("encode", "tiny.m2d", "many.txt", "--layer", "1", "-o", "o.npy").code == 0
+    assert [line for line in shown if line.endswith(" texts")] == ["10000 texts", "20000 texts"]
 
 
 def test_a_pipe_is_read_as_utf_8_in_every_locale(folder: Path, bundle: Bundle) -> None:
