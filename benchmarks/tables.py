@@ -6,7 +6,10 @@ from typing import Any
 
 from m2d_export.bench.written import milliseconds, plain_table, rate, score, share
 
-GPU_PACKAGES = ("torch", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13-bindings", "cuda-bindings")
+GPU_PACKAGES = (
+    *("torch", "onnxruntime-gpu", "tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx-cu13-bindings"),
+    "cuda-bindings",
+)
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = "sentence-transformers torch fp32"
 RUNTIME_NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}

@@ -13,24 +13,27 @@ from pathlib import Path
 from threading import Event, Timer
 
 from m2d_export.bundle import Bundle, EngineEntry, VariantEntry, engine_path
-from m2d_export.engines import FLAGS, LIBRARIES, PHASE, Job, check_targets, library
+from m2d_export.engines import FLAGS, LIBRARIES, PHASE, TIMEOUT, Job, check_targets, library
 from m2d_export.errors import BundleError, SpecError
 from m2d_export.files import atomic_file, sha256_of
-from m2d_export.gpu import first_gpu
+from m2d_export.gpu import Gpu, first_gpu
+from m2d_export.runtimes.kept import is_private
 from m2d_export.spec import TYPED, EngineKey, Precision, ShapeRange, default_shapes
 
-TIMEOUT = 3600.0  # seconds for one engine: TensorRT tunes a deep encoder for minutes
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """The kinds of engine to build, each with its library's version; what each is built for."""
+    """The kinds of engine to build, each with its library's version; what each is built for.
+
+    ``targets`` are of engines of RTX, ``gpu`` of those of the full library.
+    """
 
     versions: Mapping[str, str]
     shapes: tuple[ShapeRange, ...]
     targets: tuple[str, ...]
-    gpu: str | None
+    gpu: Gpu | None
 
 
 def plan_engines(
@@ -59,7 +62,7 @@ def plan_engines(
     for item in chosen:
         if item.most[1] > max_tokens:
             raise SpecError(f"shapes {item} go to {item.most[1]} tokens, and this checkpoint reads {max_tokens}")
-    gpu = first_gpu("--engine trt", "--engine trt-rtx builds without one").name if "trt" in kinds else None
+    gpu = first_gpu("--engine trt", "--engine trt-rtx builds without one") if "trt" in kinds else None
     modules = {kind: library(kind) for kind in dict.fromkeys(kinds)}
     known = check_targets(modules["trt-rtx"], targets) if targets else ()
     return EnginePlan({kind: module.__version__ for kind, module in modules.items()}, chosen, known, gpu)
@@ -80,20 +83,20 @@ def build_engines(
     shelf = _Shelf(target)
     entries, failures = [], []
     for kind, version in plan.versions.items():
+        gpu = None if kind == "trt-rtx" else plan.gpu
         for variant in variants:
             if variant.precision not in TYPED:
                 continue
             name = f"layer {variant.layer}, {variant.precision}, {kind}"
             graph, weights = staging / variant.path, staging / variant.weights
-            own = kind == "trt-rtx"
             key = EngineKey(
                 kind=kind,
                 version=version,
                 graph=sha256_of(graph),
                 weights=sha256_of(weights),
                 shapes=plan.shapes,
-                targets=plan.targets if own else (),
-                gpu=None if own else plan.gpu,
+                targets=(gpu.capability,) if gpu else plan.targets,
+                gpu=gpu.name if gpu else None,
                 flags=FLAGS,
             )
             path = engine_path(variant.layer, variant.precision, kind)
@@ -101,13 +104,13 @@ def build_engines(
                 report(f"keeping the engine of {name}: nothing that it hangs on has changed")
             else:
                 report(f"building the engine of {name}")
-                job = Job(graph, key, _products(graph), shelf.place(key), None if own else shelf.folder / "timings")
-                failure = run(job, partial(_phase, report, name), timeout)
+                job = Job(graph, key, _products(graph), staging / path, shelf.timings() if gpu else None, timeout)
+                failure = run(job, partial(_phase, report, name))
                 if failure:
                     failures.append(f"{name}: {failure}")
+                    (staging / path).unlink(missing_ok=True)  # half of it may be there
                     continue
-                shelf.finish(key)
-                shelf.take(key, staging / path)
+                shelf.keep(key, staging / path)
             entries.append(EngineEntry(variant.layer, variant.precision, path, key))
     return tuple(entries), failures
 
@@ -130,7 +133,11 @@ def _products(graph: Path) -> dict[str, int]:
 
 
 class _Shelf:
-    """Finished engines by key: in a private folder beside the target, and in the bundle that is there already."""
+    """Finished engines by key: copies in a folder beside the target, and those of the bundle that is there already.
+
+    The copies are for the build after one that is killed. Engines are code: where the folder cannot be private, as on a
+    file system without modes, there are none.
+    """
 
     def __init__(self, target: Path) -> None:
         self.folder = target.parent / f".m2d-engines-{target.name}"
@@ -138,16 +145,22 @@ class _Shelf:
         with contextlib.suppress(BundleError):
             self._bundle = Bundle.open(target)
 
-    def place(self, key: EngineKey) -> Path:
-        """Where an engine is to be built."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        return self.folder / key.digest
+    def keep(self, key: EngineKey, made: Path) -> None:
+        """Copy a finished engine, then note that the copy is whole."""
+        if self._opened():
+            shutil.copyfile(made, self.folder / key.digest)
+            with atomic_file(self._note(key)) as staged:
+                staged.write_text(sha256_of(made), encoding="ascii")
 
-    def finish(self, key: EngineKey) -> None:
-        """Note that the engine lies there whole."""
-        place = self.place(key)
-        with atomic_file(self._note(key)) as staged:
-            staged.write_text(sha256_of(place), encoding="ascii")
+    def timings(self) -> Path | None:
+        """Where builds of the full library share what they have timed, if that can be private too."""
+        return self.folder / "timings" if self._opened() else None
+
+    def _opened(self) -> bool:
+        """Whether the folder is there, made now if need be, and this user's alone."""
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+        return self.folder.is_dir() and is_private(self.folder)
 
     def take(self, key: EngineKey, into: Path) -> bool:
         """Copy the engine of ``key`` to ``into`` if there is one that is whole."""
@@ -170,14 +183,12 @@ class _Shelf:
     def _finished(self, key: EngineKey) -> Path | None:
         place = self.folder / key.digest
         with contextlib.suppress(OSError):
-            private = self.folder.stat()
-            mine = private.st_uid == os.getuid() and not private.st_mode & 0o077
-            if mine and self._note(key).read_text(encoding="ascii") == sha256_of(place):
+            if is_private(self.folder) and self._note(key).read_text(encoding="ascii") == sha256_of(place):
                 return place
         return None
 
 
-def run(job: Job, progress: Report, timeout: float) -> str | None:
+def run(job: Job, progress: Report) -> str | None:
     """Build ``job`` in a child process; returns what went wrong, in words, or None.
 
     A library that crashes, hangs or keeps memory takes only its child with it.
@@ -195,7 +206,7 @@ def run(job: Job, progress: Report, timeout: float) -> str | None:
             expired.set()
             process.kill()
 
-        timer = Timer(timeout, expire)
+        timer = Timer(job.timeout, expire)
         timer.start()
         try:
             with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # it may have died already
@@ -212,7 +223,7 @@ def run(job: Job, progress: Report, timeout: float) -> str | None:
         said.seek(0)
         last = (said.read().strip().splitlines() or ["it said nothing"])[-1]
     if expired.is_set():
-        return f"not built within {timeout:g} s"
+        return f"not built within {job.timeout:g} s"
     if code:
         return last if code == 1 else f"its process ended with code {code}: {last}"
     return None

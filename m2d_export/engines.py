@@ -4,8 +4,10 @@ What is called here is what TensorRT 10.12, 11 and RTX 1.7 have in common. All o
 the precision is the graph's, and none has a switch for it.
 """
 
+import ctypes
 import hashlib
 import json
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +16,7 @@ from typing import Any
 
 from m2d_export.errors import ExportError, IntegrityError, M2DError, RuntimeUnavailable, SpecError, first_line
 from m2d_export.extras import require
-from m2d_export.files import atomic_file
+from m2d_export.files import atomic_file, writing
 from m2d_export.gpu import Gpu
 from m2d_export.spec import Engine, EngineKey, ShapeRange
 
@@ -23,6 +25,8 @@ OLDEST = {"trt": (10, 12), "trt-rtx": (1, 7)}
 FLAGS = ("strongly-typed", "no-tf32", "detailed")  # what engine_from_graph tells every builder
 TYPES = {"FLOAT": "FLOAT", "HALF": "FLOAT16", "BF16": "BFLOAT16"}  # TensorRT's words, and ONNX's
 PHASE = "phase: "
+TIMEOUT = 3600.0  # seconds for one engine: TensorRT tunes a deep encoder for minutes
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def library(kind: str) -> Any:
@@ -51,13 +55,17 @@ def check_targets(trt: Any, targets: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Job:
-    """One engine to build: ``products`` counts the graph's matrix products by type, ``timings`` is a file to share."""
+    """One engine to build, within ``timeout`` seconds.
+
+    ``products`` counts the graph's matrix products by type, ``timings`` is a file that builds share.
+    """
 
     graph: Path
     key: EngineKey
     products: Mapping[str, int]
     output: Path
     timings: Path | None = None
+    timeout: float = TIMEOUT
 
     def to_json(self) -> str:
         """The job as a child process reads it."""
@@ -74,6 +82,7 @@ class Job:
             data["products"],
             Path(data["output"]),
             None if timings is None else Path(timings),
+            data["timeout"],
         )
 
 
@@ -104,20 +113,27 @@ def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> by
         for place in range(network.num_inputs):
             profile.set_shape(network.get_input(place).name, shapes.least, shapes.best, shapes.most)
         config.add_optimization_profile(profile)
-    if job.key.targets:
+    if job.key.gpu is None and job.key.targets:  # the full library builds for the card that it is on
         config.num_compute_capabilities = len(job.key.targets)
         for place, target in enumerate(job.key.targets):
             config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), place)
     if job.timings is not None:
-        known = job.timings.read_bytes() if job.timings.exists() else b""
-        config.set_timing_cache(config.create_timing_cache(known), False)
+        _share_timings(config, job.timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ExportError(f"{job.key.kind} cannot build {job.graph.name}: {log.errors[-1] if log.errors else 'unsaid'}")
-    if job.timings is not None:
+        said = "; ".join(log.errors[:3]) or "unsaid"  # the first is the cause, what follows from it comes last
+        raise ExportError(f"{job.key.kind} cannot build {job.graph.name}: {said}")
+    if job.timings is not None and (timed := config.get_timing_cache()) is not None:
         with atomic_file(job.timings) as staged:
-            staged.write_bytes(bytes(config.get_timing_cache().serialize()))
+            staged.write_bytes(bytes(timed.serialize()))
     return bytes(plan)
+
+
+def _share_timings(config: Any, path: Path) -> None:
+    """Begin with what earlier builds have timed, or with nothing, where that is damaged or of another card."""
+    known = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
+    if known is None or not config.set_timing_cache(known, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def logger(trt: Any) -> Any:
@@ -191,9 +207,10 @@ def read_engine(engine: Engine, version: str, gpu: Gpu) -> bytes:
         if built != here:
             raise RuntimeUnavailable(f"{engine.path.name} was built for {what} {built}, here is {here}: build it again")
     if key.targets and gpu.capability not in key.targets:
+        how = f" with --gpu {gpu.capability}" if key.gpu is None else ""
         raise RuntimeUnavailable(
             f"{engine.path.name} was built for {', '.join(key.targets)}, here is {gpu.name} ({gpu.capability}): "
-            f"build it again with --gpu {gpu.capability}"
+            f"build it again{how}"
         )
     try:
         data = engine.path.read_bytes()
@@ -206,15 +223,25 @@ def read_engine(engine: Engine, version: str, gpu: Gpu) -> bytes:
 
 def main() -> int:
     """Build the job on standard input, as a child process: phases on standard output, what fails on standard error."""
+    _end_with_parent()
     job = Job.from_json(sys.stdin.read())
+    # For where the parent is killed and cannot end this: a second later than it would. The library sees no exception.
+    signal.setitimer(signal.ITIMER_REAL, job.timeout + 1)
     try:
         plan = engine_from_graph(library(job.key.kind), job, lambda name: print(PHASE + name, flush=True))  # noqa: T201
-        with atomic_file(job.output) as staged:
-            staged.write_bytes(plan)
+        with writing(job.output):
+            job.output.parent.mkdir(exist_ok=True)
+            job.output.write_bytes(plan)
     except M2DError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def _end_with_parent() -> None:
+    """Have Linux kill this process when the one that started it has gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
 
 
 if __name__ == "__main__":

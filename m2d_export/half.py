@@ -2,7 +2,8 @@
 
 Half: the products over tokens, their weights, the embedding tables, and plain arithmetic among what is half already.
 float32: everything else, by casts in the graph: the sum of embeddings, layer norms, the scores with their mask and
-softmax, activations, the residual stream, the pooling and all behind it. That is what ``torch.autocast`` does too.
+softmax, activations, the residual stream, the pooling and all behind it. That is much as ``torch.autocast`` does, which
+leaves activations in half.
 """
 
 from collections.abc import Iterable

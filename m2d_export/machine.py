@@ -15,7 +15,7 @@ TELLING_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "a
 INT8_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
 PACKAGES = (
     *("m2d-export", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "transformers"),
-    *("tensorrt", "tensorrt-rtx-cu13-bindings", "cuda-bindings"),
+    *("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx-cu13-bindings", "cuda-bindings"),
 )
 
 

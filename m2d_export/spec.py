@@ -227,9 +227,9 @@ def default_shapes(max_tokens: int) -> tuple[ShapeRange, ...]:
 class EngineKey:
     """All that an engine hangs on: equal keys, exchangeable engines.
 
-    ``graph`` and ``weights`` are sha256; ``targets`` compute capabilities such as sm86, empty for those that the
-    library takes by itself; ``gpu`` names the card an engine was tuned on, None where it was built without one;
-    ``flags`` is what the builder was told beside the graph.
+    ``graph`` and ``weights`` are sha256; ``targets`` compute capabilities such as sm86, that of ``gpu`` where there is
+    one, empty for those that the library takes by itself; ``gpu`` names the card an engine was tuned on, None where it
+    was built without one; ``flags`` is what the builder was told beside the graph.
     """
 
     kind: str

@@ -156,6 +156,8 @@ class TensorRT:
         runtime = create_autospec(rtx.Runtime, instance=True, spec_set=True)
         runtime.get_engine_validity.side_effect = lambda plan: (self.validity, self.reasons)
         runtime.deserialize_cuda_engine.side_effect = lambda plan: self._engine(plan, log)
+        if self.full:  # older versions of it do not say whether an engine is valid here
+            return SimpleNamespace(deserialize_cuda_engine=runtime.deserialize_cuda_engine)
         return runtime
 
     def _engine(self, plan: bytes, log: Any) -> Any:

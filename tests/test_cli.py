@@ -235,6 +235,27 @@ def test_what_is_built_is_a_bundle(run: Run, folder: Path, checkpoint: Path, bun
     assert (planned.grid.layers, planned.grid.dims, options["force"]) == ((2,), (7,), False)
 
 
+def test_engines_are_built_once_and_each_step_names_one(
+    run: Run, folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    options = "--layers 1,2 --precision fp16 --engine trt-rtx --gpu sm86 --shapes 1x1:8x16:16x32"
+    first = run("build", checkpoint, "-o", "new.m2d", *options.split())
+    assert (first.code, first.out.endswith("; trt-rtx engines of fp16\n")) == (0, True)
+    for layer in (1, 2):
+        assert f"building the engine of layer {layer}, fp16, trt-rtx" in first.err
+        assert f" engine of layer {layer}, fp16, trt-rtx: " in first.err  # a phase of it
+    engines = Bundle.open(folder / "new.m2d").manifest.engines
+    assert [(entry.layer, entry.key.targets) for entry in engines] == [(1, ("sm86",)), (2, ("sm86",))]
+    again = run("build", checkpoint, "-o", "new.m2d", *options.split(), "--force")
+    assert again.code == 0
+    assert all(f"keeping the engine of layer {layer}, fp16, trt-rtx: " in again.err for layer in (1, 2))
+    assert "building the engine" not in again.err
+    assert Bundle.open(folder / "new.m2d").manifest.engines == engines
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,7 +171,92 @@ def test_a_killed_build_goes_on_where_it_was(again: Callable[..., Any], engined:
         path.with_suffix("").write_bytes(b"cut short")
     assert again(target)[0] == ALL
     shelf.chmod(0o755)  # whoever may write here may run code
-    assert again(target)[0] == ALL
+    kept = {path: path.stat().st_mtime_ns for path in shelf.iterdir()}
+    for _ in range(2):
+        assert again(target) == (ALL, [], [])
+        assert len(list((tmp_path / "staging" / "engines").iterdir())) == len(ALL)
+    assert {path: path.stat().st_mtime_ns for path in shelf.iterdir()} == kept
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_engines_of_the_full_library_hang_on_their_card_and_share_timings_in_private(
+    again: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private: bool
+) -> None:
+    jobs: list[Job] = []
+
+    def made(job: Job, progress: Callable[[str], None]) -> None:
+        jobs.append(job)
+        job.output.parent.mkdir(exist_ok=True)
+        job.output.write_bytes(b"a plan")
+
+    monkeypatch.setattr(engine_builds, "run", made)
+    shelf = tmp_path / ".m2d-engines-new.m2d"
+    shelf.mkdir()
+    shelf.chmod(0o700 if private else 0o750)
+    full = [name.replace("trt-rtx", "trt") for name in ALL]
+    changes: dict[str, Any] = {"versions": {"trt": "11.4.0"}, "gpu": CARD}
+    assert again(tmp_path / "new.m2d", **changes) == (full, [], [])
+    assert {(job.key.gpu, job.key.targets) for job in jobs} == {("Made-up RTX", ("sm89",))}
+    assert {job.timings for job in jobs} == {shelf / "timings" if private else None}
+    assert again(tmp_path / "new.m2d", **changes) == (([], full, []) if private else (full, [], []))
+    other = changes | {"gpu": replace(CARD, capability="sm90")}
+    assert again(tmp_path / "new.m2d", **other) == (full, [], [])
+
+
+def slow_library(folder: Path, started: Path) -> dict[str, str]:
+    """An environment with a library that takes a minute to import, and first writes down its process."""
+    folder.mkdir()
+    code = f"import os, pathlib, time\npathlib.Path({str(started)!r}).write_text(f'{{os.getpid()}} ')\ntime.sleep(60)\n"
+    (folder / "tensorrt_rtx_bindings.py").write_text(code)
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)])}
+
+
+def runs(process: str) -> bool:
+    """Whether a process is there, and not only its entry for whoever asks how it ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for(what: Callable[[], bool]) -> bool:
+    """Whether something comes true within half a minute."""
+    deadline = time.monotonic() + 30
+    while not what() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return what()
+
+
+RUN = """
+import pickle, sys
+from pathlib import Path
+from m2d_export.engine_builds import run
+
+run(pickle.loads(Path(sys.argv[1]).read_bytes()), print)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the time-out alone ends it")
+def test_a_killed_build_takes_the_child_that_builds_with_it(engined: Bundle, tmp_path: Path) -> None:
+    import pickle
+
+    job, started = tmp_path / "job.pickle", tmp_path / "started"
+    job.write_bytes(pickle.dumps(job_of(engined, tmp_path)))
+    environment = slow_library(tmp_path / "slow", started)
+    with subprocess.Popen([sys.executable, "-c", RUN, str(job)], env=environment) as parent:
+        assert wait_for(lambda: started.exists() and started.read_text().endswith(" "))
+        child = started.read_text().strip()
+        assert runs(child)
+        parent.kill()
+    assert wait_for(lambda: not runs(child))
+
+
+def test_a_child_whose_time_is_up_ends_by_itself(engined: Bundle, tmp_path: Path) -> None:
+    job = job_of(engined, tmp_path, timeout=0.1).to_json()
+    command = [sys.executable, "-m", "m2d_export.engines"]
+    environment = slow_library(tmp_path / "slow", tmp_path / "started")
+    done = subprocess.run(command, input=job, env=environment, capture_output=True, text=True, timeout=50)
+    assert done.returncode == -signal.SIGALRM, done.stderr
 
 
 # What fails
@@ -237,7 +324,7 @@ def test_a_library_that_crashes_takes_its_child_alone(
 def test_a_bundle_without_some_of_its_engines_is_published_and_said(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_builds, "run", lambda job, progress, timeout: "no luck")
+    monkeypatch.setattr(engine_builds, "run", lambda job, progress: "no luck")
     options: dict[str, Any] = {"layers": [1], "engines": ["trt-rtx"]}
     plan = pipeline.plan(str(checkpoint), tmp_path / "out.m2d", **options)
     with pytest.raises(ExportError, match=r"out\.m2d is published, all but these engines: layer 1, fp32.*: no luck"):
@@ -262,6 +349,11 @@ def test_an_engine_is_read_where_all_of_it_fits(engined: Bundle) -> None:
     [
         ({}, "1.8.0", f"built for library {rtx.__version__}, here is 1.8.0: build it again"),
         ({"gpu": "A100"}, rtx.__version__, "built for GPU A100, here is Made-up RTX: build it again"),
+        (
+            {"gpu": CARD.name, "targets": ("sm90",)},  # cards of one name may differ
+            rtx.__version__,
+            r"built for sm90, here is Made-up RTX \(sm89\): build it again$",
+        ),
         (
             {"targets": ("sm80", "sm120")},
             rtx.__version__,
@@ -336,6 +428,13 @@ def test_gpu_of_an_engine_that_is_built_for_its_own_machine_is_refused(monkeypat
         plan_engines(["trt"], None, ["sm86"], [Precision.FP16], MAX_TOKENS)
 
 
+def test_engines_of_the_full_library_are_planned_for_the_first_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m2d_export.gpu.gpus", lambda: (CARD, Gpu("Another", "sm120")))
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.4.0"))
+    planned = plan_engines(["trt"], SHAPES, [], [Precision.FP16], MAX_TOKENS)
+    assert planned == EnginePlan({"trt": "11.4.0"}, SHAPES, (), CARD)
+
+
 @pytest.mark.parametrize(("kind", "module"), [("trt", "tensorrt"), ("trt-rtx", "tensorrt_rtx_bindings")])
 def test_a_library_that_is_missing_names_its_extra(kind: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
@@ -400,21 +499,22 @@ def test_the_stand_in_lacks_what_tensorrt_11_has_removed() -> None:
 
 def stand_in(half_products: int) -> Any:
     """A module whose classes take only what the real bindings have."""
-    network = create_autospec(rtx.INetworkDefinition, instance=True)
+    network = create_autospec(rtx.INetworkDefinition, instance=True, spec_set=True)
     inputs = [SimpleNamespace(name=name) for name in ("input_ids", "attention_mask")]
     network.num_inputs, network.num_layers = 2, half_products
     network.get_input.side_effect = inputs.__getitem__
-    product = create_autospec(rtx.ILayer, instance=True)
+    product = create_autospec(rtx.ILayer, instance=True, spec_set=True)
     product.type = rtx.LayerType.MATRIX_MULTIPLY
     product.get_output.return_value = SimpleNamespace(dtype=rtx.DataType.HALF)
     network.get_layer.return_value = product
-    config = create_autospec(rtx.IBuilderConfig, instance=True)
+    config = create_autospec(rtx.IBuilderConfig, instance=True, spec_set=True)
     config.get_timing_cache.return_value.serialize.return_value = b"timings"
-    builder = create_autospec(rtx.Builder, instance=True)
+    builder = create_autospec(rtx.Builder, instance=True, spec_set=True)
     builder.create_network.return_value, builder.create_builder_config.return_value = network, config
-    builder.create_optimization_profile.side_effect = lambda: create_autospec(rtx.IOptimizationProfile, instance=True)
+    profile = partial(create_autospec, rtx.IOptimizationProfile, instance=True, spec_set=True)
+    builder.create_optimization_profile.side_effect = profile
     builder.build_serialized_network.return_value = b"a plan"
-    parser = create_autospec(rtx.OnnxParser, instance=True)
+    parser = create_autospec(rtx.OnnxParser, instance=True, spec_set=True)
     parser.parse_from_file.return_value = True
     real = (
         *("ILogger", "IProgressMonitor", "NetworkDefinitionCreationFlag", "BuilderFlag", "LayerType"),
@@ -432,7 +532,7 @@ def stand_in(half_products: int) -> Any:
 
 
 def full_job(tmp_path: Path) -> Job:
-    key = EngineKey("trt", "11.4.0.106", "0" * 64, "0" * 64, SHAPES, (), "NVIDIA H100", FLAGS)
+    key = EngineKey("trt", "11.4.0.106", "0" * 64, "0" * 64, SHAPES, ("sm90",), "NVIDIA H100", FLAGS)
     return Job(tmp_path / "some.onnx", key, {"FLOAT16": 3}, tmp_path / "out", tmp_path / "timings")
 
 
@@ -461,3 +561,34 @@ def test_the_full_tensorrt_that_returns_nothing_is_an_error(tmp_path: Path) -> N
     trt.builder.build_serialized_network.return_value = None
     with pytest.raises(ExportError, match=r"trt cannot build some\.onnx: unsaid"):
         engine_from_graph(trt, full_job(tmp_path), lambda phase: None)
+
+
+def test_the_first_words_of_a_builder_that_fails_are_its_reason(tmp_path: Path) -> None:
+    trt, logs = stand_in(3), []
+
+    def fail(network: Any, config: Any) -> None:
+        for said in ("no kernel\nfor a node", "no plan", "no engine", "sorry"):
+            logs[0].log(rtx.ILogger.Severity.ERROR, said)
+
+    trt.Builder = lambda log: logs.append(log) or trt.builder
+    trt.builder.build_serialized_network.side_effect = fail
+    with pytest.raises(ExportError, match=r"some\.onnx: no kernel for a node; no plan; no engine$"):
+        engine_from_graph(trt, full_job(tmp_path), lambda phase: None)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_timings_of_another_card_or_damaged_ones_are_begun_anew(damaged: bool, tmp_path: Path) -> None:
+    trt, foreign, fresh = stand_in(3), object(), object()
+    trt.config.create_timing_cache.side_effect = {b"foreign": None if damaged else foreign, b"": fresh}.__getitem__
+    trt.config.set_timing_cache.side_effect = lambda cache, ignore_mismatch: cache is fresh
+    (tmp_path / "timings").write_bytes(b"foreign")
+    assert engine_from_graph(trt, full_job(tmp_path), lambda phase: None) == b"a plan"
+    assert trt.config.set_timing_cache.call_args == call(fresh, False)
+    assert (tmp_path / "timings").read_bytes() == b"timings"
+
+
+def test_a_builder_without_timings_builds_all_the_same(tmp_path: Path) -> None:
+    trt = stand_in(3)
+    trt.config.get_timing_cache.return_value = None
+    assert engine_from_graph(trt, full_job(tmp_path), lambda phase: None) == b"a plan"
+    assert not (tmp_path / "timings").exists()

@@ -4,15 +4,24 @@ import ctypes
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import tables
-from benchmarks.gpu import aims
+from benchmarks import gpu as benchmark
+from benchmarks import gpu_systems, tables
+from benchmarks.gpu import GPU, SMOKE, aims, card, inputs
+from benchmarks.gpu_systems import Subject, compiled, exit_of, set_up
 from benchmarks.tables import gpu_tables
-from m2d_export.errors import RuntimeUnavailable
+from m2d_export.checkpoint import load_checkpoint
+from m2d_export.errors import M2DError, ParityError, RuntimeUnavailable
 from m2d_export.gpu import Gpu, first_gpu, gpus
 
 ROOT = Path(__file__).parent.parent
@@ -91,6 +100,7 @@ def test_the_benchmark_runs_on_a_cpu_and_says_what_it_is(checkpoint: Path, tmp_p
             assert 0 < row["p50_ms"] <= row["p99_ms"]
             assert row["sentences_per_second"] * row["tokens"] == pytest.approx(row["tokens_per_second"])
         times = {(row["system"], row["batch_size"], row["tokens"]): row["p50_ms"] for row in encoder["rows"]}
+        assert any(aim["over"] == "the measured peak" for aim in encoder["aims"]) == (encoder is made_up)
         assert encoder["aims"][0]["ratios"] == {
             "1x16": pytest.approx(times["pytorch", 1, 16] / times["m2d-export, onnxrt", 1, 16])
         }
@@ -108,13 +118,82 @@ def test_what_was_aimed_at_is_judged_by_our_fastest_at_every_shape() -> None:
         for system, ms in (("pytorch", 9.0), ("m2d-export, trt", 4.0), ("m2d-export, onnxrt-cuda", 2.0))
         for size, tokens in ((1, 16), (8, 32), (32, 256))
     ]
-    found = [(aim["over"], aim["aim"], aim["ratios"], aim["least"]) for aim in aims(rows)]
+    found = [(aim["over"], aim["aim"], aim["ratios"], aim["least"]) for aim in aims(rows, of_peak=True)]
+    assert found[:3] == [(aim["over"], aim["aim"], aim["ratios"], aim["least"]) for aim in aims(rows, of_peak=False)]
     assert found == [
         ("pytorch", 3.0, {"1x16": 4.5, "8x32": 4.5}, 4.5),
         ("pytorch, compiled", 1.5, {}, None),
         ("pytorch", 1.3, {"32x256": 4.5}, 4.5),
         ("the measured peak", 0.5, {"32x256": 0.5}, 0.5),
     ]
+
+
+@pytest.fixture
+def subject(checkpoint: Path) -> Iterator[Subject]:
+    """Exit 1 of the tiny checkpoint, which has a head of its own, as the smoke test has it."""
+    with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):  # put back afterwards
+        yield Subject(load_checkpoint(str(checkpoint)), 1, SMOKE)
+
+
+def test_a_half_system_leaves_the_checkpoint_in_float32(subject: Subject) -> None:
+    halved = exit_of(replace(subject, setting=replace(SMOKE, precision="fp16")))
+    assert {value.dtype for value in halved.parameters()} == {torch.float16}
+    kept = [subject.checkpoint.encoder, *subject.checkpoint.heads.values(), *subject.checkpoint.tail]
+    assert {value.dtype for module in kept for value in module.parameters()} == {torch.float32}
+
+
+def test_every_shape_of_the_grid_is_compiled_and_none_runs_eagerly(subject: Subject) -> None:
+    compilations: list[object] = []
+
+    def compiler(graph: Any, examples: Any) -> Any:
+        compilations.append(graph)
+        return graph.forward
+
+    setting: Any = replace(SMOKE, batch_sizes=(2, 3, 4), tokens=(4, 5, 6, 7), compiler=compiler)
+    with torch.inference_mode():
+        system = compiled(replace(subject, setting=setting))
+        counts = [0]
+        for shape in [(2, 9), *product(setting.batch_sizes, setting.tokens)]:  # the example, then the grid
+            system(inputs(subject.checkpoint, *shape))
+            counts.append(len(compilations))
+        assert all(right > left for left, right in pairwise(counts))
+        with pytest.raises(Exception, match="recompile_limit"):
+            system(inputs(subject.checkpoint, 2, 10))
+
+
+def test_what_cannot_be_built_of_ours_leaves_the_others(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(plan: object) -> None:
+        raise ParityError("not published: layer 1 fails\nand more of it")
+
+    monkeypatch.setattr(gpu_systems.pipeline, "build", fail)
+    with ExitStack() as opened, torch.inference_mode():
+        ready, absent = set_up(subject, inputs(subject.checkpoint, 2, 8), opened)
+    assert list(ready) == ["pytorch", "pytorch, compiled", "sentence-transformers"]
+    assert absent["m2d-export, onnxrt"] == "not published: layer 1 fails"
+    assert "m2d-export, trt" in absent
+
+
+def test_what_was_measured_is_written_before_the_next_encoder(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encoders(*arguments: object) -> Any:
+        yield {"encoder": "tiny", "absent": {}}
+        raise M2DError("no more")
+
+    output = tmp_path / "gpu.json"
+    monkeypatch.setattr(benchmark, "encoders", encoders)
+    monkeypatch.setattr(sys, "argv", ["gpu", str(checkpoint), "-o", str(output), "--smoke"])
+    assert benchmark.main() == M2DError.exit_code
+    assert [encoder["encoder"] for encoder in json.loads(output.read_text())["encoders"]] == ["tiny"]
+
+
+def test_a_card_without_nvidia_smi_has_a_driver_that_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m2d_export.gpu.gpus", lambda: (Gpu("NVIDIA H100", "sm90"),))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = card(GPU)
+    assert (found["name"], found["capability"], found["driver"]) == ("NVIDIA H100", "sm90", "unknown")
 
 
 def test_what_nobody_has_measured_is_said_in_place_of_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,12 @@
 """What the machine says of itself."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from benchmarks.tables import GPU_PACKAGES
 from m2d_export import machine
 
 
@@ -30,6 +33,13 @@ def test_the_processor_is_named_with_the_flags_that_decide_which_kernels_run(mon
     machine.machine.cache_clear()
     assert machine.machine()["cpu"] == "Some CPU (avx2, avx512_vnni)"
     machine.machine.cache_clear()
+
+
+def test_the_packages_that_run_engines_are_recorded_as_the_extras_name_them() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = {re.split(r"[^\w-]", name)[0] for name in (*extras["trt"], *extras["trt-rtx"])}
+    assert wanted - {"tensorrt-rtx-cu13-libs"} <= set(GPU_PACKAGES) <= set(machine.PACKAGES)
 
 
 def test_a_system_without_that_list_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:

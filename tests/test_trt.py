@@ -65,7 +65,7 @@ def with_engine(here: SimpleNamespace, variant: Variant, kind: str, path: Path) 
     """The variant with an engine at ``path`` that the stand-in runs."""
     path.write_bytes(f"a made-up plan of {variant.path}".encode())
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    key = EngineKey(kind, here.library.__version__, *variant.sha256, SHAPES, (), CARD.name, FLAGS)
+    key = EngineKey(kind, here.library.__version__, *variant.sha256, SHAPES, (CARD.capability,), CARD.name, FLAGS)
     here.library.graphs[sha256] = variant.path, SHAPES
     return replace(variant, engines=(Engine(path, sha256, key, path.parent / "kept"),))
 
@@ -95,6 +95,8 @@ def test_the_stand_in_has_only_what_the_real_modules_have(
     engine = here.library.Runtime(None).deserialize_cuda_engine(variant.engines[0].path.read_bytes())
     with pytest.raises(AttributeError):
         engine.get_binding_shape(0)  # removed in TensorRT 10
+    with pytest.raises(AttributeError):
+        here.library.Runtime(None).get_engine_validity(b"")  # not in every version that is taken
     context = engine.create_execution_context(rtx.ExecutionContextAllocationStrategy.USER_MANAGED)
     with pytest.raises(AttributeError):
         context.execute_async_v2([], 1)
@@ -348,26 +350,43 @@ def information(*types: str) -> str:
         ("fp16", information("Half")),
         ("bf16", information("BFloat16", "Row major linear FP32")),
         ("fp32", information("Float", "Bool")),
+    ],
+)
+def test_an_engine_that_tells_its_precision_is_taken(
+    precision: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_types(told, precision, "some.engine")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("precision", "told"),
+    [
+        ("fp16", information("Float")),  # one node of all layers, and the cast before it
+        ("bf16", information("Int64")),
         ("fp16", information()),
         ("fp16", json.dumps({"Layers": ["a name alone"], "Bindings": []})),
         ("fp16", "no JSON"),
     ],
 )
-def test_an_engine_that_tells_its_types_or_nothing_is_taken(precision: str, told: str) -> None:
+def test_an_engine_that_does_not_tell_its_precision_is_taken_with_a_warning(
+    precision: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
     check_types(told, precision, "some.engine")
+    assert f"some.engine does not tell whether it computes in {precision}" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("precision", "types", "found"),
-    [("fp16", ["Float"], "fp32"), ("fp32", ["Float", "Half"], "fp16, fp32"), ("bf16", ["Half", "BF16"], "bf16, fp16")],
+    [("fp16", ["BF16"], "bf16"), ("fp32", ["Float", "Half"], "fp16, fp32"), ("bf16", ["Half", "BF16"], "bf16, fp16")],
 )
 def test_an_engine_that_computes_in_other_types_is_not_called_by_its_precision(
     precision: str, types: list[str], found: str, copied: Bundle, rtx_here: SimpleNamespace
 ) -> None:
     with pytest.raises(RuntimeUnavailable, match=f"some is to be {precision}, and computes in {found}: build it again"):
         check_types(information(*types), precision, "some")
-    rtx_here.library.information = information("Float")
-    with pytest.raises(RuntimeUnavailable, match=r"fp16\.trt-rtx\.engine is to be fp16, and computes in fp32"):
+    rtx_here.library.information = information("BF16", "Float")
+    with pytest.raises(RuntimeUnavailable, match=r"fp16\.trt-rtx\.engine is to be fp16, and computes in bf16, fp32"):
         open_runtime("trt-rtx", copied.variant(1, "fp16"))
     assert rtx_here.cuda.live == {}
 

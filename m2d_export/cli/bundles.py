@@ -17,6 +17,7 @@ from m2d_export.errors import DataError, IntegrityError, OutputError
         "m2d-export build ./minilm -o shallow.m2d --layers 1,2 --dims 64,128",
         "m2d-export build ./minilm -o minilm.m2d --precision fp32,int8 --calibration texts.txt",
         "m2d-export build ./minilm -o minilm.m2d --precision fp16",
+        "m2d-export build ./minilm -o minilm.m2d --precision fp16 --engine trt-rtx --gpu sm86,sm89",
         "m2d-export build ./minilm -o minilm.m2d --force --dry-run",
     )
 )

@@ -218,15 +218,18 @@ class _Compiled:
 
 
 def check_types(information: str, precision: str, name: str) -> None:
-    """Raise RuntimeUnavailable where an engine tells other types of what is between its layers than ``precision``.
+    """Raise RuntimeUnavailable where what is between an engine's layers is neither ``precision`` nor fp32.
 
-    ``information`` is what the engine inspector says in JSON. Some engines tell nothing of their inside.
+    ``information`` is what the engine inspector says in JSON. That ``precision`` is not told is no evidence against it:
+    a whole encoder may be fused into one node, which tells nothing of its inside.
     """
     found = set(filter(None, map(_type, _inside(information))))
-    if found and (precision not in found or found - {precision, "fp32"}):
+    if found - {precision, "fp32"}:
         raise RuntimeUnavailable(
             f"{name} is to be {precision}, and computes in {', '.join(sorted(found))}: build it again"
         )
+    if precision not in found:
+        log.warning("%s does not tell whether it computes in %s: all known is that it was built so", name, precision)
 
 
 def _inside(information: str) -> Sequence[str]:
