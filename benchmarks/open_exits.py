@@ -19,6 +19,9 @@ from m2d_export.machine import machine
 from m2d_export.spec import RUNTIMES
 
 TEXTS = [f"The {word} was seen by nobody." for word in ("cat", "ship", "storm", "end")] * 512  # many batches
+TEXTS += [
+    "The cat was seen by nobody, and so were the ship and the storm. " * 15
+] * 64  # long ones have streams of their own
 
 
 def opened(bundle: Bundle, layers: list[int], runtime: str, precision: str) -> float:
