@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from m2d_export import Bundle, Cell, Encoder
@@ -256,6 +257,17 @@ def test_a_graph_of_another_dim_is_named(programs: Path, exported: Path, bundle:
     done = subprocess.run([programs / "exported" / "example", other / "model", "cat"], capture_output=True, text=True)
     assert done.returncode == 1
     assert "are of different exports: the vocabulary's vectors have 16 numbers" in done.stderr
+
+
+def test_a_graph_of_other_inputs_is_named(programs: Path, exported: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(exported / "model", tmp_path / "model"))
+    graph = onnx.load(model / "model.onnx")
+    for node in graph.graph.node:
+        node.input[:] = ["ids" if name == "input_ids" else name for name in node.input]
+    next(value for value in graph.graph.input if value.name == "input_ids").name = "ids"
+    onnx.save(graph, model / "model.onnx")
+    done = subprocess.run([programs / "exported" / "example", model, "cat"], capture_output=True, text=True)
+    assert (done.returncode, "are of different exports" in done.stderr) == (1, True)
 
 
 def test_a_folder_appears_whole_or_not_at_all(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,10 @@ class Model {
     } catch (const std::exception& error) {
       throw Error("ONNX Runtime cannot load " + file.string() + ", copy it again: " + error.what());
     }
-    if (shape.size() != 2 || shape[1] != static_cast<std::int64_t>(tokenizer.dim())) {
+    std::size_t has[4] = {};
+    for (const std::string& name : inputs_) ++has[place_of_input(name)];
+    if (has[0] != 1 || has[1] != 1 || has[3] != 0 || shape.size() != 2 ||
+        shape[1] != static_cast<std::int64_t>(tokenizer.dim())) {
       throw of_another_export(file, tokenizer.dim());
     }
   }
@@ -63,7 +66,7 @@ class Model {
         std::vector<const char*> names;
         std::vector<Ort::Value> values;
         for (const std::string& name : inputs_) {
-          auto& input = numbers[name == "input_ids" ? 0 : name == "attention_mask" ? 1 : 2];
+          auto& input = numbers[place_of_input(name)];
           names.push_back(name.c_str());
           values.push_back(Ort::Value::CreateTensor<std::int64_t>(memory, input.data(), input.size(), shape, 2));
         }

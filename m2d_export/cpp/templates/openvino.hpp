@@ -32,6 +32,13 @@ class Model {
     if (shape.size() != 2 || shape[1] != ov::Dimension(static_cast<std::int64_t>(tokenizer.dim()))) {
       throw of_another_export(file, tokenizer.dim());
     }
+    bool has[3] = {};
+    for (const auto& input : model_->inputs()) {
+      const std::size_t place = place_of_input(input.get_any_name());
+      if (place == 3 || input.get_element_type() != ov::element::i64) throw of_another_export(file, tokenizer.dim());
+      has[place] = true;
+    }
+    if (!has[0] || !has[1]) throw of_another_export(file, tokenizer.dim());
     one_ = std::make_unique<Requests>(compiled(few));
   }
 
@@ -141,10 +148,9 @@ class Model {
     const auto inputs = each.request.get_compiled_model().inputs();
     std::int64_t* filled[3] = {};
     for (const auto& input : inputs) {
-      const std::string name = input.get_any_name();
       ov::Tensor tensor = each.request.get_tensor(input);
       tensor.set_shape({batch.count, batch.tokens});
-      filled[name == "input_ids" ? 0 : name == "attention_mask" ? 1 : 2] = tensor.data<std::int64_t>();
+      filled[place_of_input(input.get_any_name())] = tensor.data<std::int64_t>();
     }
     batches.fill(batch, filled[0], filled[1], filled[2]);
     each.request.start_async();
