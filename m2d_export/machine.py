@@ -64,7 +64,8 @@ def flags() -> set[str]:
 
 def telling_flags() -> list[str]:
     """The instruction sets that decide which kernels run; none where the system does not say."""
-    return [flag for flag in TELLING_FLAGS if flag in flags()]
+    found = flags()
+    return [flag for flag in TELLING_FLAGS if flag in found]
 
 
 def multiplies_int8() -> bool | None:

@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from m2d_export import Bundle, Cell
+from m2d_export import Bundle, Cell, Encoder
+from m2d_export import build as pipeline
 from m2d_export.bundle import EngineEntry, FileEntry
 from m2d_export.cpp import ENGINES
 from m2d_export.cpp.project import header, write_project
+from m2d_export.engines import LIBRARIES
 from m2d_export.errors import IntegrityError, SpecError
 from m2d_export.files import sha256_of
+from m2d_export.gpu import gpus
 from m2d_export.spec import EngineKey, ShapeRange, parse_shapes
 from m2d_export.vectors import FloatArray, truncate
 from tests.conftest import WIDTH
@@ -266,3 +269,29 @@ def test_nvidias_own_headers_have_what_it_calls(nvidia: list[Path], tmp_path: Pa
         [compiler, *STRICT, "-fsyntax-only", *includes, PROGRAMS / "vectors.cpp"], capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("runtime", "kind"), ENGINES.items())
+def test_where_a_gpu_is_it_gives_the_vectors_of_python(
+    checkpoint: Path, tmp_path: Path, runtime: str, kind: str
+) -> None:
+    """Of the library whose release for C++ $TENSORRT_ROOT names: an engine is built, shipped, compiled and run."""
+    if not gpus():
+        pytest.skip("there is no NVIDIA GPU here")
+    root = os.environ.get("TENSORRT_ROOT")
+    if not root or not list(Path(root).rglob(f"lib{'nvinfer' if kind == 'trt' else 'tensorrt_rtx'}.so")):
+        pytest.skip(f"$TENSORRT_ROOT names no release of {runtime} for C++")
+    pytest.importorskip(LIBRARIES[kind], reason=f"extra {kind} is not installed")
+    bundle = pipeline.build(pipeline.plan(str(checkpoint), tmp_path / "tiny.m2d", layers=[CELL.layer], engines=[kind]))
+    folder = write_project(bundle, CELL, tmp_path / "out", runtime=runtime)
+    for command in (
+        ["cmake", "-S", folder, "-B", folder / "build", f"-DTENSORRT_ROOT={root}"],
+        ["cmake", "--build", folder / "build"],
+        [folder / "build" / "example", folder / "model", "A parrot is talking."],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    with Encoder(bundle, CELL.layer, CELL.dim) as encoder:
+        printed = np.array(done.stdout.split(), dtype=np.float32)
+        np.testing.assert_allclose(printed, encoder.encode(["A parrot is talking."])[0], atol=1e-4)
