@@ -19,10 +19,11 @@ from m2d_export.files import check_room, publish, remove_stale, sha256_of, stage
 from m2d_export.machine import versions
 from m2d_export.packaged import calibration_texts, held_out_texts
 from m2d_export.runtimes import open_runtime
-from m2d_export.spec import HALVES, Grid, Precision, ShapeRange, Variant, default_dims
+from m2d_export.spec import HALVES, TYPED, Grid, Precision, ShapeRange, Variant, default_dims
 
 TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu"
 CALIBRATION_TEXTS = 300
+BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.BF16: 2, Precision.INT8: 1}  # of a weight
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -93,9 +94,22 @@ def plan(
     )
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in loaded.encoder.state_dict().values()}
     weight_bytes = sum(tensors.values())
-    check_room(path, weight_bytes * 2)
     planned = plan_engines(engines, shapes, targets, chosen, loaded.text.max_tokens)
-    return Plan(loaded, grid, chosen, texts, path, weight_bytes, planned)
+    found = Plan(loaded, grid, chosen, texts, path, weight_bytes, planned)
+    check_room(path, _bytes_while_built(found))
+    return found
+
+
+def _bytes_while_built(plan: Plan) -> int:
+    """About the room that a build takes: weights once a precision, an engine's own beside them, all with a copy."""
+    embedding = sum(value.nbytes for value in plan.checkpoint.encoder.get_input_embeddings().parameters())
+    blocks = plan.weight_bytes - embedding
+    of_engines = sum(embedding + blocks * layer // plan.grid.depth for layer in plan.grid.layers)
+    needed = 0
+    for precision in plan.precisions:
+        typed = len(plan.engines.versions) if precision in TYPED else 0
+        needed += 2 * (plan.weight_bytes + of_engines * typed) * BYTES[precision] // BYTES[Precision.FP32]
+    return needed
 
 
 def _precisions(names: Sequence[str]) -> tuple[Precision, ...]:

@@ -487,6 +487,19 @@ def test_too_small_a_disk_is_refused_before_the_work(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_room_is_that_of_every_precision_and_engine(
+    plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed: list[int] = []
+    monkeypatch.setattr("m2d_export.build.check_room", lambda target, room: needed.append(room))
+    weights = plan().weight_bytes
+    plan(precisions=["fp32", "fp16", "int8"])
+    assert needed == [2 * weights, 2 * weights + weights + weights // 2]
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
+    plan(engines=["trt-rtx"])
+    assert 3 * weights < needed[-1] < 2 * weights * (1 + 3)  # an engine of each of three exits, most of them shallower
+
+
 @pytest.mark.parametrize(("code", "error"), [(errno.ENOSPC, DiskFullError), (errno.EIO, OutputError)])
 def test_a_failing_disk_leaves_the_old_bundle_and_no_staging(
     plan: Callable[..., Plan], old: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[OutputError]

@@ -7,7 +7,16 @@ from typing import IO, Any
 
 import click
 
-from m2d_export.cli.common import Numbers, Words, examples, listed, runtime_options, say_of_int8, steps
+from m2d_export.cli.common import (
+    Numbers,
+    Words,
+    examples,
+    listed,
+    runtime_options,
+    say_of_int8,
+    say_of_shapes,
+    steps,
+)
 from m2d_export.errors import DataError, IntegrityError, OutputError
 
 
@@ -83,6 +92,7 @@ def build(
             made = [precision for precision in planned.precisions if precision in TYPED]
             what += f"; {' and '.join(planned.engines.versions)} engines of {' and '.join(made)}"
         say_of_int8(planned.precisions)
+        say_of_shapes(planned.engines.shapes, planned.checkpoint.text.max_tokens)
         if not dry_run:
             pipeline.build(planned, force=force, report=report)
     click.echo(f"{'would build' if dry_run else 'built'} {target}: {what}")

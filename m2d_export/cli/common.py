@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from m2d_export.errors import SpecError
-from m2d_export.spec import RUNTIMES, Precision, parse_numbers
+from m2d_export.spec import RUNTIMES, Precision, ShapeRange, parse_numbers
 
 RESULTS = "results.jsonl"
 PRECISIONS = [precision.value for precision in Precision]
@@ -101,6 +101,17 @@ def say_of_int8(precisions: Sequence[str]) -> None:
     if "int8" in precisions and multiplies_int8() is False:
         click.echo(
             "note: this processor has no int8 dot products (VNNI): int8 works, but is slower than where it has them",
+            err=True,
+        )
+
+
+def say_of_shapes(shapes: Sequence[ShapeRange], max_tokens: int) -> None:
+    """Say on standard error that engines take shorter texts than the checkpoint reads."""
+    longest = max((shape.most[1] for shape in shapes), default=max_tokens)
+    if longest < max_tokens:
+        click.echo(
+            f"note: these engines take texts of up to {longest} tokens and refuse longer ones, of which the checkpoint "
+            f"reads {max_tokens}: --shapes says so",
             err=True,
         )
 
