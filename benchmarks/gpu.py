@@ -4,11 +4,13 @@
     python -m benchmarks.gpu -o smoke.json --smoke      # on the CPU, in float32, a few shapes: does it run
 
 Measured are all-MiniLM-L6-v2, or CHECKPOINT, and a DistilBERT of random weights, whose speed is that of any other
-weights. Token ids come from a fixed seed and are never padded, so that all systems have the same work: from ids on the
-host to float32 vectors on the host. A system that cannot be set up here (flash attention that is not installed, a card
-that TensorRT for RTX does not know) is recorded with its reason. The share of the card's peak is of the matrix products
-that the card is measured to do, not of its data sheet: 8 H^2 + 4 H I for the projections of a token in each layer of
-width H and inner width I, and 4 S H for its attention over S tokens.
+weights. Token ids come from a fixed seed. Over the grid of batch sizes and tokens none are padded, so that all systems
+have the same work: from ids on the host to float32 vectors on the host. Then come texts of mixed lengths, as they come
+and sorted, beside sentence-transformers without padding; what is made for one shape at a time is left out there. A
+system that cannot be set up here (flash attention that is not installed, a card that TensorRT for RTX does not know) is
+recorded with its reason. The share of the card's peak is of the matrix products that the card is measured to do, not of
+its data sheet: 8 H^2 + 4 H I for the projections of a real token in each layer of width H and inner width I, and 4 S H
+for its attention over the S tokens of its text.
 """
 
 import argparse
@@ -16,8 +18,7 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -28,9 +29,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu_systems import OURS, Setting, Subject, random_distilbert, set_up
+from benchmarks.gpu_systems import OF_ONE_SHAPE, OURS, Call, Setting, Subject, random_distilbert, set_up
+from benchmarks.gpu_work import first_two, flops, inputs, mixed, peak_flops, timed
 from m2d_export.batching import Batch
-from m2d_export.checkpoint import Checkpoint, load_checkpoint
+from m2d_export.checkpoint import load_checkpoint
 from m2d_export.errors import M2DError
 from m2d_export.exits import ExitEncoder
 from m2d_export.extras import require
@@ -44,8 +46,9 @@ GPU = Setting(
     *("cuda", "fp16", (1, 8, 32, 128), (16, 32, 128, 256), 100, 8192, "inductor"),
     runtimes=("trt", "trt-rtx", "onnxrt-cuda", "onnxrt-trt"),
     made_up=DISTILBERT,
+    texts=2048,
 )
-SMOKE = Setting("cpu", "fp32", (1, 2), (8, 16), 3, 128, "eager", runtimes=("onnxrt", "trt"), made_up=TINY)
+SMOKE = Setting("cpu", "fp32", (1, 2), (8, 16), 3, 128, "eager", runtimes=("onnxrt", "trt"), made_up=TINY, texts=12)
 PEAK = "the measured peak"
 # What is aimed at: how many times what, and at which batch sizes and tokens. PyTorch's eager attention is SDPA. The
 # share of the peak is aimed at for the encoder of DistilBERT's size alone: MiniLM's products are too narrow for it.
@@ -57,93 +60,56 @@ AIMS = (
 )
 
 
-def finish(device: str) -> None:
-    """Wait until the device has done all it was given."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def peak_flops(setting: Setting) -> float:
-    """Floating-point operations a second of the fastest of many large matrix products: the median of the best five."""
-    left = torch.randn(setting.matrix, setting.matrix, device=setting.device, dtype=setting.dtype)
-    seconds = []
-    for _ in range(5 * setting.rounds if setting.device == "cuda" else setting.rounds):
-        finish(setting.device)
-        started = time.perf_counter()
-        left @ left
-        finish(setting.device)
-        seconds.append(time.perf_counter() - started)
-    return 2 * setting.matrix**3 / float(np.median(sorted(seconds)[:5]))
-
-
-def flops(checkpoint: Checkpoint, layer: int, tokens: int) -> float:
-    """Floating-point operations of the matrix products of one text."""
-    config = checkpoint.encoder.config
-    width = config.hidden_size
-    inner = getattr(config, "intermediate_size", None) or config.hidden_dim  # DistilBERT's word for it
-    return layer * tokens * (8 * width**2 + 4 * width * inner + 4 * tokens * width)
-
-
-def inputs(checkpoint: Checkpoint, batch_size: int, tokens: int) -> Batch:
-    """Token ids without padding, the same for every system."""
-    generator = np.random.default_rng(batch_size * 1000 + tokens)
-    ids = generator.integers(5, checkpoint.encoder.config.vocab_size, (batch_size, tokens), dtype=np.int64)
-    mask = np.ones_like(ids)
-    return Batch(ids, mask, None if checkpoint.text.include_prompt else mask, range(batch_size))
-
-
-def first_two(batch: Batch) -> Batch:
-    """So many as the reference, on the CPU, need read."""
-    arrays = (batch.input_ids, batch.attention_mask, batch.pooling_mask)
-    return Batch(*(None if array is None else array[:2] for array in arrays), range(2))
-
-
-def timed(calls: Sequence[Callable[[], Any]], setting: Setting) -> list[list[float]]:
-    """Seconds of each call in each round, calls taking turns, after rounds that do not count."""
-    seconds: list[list[float]] = [[] for _ in calls]
-    for done in range(-3, setting.rounds):
-        for call, measured in zip(calls, seconds, strict=True):
-            finish(setting.device)
-            started = time.perf_counter()
-            call()
-            if done >= 0:
-                measured.append(time.perf_counter() - started)
-    return seconds
-
-
 def measured(subject: Subject) -> dict[str, Any]:
-    """Every system over every shape, with how close its vectors are to the float32 reference on the CPU."""
+    """Every system over every shape and over mixed lengths, and why others could not be set up."""
     checkpoint, layer, setting = subject.checkpoint, subject.layer, subject.setting
     reference = ExitEncoder(checkpoint, [layer]).eval()
-    rows = []
     with ExitStack() as opened:
         ready, absent = set_up(subject, inputs(checkpoint, 2, setting.tokens[0]), opened)
         peak = peak_flops(setting)
-        for batch_size in setting.batch_sizes:
-            for tokens in setting.tokens:
-                batch = inputs(checkpoint, batch_size, tokens)
-                calls = {name: partial(call, batch) for name, call in ready.items()}
-                seconds = timed(list(calls.values()), setting)
-                expected = reference.vectors(first_two(batch))[0]
-                for (name, call), spent in zip(calls.items(), seconds, strict=True):
-                    p50, p99 = (float(np.percentile(spent, percent)) for percent in (50, 99))
-                    rows.append(
-                        {
-                            "system": name,
-                            "batch_size": batch_size,
-                            "tokens": tokens,
-                            "seconds": spent,
-                            "p50_ms": p50 * 1e3,
-                            "p99_ms": p99 * 1e3,
-                            "sentences_per_second": batch_size / p50,
-                            "tokens_per_second": batch_size * tokens / p50,
-                            "share_of_peak": batch_size * flops(checkpoint, layer, tokens) / p50 / peak,
-                            "cosine_min": float(cosine(call()[:2], expected).min()),
-                        }
-                    )
-                best = min(rows[-len(ready) :], key=lambda row: row["p50_ms"])
-                print(f"{batch_size:4} x {tokens:4}: fastest is {best['system']}, {best['p50_ms']:.3f} ms")
-    return {"layer": layer, "peak_flops": peak, "absent": absent, "rows": rows}
+        rows: list[dict[str, Any]] = []
+        for batch_size, tokens in product(setting.batch_sizes, setting.tokens):
+            found = work_rows(subject, reference, ready, [inputs(checkpoint, batch_size, tokens)], setting.rounds, peak)
+            rows += [{"batch_size": batch_size, "tokens": tokens, **row} for row in found]
+            best = min(found, key=lambda row: row["p50_ms"])
+            print(f"{batch_size:4} x {tokens:4}: fastest is {best['system']}, {best['p50_ms']:.3f} ms", flush=True)
+        any_shape = {name: call for name, call in ready.items() if name not in OF_ONE_SHAPE}
+        unlike: list[dict[str, Any]] = []
+        for order, batches in mixed(checkpoint, setting).items():
+            found = work_rows(subject, reference, any_shape, batches, max(3, setting.rounds // 5), peak)
+            real = sum(int(batch.attention_mask.sum()) for batch in batches)
+            filled = real / sum(batch.input_ids.size for batch in batches)
+            unlike += [{"order": order, "filled": filled, **row} for row in found]
+            best = min(found, key=lambda row: row["p50_ms"])
+            print(f"mixed lengths, {order}: fastest is {best['system']}, {best['p50_ms']:.1f} ms", flush=True)
+    return {"layer": layer, "peak_flops": peak, "absent": absent, "rows": rows, "mixed": unlike}
+
+
+def work_rows(
+    subject: Subject, reference: ExitEncoder, ready: dict[str, Call], batches: list[Batch], rounds: int, peak: float
+) -> list[dict[str, Any]]:
+    """Each system over all of ``batches``: real tokens alone count; and how close it is to the float32 reference."""
+    calls = {name: partial(lambda call: [call(batch) for batch in batches], call) for name, call in ready.items()}
+    seconds = timed(list(calls.values()), subject.setting.device, rounds)
+    expected = reference.vectors(first_two(batches[0]))[0]
+    lengths = np.concatenate([batch.attention_mask.sum(axis=1) for batch in batches])
+    operations = sum(flops(subject.checkpoint, subject.layer, int(length)) for length in lengths)
+    rows = []
+    for (name, call), spent in zip(calls.items(), seconds, strict=True):
+        p50, p99 = (float(np.percentile(spent, percent)) for percent in (50, 99))
+        rows.append(
+            {
+                "system": name,
+                "seconds": spent,
+                "p50_ms": p50 * 1e3,
+                "p99_ms": p99 * 1e3,
+                "sentences_per_second": len(lengths) / p50,
+                "tokens_per_second": float(lengths.sum()) / p50,
+                "share_of_peak": operations / p50 / peak,
+                "cosine_min": float(cosine(call()[0][:2], expected).min()),
+            }
+        )
+    return rows
 
 
 def aims(rows: Sequence[dict[str, Any]], of_peak: bool) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ Each takes token ids of the host and gives float32 vectors to the host, so that 
 
 import copy
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.unpadded import PACKED, VARLEN, features_of
 from m2d_export import Bundle
 from m2d_export import build as pipeline
 from m2d_export.batching import Batch
@@ -43,6 +44,7 @@ class Setting:
     compiler: str
     runtimes: tuple[str, ...]
     made_up: dict[str, int]  # the size of the encoder of random weights
+    texts: int  # of mixed lengths
 
     @property
     def dtype(self) -> torch.dtype:
@@ -130,7 +132,7 @@ def graphed(subject: Subject) -> Call:
     return called(subject, replayed)
 
 
-def sentence_transformers(subject: Subject, **options: Any) -> Call:
+def modules_of(subject: Subject, **options: Any) -> list[nn.Module]:
     """sentence-transformers' own modules at the same depth, from token ids to vectors, before it normalises them."""
     from sentence_transformers import SentenceTransformer
 
@@ -140,20 +142,42 @@ def sentence_transformers(subject: Subject, **options: Any) -> Call:
         model_kwargs={"dtype": subject.setting.dtype, **options},
         config_kwargs={"num_hidden_layers": subject.layer},
     ).eval()
-    modules = [module for module in model if type(module).__name__ != "Normalize"]
-
-    def through(ids: Tensor, mask: Tensor) -> Tensor:
-        features: Any = {"input_ids": ids, "attention_mask": mask}
-        for module in modules:
-            features = module(features)
-        return features["sentence_embedding"]
-
-    return called(subject, through)
+    return [module for module in model if type(module).__name__ != "Normalize"]
 
 
-def flash(subject: Subject) -> Call:
-    """sentence-transformers with flash attention: no batch here has padding, so none is left out either."""
-    return sentence_transformers(subject, attn_implementation="flash_attention_2")
+def through(modules: Sequence[nn.Module], features: dict[str, Any]) -> Tensor:
+    """One module after the other, as sentence-transformers runs them."""
+    for module in modules:
+        features = module(features)
+    vectors: Tensor = features["sentence_embedding"]
+    return vectors
+
+
+def sentence_transformers(subject: Subject) -> Call:
+    """sentence-transformers as it stands, on padded texts."""
+    modules = modules_of(subject)
+    return called(subject, lambda ids, mask: through(modules, {"input_ids": ids, "attention_mask": mask}))
+
+
+def unpadded(subject: Subject, attention: str) -> Call:
+    """sentence-transformers on texts packed without padding, as it packs them for flash attention."""
+    modules = modules_of(subject, attn_implementation=attention)
+    transformer: Any = modules[0]
+    if transformer.model_forward_params is not None:  # of those that it lets through to the model
+        transformer.model_forward_params |= PACKED
+    first_position = transformer._infer_flatten_position_offset()
+
+    def run(batch: Batch) -> FloatArray:
+        return on_host(through(modules, features_of(batch, subject.setting.device, first_position)))
+
+    return run
+
+
+def unpadded_by_torch(subject: Subject) -> Call:
+    """The same with torch's own kernel for texts of unlike lengths, which needs nothing installed."""
+    if subject.setting.device != "cuda":
+        raise RuntimeUnavailable("torch has attention of unlike lengths for GPUs alone")
+    return unpadded(subject, VARLEN)
 
 
 BASELINES: dict[str, Callable[[Subject], Call]] = {
@@ -161,8 +185,12 @@ BASELINES: dict[str, Callable[[Subject], Call]] = {
     "pytorch, compiled": compiled,
     "pytorch, CUDA graph": graphed,
     "sentence-transformers": sentence_transformers,
-    "sentence-transformers, flash attention": flash,
+    "sentence-transformers, unpadded by flash attention": partial(unpadded, attention="flash_attention_2"),
+    "sentence-transformers, unpadded by torch": unpadded_by_torch,
 }
+
+# Whose making for a new shape takes far longer than running it: mixed lengths have too many.
+OF_ONE_SHAPE = {"pytorch, compiled", "pytorch, CUDA graph"}
 
 
 def profiles(setting: Setting) -> list[ShapeRange]:

@@ -9,12 +9,12 @@ from dataclasses import astuple
 from pathlib import Path
 from statistics import mean
 
+from benchmarks.gpu_tables import gpu
 from benchmarks.tables import (
     ROOT,
     against_the_best,
     ceiling,
     cpp,
-    gpu,
     on,
     open_exits,
     peers,

@@ -6,10 +6,6 @@ from typing import Any
 
 from m2d_export.bench.written import milliseconds, plain_table, rate, score, share
 
-GPU_PACKAGES = (
-    *("torch", "onnxruntime-gpu", "tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx-cu13-bindings"),
-    "cuda-bindings",
-)
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = "sentence-transformers torch fp32"
 RUNTIME_NAMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
@@ -19,6 +15,11 @@ def result(name: str) -> dict[str, Any]:
     """A results file of one JSON object."""
     loaded: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / name).read_text(encoding="utf-8"))
     return loaded
+
+
+def bold_if_ours(name: str) -> str:
+    """The name of a system, in bold where it is one of ours."""
+    return f"**{name}**" if name.startswith("m2d-export") else name
 
 
 def on(machine: dict[str, Any]) -> str:
@@ -57,7 +58,7 @@ def peers(file: str = "peers.json") -> str:
     head = ["system", "weights", "STS-B", "short, sentences/s", "long, paragraphs/s", "one text, p50"]
     rows = [
         [
-            f"**{name}**" if row["environment"] == "m2d-export" else name,
+            bold_if_ours(name),
             row["weights"] + (", computes in bf16" if "bf16" in row["computes"] and "in bf16" not in name else ""),
             score(row["score"]),
             rate(row["short_per_second"]),
@@ -67,10 +68,11 @@ def peers(file: str = "peers.json") -> str:
         for name, row in ordered
     ]
     lacking = [f"{name} ({reason})" for name, reason in found["not_run"].items()]
+    turns = len(ordered[0][1]["seconds"]["single"])
     run = (
         f"Medians of {found['rounds']} rounds in one run, systems taking turns on {found['threads']} threads: "
         f"{found['texts']['short']:,} sentences of STS-B test, {found['texts']['long']} paragraphs of ten of them, "
-        f"{found['texts']['single']} sentences one at a time. {found['machine']['cores']} cores of "
+        f"{found['texts']['single']} sentences one at a time, in {turns} turns. {found['machine']['cores']} cores of "
         f"{found['machine']['cpu'].partition(' (')[0]} ({', '.join(found['cpu_flags'])})."
     )
     notes = [run, *([f"Not run: {', '.join(lacking)}."] if lacking else [])]
@@ -220,54 +222,3 @@ def cpp() -> str:
         f"all-MiniLM-L6-v2 at full depth, {found['texts']:,} sentences; OpenVINO {openvino}, {on(found['machine'])}."
     )
     return f"{plain_table(head, rows)}\n\n{notes}"
-
-
-def gpu() -> str:
-    """Every system on a GPU: latency of the smallest batch, throughput of the largest, and what was aimed at."""
-    path = ROOT / "benchmarks" / "results" / "gpu.json"
-    if not path.exists():
-        return (
-            "**None of this has been measured: there is no `benchmarks/results/gpu.json` yet.** On a machine with a "
-            "GPU, `python -m benchmarks.gpu -o benchmarks/results/gpu.json` makes it."
-        )
-    return gpu_tables(json.loads(path.read_text(encoding="utf-8")))
-
-
-def gpu_tables(found: dict[str, Any]) -> str:
-    """The same of what `benchmarks/gpu.py` has written."""
-    card, versions = found["card"], found["machine"]["versions"]
-    packages = ", ".join(f"{name} {version}" for name, version in versions.items() if name in GPU_PACKAGES)
-    where = f"{card['name']}" + (f", driver {card['driver']}, CUDA {card['cuda']}" if "driver" in card else "")
-    parts = [f"{found['precision']}, medians of {found['rounds']} rounds, calls taking turns. {where}; {packages}."]
-    for result in found["encoders"]:
-        shapes = [(row["batch_size"], row["tokens"]) for row in result["rows"]]
-        first, last = min(shapes), max(shapes)
-        by_place = {(row["system"], row["batch_size"], row["tokens"]): row for row in result["rows"]}
-        head = [
-            "system",
-            *(f"{first[0]} x {first[1]} tokens, {percent}" for percent in ("p50", "p99")),
-            *(f"{last[0]} x {last[1]}, {what}" for what in ("sentences/s", "tokens/s", "of the measured peak")),
-        ]
-        rows = []
-        for name in dict.fromkeys(row["system"] for row in result["rows"]):
-            small, large = by_place[name, *first], by_place[name, *last]
-            figures = [milliseconds(small["p50_ms"]), milliseconds(small["p99_ms"])]
-            figures += [rate(large["sentences_per_second"]), rate(large["tokens_per_second"])]
-            ours = f"**{name}**" if name.startswith("m2d-export") else name
-            rows.append([ours, *figures, share(large["share_of_peak"])])
-        weights = " of random weights" if result["weights"] == "random" else ""
-        parts.append(f"{result['encoder'].removesuffix(weights)}{weights}, layer {result['layer']}:")
-        parts.append(plain_table(head, rows))
-        parts.append(" ".join(map(_aimed, result["aims"])))
-        if result["absent"]:
-            lacking = "; ".join(f"{name} ({reason})" for name, reason in result["absent"].items())
-            parts.append(f"Not run: {lacking}.")
-    return "\n\n".join(parts)
-
-
-def _aimed(aim: dict[str, Any]) -> str:
-    what = f"{aim['aim']:g} x {aim['over']}"
-    if aim["least"] is None:
-        return f"Aim: {what}; its shapes were not measured."
-    at = ", ".join(f"{ratio:.2f} x at {shape}" for shape, ratio in aim["ratios"].items())
-    return f"Aim: {what}; found {at}: {'met' if aim['least'] >= aim['aim'] else 'not met'}."

@@ -11,18 +11,22 @@ from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 import torch
+from torch.nn.attention.varlen import varlen_attn
 
 from benchmarks import gpu as benchmark
-from benchmarks import gpu_systems, tables
-from benchmarks.gpu import GPU, SMOKE, aims, card, inputs
-from benchmarks.gpu_systems import Subject, compiled, exit_of, set_up
-from benchmarks.tables import gpu_tables
+from benchmarks import gpu_systems, gpu_tables
+from benchmarks.gpu import GPU, SMOKE, aims, card
+from benchmarks.gpu_systems import Subject, compiled, exit_of, set_up, unpadded
+from benchmarks.gpu_work import inputs, mixed
+from benchmarks.unpadded import VARLEN
 from m2d_export.checkpoint import load_checkpoint
 from m2d_export.errors import M2DError, ParityError, RuntimeUnavailable
 from m2d_export.gpu import Gpu, first_gpu, gpus
+from m2d_export.vectors import cosine
 
 ROOT = Path(__file__).parent.parent
 
@@ -92,23 +96,31 @@ def test_the_benchmark_runs_on_a_cpu_and_says_what_it_is(checkpoint: Path, tmp_p
     for encoder in (own, made_up):
         assert [row["system"] for row in encoder["rows"]] == systems * 4
         assert set(encoder["absent"]) == {
-            *("pytorch, CUDA graph", "sentence-transformers, flash attention", "m2d-export, trt"),
+            *("pytorch, CUDA graph", "m2d-export, trt"),
+            *(f"sentence-transformers, unpadded by {kernel}" for kernel in ("flash attention", "torch")),
         }
         assert "the driver shows none here" in encoder["absent"]["m2d-export, trt"] or gpus()
         for row in encoder["rows"]:
             assert row["cosine_min"] > 0.99999
             assert 0 < row["p50_ms"] <= row["p99_ms"]
             assert row["sentences_per_second"] * row["tokens"] == pytest.approx(row["tokens_per_second"])
+        assert [(row["order"], row["system"]) for row in encoder["mixed"]] == [
+            (order, system) for order in ("as they come", "sorted") for system in systems if "compiled" not in system
+        ]
+        filled = {row["order"]: row["filled"] for row in encoder["mixed"]}
+        assert filled["as they come"] < filled["sorted"] <= 1
+        assert all(row["cosine_min"] > 0.99999 for row in encoder["mixed"])
         times = {(row["system"], row["batch_size"], row["tokens"]): row["p50_ms"] for row in encoder["rows"]}
         assert any(aim["over"] == "the measured peak" for aim in encoder["aims"]) == (encoder is made_up)
         assert encoder["aims"][0]["ratios"] == {
             "1x16": pytest.approx(times["pytorch", 1, 16] / times["m2d-export, onnxrt", 1, 16])
         }
-    shown = gpu_tables(result)
+    shown = gpu_tables.gpu_tables(result)
     for name in systems[:3]:
         assert f"\n| {name} | " in shown
-    assert shown.count("\n| **m2d-export, onnxrt** | ") == 2
+    assert shown.count("\n| **m2d-export, onnxrt** | ") == 4  # of each encoder, its grid and its mixed lengths
     assert "distilbert of random weights, layer 2:" in shown
+    assert "| system, mixed lengths | as they come, sentences/s | " in shown
     assert "Not run: m2d-export, trt (" in shown
 
 
@@ -161,6 +173,61 @@ def test_every_shape_of_the_grid_is_compiled_and_none_runs_eagerly(subject: Subj
             system(inputs(subject.checkpoint, 2, 10))
 
 
+def each_alone(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    starts: torch.Tensor,
+    starts_of_keys: torch.Tensor,
+    longest: int,
+    longest_of_keys: int,
+    *,
+    scale: float | None,
+) -> torch.Tensor:
+    """What torch's kernel computes, which it has for GPUs alone: the attention of each text to itself."""
+    assert starts is starts_of_keys
+    assert starts.dtype == torch.int32  # the kernel takes no other
+    assert longest == longest_of_keys == max(starts.diff())
+    parts = []
+    for first, last in pairwise(starts.tolist()):
+        alone = [each[first:last].transpose(0, 1) for each in (query, key, value)]  # (heads, tokens, width)
+        parts.append(torch.nn.functional.scaled_dot_product_attention(*alone, scale=scale).transpose(0, 1))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("made_up", [False, True], ids=["BERT", "DistilBERT"])
+def test_without_padding_vectors_are_those_of_padded_texts(
+    subject: Subject, made_up: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", create_autospec(varlen_attn, side_effect=each_alone))
+    path = Path(subject.checkpoint.origin.name)
+    if made_up:
+        path = gpu_systems.random_distilbert(tmp_path, path, SMOKE.made_up)
+    subject = replace(subject, checkpoint=load_checkpoint(str(path)), layer=2)
+    reference = exit_of(subject)
+    with torch.inference_mode():
+        system = unpadded(subject, VARLEN)
+        for batches in mixed(subject.checkpoint, SMOKE).values():
+            for batch in batches:
+                assert cosine(system(batch), reference.vectors(batch)[0]).min() > 0.99999
+
+
+def test_mixed_lengths_are_the_same_texts_in_both_orders_padded_to_the_longest_of_a_batch(subject: Subject) -> None:
+    setting = replace(SMOKE, texts=100, batch_sizes=(1, 8))
+    orders = mixed(subject.checkpoint, setting)
+    texts: dict[str, list[list[int]]] = {order: [] for order in orders}
+    for order, batches in orders.items():
+        for batch in batches:
+            rows = zip(batch.input_ids, batch.attention_mask, strict=True)
+            texts[order].extend(ids[: mask.sum()].tolist() for ids, mask in rows)
+    lengths = [len(text) for text in texts["as they come"]]
+    assert sorted(texts["sorted"]) == sorted(texts["as they come"])
+    assert [len(text) for text in texts["sorted"]] == sorted(lengths, reverse=True)
+    assert (min(lengths), max(lengths)) == (4, 16)
+    assert [len(batch.rows) for batch in orders["sorted"]] == [8] * 12 + [4]
+    assert all(batch.attention_mask.sum(axis=1).max() == batch.input_ids.shape[1] for batch in orders["sorted"])
+
+
 def test_what_cannot_be_built_of_ours_leaves_the_others(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(plan: object) -> None:
         raise ParityError("not published: layer 1 fails\nand more of it")
@@ -197,8 +264,8 @@ def test_a_card_without_nvidia_smi_has_a_driver_that_is_not_known(
 
 
 def test_what_nobody_has_measured_is_said_in_place_of_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "ROOT", tmp_path)
-    assert "there is no `benchmarks/results/gpu.json` yet" in tables.gpu()
+    monkeypatch.setattr(gpu_tables, "ROOT", tmp_path)
+    assert "there is no `benchmarks/results/gpu.json` yet" in gpu_tables.gpu()
 
 
 @pytest.mark.skipif(bool(gpus()), reason="there is a GPU here")

@@ -1,0 +1,77 @@
+"""What `benchmarks/gpu.py` has written, in tables."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.tables import ROOT, bold_if_ours
+from m2d_export.bench.written import milliseconds, plain_table, rate, share
+
+GPU_PACKAGES = (
+    *("torch", "onnxruntime-gpu", "tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx-cu13-bindings"),
+    "cuda-bindings",
+)
+
+
+def gpu() -> str:
+    """Every system on a GPU: latency of the smallest batch, throughput of the largest, and what was aimed at."""
+    path = ROOT / "benchmarks" / "results" / "gpu.json"
+    if not path.exists():
+        return (
+            "**None of this has been measured: there is no `benchmarks/results/gpu.json` yet.** On a machine with a "
+            "GPU, `python -m benchmarks.gpu -o benchmarks/results/gpu.json` makes it."
+        )
+    return gpu_tables(json.loads(path.read_text(encoding="utf-8")))
+
+
+def gpu_tables(found: dict[str, Any]) -> str:
+    """The same of what `benchmarks/gpu.py` has written."""
+    card, versions = found["card"], found["machine"]["versions"]
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items() if name in GPU_PACKAGES)
+    where = f"{card['name']}" + (f", driver {card['driver']}, CUDA {card['cuda']}" if "driver" in card else "")
+    parts = [f"{found['precision']}, medians of {found['rounds']} rounds, calls taking turns. {where}; {packages}."]
+    for result in found["encoders"]:
+        shapes = [(row["batch_size"], row["tokens"]) for row in result["rows"]]
+        first, last = min(shapes), max(shapes)
+        by_place = {(row["system"], row["batch_size"], row["tokens"]): row for row in result["rows"]}
+        head = [
+            "system",
+            *(f"{first[0]} x {first[1]} tokens, {percent}" for percent in ("p50", "p99")),
+            *(f"{last[0]} x {last[1]}, {what}" for what in ("sentences/s", "tokens/s", "of the measured peak")),
+        ]
+        rows = []
+        for name in dict.fromkeys(row["system"] for row in result["rows"]):
+            small, large = by_place[name, *first], by_place[name, *last]
+            figures = [milliseconds(small["p50_ms"]), milliseconds(small["p99_ms"])]
+            figures += [rate(large["sentences_per_second"]), rate(large["tokens_per_second"])]
+            rows.append([bold_if_ours(name), *figures, share(large["share_of_peak"])])
+        weights = " of random weights" if result["weights"] == "random" else ""
+        parts.append(f"{result['encoder'].removesuffix(weights)}{weights}, layer {result['layer']}:")
+        parts.append(plain_table(head, rows))
+        parts.append(" ".join(map(_aimed, result["aims"])))
+        parts.append(_mixed(result["mixed"]))
+        if result["absent"]:
+            lacking = "; ".join(f"{name} ({reason})" for name, reason in result["absent"].items())
+            parts.append(f"Not run: {lacking}.")
+    return "\n\n".join(parts)
+
+
+def _mixed(found: Sequence[dict[str, Any]]) -> str:
+    """Systems over texts of mixed lengths, in both orders."""
+    filled = {row["order"]: row["filled"] for row in found}
+    figures_of = ("sentences/s", "real tokens/s", "of the measured peak")
+    head = ["system, mixed lengths", *(f"{order}, {what}" for order in filled for what in figures_of)]
+    rows: dict[str, list[str]] = {}
+    for row in found:
+        figures = [rate(row["sentences_per_second"]), rate(row["tokens_per_second"]), share(row["share_of_peak"])]
+        rows.setdefault(bold_if_ours(row["system"]), []).extend(figures)
+    padding = ", ".join(f"{share(1 - part)} padding {order}" for order, part in filled.items())
+    return f"{plain_table(head, [[name, *figures] for name, figures in rows.items()])}\n\nBatches hold {padding}."
+
+
+def _aimed(aim: dict[str, Any]) -> str:
+    what = f"{aim['aim']:g} x {aim['over']}"
+    if aim["least"] is None:
+        return f"Aim: {what}; its shapes were not measured."
+    at = ", ".join(f"{ratio:.2f} x at {shape}" for shape, ratio in aim["ratios"].items())
+    return f"Aim: {what}; found {at}: {'met' if aim['least'] >= aim['aim'] else 'not met'}."
