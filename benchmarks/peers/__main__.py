@@ -4,8 +4,8 @@
 
 Each system is a process of its own in its own environment, which is set up in DIR from a pinned requirements file the
 first time; so are the files that peers export from the checkpoint. All are loaded, then they take turns, one at a
-time: the sentences of STS-B test, paragraphs of ten of them, and texts one at a time. What cannot run is in the
-results with its reason. Peers keep their defaults but for the number of threads.
+time: the sentences of STS-B test and paragraphs of ten of them, then, in many short turns, texts one at a time. What
+cannot run is in the results with its reason. Peers keep their defaults but for the number of threads.
 """
 
 import argparse

@@ -33,8 +33,12 @@ from m2d_export.machine import versions as own_versions
 from m2d_export.vectors import FloatArray, cosine
 
 PARAGRAPH = 10  # sentences of a long text
-SINGLES = 50  # texts encoded one at a time in each round
+SINGLES = 50  # texts encoded one at a time in a turn
+# A turn of single texts is over in 0.1 s, while a machine shared with others is slow or fast for seconds: of one turn a
+# round, whoever met a slow second lost. Many short turns give every system its share of both.
+SINGLE_TURNS = 10
 REST = 0.5  # seconds before a turn: idle threads of ONNX Runtime were seen to spin on for 40 ms, others for less
+SHORT_REST = 0.1  # before one of the short turns
 OWN = ("m2d-export", "numpy", "tokenizers", "onnxruntime", "openvino", "nncf")
 BUILD = ("torch", "transformers", "onnx-ir", "onnxscript", "nncf")  # what our graphs come out of
 REFERENCE = "sentence-transformers torch fp32"
@@ -160,13 +164,18 @@ class Comparison:
         }
 
     def round(self, number: int) -> None:
-        """One turn of each system, starting with another one in every round."""
+        """One turn of each system with many texts, then several with one at a time; another one starts each round."""
+        self._turn(number, ("short", "long"), REST)
+        for turn in range(SINGLE_TURNS):
+            self._turn(number * SINGLE_TURNS + turn, ("single",), SHORT_REST)
+
+    def _turn(self, number: int, names: Sequence[str], rest: float) -> None:
         systems = list(self.children)
         first = number % max(1, len(systems))
         for system in systems[first:] + systems[:first]:
             try:
-                time.sleep(REST)
-                for name in self.texts:
+                time.sleep(rest)
+                for name in names:
                     self.rows[system.name]["seconds"][name].append(self._ask(system, name))
             except CannotRunError as error:
                 self._drop(system, error)
