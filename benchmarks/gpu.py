@@ -33,11 +33,12 @@ from benchmarks.gpu_systems import OF_ONE_SHAPE, OURS, Call, Setting, Subject, r
 from benchmarks.gpu_work import first_two, flops, inputs, mixed, peak_flops, timed
 from m2d_export.batching import Batch
 from m2d_export.checkpoint import load_checkpoint
-from m2d_export.errors import M2DError
+from m2d_export.errors import M2DError, ParityError, first_line
 from m2d_export.exits import ExitEncoder
 from m2d_export.extras import require
+from m2d_export.files import atomic_file
 from m2d_export.gpu import first_gpu
-from m2d_export.machine import machine
+from m2d_export.machine import machine, versions
 from m2d_export.vectors import cosine
 
 DISTILBERT = {"dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072, "max_position_embeddings": 512}
@@ -49,6 +50,8 @@ GPU = Setting(
     texts=2048,
 )
 SMOKE = Setting("cpu", "fp32", (1, 2), (8, 16), 3, 128, "eager", runtimes=("onnxrt", "trt"), made_up=TINY, texts=12)
+LEAST_COSINE = 0.99  # to the float32 reference: the vectors of fp16 are far closer
+BASELINE_PACKAGES = ("sentence-transformers", "transformers", "flash-attn", "triton")
 PEAK = "the measured peak"
 # What is aimed at: how many times what, and at which batch sizes and tokens. PyTorch's eager attention is SDPA. The
 # share of the peak is aimed at for the encoder of DistilBERT's size alone: MiniLM's products are too narrow for it.
@@ -60,42 +63,70 @@ AIMS = (
 )
 
 
-def measured(subject: Subject) -> dict[str, Any]:
-    """Every system over every shape and over mixed lengths, and why others could not be set up."""
-    checkpoint, layer, setting = subject.checkpoint, subject.layer, subject.setting
-    reference = ExitEncoder(checkpoint, [layer]).eval()
+def measured(subject: Subject) -> Iterator[dict[str, Any]]:
+    """Every system over every shape, then over mixed lengths, and why others are not; all so far, after each."""
+    checkpoint, setting = subject.checkpoint, subject.setting
+    reference = ExitEncoder(checkpoint, [subject.layer]).eval()
     with ExitStack() as opened:
         ready, absent = set_up(subject, inputs(checkpoint, 2, setting.tokens[0]), opened)
         peak = peak_flops(setting)
         rows: list[dict[str, Any]] = []
-        for batch_size, tokens in product(setting.batch_sizes, setting.tokens):
-            found = work_rows(subject, reference, ready, [inputs(checkpoint, batch_size, tokens)], setting.rounds, peak)
-            rows += [{"batch_size": batch_size, "tokens": tokens, **row} for row in found]
-            best = min(found, key=lambda row: row["p50_ms"])
-            print(f"{batch_size:4} x {tokens:4}: fastest is {best['system']}, {best['p50_ms']:.3f} ms", flush=True)
-        any_shape = {name: call for name, call in ready.items() if name not in OF_ONE_SHAPE}
         unlike: list[dict[str, Any]] = []
+        result = {"layer": subject.layer, "peak_flops": peak, "absent": absent, "rows": rows, "mixed": unlike}
+        for batch_size, tokens in product(setting.batch_sizes, setting.tokens):
+            batches, where = [inputs(checkpoint, batch_size, tokens)], f"{batch_size} x {tokens}"
+            cosines = checked(ready, absent, batches, reference, where)
+            found = work_rows(subject, ready, batches, setting.rounds, peak, cosines)
+            rows += [{"batch_size": batch_size, "tokens": tokens, **row} for row in found]
+            say_fastest(where, found)
+            yield result
+        ready = {name: call for name, call in ready.items() if name not in OF_ONE_SHAPE}
         for order, batches in mixed(checkpoint, setting).items():
-            found = work_rows(subject, reference, any_shape, batches, max(3, setting.rounds // 5), peak)
+            cosines = checked(ready, absent, batches, reference, f"mixed lengths, {order}")
+            found = work_rows(subject, ready, batches, max(3, setting.rounds // 5), peak, cosines)
             real = sum(int(batch.attention_mask.sum()) for batch in batches)
             filled = real / sum(batch.input_ids.size for batch in batches)
             unlike += [{"order": order, "filled": filled, **row} for row in found]
-            best = min(found, key=lambda row: row["p50_ms"])
-            print(f"mixed lengths, {order}: fastest is {best['system']}, {best['p50_ms']:.1f} ms", flush=True)
-    return {"layer": layer, "peak_flops": peak, "absent": absent, "rows": rows, "mixed": unlike}
+            say_fastest(f"mixed lengths, {order}", found)
+            yield result
+
+
+def checked(
+    ready: dict[str, Call], absent: dict[str, str], batches: list[Batch], reference: ExitEncoder, where: str
+) -> dict[str, float]:
+    """The least cosine of each system to the float32 reference, over two texts of every batch.
+
+    A system that fails, or gives other vectors, is no system to time: it goes from ``ready`` into ``absent``.
+    """
+    expected = np.concatenate([reference.vectors(first_two(batch))[0] for batch in batches])
+    found = {}
+    for name, call in list(ready.items()):
+        try:
+            least = float(cosine(np.concatenate([call(batch)[:2] for batch in batches]), expected).min())
+            if not least >= LEAST_COSINE:  # nor NaN
+                raise ParityError(f"its vectors are not the reference's: cosine {least:.4f}")
+            found[name] = least
+        except Exception as error:
+            absent[name] = f"{where}: {first_line(error)}"
+            del ready[name]
+    return found
 
 
 def work_rows(
-    subject: Subject, reference: ExitEncoder, ready: dict[str, Call], batches: list[Batch], rounds: int, peak: float
+    subject: Subject,
+    ready: dict[str, Call],
+    batches: list[Batch],
+    rounds: int,
+    peak: float,
+    cosines: dict[str, float],
 ) -> list[dict[str, Any]]:
-    """Each system over all of ``batches``: real tokens alone count; and how close it is to the float32 reference."""
+    """The time of each system over all of ``batches``; real tokens alone count."""
     calls = {name: partial(lambda call: [call(batch) for batch in batches], call) for name, call in ready.items()}
     seconds = timed(list(calls.values()), subject.setting.device, rounds)
-    expected = reference.vectors(first_two(batches[0]))[0]
     lengths = np.concatenate([batch.attention_mask.sum(axis=1) for batch in batches])
     operations = sum(flops(subject.checkpoint, subject.layer, int(length)) for length in lengths)
     rows = []
-    for (name, call), spent in zip(calls.items(), seconds, strict=True):
+    for name, spent in zip(calls, seconds, strict=True):
         p50, p99 = (float(np.percentile(spent, percent)) for percent in (50, 99))
         rows.append(
             {
@@ -106,10 +137,16 @@ def work_rows(
                 "sentences_per_second": len(lengths) / p50,
                 "tokens_per_second": float(lengths.sum()) / p50,
                 "share_of_peak": operations / p50 / peak,
-                "cosine_min": float(cosine(call()[0][:2], expected).min()),
+                "cosine_min": cosines[name],
             }
         )
     return rows
+
+
+def say_fastest(where: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Print who was the fastest, so that a long run shows that it goes on."""
+    best = min(rows, key=lambda row: row["p50_ms"], default={"system": "nobody", "p50_ms": 0.0})
+    print(f"{where}: fastest is {best['system']}, {best['p50_ms']:.3f} ms", flush=True)
 
 
 def aims(rows: Sequence[dict[str, Any]], of_peak: bool) -> list[dict[str, Any]]:
@@ -157,7 +194,7 @@ def minilm() -> Path:
 
 
 def encoders(arguments: argparse.Namespace, setting: Setting, folder: Path) -> Iterator[dict[str, Any]]:
-    """What was measured of the checkpoint, then of a DistilBERT made up beside it."""
+    """What was measured of the checkpoint, then of a DistilBERT made up beside it, again whenever there is more."""
     own = arguments.checkpoint or minilm()
     for path, weights in ((own, "real"), (random_distilbert(folder, own, setting.made_up), "random")):
         checkpoint = load_checkpoint(str(path))
@@ -165,9 +202,9 @@ def encoders(arguments: argparse.Namespace, setting: Setting, folder: Path) -> I
         layer = min(arguments.layer or checkpoint.depth, checkpoint.depth)
         lengths = tuple(count for count in setting.tokens if count <= checkpoint.text.max_tokens)
         print(f"{name}, layer {layer}, {weights} weights")
-        result = measured(Subject(checkpoint, layer, replace(setting, tokens=lengths)))
-        judged = aims(result["rows"], of_peak=weights == "random")
-        yield {"encoder": name, "weights": weights, **result, "aims": judged}
+        for result in measured(Subject(checkpoint, layer, replace(setting, tokens=lengths))):
+            judged = aims(result["rows"], of_peak=weights == "random")
+            yield {"encoder": name, "weights": weights, **result, "aims": judged}
 
 
 def main() -> int:
@@ -181,18 +218,20 @@ def main() -> int:
     setting = SMOKE if arguments.smoke else GPU
     named = [] if arguments.checkpoint is None else [arguments.checkpoint.name]
     command = " ".join(["python -m benchmarks.gpu", *named, *(["--smoke"] if arguments.smoke else [])])
-    results: list[dict[str, Any]] = []
+    results: dict[str, dict[str, Any]] = {}
     try:
         whole = {"command": command, "card": card(setting), "precision": setting.precision, "rounds": setting.rounds}
-        whole |= {"encoders": results, "machine": machine()}
+        whole |= {"machine": machine(), "baselines": versions(BASELINE_PACKAGES)}
         with torch.inference_mode(), tempfile.TemporaryDirectory(prefix="m2d-gpu-") as folder:
             for result in encoders(arguments, setting, Path(folder)):
-                results.append(result)  # and into the file at once: what comes next may fail
-                arguments.output.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+                results[result["weights"]] = result  # and into the file at once: what comes next may fail
+                written = json.dumps(whole | {"encoders": list(results.values())}, indent=1, allow_nan=False)
+                with atomic_file(arguments.output) as staged:
+                    staged.write_text(written + "\n", encoding="utf-8")
     except M2DError as error:
         sys.stderr.write(f"Error: {error}\n")
         return error.exit_code
-    for result in results:
+    for result in results.values():
         for name, reason in result["absent"].items():
             print(f"not here: {name} ({reason})")
     return 0

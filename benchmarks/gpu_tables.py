@@ -27,9 +27,11 @@ def gpu() -> str:
 def gpu_tables(found: dict[str, Any]) -> str:
     """The same of what `benchmarks/gpu.py` has written."""
     card, versions = found["card"], found["machine"]["versions"]
-    packages = ", ".join(f"{name} {version}" for name, version in versions.items() if name in GPU_PACKAGES)
+    named = {name: version for name, version in versions.items() if name in GPU_PACKAGES} | found["baselines"]
+    packages = ", ".join(f"{name} {version}" for name, version in named.items())
     where = f"{card['name']}" + (f", driver {card['driver']}, CUDA {card['cuda']}" if "driver" in card else "")
-    parts = [f"{found['precision']}, medians of {found['rounds']} rounds, calls taking turns. {where}; {packages}."]
+    run = f"{found['precision']}, medians of {found['rounds']} rounds, calls taking turns; the file has every shape."
+    parts = [f"{run} {where}; {packages}."]
     for result in found["encoders"]:
         shapes = [(row["batch_size"], row["tokens"]) for row in result["rows"]]
         first, last = min(shapes), max(shapes)
@@ -41,6 +43,8 @@ def gpu_tables(found: dict[str, Any]) -> str:
         ]
         rows = []
         for name in dict.fromkeys(row["system"] for row in result["rows"]):
+            if not ((name, *first) in by_place and (name, *last) in by_place):
+                continue  # it failed at one of them, and is among those not run
             small, large = by_place[name, *first], by_place[name, *last]
             figures = [milliseconds(small["p50_ms"]), milliseconds(small["p99_ms"])]
             figures += [rate(large["sentences_per_second"]), rate(large["tokens_per_second"])]
@@ -49,7 +53,8 @@ def gpu_tables(found: dict[str, Any]) -> str:
         parts.append(f"{result['encoder'].removesuffix(weights)}{weights}, layer {result['layer']}:")
         parts.append(plain_table(head, rows))
         parts.append(" ".join(map(_aimed, result["aims"])))
-        parts.append(_mixed(result["mixed"]))
+        if result["mixed"]:
+            parts.append(_mixed(result["mixed"]))
         if result["absent"]:
             lacking = "; ".join(f"{name} ({reason})" for name, reason in result["absent"].items())
             parts.append(f"Not run: {lacking}.")
@@ -66,7 +71,8 @@ def _mixed(found: Sequence[dict[str, Any]]) -> str:
         figures = [rate(row["sentences_per_second"]), rate(row["tokens_per_second"]), share(row["share_of_peak"])]
         rows.setdefault(bold_if_ours(row["system"]), []).extend(figures)
     padding = ", ".join(f"{share(1 - part)} padding {order}" for order, part in filled.items())
-    return f"{plain_table(head, [[name, *figures] for name, figures in rows.items()])}\n\nBatches hold {padding}."
+    whole = [[name, *figures] for name, figures in rows.items() if len(figures) == len(head) - 1]
+    return f"{plain_table(head, whole)}\n\nBatches hold {padding}."
 
 
 def _aimed(aim: dict[str, Any]) -> str:

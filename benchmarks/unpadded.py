@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import varlen
 from transformers import AttentionInterface
 
 from m2d_export.batching import Batch
@@ -28,23 +27,28 @@ def attend(
     cu_seq_lens_q: Tensor,
     max_length_q: int,
     scaling: float | None = None,
+    sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention of each text to itself alone: (1, heads, tokens of all, width) -> (1, tokens of all, heads, width)."""
+    from torch.nn.attention.varlen import varlen_attn  # not in every torch that this package takes
+
+    window = (-1, -1) if sliding_window is None else (sliding_window - 1, sliding_window - 1)  # as transformers has it
     packed = [each.transpose(1, 2).squeeze(0) for each in (query, key, value)]
-    output = varlen.varlen_attn(*packed, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, scale=scaling)
+    lengths = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
+    output = varlen_attn(*packed, *lengths, scale=scaling, window_size=window)
     return output.unsqueeze(0), None  # type: ignore[union-attr]
 
 
 AttentionInterface.register(VARLEN, attend)
 
 
-def features_of(batch: Batch, device: str, first_position: int) -> dict[str, Any]:
-    """What sentence-transformers' own preprocessing gives its model of these texts, padding left out."""
+def features_of(batch: Batch, first_position: int) -> dict[str, Any]:
+    """What sentence-transformers' own preprocessing makes of these texts, padding left out, on the host."""
     kept = batch.attention_mask.astype(bool)
     lengths = kept.sum(axis=1)
     places = np.broadcast_to(np.arange(kept.shape[1]), kept.shape)
-    starts = torch.from_numpy(np.append(0, lengths.cumsum()).astype(np.int32)).to(device)
+    starts = torch.from_numpy(np.append(0, lengths.cumsum()).astype(np.int32))
     arrays = {
         "input_ids": batch.input_ids[kept],
         "position_ids": places[kept] + first_position,
@@ -52,6 +56,11 @@ def features_of(batch: Batch, device: str, first_position: int) -> dict[str, Any
     }
     longest = int(lengths.max())
     return {
-        **{name: torch.from_numpy(array[None]).to(device) for name, array in arrays.items()},
+        **{name: torch.from_numpy(array[None]) for name, array in arrays.items()},
         **{"cu_seq_lens_q": starts, "cu_seq_lens_k": starts, "max_length_q": longest, "max_length_k": longest},
     }
+
+
+def moved(features: dict[str, Any], device: str) -> dict[str, Any]:
+    """Features where the model is."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in features.items()}

@@ -101,14 +101,14 @@ def plan(
 
 
 def _bytes_while_built(plan: Plan) -> int:
-    """About the room that a build takes: weights once a precision, an engine's own beside them, all with a copy."""
+    """About the room that a build takes: twice its weights in each precision, and engines with weights of their own."""
     embedding = sum(value.nbytes for value in plan.checkpoint.encoder.get_input_embeddings().parameters())
     blocks = plan.weight_bytes - embedding
     of_engines = sum(embedding + blocks * layer // plan.grid.depth for layer in plan.grid.layers)
     needed = 0
     for precision in plan.precisions:
         typed = len(plan.engines.versions) if precision in TYPED else 0
-        needed += 2 * (plan.weight_bytes + of_engines * typed) * BYTES[precision] // BYTES[Precision.FP32]
+        needed += (2 * plan.weight_bytes + of_engines * typed) * BYTES[precision] // BYTES[Precision.FP32]
     return needed
 
 

@@ -244,7 +244,7 @@ def test_engines_are_built_once_and_each_step_names_one(
     options = "--layers 1,2 --precision fp16 --engine trt-rtx --gpu sm86 --shapes 1x1:8x16:16x32"
     first = run("build", checkpoint, "-o", "new.m2d", *options.split())
     assert (first.code, first.out.endswith("; trt-rtx engines of fp16\n")) == (0, True)
-    assert "note: these engines take texts of up to 32 tokens and refuse longer ones" in first.err
+    assert "note: --shapes ends at 32 tokens, the checkpoint reads 48: engines refuse longer texts" in first.err
     for layer in (1, 2):
         assert f"building the engine of layer {layer}, fp16, trt-rtx" in first.err
         assert f" engine of layer {layer}, fp16, trt-rtx: " in first.err  # a phase of it

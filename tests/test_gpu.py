@@ -4,7 +4,7 @@ import ctypes
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise, product
@@ -13,20 +13,23 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
+import numpy as np
 import pytest
 import torch
-from torch.nn.attention.varlen import varlen_attn
 
 from benchmarks import gpu as benchmark
 from benchmarks import gpu_systems, gpu_tables
 from benchmarks.gpu import GPU, SMOKE, aims, card
-from benchmarks.gpu_systems import Subject, compiled, exit_of, set_up, unpadded
+from benchmarks.gpu_systems import Subject, compiled, eager, exit_of, graphed, set_up, unpadded, unpadded_by_torch
 from benchmarks.gpu_work import inputs, mixed
 from benchmarks.unpadded import VARLEN
+from m2d_export.batching import Batch
 from m2d_export.checkpoint import load_checkpoint
 from m2d_export.errors import M2DError, ParityError, RuntimeUnavailable
+from m2d_export.exits import ExitEncoder
 from m2d_export.gpu import Gpu, first_gpu, gpus
 from m2d_export.vectors import cosine
+from tests.conftest import save_checkpoint
 
 ROOT = Path(__file__).parent.parent
 
@@ -183,9 +186,11 @@ def each_alone(
     longest_of_keys: int,
     *,
     scale: float | None,
+    window_size: tuple[int, int],
 ) -> torch.Tensor:
     """What torch's kernel computes, which it has for GPUs alone: the attention of each text to itself."""
     assert starts is starts_of_keys
+    assert window_size == (-1, -1)
     assert starts.dtype == torch.int32  # the kernel takes no other
     assert longest == longest_of_keys == max(starts.diff())
     parts = []
@@ -199,7 +204,8 @@ def each_alone(
 def test_without_padding_vectors_are_those_of_padded_texts(
     subject: Subject, made_up: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", create_autospec(varlen_attn, side_effect=each_alone))
+    varlen = pytest.importorskip("torch.nn.attention.varlen", reason="this torch has no attention of unlike lengths")
+    monkeypatch.setattr(varlen, "varlen_attn", create_autospec(varlen.varlen_attn, side_effect=each_alone))
     path = Path(subject.checkpoint.origin.name)
     if made_up:
         path = gpu_systems.random_distilbert(tmp_path, path, SMOKE.made_up)
@@ -210,6 +216,50 @@ def test_without_padding_vectors_are_those_of_padded_texts(
         for batches in mixed(subject.checkpoint, SMOKE).values():
             for batch in batches:
                 assert cosine(system(batch), reference.vectors(batch)[0]).min() > 0.99999
+
+
+def test_who_has_attention_of_its_own_is_not_run_without_padding(subject: Subject, tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "mpnet", "mpnet")
+    with pytest.raises(RuntimeUnavailable, match="MPNetModel takes no other attention than its own"):
+        unpadded(replace(subject, checkpoint=load_checkpoint(str(path))), VARLEN)
+
+
+def test_a_system_that_fails_or_gives_other_vectors_is_not_timed(subject: Subject) -> None:
+    reference = exit_of(subject)
+    batch = inputs(subject.checkpoint, 2, 8)
+
+    def broken(batch: Batch) -> Any:
+        raise RuntimeError("out of memory\nand more of it")
+
+    ready: dict[str, Any] = {
+        "right": lambda batch: reference.vectors(batch)[0],
+        "turned": lambda batch: -reference.vectors(batch)[0],
+        "overflown": lambda batch: reference.vectors(batch)[0] * np.nan,
+        "broken": broken,
+    }
+    absent: dict[str, str] = {}
+    found = benchmark.checked(ready, absent, [batch], reference, "2 x 8")
+    assert found == {"right": pytest.approx(1)}
+    assert list(ready) == ["right"]
+    assert absent == {
+        "turned": "2 x 8: its vectors are not the reference's: cosine -1.0000",
+        "overflown": "2 x 8: its vectors are not the reference's: cosine nan",
+        "broken": "2 x 8: out of memory",
+    }
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has no GPU here")
+@pytest.mark.parametrize("make", [eager, graphed, compiled, unpadded_by_torch])
+def test_on_a_card_every_baseline_gives_the_vectors_of_the_reference(
+    subject: Subject, make: Callable[[Subject], Any]
+) -> None:
+    subject = replace(subject, layer=2, setting=GPU)
+    reference = ExitEncoder(subject.checkpoint, [2]).eval()
+    with torch.inference_mode():
+        system = make(subject)
+        for shape in ((2, 8), (3, 17)):
+            batch = inputs(subject.checkpoint, *shape)
+            assert cosine(system(batch), reference.vectors(batch)[0]).min() > 0.999
 
 
 def test_mixed_lengths_are_the_same_texts_in_both_orders_padded_to_the_longest_of_a_batch(subject: Subject) -> None:
@@ -244,7 +294,7 @@ def test_what_was_measured_is_written_before_the_next_encoder(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def encoders(*arguments: object) -> Any:
-        yield {"encoder": "tiny", "absent": {}}
+        yield {"encoder": "tiny", "weights": "real", "absent": {}}
         raise M2DError("no more")
 
     output = tmp_path / "gpu.json"

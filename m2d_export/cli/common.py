@@ -110,8 +110,7 @@ def say_of_shapes(shapes: Sequence[ShapeRange], max_tokens: int) -> None:
     longest = max((shape.most[1] for shape in shapes), default=max_tokens)
     if longest < max_tokens:
         click.echo(
-            f"note: these engines take texts of up to {longest} tokens and refuse longer ones, of which the checkpoint "
-            f"reads {max_tokens}: --shapes says so",
+            f"note: --shapes ends at {longest} tokens, the checkpoint reads {max_tokens}: engines refuse longer texts",
             err=True,
         )
 
