@@ -1,8 +1,11 @@
 """What a run costs, in tables: exits open at once, streams, peers, the machine's limit, a server, C++."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from m2d_export.bench.written import milliseconds, plain_table, rate, score, share
 
@@ -81,7 +84,8 @@ def peers(file: str = "peers.json") -> str:
 
 def against_the_best(file: str) -> str:
     """Our fastest system at full depth, and at exit 3, over the fastest peer that is an encoder."""
-    systems: dict[str, Any] = result(file)["systems"]
+    found = result(file)
+    systems: dict[str, Any] = found["systems"]
     ours = {name for name, row in systems.items() if row["environment"] == "m2d-export"}
     kinds = {
         "peer": {name for name, row in systems.items() if row["environment"] != "model2vec"} - ours,
@@ -100,11 +104,36 @@ def against_the_best(file: str) -> str:
             f"{systems[name][quantity] / systems[peer][quantity]:.2f} x ({kind}: {name.removeprefix('m2d-export ')})"
             for kind, name in fastest.items()
         ]
-        lines.append(f"- {what}: {', '.join(ratios)}, against {peer}")
+        kind = quantity.split("_")[0]
+        ours, theirs = (
+            middle_half(systems[name]["seconds"][kind], found["texts"][kind], kind == "single")
+            for name in (fastest["full depth"], peer)
+        )
+        lines.append(
+            f"- {what}: {', '.join(ratios)}, against {peer}; the middle half of turns is {ours} at full depth, "
+            f"{theirs} the peer's"
+        )
     scores = [systems[name]["score"] for name in kinds["full depth"] if "int8" in name]
     furthest = max(abs(each - systems[REFERENCE]["score"]) for each in scores)
-    lines.append(f"- our int8 at full depth is within {furthest:.2f} points of torch in fp32 on STS-B")
+    furthest_off = {
+        which: sorted(systems[name]["least_cosine_to_torch_fp32"]["short"] for name in names if "int8" in name)
+        for which, names in kinds.items()
+        if "exit" not in which
+    }
+    ours, theirs = furthest_off["full depth"], furthest_off["peer"]
+    lines.append(
+        f"- our int8 at full depth is within {furthest:.2f} points of torch in fp32 on STS-B; the sentence furthest off"
+        f" has a cosine of {ours[0]:.3f} to it (in the peers' int8 of {theirs[0]:.3f} to {theirs[-1]:.3f})"
+    )
     return "Our fastest over the fastest peer:\n\n" + "\n".join(lines)
+
+
+def middle_half(seconds: Sequence[float], texts: int, single: bool) -> str:
+    """What the middle half of a system's turns gave: sentences a second, or the time of one."""
+    low, high = (float(np.quantile(seconds, part)) for part in (0.25, 0.75))
+    if single:
+        return f"{low * 1000:.2f} to {high * 1000:.2f} ms"
+    return f"{rate(texts / high)} to {rate(texts / low)}/s"
 
 
 def ceiling() -> str:

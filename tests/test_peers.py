@@ -1,12 +1,21 @@
 """The comparison with peers, which needs their environments, up to where it would set them up."""
 
+import json
+import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from benchmarks.peers import __main__ as command
+from benchmarks.peers import measure
+from benchmarks.peers.child import CannotRunError
+from benchmarks.peers.measure import SINGLE_TURNS, Comparison, Place
 from benchmarks.peers.systems import OURS, SYSTEMS
+from m2d_export.bench.sts import load_pairs
 
 ROOT = Path(__file__).parents[1]
 PEERS = ROOT / "benchmarks" / "peers"
@@ -44,3 +53,79 @@ def test_every_peer_has_its_pins_and_every_system_its_own_name() -> None:
     for environment in {system.environment for system in SYSTEMS} - {OURS}:
         lines = (PEERS / f"{environment}.txt").read_text(encoding="utf-8").splitlines()
         assert all("==" in line or line.startswith(("#", "-")) for line in lines if line), environment
+
+
+class MadeUp:
+    """A worker that answers at once, until it is asked for the ``last`` time."""
+
+    computes = ""
+
+    def __init__(self, asked: list[tuple[int, str]], number: int, last: int) -> None:
+        self.asked, self.number, self.last = asked, number, last
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        if self.last == 0:
+            raise CannotRunError("gone")
+        self.last -= 1
+        texts = json.loads(Path(request["texts"]).read_text())
+        if "vectors" in request:
+            np.save(request["vectors"], np.random.default_rng(0).random((len(texts), 4), dtype=np.float32))
+            return {}
+        self.asked.append((self.number, Path(request["texts"]).stem))
+        return {"seconds": [self.number, self.number] if request["single"] else [10.0 * self.number]}
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def pairs_file(tmp_path: Path) -> Path:
+    numbers = random.Random(0)
+    lines = [f"a cat {number},a dog {number},{numbers.uniform(0, 5):.2f}" for number in range(20)]
+    (tmp_path / "test.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "test.csv"
+
+
+def compared(pairs: Path, monkeypatch: pytest.MonkeyPatch, lasts: list[int]) -> tuple[Comparison, list[Any]]:
+    """A comparison of made-up systems, and what they will have been asked for in rounds."""
+    asked: list[Any] = []
+    opened = {system: MadeUp(asked, number + 1, lasts[number]) for number, system in enumerate(SYSTEMS[: len(lasts)])}
+    monkeypatch.setattr(measure, "opened", lambda system, place: opened[system])
+    monkeypatch.setattr(measure.time, "sleep", lambda seconds: None)
+    place = Place(pairs.parent / "work", pairs.parent, pairs.parent, 1)
+    comparison = Comparison(place, load_pairs(str(pairs)), None)
+    for system in opened:
+        comparison.open(system)
+    asked.clear()
+    return comparison, asked
+
+
+def test_in_a_round_all_take_turns_many_of_them_with_one_text_at_a_time(
+    pairs_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison, asked = compared(pairs_file, monkeypatch, [-1, -1, -1])
+    for number in range(2):
+        comparison.round(number)
+    for row in comparison.rows.values():
+        assert {name: len(seconds) for name, seconds in row["seconds"].items()} == {
+            "short": 2,
+            "long": 2,
+            "single": 2 * SINGLE_TURNS,
+        }
+    singles = [system for system, name in asked if name == "single"]
+    turns = [tuple(singles[start : start + 3]) for start in range(0, len(singles), 3)]
+    assert all(sorted(turn) == [1, 2, 3] for turn in turns)
+    assert len(set(turns)) > 3  # nobody always follows the same one
+
+
+def test_who_fails_in_a_round_is_left_out_with_the_reason_and_nothing_is_published(
+    pairs_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison, _ = compared(pairs_file, monkeypatch, [-1, 5, -1])  # three to open it, two more of the first round
+    comparison.round(0)
+    assert comparison.not_run == {SYSTEMS[1].name: "gone"}
+    assert SYSTEMS[1].name not in comparison.rows
+    assert len(comparison.rows) == 2
+    published = command.argparse.Namespace(published=True)
+    with pytest.raises(SystemExit, match="a run with failures does not go into benchmarks/results"):
+        command.refuse_failures(published, comparison)

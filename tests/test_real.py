@@ -38,6 +38,46 @@ def test_minilm_vectors_are_sentence_transformers_own(minilm: Path, minilm_bundl
         np.testing.assert_allclose(encoder.encode(texts), expected, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def minilm_int8(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """all-MiniLM-L6-v2 in fp32 and int8, every exit."""
+    target = tmp_path_factory.mktemp("minilm-int8") / "minilm.m2d"
+    return pipeline.build(pipeline.plan(str(minilm), target, precisions=["fp32", "int8"]))
+
+
+def test_every_exit_of_minilm_is_what_int8_is_asked_to_be(minilm_int8: Bundle) -> None:
+    entries = [entry for entry in minilm_int8.manifest.variants if entry.precision == "int8"]
+    assert [entry.layer for entry in entries] == [1, 2, 3, 4, 5, 6]
+    for entry in entries:
+        assert entry.parity["cosine_mean"] >= 0.995
+        assert entry.parity["cosine_min"] >= 0.99
+        assert entry.parity["agreement"] >= 98
+        assert entry.parity["invariance_cosine"] >= 0.999
+
+
+@pytest.mark.parametrize("runtime", ["onnxrt", "openvino"])
+def test_minilm_in_int8_keeps_its_score_and_no_text_depends_on_its_neighbours(
+    minilm_int8: Bundle, stsb: Path, runtime: str
+) -> None:
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="OpenVINO is not installed (extra: openvino)")
+    pairs = load_pairs(str(stsb / "test.csv"))
+    long = [" ".join(pairs.texts[start : start + 10]) for start in range(0, 600, 10)]
+    with (
+        Encoder(minilm_int8) as reference,
+        Encoder(minilm_int8, runtime=runtime, precision="int8") as encoder,
+    ):
+        scores = []
+        for each in (reference, encoder):
+            vectors = each.encode(pairs.texts)
+            scores.append(spearman(cosine(vectors[pairs.left], vectors[pairs.right]), pairs.scores))
+        assert scores[1] == pytest.approx(scores[0], abs=0.3)
+        mixed = [*pairs.texts[:600], *long]  # so many that they run in streams, of short texts and of long ones
+        alone = np.concatenate([encoder.encode([text]) for text in (*mixed[:40], *long[:20])])
+        together = encoder.encode(mixed)
+        assert cosine(alone, np.concatenate([together[:40], together[600:620]])).min() >= 0.999
+
+
 def test_six_graphs_share_one_copy_of_the_weights(minilm_bundle: Bundle) -> None:
     files = minilm_bundle.manifest.files
     everything = sum(entry.size for name, entry in files.items() if name.startswith("graphs/"))

@@ -60,6 +60,12 @@ def arguments_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return arguments
 
 
+def refuse_failures(arguments: argparse.Namespace, comparison: Comparison) -> None:
+    """End a run that would be published, but lacks a system for another reason than that the CPU is not made for it."""
+    if arguments.published and comparison.failed:
+        raise SystemExit("not published: a run with failures does not go into benchmarks/results")
+
+
 def main() -> None:
     """Prepare, measure, write."""
     parser = argparse.ArgumentParser(
@@ -75,11 +81,11 @@ def main() -> None:
                 comparison.not_run[system.name] = "left out by --only"
             else:
                 comparison.open(system)
-        if arguments.published and comparison.failed:
-            raise SystemExit("not measured: a run with failures does not go into benchmarks/results")
+        refuse_failures(arguments, comparison)
         for number in range(arguments.rounds if comparison.children else 0):
             print(f"round {number + 1} of {arguments.rounds}", flush=True)
             comparison.round(number)
+            refuse_failures(arguments, comparison)  # what fails in a round is no longer in the results
     finally:
         comparison.close()
     result = {

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 import statistics
 import sys
 import time
@@ -164,15 +165,15 @@ class Comparison:
         }
 
     def round(self, number: int) -> None:
-        """One turn of each system with many texts, then several with one at a time; another one starts each round."""
-        self._turn(number, ("short", "long"), REST)
-        for turn in range(SINGLE_TURNS):
-            self._turn(number * SINGLE_TURNS + turn, ("single",), SHORT_REST)
+        """One turn of each system with many texts, then several with one at a time, each in another order."""
+        order = random.Random(number)  # noqa: S311 - a seed for each round: nobody always follows the same one
+        self._turn(order, ("short", "long"), REST)
+        for _ in range(SINGLE_TURNS):
+            self._turn(order, ("single",), SHORT_REST)
 
-    def _turn(self, number: int, names: Sequence[str], rest: float) -> None:
+    def _turn(self, order: random.Random, names: Sequence[str], rest: float) -> None:
         systems = list(self.children)
-        first = number % max(1, len(systems))
-        for system in systems[first:] + systems[:first]:
+        for system in order.sample(systems, len(systems)):
             try:
                 time.sleep(rest)
                 for name in names:
