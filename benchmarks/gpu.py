@@ -7,10 +7,10 @@ Measured are all-MiniLM-L6-v2, or CHECKPOINT, and a DistilBERT of random weights
 weights. Token ids come from a fixed seed. Over the grid of batch sizes and tokens none are padded, so that all systems
 have the same work: from ids on the host to float32 vectors on the host. Then come texts of mixed lengths, as they come
 and sorted, beside sentence-transformers without padding; what is made for one shape at a time is left out there. A
-system that cannot be set up here (flash attention that is not installed, a card that TensorRT for RTX does not know) is
-recorded with its reason. The share of the card's peak is of the matrix products that the card is measured to do, not of
-its data sheet: 8 H^2 + 4 H I for the projections of a real token in each layer of width H and inner width I, and 4 S H
-for its attention over the S tokens of its text.
+system that cannot be set up here (flash attention that is not installed, a card that TensorRT for RTX does not know),
+that fails, or whose vectors are not the reference's is recorded with its reason. The share of the card's peak is of the
+matrix products that the card is measured to do, not of its data sheet: 8 H^2 + 4 H I for the projections of a real
+token in each layer of width H and inner width I, and 4 S H for its attention over the S tokens of its text.
 """
 
 import argparse

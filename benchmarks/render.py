@@ -180,7 +180,7 @@ REGIONS = {
         "agreement": agreement,
         "speed": speed,
         "peers": peers,
-        "peers_avx2": lambda: against_the_best("peers_avx2.json"),
+        "peers_avx2": lambda: against_the_best(result("peers_avx2.json")),
         "ceiling": ceiling,
         "cost": cost,
         "open_exits": open_exits,

@@ -79,12 +79,11 @@ def peers(file: str = "peers.json") -> str:
         f"{found['machine']['cpu'].partition(' (')[0]} ({', '.join(found['cpu_flags'])})."
     )
     notes = [run, *([f"Not run: {', '.join(lacking)}."] if lacking else [])]
-    return "\n\n".join([plain_table(head, rows), against_the_best(file), " ".join(notes)])
+    return "\n\n".join([plain_table(head, rows), against_the_best(found), " ".join(notes)])
 
 
-def against_the_best(file: str) -> str:
+def against_the_best(found: dict[str, Any]) -> str:
     """Our fastest system at full depth, and at exit 3, over the fastest peer that is an encoder."""
-    found = result(file)
     systems: dict[str, Any] = found["systems"]
     ours = {name for name, row in systems.items() if row["environment"] == "m2d-export"}
     kinds = {
@@ -104,26 +103,22 @@ def against_the_best(file: str) -> str:
             f"{systems[name][quantity] / systems[peer][quantity]:.2f} x ({kind}: {name.removeprefix('m2d-export ')})"
             for kind, name in fastest.items()
         ]
-        kind = quantity.split("_")[0]
-        ours, theirs = (
-            middle_half(systems[name]["seconds"][kind], found["texts"][kind], kind == "single")
+        workload = quantity.split("_")[0]
+        own, other = (
+            middle_half(systems[name]["seconds"][workload], found["texts"][workload], workload == "single")
             for name in (fastest["full depth"], peer)
         )
         lines.append(
-            f"- {what}: {', '.join(ratios)}, against {peer}; the middle half of turns is {ours} at full depth, "
-            f"{theirs} the peer's"
+            f"- {what}: {', '.join(ratios)}, against {peer}; the middle half of turns is {own} at full depth, "
+            f"{other} the peer's"
         )
-    scores = [systems[name]["score"] for name in kinds["full depth"] if "int8" in name]
-    furthest = max(abs(each - systems[REFERENCE]["score"]) for each in scores)
-    furthest_off = {
-        which: sorted(systems[name]["least_cosine_to_torch_fp32"]["short"] for name in names if "int8" in name)
-        for which, names in kinds.items()
-        if "exit" not in which
-    }
-    ours, theirs = furthest_off["full depth"], furthest_off["peer"]
+    int8, peers_int8 = ([systems[name] for name in kinds[kind] if "int8" in name] for kind in ("full depth", "peer"))
+    furthest = max(abs(row["score"] - systems[REFERENCE]["score"]) for row in int8)
+    least = min(row["least_cosine_to_torch_fp32"]["short"] for row in int8)
+    peers_least = [row["least_cosine_to_torch_fp32"]["short"] for row in peers_int8]
     lines.append(
         f"- our int8 at full depth is within {furthest:.2f} points of torch in fp32 on STS-B; the sentence furthest off"
-        f" has a cosine of {ours[0]:.3f} to it (in the peers' int8 of {theirs[0]:.3f} to {theirs[-1]:.3f})"
+        f" has a cosine of {least:.3f} to it (in the peers' int8 of {min(peers_least):.3f} to {max(peers_least):.3f})"
     )
     return "Our fastest over the fastest peer:\n\n" + "\n".join(lines)
 
