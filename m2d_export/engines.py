@@ -200,7 +200,7 @@ def read_engine(engine: Engine, version: str, gpu: Gpu) -> bytes:
     Raises RuntimeUnavailable with both sides of a mismatch, IntegrityError where the file is not the manifest's.
     """
     key = engine.key
-    sides = [("library", key.version, version)]
+    sides = [("library", key.version, version), ("flags", ", ".join(key.flags), ", ".join(FLAGS))]
     if key.gpu is not None:
         sides.append(("GPU", key.gpu, gpu.name))
     for what, built, here in sides:

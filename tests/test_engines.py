@@ -359,6 +359,11 @@ def test_an_engine_is_read_where_all_of_it_fits(engined: Bundle) -> None:
             rtx.__version__,
             r"built for sm80, sm120, here is Made-up RTX \(sm89\): build it again with --gpu sm89",
         ),
+        (
+            {"flags": ("strongly-typed",)},
+            rtx.__version__,
+            "built for flags strongly-typed, here is strongly-typed, no-tf32, detailed: build it again",
+        ),
     ],
 )
 def test_a_foreign_engine_is_refused_with_both_sides(

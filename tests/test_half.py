@@ -12,16 +12,17 @@ import torch
 from m2d_export import Bundle
 from m2d_export import build as pipeline
 from m2d_export import parity as gate
-from m2d_export.batching import TokenIds, pad
+from m2d_export.batching import Batch, TokenIds, pad
 from m2d_export.checkpoint import load_checkpoint
 from m2d_export.errors import ParityError
 from m2d_export.exits import ExitEncoder
 from m2d_export.half import products
 from m2d_export.half_parity import RoundedRuntime, grid
 from m2d_export.spec import HALVES, Precision, TextSpec
-from m2d_export.vectors import cosine
+from m2d_export.vectors import FloatArray, cosine
 from tests.conftest import ARCHITECTURES, save_checkpoint
 
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 NAMES = {"fp16": "FLOAT16", "bf16": "BFLOAT16"}
 ROWS = [TokenIds([3, 40, 41, 4]), TokenIds([3, *range(60, 100), 4]), TokenIds([3, 43, 44, 45, 46, 4])]
 
@@ -90,20 +91,32 @@ def test_half_weights_lie_in_one_file_of_half_the_size(halves: Bundle) -> None:
     assert sizes["fp16"] == sizes["bf16"] <= 0.55 * sizes["fp32"]  # and pages of their own
 
 
-@pytest.mark.parametrize("precision", HALVES)
-def test_what_the_gate_runs_is_what_torch_computes_in_half(halves: Bundle, checkpoint: Path, precision: str) -> None:
-    exits = ExitEncoder(load_checkpoint(str(checkpoint)), [3]).eval()
-    batch, dtype = pad(ROWS, TextSpec(48, 1), range(3)), {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+def in_half(checkpoint: Path, dtype: torch.dtype, batches: list[Batch]) -> list[list[FloatArray]]:
+    """What torch computes of batches in half precision, each exit's vectors of each."""
+    loaded_ = load_checkpoint(str(checkpoint))
+    exits = ExitEncoder(loaded_, range(1, loaded_.depth + 1)).eval()
     for module in exits.modules():
         if isinstance(module, torch.nn.Embedding):  # which autocast leaves in float32
             module.weight.data = module.weight.data.to(dtype).float()
     with torch.autocast("cpu", dtype=dtype):
-        expected = exits.vectors(batch)[0].astype(np.float32)
-    with RoundedRuntime(halves.variant(3, precision)) as runtime:
-        found = runtime.vectors(batch)
-    exact = exits.vectors(batch)[0]
-    assert (cosine(found, expected) > (0.999999 if precision == "fp16" else 0.9999)).all()
-    assert 0.2 < np.abs(found - exact).mean() / np.abs(expected - exact).mean() < 5  # as far off, and no farther
+        return [list(vectors) for vectors in zip(*map(exits.vectors, batches), strict=True)]
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_what_the_gate_runs_is_what_torch_computes_in_half(halves: Bundle, checkpoint: Path, precision: str) -> None:
+    spec = TextSpec(48, 1)
+    batches = [pad(ROWS, spec, range(3)), *grid(ROWS, spec)]
+    exits = ExitEncoder(load_checkpoint(str(checkpoint)), halves.grid.layers).eval()
+    exact = zip(*map(exits.vectors, batches), strict=True)
+    for layer, torch_s, exact_s in zip(
+        halves.grid.layers, in_half(checkpoint, DTYPES[precision], batches), exact, strict=True
+    ):
+        expected, reference = np.concatenate(torch_s), np.concatenate(exact_s)
+        with RoundedRuntime(halves.variant(layer, precision)) as runtime:
+            found = np.concatenate([runtime.vectors(batch) for batch in batches])
+        assert (cosine(found, expected) > (0.999999 if precision == "fp16" else 0.9999)).all()
+        # as far off, and no farther
+        assert 0.2 < np.abs(found - reference).mean() / np.abs(expected - reference).mean() < 5
 
 
 @pytest.mark.parametrize(("factor", "said"), [(2.4e5, r"reaches \S+e\+05"), (1e8, "reaches (nan|inf)")])
@@ -115,6 +128,8 @@ def test_an_overflow_names_the_first_exit_that_has_it_and_what_overflows(
         pipeline.build(plan)
     assert "layer 3, fp16" in str(caught.value)
     assert "layer 1" not in str(caught.value)
+    torch_s = in_half(tmp_path / "scaled", torch.float16, [pad(ROWS, TextSpec(48, 1), range(3))])
+    assert [bool(np.isfinite(vectors).all()) for (vectors,) in torch_s] == [True, False, False]
     assert not (tmp_path / "out.m2d").exists()
     pipeline.build(pipeline.plan(str(tmp_path / "scaled"), tmp_path / "bf16.m2d", layers=[2], precisions=["bf16"]))
 
