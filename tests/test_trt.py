@@ -1,7 +1,6 @@
 """The runtime of TensorRT engines, without a GPU: a stand-in runs their graphs, and lacks what the real ones lack."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,9 +21,7 @@ from m2d_export.errors import IntegrityError, OutputError, RuntimeUnavailable, S
 from m2d_export.gpu import Gpu
 from m2d_export.runtimes import open_runtime
 from m2d_export.runtimes import trt as trt_module
-from m2d_export.runtimes.fitting import Place, fit, rounded
-from m2d_export.runtimes.trt import check_types
-from m2d_export.spec import Engine, EngineKey, TextSpec, Variant, default_shapes, parse_shapes
+from m2d_export.spec import Engine, EngineKey, TextSpec, Variant
 from tests.conftest import MAX_TOKENS, SHAPES, WIDTH
 
 NEEDED = "cuda-bindings or TensorRT for RTX is not installed (extra: trt-rtx)"
@@ -180,46 +177,6 @@ def test_a_prompt_that_is_not_pooled_has_its_own_input(
         np.testing.assert_allclose(engine.vectors(batch), runtime.vectors(batch), atol=2e-5)
 
 
-# Profiles
-
-
-def test_a_size_is_rounded_up_by_at_most_a_quarter_to_few_sizes() -> None:
-    for count in range(1, 513):
-        assert count <= rounded(count, 1) < count * 1.25
-        assert rounded(count, 8) % 8 == 0
-        assert rounded(rounded(count, 8), 8) == rounded(count, 8)
-    assert sorted({rounded(count, 8) for count in range(1, 513)}) == [
-        *range(8, 65, 8),
-        *(80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512),
-    ]
-
-
-def test_the_narrowest_profile_that_holds_a_batch_runs_it() -> None:
-    profiles = default_shapes(512)
-    places = {tokens: fit(3, tokens, profiles) for tokens in (1, 32, 33, 128, 129, 512)}
-    assert places == {
-        1: Place(0, (3, 8)),
-        32: Place(0, (3, 32)),
-        33: Place(1, (3, 40)),
-        128: Place(1, (3, 128)),
-        129: Place(2, (3, 160)),
-        512: Place(2, (3, 512)),
-    }
-
-
-def test_a_batch_is_made_to_fit_what_its_profile_begins_and_ends_with() -> None:
-    profiles = parse_shapes("4x10:4x16:6x30,1x10:1x16:1x30")
-    assert fit(1, 3, profiles) == Place(1, (1, 10))
-    assert fit(2, 29, profiles) == Place(0, (4, 30))
-    assert fit(5, 29, profiles) == Place(0, (5, 30))
-    assert fit(40, 29, profiles) == Place(0, (6, 30))  # and the rest in calls of its own
-
-
-def test_texts_beyond_every_profile_are_refused_with_what_there_is() -> None:
-    with pytest.raises(SpecError, match=r"49 tokens are more than this engine takes \(1x1:2x8:4x16, 1x17:2x24:4x48\)"):
-        fit(1, 49, SHAPES)
-
-
 # What is refused
 
 
@@ -333,65 +290,16 @@ def test_vectors_of_another_width_than_the_manifests_are_refused(copied: Bundle,
         runtime.vectors(batch_of(1, 8))
 
 
-# What an engine tells of its types
+# What RTX compiles on a card
 
 
-def information(*types: str) -> str:
-    tensors = [{"Name": f"inner {place}", "Format/Datatype": kind} for place, kind in enumerate(types)]
-    outer = [{"Name": "input_ids", "Format/Datatype": "Int64"}, {"Name": "out", "Format/Datatype": "Float"}]
-    layers = [{"Name": "some", "Inputs": outer[:1], "Outputs": tensors}, {"Name": "last", "Outputs": outer[1:]}]
-    return json.dumps({"Layers": layers, "Bindings": ["input_ids", "out"]})
-
-
-@pytest.mark.parametrize(
-    ("precision", "told"),
-    [
-        ("fp16", information("Row major linear FP16 format", "Float", "Int64")),
-        ("fp16", information("Half")),
-        ("bf16", information("BFloat16", "Row major linear FP32")),
-        ("fp32", information("Float", "Bool")),
-    ],
-)
-def test_an_engine_that_tells_its_precision_is_taken(
-    precision: str, told: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    check_types(told, precision, "some.engine")
-    assert not caplog.records
-
-
-@pytest.mark.parametrize(
-    ("precision", "told"),
-    [
-        ("fp16", information("Float")),  # one node of all layers, and the cast before it
-        ("bf16", information("Int64")),
-        ("fp16", information()),
-        ("fp16", json.dumps({"Layers": ["a name alone"], "Bindings": []})),
-        ("fp16", "no JSON"),
-    ],
-)
-def test_an_engine_that_does_not_tell_its_precision_is_taken_with_a_warning(
-    precision: str, told: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    check_types(told, precision, "some.engine")
-    assert f"some.engine does not tell whether it computes in {precision}" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("precision", "types", "found"),
-    [("fp16", ["BF16"], "bf16"), ("fp32", ["Float", "Half"], "fp16, fp32"), ("bf16", ["Half", "BF16"], "bf16, fp16")],
-)
-def test_an_engine_that_computes_in_other_types_is_not_called_by_its_precision(
-    precision: str, types: list[str], found: str, copied: Bundle, rtx_here: SimpleNamespace
-) -> None:
-    with pytest.raises(RuntimeUnavailable, match=f"some is to be {precision}, and computes in {found}: build it again"):
-        check_types(information(*types), precision, "some")
-    rtx_here.library.information = information("BF16", "Float")
-    with pytest.raises(RuntimeUnavailable, match=r"fp16\.trt-rtx\.engine is to be fp16, and computes in bf16, fp32"):
+def test_an_engine_that_is_not_what_it_is_called_is_closed_again(copied: Bundle, rtx_here: SimpleNamespace) -> None:
+    rtx_here.library.information = (
+        '{"Layers": [{"Name": "all", "Outputs": [{"Name": "x", "Format/Datatype": "BF16"}]}]}'
+    )
+    with pytest.raises(RuntimeUnavailable, match=r"fp16\.trt-rtx\.engine is to be fp16, and computes in bf16: build"):
         open_runtime("trt-rtx", copied.variant(1, "fp16"))
     assert rtx_here.cuda.live == {}
-
-
-# What RTX compiles on a card
 
 
 def test_what_rtx_compiles_is_kept_beside_the_bundle_and_found_again(copied: Bundle, rtx_here: SimpleNamespace) -> None:

@@ -23,9 +23,13 @@ from pathlib import Path
 
 import pytest
 
+from m2d_export import Cell
+
 WHEEL = "nvidia-pytriton==0.7.0"
 PACKAGES = ("numpy<2", *(f"{name}=={version(name)}" for name in ("tokenizers", "onnxruntime", "openvino")))
 START_SECONDS = 180
+CELLS = [Cell(1, 32), Cell(3, 64)]
+TEXTS = ["A man is playing a guitar.", "no", "", "The cat sat on the mat. " * 20, "東京は日本の首都です。", "a\0cat"]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The report: the folder it writes, and the page in a real browser."""
+"""The page of a report, in a real browser."""
 
 import json
 import math
@@ -6,7 +6,6 @@ import os
 import random
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -18,212 +17,12 @@ pytest.importorskip("plotly", reason="the extra `report` is not installed")
 pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
 
 from m2d_export.bench.figures import candidates
-from m2d_export.bench.page import page, template, write_report
-from m2d_export.bench.pagedata import group_data
-from m2d_export.bench.pareto import front
-from m2d_export.bench.records import groups
+from m2d_export.bench.page import write_report
 from m2d_export.bench.views import sts_labels, times, view_of
 from m2d_export.budgets import Budgets
-from m2d_export.errors import DataError, OutputError
 from m2d_export.select import Task, select
-from tests.made_up import DIMS, LAYERS, MACHINE, TOY, cascade, failed, latency, score, storage, sweep
-
-PNG = b"\x89PNG"
-PICTURES = {"score.png", "retention.png", "front.png", "latency.png", "cascade.png", "storage.png"}
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-
-
-def full_sweep():
-    toy = [score(layer, dim, p, sts="toy", label=TOY) for p in ("fp32", "int8") for layer in LAYERS for dim in DIMS]
-    return [*sweep(), *toy, failed(latency(6, 64, 64))]
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    target = tmp_path_factory.mktemp("page") / "report"
-    write_report(full_sweep(), target, pick=lambda cells, floor: select(cells, Budgets(min_retention=floor)))
-    return target
-
-
-def picked(floor, cells=None):
-    """What ``select`` picks under a least retention."""
-    return select(cells or candidates(full_sweep()), Budgets(min_retention=floor)).picked
-
-
-def test_the_markdowns_picks_come_with_what_to_doubt(report):
-    text = (report / "report.md").read_text(encoding="utf-8")
-    for floor in (0.99, 0.97, 0.95, 0.9):
-        choice = select(candidates(full_sweep()), Budgets(min_retention=floor))
-        assert choice.warnings
-        for warning in choice.warnings:
-            assert re.search(rf"^- {re.escape(warning)} \(at .*{floor * 100:.1f} %", text, re.MULTILINE)
-
-
-def test_folder_holds_a_page_markdown_and_pictures(report):
-    assert {path.name for path in report.iterdir()} == {"index.html", "report.md", *PICTURES}
-    assert all((report / name).read_bytes().startswith(PNG) for name in PICTURES)
-    text = (report / "index.html").read_text(encoding="utf-8")
-    assert len(text.encode()) < 6e6
-    own = text[: text.index("plotly.js v")] + text[text.rindex('<script>\n"use strict"') :]
-    assert not re.search(r"""(src|href)=["'](?!data:|#)""", own)  # nothing is fetched
-    assert not re.search(r"\$\{(css|data|plotly|script)\}", own)
-
-
-def test_markdown_says_the_same(report):
-    text = (report / "report.md").read_text(encoding="utf-8")
-    for picture in PICTURES:
-        assert f"]({picture})" in text
-    chosen = picked(0.97)
-    speeds = f"{chosen.latency_ms:.2f} ms | {chosen.sentences_per_second:,.0f} |"
-    assert f"| 97.0 % | {chosen.cell} | int8 · onnxrt | {chosen.score:.1f} [" in text
-    assert speeds in text
-    assert "Times of 16 tokens, text to vector: latency at batch 1, throughput at batch 32." in text
-    assert "score on STS-B test" in text
-    assert "m2d-export bench minilm.m2d --sts stsb" in text
-    assert "out of memory" in text
-    grid = text[text.index("fp32 · onnxrt: score (retention)") :]
-    assert [line.split(" | ")[0] for line in grid.splitlines()[4:10]] == ["| 6", "| 5", "| 4*", "| 3", "| 2", "| 1"]
-    assert "\\* a layer or dim that was not trained." in grid
-    assert "accuracy" not in text.lower()
-
-
-def test_markdown_has_every_figure_of_every_cell(report):
-    text = (report / "report.md").read_text(encoding="utf-8")
-    section = text[text.index("## All cells") :].partition("\n## ")[0]
-    header, _, *lines = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
-    named = [dict(zip(header, line, strict=True)) for line in lines]
-    found = {(row["cell"].rstrip("*◆ "), row["variant"]): row for row in named}
-    cells = candidates(full_sweep())
-    assert len(found) == len(lines) == len(cells)
-    for cell in cells:
-        row = found[str(cell.cell), f"{cell.precision} · onnxrt"]
-        assert row["score on STS-B test"].startswith(f"{cell.score:.1f} [{cell.interval[0]:.1f}, ")
-        figures = (
-            "Pearson on STS-B test",
-            "agreement on abstracts.txt",
-            "overlap@10",
-            "nDCG@10 on scifact",
-            "recall@100",
-        )
-        values = (cell.pearson["cosine"], cell.agreement, cell.overlap_at_10, cell.ndcg, cell.recall_at_100)
-        assert [row[name] for name in figures] == [f"{value:.1f}" for value in values]
-        assert row["peak memory"] == f"{cell.peak_mb:.0f} MB"
-        assert row["sentences/s"] == f"{cell.sentences_per_second:,.0f}"
-        assert ("*" in row["cell"]) == (cell.cell.layer == 4 or cell.cell.dim == 256)
-    assert "J a sentence" not in header  # no sensor
-    assert sum("◆" in row["cell"] for row in found.values()) == len(front(cells))
-
-
-def test_markdown_leaves_out_the_figures_that_nothing_has(tmp_path):
-    write_report([score(6, 384), score(5, 384)], tmp_path / "report")
-    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-    header = text[text.index("## All cells") :].splitlines()[2]
-    assert "retention" in header
-    assert not [name for name in ("agreement", "overlap", "nDCG", "recall", "p50", "memory") if name in header]
-
-
-def test_sections_without_records_are_left_out_in_one_line(tmp_path):
-    write_report([score(6, 384), score(5, 384)], tmp_path / "report")
-    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-    assert "## Cascade" not in text
-    assert "## Latency" not in text
-    (line,) = [line for line in text.splitlines() if line.startswith("Left out")]
-    assert "cascade (needs bench --retrieval FOLDER)" in line
-    assert {path.suffix for path in (tmp_path / "report").iterdir()} == {".html", ".md", ".png"}
-    assert not (tmp_path / "report" / "latency.png").exists()
-
-
-def test_toy_label_stands_beside_its_scores(tmp_path):
-    found = [score(6, 384, sts="toy", label=TOY), latency(6, 1, 16), storage(6, 384, "int8", sts="toy", label=TOY)]
-    write_report(found, tmp_path / "report")
-    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-    tables = [line for line in text.splitlines() if "score on" in line and line.startswith("|")]
-    assert len(tables) == 3
-    assert all(TOY in line for line in tables)
-    assert f"score (retention) on {TOY}" in text
-
-
-def test_two_machines_are_said_and_kept_apart(tmp_path):
-    elsewhere = [{**record, "machine": {**MACHINE, "cpu": "Another"}} for record in (score(6, 384), latency(6, 1, 16))]
-    write_report([score(6, 384), latency(6, 1, 16), *elsewhere], tmp_path / "report")
-    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-    assert "come from 2 machines. They do not compare" in text
-    assert "on Another (2 cores)" in text
-    assert (tmp_path / "report" / "score-1.png").exists()
-
-
-def test_of_two_machines_the_page_knows_which_one_select_goes_by():
-    elsewhere = {**score(6, 384), "machine": {**MACHINE, "cpu": "Another"}, "time": "2026-11-21T09:30:00Z"}
-    other_bundle = {**elsewhere, "bundle": "b" * 64}
-    text = page(groups([score(6, 384), elsewhere, other_bundle]))
-    assert re.findall(r'"selectable":(\w+)', text) == ["true", "false", "true"]
-
-
-def test_text_in_records_is_only_text(tmp_path):
-    label = "</script><script>alert(1)</script> $title | <b>"
-    write_report([score(6, 384, label=label), latency(6, 1, 16)], tmp_path / "report")
-    assert "</script><script>alert" not in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-
-
-def test_only_failures_still_make_a_report(tmp_path):
-    write_report([failed(score(6, 384)), failed(latency(6, 1, 16))], tmp_path / "report")
-    assert "Failed or interrupted" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-
-
-def test_no_records():
-    with pytest.raises(DataError, match="run `m2d-export bench"):
-        write_report([], "nowhere")
-
-
-def test_an_earlier_report_is_replaced_and_nothing_else(tmp_path):
-    target = tmp_path / "report"
-    write_report([score(6, 384), cascade((1, 64))], target)
-    write_report([score(6, 384)], target)
-    assert not (target / "cascade.png").exists()
-    (target / "thesis.txt").write_text("mine")
-    with pytest.raises(OutputError, match="not a report"):
-        write_report([score(6, 384)], target)
-    assert (target / "thesis.txt").read_text() == "mine"
-    assert [path.name for path in tmp_path.iterdir()] == ["report"]
-
-
-@pytest.mark.parametrize("name", ["index.html", "photo.png"])
-def test_a_folder_of_someone_else_is_left_alone(tmp_path, name):
-    (tmp_path / name).write_text("mine")
-    with pytest.raises(OutputError, match="not a report"):
-        write_report([score(6, 384)], tmp_path)
-
-
-@pytest.fixture(scope="module")
-def open_page(report, tmp_path_factory):
-    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("no chromium and chromium-driver: apt-get install chromium chromium-driver")
-    started = []
-
-    def start(folder=report, width=1280, scheme="light"):
-        options = selenium.ChromeOptions()
-        options.binary_location = binary
-        for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-        started.append(browser)
-        phone = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        browser.get((folder / "index.html").as_uri())
-        return browser
-
-    yield start
-    for browser in started:
-        browser.quit()
-
+from tests.made_up import DIMS, cascade, failed, latency, score
+from tests.report.pages import full_sweep, picked
 
 DRAWN = """return [...document.querySelectorAll("figure:not([hidden]) .chart")].map(chart =>
     chart.matches(".js-plotly-plot") && chart.querySelectorAll("svg path").length > 3 && chart.clientWidth > 200)"""
@@ -385,20 +184,6 @@ def test_cascades_are_a_few_until_a_layer_is_chosen_and_of_the_chosen_collection
     assert browser.get_log("browser") == []
 
 
-def test_pictures_are_drawn_without_a_warning(tmp_path, recwarn):
-    many = [cascade((layer, dim), name) for name in ("nq", "fiqa") for layer in LAYERS for dim in DIMS]
-    write_report([*full_sweep(), *many], tmp_path / "report")
-    assert [str(warning.message) for warning in recwarn] == []
-
-
-def test_the_hover_holds_the_whole_record():
-    data = group_data(groups(full_sweep())[0])
-    row = {**data["cells"][0], **data["scores"][0][0], **data["timings"][0][0], **data["setups"][0]}
-    for name in ("provider", "threads", "time", "pairs", "p99_ms", "calls"):
-        assert row[name] is not None, name
-        assert f"row.{name}" in template("charts.js")
-
-
 @pytest.mark.slow
 def test_table_sorts_by_its_headings_from_the_keyboard(open_page):
     browser = open_page()
@@ -475,7 +260,7 @@ def test_few_records_draw_what_they_can(open_page, tmp_path, found, charts):
 
 def m2d_export(arguments, folder):
     """What a command prints, run in ``folder``; it must succeed."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-m", "m2d_export", *shlex.split(arguments)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

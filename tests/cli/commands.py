@@ -1,0 +1,92 @@
+"""What the tests of the command line share: how a command is run, refused and read."""
+
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from m2d_export import Bundle
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = [sys.executable, "-m", "m2d_export"]
+GATE, USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+class Stdin(io.BytesIO):
+    """Bytes that call themselves what standard input does."""
+
+    name = "<stdin>"
+
+
+def memory(bundle: Bundle, layer: int, texts: Sequence[str], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """In the place of a process that takes a second for each layer."""
+    yield {"kind": "memory", "layer": layer, "peak_mb": 100.0, "provider": "CPUExecutionProvider"}
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Every file below a folder with its bytes, every folder with None."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def refuse(run: Run, folder: Path, arguments: str, message: str, code: int = USAGE, stdin: bytes = b"") -> Outcome:
+    """Check that a command fails in one line on standard error, and that it writes nothing."""
+    before = contents(folder)
+    outcome = run(*arguments.split(), stdin=stdin)
+    assert outcome.code == code
+    assert outcome.out == ""
+    assert outcome.err.endswith("\n")
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("Error: ")
+    assert message in line
+    assert contents(folder) == before
+    return outcome
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def encoded(folder: Path, name: str = "o.npy") -> np.ndarray[Any, np.dtype[np.float32]]:
+    vectors = np.load(folder / name, allow_pickle=False)
+    assert vectors.dtype == np.float32
+    return np.asarray(vectors)
+
+
+QUICK = "--sts pairs.csv --layers 1,3 --dims 64,7 --batch-size 1,2 --tokens 8"
+KINDS = [*["score"] * 2, *["storage"] * 8] * 2 + ["latency"] * 8 + ["memory"] * 2
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def altered(path: Path, **fields: Any) -> None:
+    """Give every record of a file other fields, its machine's among them."""
+    machine = {name: fields.pop(name) for name in ("cpu", "cores") if name in fields}
+    changed = [record | fields | {"machine": record["machine"] | machine} for record in lines_of(path)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in changed))
+
+
+def rows_of(out: str) -> list[list[str]]:
+    """The cells of every row of every table, without what stands in brackets and below."""
+    found = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
+    return [[cell.partition(" (")[0] for cell in row] for row in found if row[0]]

@@ -1,0 +1,117 @@
+"""A target that is there already is replaced whole, when asked, or left alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from m2d_export import Bundle, Encoder
+from m2d_export import build as pipeline
+from m2d_export.build import Plan
+from m2d_export.bundle import MANIFEST
+from m2d_export.errors import OutputError
+from tests.pipeline.forge import TEXTS, sound, staging, tree
+
+
+def occupy(target: Path, kind: str) -> None:
+    if kind == "folder":
+        (target / "inner").mkdir(parents=True)
+        (target / "inner" / "thesis.tex").write_text("precious")
+    elif kind == "empty folder":
+        target.mkdir()
+    elif kind == "folder with a folder for a manifest":
+        (target / MANIFEST).mkdir(parents=True)
+    elif kind == "file":
+        target.write_text("precious")
+    elif kind == "dangling link":
+        target.symlink_to("nowhere")
+
+
+KINDS = ("folder", "empty folder", "folder with a folder for a manifest", "file", "dangling link")
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_a_bundle_is_never_replaced(
+    plan: Callable[..., Plan], tmp_path: Path, kind: str, force: bool
+) -> None:
+    occupy(tmp_path / "new.m2d", kind)
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match=r"new\.m2d exists and is not a bundle: choose another path"):
+        plan(force=force)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_link_to_a_bundle_is_never_replaced(
+    plan: Callable[..., Plan], old: Path, tmp_path: Path, force: bool
+) -> None:
+    (tmp_path / "new.m2d").symlink_to(old)
+    with pytest.raises(OutputError, match="is not a bundle"):
+        plan(force=force)
+    assert (tmp_path / "new.m2d").is_symlink()
+
+
+def test_a_bundle_is_replaced_with_force_alone(plan: Callable[..., Plan], old: Path) -> None:
+    before = tree(old)
+    with pytest.raises(OutputError, match=r"copy\.m2d exists: use --force to replace it, or choose another path"):
+        plan(target=old)
+    assert tree(old) == before
+    assert pipeline.build(plan(target=old, layers=[2], force=True), force=True).grid.layers == (2,)
+    assert sound(old)
+    assert staging(old) == []
+
+
+@pytest.mark.parametrize(
+    "target", ["x" * 300, "~no-such-user/../file/new.m2d", "file/new.m2d"], ids=lambda name: name[:9]
+)
+def test_a_target_that_cannot_be_is_an_output_error(
+    plan: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match=f"cannot write {tmp_path}"):
+        pipeline.build(plan(target=target))
+
+
+def test_an_open_encoder_outlives_the_replacement_of_its_bundle(plan: Callable[..., Plan], old: Path) -> None:
+    with Encoder(Bundle.open(old)) as serving:
+        before = serving.encode(TEXTS)
+        built = pipeline.build(plan(target=old, layers=[1], force=True), force=True)
+        assert np.array_equal(serving.encode(TEXTS), before)
+        with Encoder(Bundle.open(old)) as fresh:
+            assert fresh.cell.layer == 1
+            assert not np.allclose(fresh.encode(TEXTS), before, atol=1e-3)
+    assert Bundle.open(old).id == built.id
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])
+def test_what_appears_at_the_target_during_a_build_is_never_replaced(plan: Callable[..., Plan], kind: str) -> None:
+    planned = plan(layers=[1], force=True)
+    appeared: list[object] = []
+
+    def appear(step: str) -> None:
+        if step == "publishing":
+            occupy(planned.target, kind)
+            appeared.append(tree(planned.target))
+
+    with pytest.raises(OutputError, match="is not a bundle"):
+        pipeline.build(planned, force=True, report=appear)
+    assert [tree(planned.target)] == appeared
+    assert staging(planned.target) == []
+
+
+def test_of_two_builds_of_one_target_the_first_to_publish_wins(plan: Callable[..., Plan]) -> None:
+    slow, fast = plan(layers=[1]), plan(layers=[2])
+    published: list[Bundle] = []
+
+    def overtake(step: str) -> None:
+        if step == "publishing":
+            published.append(pipeline.build(fast))
+
+    with pytest.raises(OutputError, match=r"exists|meanwhile"):
+        pipeline.build(slow, report=overtake)
+    assert Bundle.open(slow.target).id == published[0].id
+    assert sound(slow.target)
+    assert staging(slow.target) == []

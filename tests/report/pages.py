@@ -1,0 +1,16 @@
+"""What the tests of reports share: results, and what is picked of them."""
+
+from m2d_export.bench.figures import candidates
+from m2d_export.budgets import Budgets
+from m2d_export.select import select
+from tests.made_up import DIMS, LAYERS, TOY, failed, latency, score, sweep
+
+
+def full_sweep():
+    toy = [score(layer, dim, p, sts="toy", label=TOY) for p in ("fp32", "int8") for layer in LAYERS for dim in DIMS]
+    return [*sweep(), *toy, failed(latency(6, 64, 64))]
+
+
+def picked(floor, cells=None):
+    """What ``select`` picks under a least retention."""
+    return select(cells or candidates(full_sweep()), Budgets(min_retention=floor)).picked
