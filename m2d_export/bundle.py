@@ -311,8 +311,13 @@ def _engine_entry(
     )
     for variant in variants:
         if (variant.layer, variant.precision) == (layer, precision):
-            if (files[variant.path].sha256, files[variant.weights].sha256) != (key.graph, key.weights):
-                raise ManifestError(f"the engine {entry['path']!r} was made from another graph than {variant.path!r}")
+            here, made_from = (files[variant.path].sha256, files[variant.weights].sha256), (key.graph, key.weights)
+            if here != made_from:
+                sides = [", ".join(sha256[:12] for sha256 in side) for side in (made_from, here)]
+                raise ManifestError(
+                    f"the engine {entry['path']!r} was made from another graph than {variant.path!r}: sha256 of "
+                    f"graph and weights {sides[0]}, here {sides[1]}"
+                )
             return EngineEntry(layer, precision, entry["path"], key)
     raise ManifestError(f"the engine {entry['path']!r} belongs to no variant")
 

@@ -194,13 +194,23 @@ def _check_products(trt: Any, network: Any, job: Job) -> None:
         )
 
 
+def check_flags(engine: Engine) -> None:
+    """Raise RuntimeUnavailable where the builder of ``engine`` was told something else than it is told here."""
+    if engine.key.flags != FLAGS:
+        raise RuntimeUnavailable(
+            f"{engine.path.name} was built with the flags {', '.join(engine.key.flags) or 'none'}, engines are built "
+            f"here with {', '.join(FLAGS)}: build it again"
+        )
+
+
 def read_engine(engine: Engine, version: str, gpu: Gpu) -> bytes:
     """The bytes of an engine, once all says that the library of ``version`` may run them on ``gpu``: native code.
 
     Raises RuntimeUnavailable with both sides of a mismatch, IntegrityError where the file is not the manifest's.
     """
     key = engine.key
-    sides = [("library", key.version, version), ("flags", ", ".join(key.flags), ", ".join(FLAGS))]
+    check_flags(engine)
+    sides = [("library", key.version, version)]
     if key.gpu is not None:
         sides.append(("GPU", key.gpu, gpu.name))
     for what, built, here in sides:
@@ -216,8 +226,11 @@ def read_engine(engine: Engine, version: str, gpu: Gpu) -> bytes:
         data = engine.path.read_bytes()
     except OSError as error:
         raise IntegrityError(f"{engine.path} cannot be read: {error.strerror}") from error
-    if hashlib.sha256(data).hexdigest() != engine.sha256:
-        raise IntegrityError(f"{engine.path} is not the engine that the manifest names: its sha256 is another one")
+    if (found := hashlib.sha256(data).hexdigest()) != engine.sha256:
+        raise IntegrityError(
+            f"{engine.path} is not the engine that the manifest names: its sha256 is {found}, the manifest's "
+            f"{engine.sha256}. Build it again, or copy it again"
+        )
     return data
 
 

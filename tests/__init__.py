@@ -1,5 +1,7 @@
+"""Tests; those of one part of the package that are many lie in a folder of their own."""
+
 import pytest
 
-pytest.register_assert_rewrite(
-    "tests.pipeline.forge", "tests.bundles", "tests.cli.commands"
-)  # they have asserts of their own
+# What these share with tests has asserts of its own.
+
+pytest.register_assert_rewrite("tests.pipeline.forge", "tests.bundles", "tests.cli.commands")

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ GRAPHS = {f"graphs/layer-0{layer}.fp32.onnx": layer for layer in (1, 2, 3)}
 FILES = [*GRAPHS, WEIGHTS, TOKENIZER]
 TEXTS = ["A man is playing a guitar.", "", "The cat sat on the mat. " * 9]
 
-Edit = Callable[[dict[str, Any]], None]
 DELETE: Any = object()
 
 

@@ -22,8 +22,8 @@ from m2d_export import build as pipeline
 from m2d_export.bundle import EngineEntry, FileEntry
 from m2d_export.cpp import ENGINES
 from m2d_export.cpp.project import header, write_project
-from m2d_export.engines import LIBRARIES
-from m2d_export.errors import IntegrityError, SpecError
+from m2d_export.engines import FLAGS, LIBRARIES
+from m2d_export.errors import IntegrityError, RuntimeUnavailable, SpecError
 from m2d_export.files import sha256_of
 from m2d_export.gpu import gpus
 from m2d_export.spec import EngineKey, ShapeRange, parse_shapes
@@ -42,7 +42,12 @@ LEAK_CHECKED = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1"}
 
 
 def engined(
-    bundle: Bundle, folder: Path, kind: str = "trt", shapes: Sequence[ShapeRange] = SHAPES, **changes: Any
+    bundle: Bundle,
+    folder: Path,
+    kind: str = "trt",
+    shapes: Sequence[ShapeRange] = SHAPES,
+    flags: tuple[str, ...] = FLAGS,
+    **changes: Any,
 ) -> Bundle:
     """A copy of a bundle with an engine of every graph, a plan of the stand-in, and ``changes`` of its manifest."""
     root = Path(shutil.copytree(bundle.root, folder))
@@ -57,7 +62,7 @@ def engined(
         files[path] = FileEntry((root / path).stat().st_size, sha256_of(root / path))
         hashes = (files[variant.path].sha256, files[variant.weights].sha256)
         gpu, targets = ("Made-up GPU", ()) if kind == "trt" else (None, ("sm86", "sm89"))
-        key = EngineKey(kind, "11.4.0", *hashes, tuple(shapes), targets, gpu, ("TF32 off",))
+        key = EngineKey(kind, "11.4.0", *hashes, tuple(shapes), targets, gpu, flags)
         entries.append(EngineEntry(variant.layer, variant.precision, path, key))
     (root / "manifest.json").write_text(replace(manifest, engines=tuple(entries), files=files).to_json())
     return Bundle.open(root)
@@ -203,6 +208,13 @@ def test_an_altered_engine_is_refused(bundle: Bundle, tmp_path: Path) -> None:
         file.write_text(file.read_text().replace("1", "2"))
     with pytest.raises(IntegrityError, match=r"engines/2\.fp32\.engine has been altered"):
         write_project(planned, CELL, tmp_path / "out", runtime="tensorrt")
+
+
+def test_an_engine_of_other_flags_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    planned = engined(bundle, tmp_path / "tiny.m2d", flags=("TF32 off",))
+    with pytest.raises(RuntimeUnavailable, match="was built with the flags TF32 off, engines are built here with"):
+        write_project(planned, CELL, tmp_path / "out", runtime="tensorrt")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("runtime", "kind"), ENGINES.items())

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from m2d_export.engine_builds import EnginePlan, build_engines
 from m2d_export.engines import Job, engine_from_graph
 from m2d_export.errors import ExportError
 from m2d_export.gpu import Gpu
+from m2d_export.spec import TYPED
 from tests.conftest import ARCHITECTURES, SHAPES, save_checkpoint
 
 rtx = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
@@ -97,11 +99,13 @@ def test_show_lists_engines_and_verify_checks_them(engined: Bundle, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_builds_in_both_precisions(architecture: str, tmp_path: Path) -> None:
-    checkpoint = save_checkpoint(tmp_path / "made", architecture)
-    options: dict[str, Any] = {"precisions": ["fp32", "fp16"], "engines": ["trt-rtx"], "shapes": SHAPES}
-    bundle = pipeline.build(pipeline.plan(str(checkpoint), tmp_path / "out.m2d", **options))
-    assert len(bundle.manifest.engines) == 2 * 3
+def test_every_architecture_builds_in_every_typed_precision(architecture: str, tmp_path: Path) -> None:
+    checkpoint, target = save_checkpoint(tmp_path / "made", architecture), tmp_path / "out.m2d"
+    options: dict[str, Any] = {"precisions": TYPED, "engines": ["trt-rtx"], "shapes": SHAPES}
+    bundle = pipeline.build(pipeline.plan(str(checkpoint), target, **options))
+    assert {(entry.layer, entry.precision) for entry in bundle.manifest.engines} == set(product((1, 2, 3), TYPED))
+    shown = CliRunner().invoke(cli, ["show", str(target)], env={"COLUMNS": "160"}).output
+    assert shown.count(f"trt-rtx {rtx.__version__}") == len(TYPED) * 3
     assert bundle.problems() == []
 
 

@@ -7,22 +7,21 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-import torch
 
 from m2d_export import Bundle
 from m2d_export import build as pipeline
 from m2d_export import parity as gate
-from m2d_export.batching import Batch, TokenIds, pad
+from m2d_export.batching import TokenIds, pad
 from m2d_export.checkpoint import load_checkpoint
 from m2d_export.errors import ParityError
 from m2d_export.exits import ExitEncoder
 from m2d_export.half import products
 from m2d_export.half_parity import RoundedRuntime, grid
 from m2d_export.spec import HALVES, Precision, TextSpec
-from m2d_export.vectors import FloatArray, cosine
+from m2d_export.vectors import cosine
 from tests.conftest import ARCHITECTURES, save_checkpoint
+from tests.half_in_torch import ALIKE, in_half
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 NAMES = {"fp16": "FLOAT16", "bf16": "BFLOAT16"}
 ROWS = [TokenIds([3, 40, 41, 4]), TokenIds([3, *range(60, 100), 4]), TokenIds([3, 43, 44, 45, 46, 4])]
 
@@ -91,30 +90,17 @@ def test_half_weights_lie_in_one_file_of_half_the_size(halves: Bundle) -> None:
     assert sizes["fp16"] == sizes["bf16"] <= 0.55 * sizes["fp32"]  # and pages of their own
 
 
-def in_half(checkpoint: Path, dtype: torch.dtype, batches: list[Batch]) -> list[list[FloatArray]]:
-    """What torch computes of batches in half precision, each exit's vectors of each."""
-    loaded_ = load_checkpoint(str(checkpoint))
-    exits = ExitEncoder(loaded_, range(1, loaded_.depth + 1)).eval()
-    for module in exits.modules():
-        if isinstance(module, torch.nn.Embedding):  # which autocast leaves in float32
-            module.weight.data = module.weight.data.to(dtype).float()
-    with torch.autocast("cpu", dtype=dtype):
-        return [list(vectors) for vectors in zip(*map(exits.vectors, batches), strict=True)]
-
-
 @pytest.mark.parametrize("precision", HALVES)
 def test_what_the_gate_runs_is_what_torch_computes_in_half(halves: Bundle, checkpoint: Path, precision: str) -> None:
     spec = TextSpec(48, 1)
     batches = [pad(ROWS, spec, range(3)), *grid(ROWS, spec)]
     exits = ExitEncoder(load_checkpoint(str(checkpoint)), halves.grid.layers).eval()
     exact = zip(*map(exits.vectors, batches), strict=True)
-    for layer, torch_s, exact_s in zip(
-        halves.grid.layers, in_half(checkpoint, DTYPES[precision], batches), exact, strict=True
-    ):
+    for layer, torch_s, exact_s in zip(halves.grid.layers, in_half(checkpoint, precision, batches), exact, strict=True):
         expected, reference = np.concatenate(torch_s), np.concatenate(exact_s)
         with RoundedRuntime(halves.variant(layer, precision)) as runtime:
             found = np.concatenate([runtime.vectors(batch) for batch in batches])
-        assert (cosine(found, expected) > (0.999999 if precision == "fp16" else 0.9999)).all()
+        assert (cosine(found, expected) > ALIKE[precision]).all()
         # as far off, and no farther
         assert 0.2 < np.abs(found - reference).mean() / np.abs(expected - reference).mean() < 5
 
@@ -128,7 +114,7 @@ def test_an_overflow_names_the_first_exit_that_has_it_and_what_overflows(
         pipeline.build(plan)
     assert "layer 3, fp16" in str(caught.value)
     assert "layer 1" not in str(caught.value)
-    torch_s = in_half(tmp_path / "scaled", torch.float16, [pad(ROWS, TextSpec(48, 1), range(3))])
+    torch_s = in_half(tmp_path / "scaled", "fp16", [pad(ROWS, TextSpec(48, 1), range(3))])
     assert [bool(np.isfinite(vectors).all()) for (vectors,) in torch_s] == [True, False, False]
     assert not (tmp_path / "out.m2d").exists()
     pipeline.build(pipeline.plan(str(tmp_path / "scaled"), tmp_path / "bf16.m2d", layers=[2], precisions=["bf16"]))
@@ -165,11 +151,17 @@ def test_the_grid_has_every_shape_full_and_padded() -> None:
 
 
 def built_in_halves(architecture: str, make: Callable[..., Path], tmp_path: Path) -> None:
-    plan = pipeline.plan(str(make(architecture)), tmp_path / "out.m2d", precisions=["fp16", "bf16"])
+    checkpoint = make(architecture)
+    plan = pipeline.plan(str(checkpoint), tmp_path / "out.m2d", precisions=["fp16", "bf16"])
     bundle = pipeline.build(plan)
-    for layer in bundle.grid.layers:
-        for precision in HALVES:
+    batch = pad(ROWS, bundle.manifest.text, range(3))
+    for precision in HALVES:
+        expected = in_half(checkpoint, precision, [batch])
+        for layer in bundle.grid.layers:
             assert NAMES[precision] in products(loaded(bundle, layer, precision))
+            with RoundedRuntime(bundle.variant(layer, precision)) as runtime:
+                found = cosine(runtime.vectors(batch), expected[layer - 1][0])
+            assert found.min() > ALIKE[precision]
 
 
 @pytest.mark.parametrize("architecture", ["modernbert", "deberta-v2"])

@@ -2,14 +2,15 @@
 
 import time
 from pathlib import Path
-from shutil import copytree
+from shutil import copyfile
 from typing import Any
 
 import numpy as np
 import pytest
 
 from m2d_export import Bundle, Encoder
-from m2d_export.runtimes import onnxrt
+from m2d_export.batching import Batch, TokenIds, batches, pad
+from m2d_export.runtimes import onnxrt, open_runtime
 from m2d_export.runtimes.quicker import AGAIN, LATEST, Quicker
 
 TEXTS = ["A man is singing.", "A dog runs.", "Two women are cooking rice."]
@@ -25,26 +26,29 @@ def called(quicker: Quicker, calls: int, seconds: tuple[float, float]) -> list[i
 
 
 @pytest.mark.parametrize("quick", [0, 1])
-def test_the_quicker_way_is_taken_but_for_a_try_now_and_then(quick: int) -> None:
+@pytest.mark.parametrize("ratio", [1.5, 4.0])
+def test_tries_of_the_slower_way_are_a_sixteenth_of_the_time_at_most(quick: int, ratio: float) -> None:
     quicker = Quicker()
-    seconds = (1.0, 2.0) if quick == 0 else (2.0, 1.0)
+    seconds = (1.0, ratio) if quick == 0 else (ratio, 1.0)
     assert sorted(called(quicker, 2 * LATEST, seconds)) == [0] * LATEST + [1] * LATEST
-    assert called(quicker, 4 * AGAIN, seconds).count(1 - quick) == 4
+    tries = called(quicker, 960, seconds).count(1 - quick)
+    assert tries == 960 / (AGAIN * ratio)
+    assert tries * ratio <= 960 / 16
 
 
 def test_a_way_that_became_the_slower_one_is_left_and_found_again() -> None:
     quicker = Quicker()
     called(quicker, 2 * AGAIN, (1.0, 2.0))
     assert called(quicker, 2 * AGAIN, (3.0, 2.0)).count(1) >= 2 * AGAIN - LATEST - 2
-    called(quicker, LATEST * AGAIN, (1.0, 2.0))
-    assert called(quicker, AGAIN, (1.0, 2.0)).count(0) == AGAIN - 1
+    called(quicker, 2 * LATEST * AGAIN, (1.0, 2.0))
+    assert called(quicker, AGAIN, (1.0, 2.0)).count(0) >= AGAIN - 1
 
 
 def test_one_call_that_was_interrupted_changes_nothing() -> None:
     quicker = Quicker()
     called(quicker, AGAIN, (1.0, 2.0))
     quicker.took(0, 1000.0)
-    assert called(quicker, AGAIN, (1.0, 2.0)).count(0) == AGAIN - 1
+    assert called(quicker, AGAIN, (1.0, 2.0)).count(0) >= AGAIN - 1
 
 
 class Slowed:
@@ -71,39 +75,69 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> dict[int, Slowed]:
         return found[options.intra_op_num_threads]
 
     monkeypatch.setattr(onnxrt, "opened", spy)
+    monkeypatch.setattr(onnxrt, "BRIEF", 1.0)  # whatever else this machine does
     return found
 
 
-def test_short_texts_go_to_whichever_threads_are_quicker(bundle: Bundle, sessions: dict[int, Slowed]) -> None:
-    with Encoder(bundle, threads=2) as encoder:
-        own = encoder.encode(TEXTS[:1])
-        while 1 not in sessions:
-            encoder.encode(TEXTS[:1])
+@pytest.fixture
+def batch(bundle: Bundle) -> Batch:
+    return next(batches(bundle.tokenizer.encode(["A man is singing."]), bundle.manifest.text))
+
+
+def test_short_batches_go_to_whichever_threads_are_quicker(
+    bundle: Bundle, batch: Batch, sessions: dict[int, Slowed]
+) -> None:
+    with open_runtime("onnxrt", bundle.variant(3), threads=2) as runtime:
+        own = runtime.vectors(batch)
+        runtime.settle(batch)
+        assert sorted(sessions) == [1, 2]
         assert sessions[2].calls >= onnxrt.OFTEN
-        encoder.token_budget = 8
-        encoder.encode(TEXTS * 20)  # many batches wait until it is open, as single texts do not
         for slow, quick in ((2, 1), (1, 2)):
             sessions[slow].seconds, sessions[quick].seconds = 0.05, 0
-            for _ in range(LATEST * AGAIN):  # to learn it
-                encoder.encode(TEXTS[:1])
+            runtime.settle(batch)
+            for _ in range(2 * AGAIN):  # both were alike, so that the slower one is tried often
+                runtime.vectors(batch)
             sessions[slow].calls = 0
             for _ in range(4 * AGAIN):
-                np.testing.assert_allclose(encoder.encode(TEXTS[:1]), own, atol=1e-6)
-            assert 4 <= sessions[slow].calls <= 6
+                np.testing.assert_allclose(runtime.vectors(batch), own, atol=1e-6)
+            assert sessions[slow].calls <= 4
 
 
-def test_long_texts_keep_all_threads(bundle: Bundle, sessions: dict[int, Slowed]) -> None:
+def test_so_do_texts_of_an_encoder_that_gets_one_at_a_time(bundle: Bundle, sessions: dict[int, Slowed]) -> None:
     with Encoder(bundle, threads=2) as encoder:
-        for _ in range(onnxrt.OFTEN + 2 * AGAIN):
-            encoder.encode(["and so on " * 20])
+        own = encoder.encode(TEXTS[:1])
+        for _ in range(4 * onnxrt.OFTEN):
+            np.testing.assert_allclose(encoder.encode(TEXTS[:1]), own, atol=1e-6)
+    assert sessions[1].calls > 0
+
+
+@pytest.mark.parametrize(("tokens", "brief"), [(onnxrt.SHORT + 1, 1.0), (8, 0.0)])
+def test_long_batches_and_those_that_take_long_keep_all_threads(
+    bundle: Bundle, sessions: dict[int, Slowed], tokens: int, brief: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxrt, "BRIEF", brief)
+    batch = pad([TokenIds(range(5, 5 + tokens))], bundle.manifest.text, [0])
+    with open_runtime("onnxrt", bundle.variant(1), threads=2) as runtime:
+        runtime.settle(batch)
+        for _ in range(onnxrt.OFTEN):
+            runtime.vectors(batch)
     assert list(sessions) == [2]
 
 
-def test_a_bundle_that_is_gone_is_no_loss_to_the_encoder_that_is_open(bundle: Bundle, tmp_path: Path) -> None:
-    copy = Path(copytree(bundle.root, tmp_path / "copy.m2d"))
-    with Encoder(Bundle.open(copy), threads=2) as encoder:
-        own = encoder.encode(TEXTS[:1])
-        for file in copy.rglob("*.onnx"):
-            file.unlink()
+@pytest.mark.parametrize("fate", ["gone", "another"])
+def test_an_encoder_keeps_the_model_that_it_has_opened(
+    bundle: Bundle, copied_bundle: Path, fate: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Encoder(Bundle.open(copied_bundle), 3, threads=2) as encoder:
+        own = encoder.encode(TEXTS)
+        graph = copied_bundle / "graphs" / "layer-03.fp32.onnx"
+        graph.unlink()
+        if fate == "another":
+            copyfile(copied_bundle / "graphs" / "layer-01.fp32.onnx", graph)
+        encoder.token_budget = 8
+        for _ in range(2):
+            np.testing.assert_allclose(encoder.encode(TEXTS * 20), np.tile(own, (20, 1)), atol=1e-6)
         for _ in range(2 * onnxrt.OFTEN):
-            np.testing.assert_array_equal(encoder.encode(TEXTS[:1]), own)
+            np.testing.assert_allclose(encoder.encode(TEXTS[:1]), own[:1], atol=1e-6)
+    (warning,) = [record.getMessage() for record in caplog.records if "batches share" in record.getMessage()]
+    assert str(graph) in warning

@@ -10,8 +10,11 @@ from m2d_export import Bundle, Encoder
 from m2d_export import build as pipeline
 from m2d_export.bench.similarity import spearman
 from m2d_export.bench.sts import load_pairs
+from m2d_export.half_parity import RoundedRuntime, grid
 from m2d_export.parity import PROBES
+from m2d_export.spec import HALVES
 from m2d_export.vectors import cosine, truncate
+from tests.half_in_torch import ALIKE, in_half
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +79,18 @@ def test_minilm_in_int8_keeps_its_score_and_no_text_depends_on_its_neighbours(
         alone = np.concatenate([encoder.encode([text]) for text in (*mixed[:40], *long[:20])])
         together = encoder.encode(mixed)
         assert cosine(alone, np.concatenate([together[:40], together[600:620]])).min() >= 0.999
+
+
+def test_minilm_in_half_is_what_torch_computes_in_half_at_every_exit(minilm: Path, tmp_path: Path) -> None:
+    bundle = pipeline.build(pipeline.plan(str(minilm), tmp_path / "minilm.m2d", precisions=HALVES))
+    shapes = grid(bundle.tokenizer.encode(PROBES), bundle.manifest.text)
+    shapes = [batch for batch in shapes if batch.input_ids.size <= 32 * 128]  # torch takes minutes for the largest
+    for precision in HALVES:
+        expected = in_half(minilm, precision, shapes)
+        for layer, vectors in zip(bundle.grid.layers, expected, strict=True):
+            with RoundedRuntime(bundle.variant(layer, precision)) as runtime:
+                found = [runtime.vectors(batch) for batch in shapes]
+            assert cosine(np.concatenate(found), np.concatenate(vectors)).min() > ALIKE[precision]
 
 
 def test_six_graphs_share_one_copy_of_the_weights(minilm_bundle: Bundle) -> None:

@@ -23,9 +23,6 @@ from m2d_export.deploy.triton import Service, model_name, write_repository
 from m2d_export.vectors import FloatArray, cosine
 from tests.tritonserver import CELLS, TEXTS, Server, ready, served
 
-ROOT = Path(__file__).parent.parent
-
-
 BIG = "x " * 500_000  # a megabyte
 STAND_IN = """
 import numpy as np

@@ -185,6 +185,7 @@ def test_nothing_is_run_that_was_built_for_something_else(copied: Bundle, rtx_he
     (engine,) = variant.engines
     for changes, said in (
         ({"version": "1.6.0"}, f"built for library 1.6.0, here is {rtx.__version__}"),
+        ({"flags": ("strongly-typed",)}, "built with the flags strongly-typed, engines are built here with"),
         ({"gpu": "A100"}, "built for GPU A100, here is Made-up RTX"),
         ({"targets": ("sm120",)}, r"built for sm120, here is Made-up RTX \(sm89\)"),
     ):

@@ -28,6 +28,8 @@ def latencies(
     """
     batch = full_batch(bundle, texts, batch_size, tokens)
     filled = full_texts(bundle, texts, batch_size, tokens)
+    for _, encoder in exits:
+        encoder.runtime.settle(batch)
     calls: list[Callable[[], object]] = [partial(encoder.runtime.vectors, batch) for _, encoder in exits]
     calls += [partial(encoder.encode, filled) for _, encoder in exits]
     places = [(scope, named, encoder.runtime.provider) for scope in SCOPES for named, encoder in exits]

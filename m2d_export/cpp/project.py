@@ -10,6 +10,7 @@ from m2d_export.bundle import TOKENIZER, Bundle
 from m2d_export.cpp import ENGINES, RUNTIMES
 from m2d_export.cpp.vocabulary import vocabulary_file
 from m2d_export.deployed import write_deployed
+from m2d_export.engines import check_flags
 from m2d_export.errors import OutputError, SpecError
 from m2d_export.files import publish, remove_stale, staged_directory, writing
 from m2d_export.spec import TYPED, Cell, Engine, Precision
@@ -78,7 +79,10 @@ def write_project(
 
 
 def _engine(bundle: Bundle, cell: Cell, precision: str, kind: str) -> Engine:
-    """The bundle's engine of a kind, its file checked; SpecError where there is none, or not for all texts."""
+    """The bundle's engine of a kind, its file checked; SpecError where there is none, or not for all texts.
+
+    Raises RuntimeUnavailable where another version of this package built it otherwise.
+    """
     most_tokens = bundle.manifest.text.max_tokens
     for entry in bundle.manifest.engines:
         if (entry.layer, entry.precision, entry.key.kind) != (cell.layer, precision, kind):
@@ -88,7 +92,9 @@ def _engine(bundle: Bundle, cell: Cell, precision: str, kind: str) -> Engine:
         if any(shapes.least[0] > 1 for shapes in entry.key.shapes):
             raise SpecError(f"{entry.path} is not for a single text: build it with --shapes that begin at 1x")
         bundle.checked(entry.path)
-        return next(engine for engine in bundle.variant(cell.layer, precision).engines if engine.key == entry.key)
+        found = next(engine for engine in bundle.variant(cell.layer, precision).engines if engine.key == entry.key)
+        check_flags(found)
+        return found
     raise SpecError(
         f"{bundle.root} has no {kind} engine of layer {cell.layer} in {precision}: engines are built of "
         f"{', '.join(TYPED)} graphs, with m2d-export build --engine {kind}"

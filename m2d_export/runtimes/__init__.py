@@ -54,6 +54,10 @@ class Runtime(Closing, Protocol):
         """Full-width vectors of a batch, not normalised: (batch, width) float32."""
         ...
 
+    def settle(self, batch: Batch) -> None:
+        """Bring about what a runtime does in its first many runs of such a batch, so that those after it are alike."""
+        return
+
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         """Each batch with its vectors, in any order: one after the other, or several at once where that pays."""
         return ((batch, self.vectors(batch)) for batch in batches)

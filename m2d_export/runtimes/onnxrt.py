@@ -1,9 +1,11 @@
 """ONNX Runtime on the CPU: one batch at a time with all threads, many batches as parallel streams."""
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from itertools import count
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -14,14 +16,16 @@ from m2d_export.errors import RuntimeUnavailable, SpecError, first_line
 from m2d_export.extras import require
 from m2d_export.machine import cores
 from m2d_export.runtimes import CLOSED, Runtime
-from m2d_export.runtimes.quicker import Quicker
+from m2d_export.runtimes.quicker import LATEST, Quicker
 from m2d_export.spec import Variant
 from m2d_export.vectors import FloatArray
 
+log = logging.getLogger(__name__)
 CPU = "CPUExecutionProvider"
 MANY = 16  # batches that take about as long as opening a session once more, for streams
-OFTEN = 128  # short texts that do
-SHORT, STEP = 32, 8  # tokens that one thread may be quicker with; texts within a step of each other are compared
+SHORT, STEP = 32, 8  # tokens that one thread may be quicker with; batches within a step of each other are compared
+BRIEF = 0.004  # seconds of a call that waits between threads may be most of, and whose weights are few
+OFTEN = 128  # such calls that take about as long as opening a session once more
 # benchmarks/session_settings.py times sessions with one of them changed at a time.
 SETTINGS = {
     # Threads spin during a call, not after it: spinning on, they took the cores from whichever session ran next
@@ -50,9 +54,9 @@ def opened(variant: Variant, options: Any, providers: Mapping[str, Mapping[str, 
 class OnnxRuntime(Runtime):
     """A graph in an ONNX Runtime session on all threads and, once there is much to do, in one more on a single thread.
 
-    That one takes many batches in parallel, for none waits for another within a layer, and a short text while all
+    That one takes many batches in parallel, for none waits for another within a layer, and a short one while all
     threads are the slower way: they share every operator of a few tokens, and wait for each other a hundred times,
-    which can take longer than it saves where their cores are two halves of one or other processes want them. Raises
+    which takes longer than it saves where their cores are far apart, halves of one, or wanted by others. Raises
     RuntimeUnavailable unless the CPU provider runs it. Threads may share it.
     """
 
@@ -62,10 +66,11 @@ class OnnxRuntime(Runtime):
     def __init__(self, variant: Variant, threads: int | None = None) -> None:
         self._variant, self._threads = variant, threads or cores()
         self._opening = Lock()
+        self._file = _file(variant.path)
         self._all: Any = self._session(self._threads)
         self._pool: ThreadPoolExecutor | None = None
         self._single: Future[Any] | None = None
-        self._shorts = count(1)
+        self._brief = count(1)
         self._quicker = [Quicker() for _ in range(SHORT // STEP)]
         self._inputs = [value.name for value in self._all.get_inputs()]
 
@@ -78,24 +83,37 @@ class OnnxRuntime(Runtime):
 
     def vectors(self, batch: Batch) -> FloatArray:
         """Full-width vectors of a batch, not normalised: (batch, width) float32."""
-        return self.outputs(batch)[0]
+        if not self._is_short(batch):
+            return self.outputs(batch)[0]
+        single, quicker = self._opened_single(), self._quicker[(batch.input_ids.size - 1) // STEP]
+        way = 0 if single is None else quicker.way()
+        started = time.perf_counter()
+        vectors = self._run(single if way else self._all, batch)[0]
+        seconds = time.perf_counter() - started
+        if single is not None:
+            quicker.took(way, seconds)
+        elif seconds < BRIEF and next(self._brief) == OFTEN:
+            self._open_single()
+        return vectors
 
     def outputs(self, batch: Batch) -> list[FloatArray]:
-        """Every output of the graph for a batch, the vectors first."""
-        tokens = batch.input_ids.size
-        if self._threads == 1 or tokens > SHORT:
-            return self._run(self._all, batch)
-        if next(self._shorts) == OFTEN:
-            self._in_parallel([])
-        single = self._single
-        if single is None or not single.done() or single.exception():
-            return self._run(self._all, batch)
-        quicker = self._quicker[(tokens - 1) // STEP]
-        way = quicker.way()
-        started = time.perf_counter()
-        outputs = self._run(single.result() if way else self._all, batch)
-        quicker.took(way, time.perf_counter() - started)
-        return outputs
+        """Every output of the graph for a batch, the vectors first, on all threads."""
+        return self._run(self._all, batch)
+
+    def settle(self, batch: Batch) -> None:
+        """Run a short ``batch`` until it is known which way is the quicker one."""
+        if not self._is_short(batch):
+            return
+        if self._single is None:
+            for _ in range(OFTEN):
+                self.vectors(batch)
+        if self._single is not None:
+            self._single.result()
+        for _ in range(2 * LATEST):
+            self.vectors(batch)
+
+    def _is_short(self, batch: Batch) -> bool:
+        return self._threads > 1 and batch.input_ids.size <= SHORT
 
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         """Each batch with its vectors, in order; few get all threads, one after the other."""
@@ -107,7 +125,11 @@ class OnnxRuntime(Runtime):
     def _in_streams(self, batches: list[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         futures: list[Future[list[FloatArray]]] = []
         try:
-            futures = self._in_parallel(batches)
+            single = self._open_single()
+            with self._opening:
+                if self._pool is None:
+                    raise SpecError(CLOSED)
+                futures.extend(self._pool.submit(self._run_in, single, batch) for batch in batches)
             for batch, future in zip(batches, futures, strict=True):
                 yield batch, future.result()[0]
         except CancelledError:
@@ -116,16 +138,35 @@ class OnnxRuntime(Runtime):
             for future in futures:
                 future.cancel()
 
-    def _in_parallel(self, batches: list[Batch]) -> list[Future[list[FloatArray]]]:
-        """The outputs of ``batches``, each on one thread; the first call opens the session that they run in."""
+    def _open_single(self) -> Future[Any]:
+        """The session of one thread to come, which a thread of the pool opens at the first call."""
         with self._opening:
             if self._all is None:
                 raise SpecError(CLOSED)
-            if self._pool is None or self._single is None:
+            if self._single is None:
                 self._pool = ThreadPoolExecutor(self._threads)
-                self._single = self._pool.submit(self._session, 1)
-            single = self._single
-            return [self._pool.submit(lambda batch: self._run(single.result(), batch), batch) for batch in batches]
+                self._single = self._pool.submit(self._session_of_one)
+            return self._single
+
+    def _opened_single(self) -> Any:
+        """The session of one thread if it is there."""
+        single = self._single
+        return single.result() if single is not None and single.done() and not single.cancelled() else None
+
+    def _session_of_one(self) -> Any:
+        """None, and a warning, where its files are gone or others: the session that is open keeps those it has."""
+        try:
+            session = self._session(1)
+        except RuntimeUnavailable as error:
+            log.warning("no second session, batches share the first: %s", error)
+            return None
+        if _file(self._variant.path) != self._file:
+            log.warning("%s is another file now: batches share the session that has the first", self._variant.path)
+            return None
+        return session
+
+    def _run_in(self, single: Future[Any], batch: Batch) -> list[FloatArray]:
+        return self._run(single.result() or self._all, batch)
 
     def _run(self, session: Any, batch: Batch) -> list[FloatArray]:
         if session is None:
@@ -142,3 +183,12 @@ class OnnxRuntime(Runtime):
             if self._pool is not None:
                 self._pool.shutdown(cancel_futures=True)
             self._all = self._pool = self._single = None
+
+
+def _file(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from another one that has taken its place."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns

@@ -12,7 +12,7 @@ from m2d_export.build import Plan
 from tests.pipeline.forge import PROBES, Forge, load_once
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def forge(
     checkpoint: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Forge]:
@@ -20,9 +20,6 @@ def forge(
     request.getfixturevalue("bundle")  # if there is none yet, it is built while the server exports
     yield forge
     forge.close()
-
-
-# Builds in this process, from what the server has exported.
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ FLAGS = (
 ).split()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def report(tmp_path_factory):
     target = tmp_path_factory.mktemp("page") / "report"
     write_report(full_sweep(), target, pick=lambda cells, floor: select(cells, Budgets(min_retention=floor)))
     return target
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def open_page(report, tmp_path_factory):
     selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
@@ -14,19 +15,25 @@ from m2d_export.bench.sweep import Sweep
 from tests.sweep.walks import MATRIX, SUBJECTS, TEXTS, Record, Recorder
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def pairs() -> Pairs:
     return load_pairs("toy")
 
 
-@pytest.fixture(autouse=True, scope="package")
-def _hurry() -> Iterator[None]:
+@contextmanager
+def hurried() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(cost, "SECONDS_PER_SHAPE", 0.0)
         yield
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(autouse=True, scope="module")
+def _hurry() -> Iterator[None]:
+    with hurried():
+        yield
+
+
+@pytest.fixture(scope="session")
 def measures(bundle: Bundle, pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> tuple[Measure, ...]:
     """Pairs, texts of one's own, and a collection of as many documents with five queries."""
     folder = tmp_path_factory.mktemp("beir") / "little"
@@ -41,10 +48,11 @@ def measures(bundle: Bundle, pairs: Pairs, tmp_path_factory: pytest.TempPathFact
     return graded, OwnTexts("own.txt", TEXTS), Searched(load_collection(folder))
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def records(bundle: Bundle, measures: tuple[Measure, ...]) -> list[Record]:
     """The records of the real thing, as JSON knows them."""
-    made = list(Sweep(bundle, MATRIX, measures, TEXTS, command="m2d-export bench tiny.m2d").records())
+    with hurried():
+        made = list(Sweep(bundle, MATRIX, measures, TEXTS, command="m2d-export bench tiny.m2d").records())
     return [json.loads(json.dumps(record, allow_nan=False)) for record in made]
 
 

@@ -1,0 +1,25 @@
+"""What torch computes in half precision, for the tests of half graphs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from m2d_export.batching import Batch
+from m2d_export.checkpoint import load_checkpoint
+from m2d_export.exits import ExitEncoder
+from m2d_export.vectors import FloatArray
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+ALIKE = {"fp16": 0.999995, "bf16": 0.9999}  # cosines to what the gate runs; both round, at other places
+
+
+def in_half(checkpoint: Path, precision: str, batches: Sequence[Batch]) -> list[list[FloatArray]]:
+    """Each exit's vectors of each batch, by autocast."""
+    loaded = load_checkpoint(str(checkpoint))
+    exits = ExitEncoder(loaded, range(1, loaded.depth + 1)).eval()
+    for module in exits.modules():
+        if isinstance(module, torch.nn.Embedding):  # which autocast leaves in float32
+            module.weight.data = module.weight.data.to(DTYPES[precision]).float()
+    with torch.autocast("cpu", dtype=DTYPES[precision]):
+        return [list(vectors) for vectors in zip(*map(exits.vectors, batches), strict=True)]
