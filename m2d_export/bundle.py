@@ -316,7 +316,7 @@ def _engine_entry(
                 sides = [", ".join(sha256[:12] for sha256 in side) for side in (made_from, here)]
                 raise ManifestError(
                     f"the engine {entry['path']!r} was made from another graph than {variant.path!r}: sha256 of "
-                    f"graph and weights {sides[0]}, here {sides[1]}"
+                    f"graph and weights {sides[0]}, here {sides[1]}; build the bundle again"
                 )
             return EngineEntry(layer, precision, entry["path"], key)
     raise ManifestError(f"the engine {entry['path']!r} belongs to no variant")

@@ -24,10 +24,10 @@ class Encoder(Closing):
     length where the checkpoint normalises its own, unless ``normalize`` says otherwise. ``compute`` is what the runtime
     multiplies floats in, None what it does untold; ``threads`` how many it runs on, None every core (many texts are
     tokenized on as many as the variable ``RAYON_NUM_THREADS`` says, in the whole process). The first call of many
-    texts opens the model once more for parallel streams, with weights of its own; so does, in the background, the 128th
-    of at most 32 tokens of a small encoder in ONNX Runtime, which then takes one thread or all, whichever has been
-    quicker of late. ``cache`` is a folder of yours where what a runtime compiles (with OpenVINO up to three times, each
-    about as large as its weights) is kept for the next time. Use it in a ``with`` block, or call ``close``.
+    texts opens the model once more for parallel streams, with weights of its own. So does, in the background, the 128th
+    call of at most 32 tokens that took ONNX Runtime under 4 ms; such calls then take one thread or all, whichever has
+    been quicker of late. ``cache`` is a folder of yours where what a runtime compiles (with OpenVINO up to three times,
+    each about as large as its weights) is kept for the next time. Use it in a ``with`` block, or call ``close``.
 
     Raises SpecError, IntegrityError, RuntimeUnavailable.
     """

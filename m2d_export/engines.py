@@ -228,8 +228,8 @@ def read_engine(engine: Engine, version: str, gpu: Gpu) -> bytes:
         raise IntegrityError(f"{engine.path} cannot be read: {error.strerror}") from error
     if (found := hashlib.sha256(data).hexdigest()) != engine.sha256:
         raise IntegrityError(
-            f"{engine.path} is not the engine that the manifest names: its sha256 is {found}, the manifest's "
-            f"{engine.sha256}. Build it again, or copy it again"
+            f"{engine.path} is not the engine that the manifest names: its sha256 is {found[:12]}, the "
+            f"manifest's {engine.sha256[:12]}. Build it again, or copy it again"
         )
     return data
 

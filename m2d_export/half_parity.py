@@ -1,7 +1,7 @@
 """The gate of fp16 and bf16: a half graph judged by the arithmetic of a GPU, on whatever machine builds it."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from m2d_export.batching import Batch, TokenIds, Tokenizer, pad
 from m2d_export.graphs import save_graphs
 from m2d_export.half import GREATEST, peak_names, rounded_model
 from m2d_export.parity import Parity, compare
+from m2d_export.runtimes import Runtime
 from m2d_export.runtimes.onnxrt import OnnxRuntime
 from m2d_export.spec import TextSpec, Variant
 from m2d_export.vectors import FloatArray, cosine
@@ -37,6 +38,10 @@ class RoundedRuntime(OnnxRuntime):
         vectors, peaks = self.outputs(batch)
         self._peaks = np.maximum(self._peaks, peaks)  # NaN stays
         return vectors
+
+    def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
+        """Each batch with its vectors, one after the other, since what they reach is kept by ``vectors``."""
+        return Runtime.each(self, batches)
 
     @property
     def peak(self) -> float:

@@ -2,6 +2,5 @@
 
 import pytest
 
-# What these share with tests has asserts of its own.
-
+# What tests share there has asserts of its own.
 pytest.register_assert_rewrite("tests.pipeline.forge", "tests.bundles", "tests.cli.commands")

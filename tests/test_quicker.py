@@ -27,7 +27,7 @@ def called(quicker: Quicker, calls: int, seconds: tuple[float, float]) -> list[i
 
 @pytest.mark.parametrize("quick", [0, 1])
 @pytest.mark.parametrize("ratio", [1.5, 4.0])
-def test_tries_of_the_slower_way_are_a_sixteenth_of_the_time_at_most(quick: int, ratio: float) -> None:
+def test_tries_of_the_slower_way_are_about_a_sixteenth_of_the_time(quick: int, ratio: float) -> None:
     quicker = Quicker()
     seconds = (1.0, ratio) if quick == 0 else (ratio, 1.0)
     assert sorted(called(quicker, 2 * LATEST, seconds)) == [0] * LATEST + [1] * LATEST
@@ -91,7 +91,6 @@ def test_short_batches_go_to_whichever_threads_are_quicker(
         own = runtime.vectors(batch)
         runtime.settle(batch)
         assert sorted(sessions) == [1, 2]
-        assert sessions[2].calls >= onnxrt.OFTEN
         for slow, quick in ((2, 1), (1, 2)):
             sessions[slow].seconds, sessions[quick].seconds = 0.05, 0
             runtime.settle(batch)
@@ -105,10 +104,11 @@ def test_short_batches_go_to_whichever_threads_are_quicker(
 
 def test_so_do_texts_of_an_encoder_that_gets_one_at_a_time(bundle: Bundle, sessions: dict[int, Slowed]) -> None:
     with Encoder(bundle, threads=2) as encoder:
-        own = encoder.encode(TEXTS[:1])
-        for _ in range(4 * onnxrt.OFTEN):
+        own, late = encoder.encode(TEXTS[:1]), time.monotonic() + 60
+        while 1 not in sessions or not sessions[1].calls:
+            assert time.monotonic() < late, "it was never opened, or never tried"
             np.testing.assert_allclose(encoder.encode(TEXTS[:1]), own, atol=1e-6)
-    assert sessions[1].calls > 0
+        assert sessions[2].calls >= onnxrt.OFTEN
 
 
 @pytest.mark.parametrize(("tokens", "brief"), [(onnxrt.SHORT + 1, 1.0), (8, 0.0)])
@@ -126,18 +126,19 @@ def test_long_batches_and_those_that_take_long_keep_all_threads(
 
 @pytest.mark.parametrize("fate", ["gone", "another"])
 def test_an_encoder_keeps_the_model_that_it_has_opened(
-    bundle: Bundle, copied_bundle: Path, fate: str, caplog: pytest.LogCaptureFixture
+    copied_bundle: Path, fate: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(onnxrt, "BRIEF", 1.0)  # whatever else this machine does
     with Encoder(Bundle.open(copied_bundle), 3, threads=2) as encoder:
         own = encoder.encode(TEXTS)
         graph = copied_bundle / "graphs" / "layer-03.fp32.onnx"
         graph.unlink()
         if fate == "another":
             copyfile(copied_bundle / "graphs" / "layer-01.fp32.onnx", graph)
+        for _ in range(2 * onnxrt.OFTEN):
+            np.testing.assert_allclose(encoder.encode(TEXTS[:1]), own[:1], atol=1e-6)
         encoder.token_budget = 8
         for _ in range(2):
             np.testing.assert_allclose(encoder.encode(TEXTS * 20), np.tile(own, (20, 1)), atol=1e-6)
-        for _ in range(2 * onnxrt.OFTEN):
-            np.testing.assert_allclose(encoder.encode(TEXTS[:1]), own[:1], atol=1e-6)
-    (warning,) = [record.getMessage() for record in caplog.records if "batches share" in record.getMessage()]
+    (warning,) = [record.getMessage() for record in caplog.records if "once more" in record.getMessage()]
     assert str(graph) in warning

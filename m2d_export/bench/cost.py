@@ -5,10 +5,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 
 import numpy as np
 
-from m2d_export.batching import Batch, TokenIds, pad
+from m2d_export.batching import Batch, TokenIds, batches, pad
 from m2d_export.bench.records import Record
 from m2d_export.bench.timing import measure
 from m2d_export.bundle import Bundle
@@ -28,8 +29,9 @@ def latencies(
     """
     batch = full_batch(bundle, texts, batch_size, tokens)
     filled = full_texts(bundle, texts, batch_size, tokens)
-    for _, encoder in exits:
-        encoder.runtime.settle(batch)
+    prompted = bundle.tokenizer.encode(filled, bundle.tokenizer.spec.prompt(None, None))
+    for kind, (_, encoder) in product((batch, *batches(prompted, bundle.manifest.text)), exits):
+        encoder.runtime.settle(kind)
     calls: list[Callable[[], object]] = [partial(encoder.runtime.vectors, batch) for _, encoder in exits]
     calls += [partial(encoder.encode, filled) for _, encoder in exits]
     places = [(scope, named, encoder.runtime.provider) for scope in SCOPES for named, encoder in exits]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from statistics import median
 from threading import Lock
 from typing import Any
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 CPU = "CPUExecutionProvider"
 MANY = 16  # batches that take about as long as opening a session once more, for streams
 SHORT, STEP = 32, 8  # tokens that one thread may be quicker with; batches within a step of each other are compared
-BRIEF = 0.004  # seconds of a call that waits between threads may be most of, and whose weights are few
+BRIEF = 0.004  # seconds of a call that waits between threads may be most of; the weights behind it are few
 OFTEN = 128  # such calls that take about as long as opening a session once more
 # benchmarks/session_settings.py times sessions with one of them changed at a time.
 SETTINGS = {
@@ -87,9 +88,7 @@ class OnnxRuntime(Runtime):
             return self.outputs(batch)[0]
         single, quicker = self._opened_single(), self._quicker[(batch.input_ids.size - 1) // STEP]
         way = 0 if single is None else quicker.way()
-        started = time.perf_counter()
-        vectors = self._run(single if way else self._all, batch)[0]
-        seconds = time.perf_counter() - started
+        vectors, seconds = self._timed(single if way else self._all, batch)
         if single is not None:
             quicker.took(way, seconds)
         elif seconds < BRIEF and next(self._brief) == OFTEN:
@@ -101,14 +100,12 @@ class OnnxRuntime(Runtime):
         return self._run(self._all, batch)
 
     def settle(self, batch: Batch) -> None:
-        """Run a short ``batch`` until it is known which way is the quicker one."""
+        """Run a short ``batch`` until it is known which way is the quicker one, if there will be two."""
         if not self._is_short(batch):
             return
-        if self._single is None:
-            for _ in range(OFTEN):
-                self.vectors(batch)
-        if self._single is not None:
-            self._single.result()
+        if self._single is None and median(self._timed(self._all, batch)[1] for _ in range(2 * LATEST)) >= BRIEF:
+            return
+        self._open_single().result()
         for _ in range(2 * LATEST):
             self.vectors(batch)
 
@@ -125,11 +122,14 @@ class OnnxRuntime(Runtime):
     def _in_streams(self, batches: list[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         futures: list[Future[list[FloatArray]]] = []
         try:
-            single = self._open_single()
+            single = self._open_single().result()
+            if single is None:
+                yield from super().each(batches)
+                return
             with self._opening:
                 if self._pool is None:
                     raise SpecError(CLOSED)
-                futures.extend(self._pool.submit(self._run_in, single, batch) for batch in batches)
+                futures.extend(self._pool.submit(self._run, single, batch) for batch in batches)
             for batch, future in zip(batches, futures, strict=True):
                 yield batch, future.result()[0]
         except CancelledError:
@@ -144,8 +144,8 @@ class OnnxRuntime(Runtime):
             if self._all is None:
                 raise SpecError(CLOSED)
             if self._single is None:
-                self._pool = ThreadPoolExecutor(self._threads)
-                self._single = self._pool.submit(self._session_of_one)
+                pool = ThreadPoolExecutor(self._threads)
+                self._single, self._pool = pool.submit(self._session_of_one), pool
             return self._single
 
     def _opened_single(self) -> Any:
@@ -154,19 +154,25 @@ class OnnxRuntime(Runtime):
         return single.result() if single is not None and single.done() and not single.cancelled() else None
 
     def _session_of_one(self) -> Any:
-        """None, and a warning, where its files are gone or others: the session that is open keeps those it has."""
+        """None, and a warning, where it cannot be opened, or where another graph has taken the place of the first."""
+        session, why = None, "another file is there now"
         try:
             session = self._session(1)
         except RuntimeUnavailable as error:
-            log.warning("no second session, batches share the first: %s", error)
-            return None
-        if _file(self._variant.path) != self._file:
-            log.warning("%s is another file now: batches share the session that has the first", self._variant.path)
+            why = str(error)
+        if session is None or _file(self._variant.path) != self._file:
+            log.warning(
+                "%s cannot be opened once more (%s): batches go on one after the other; open the encoder anew for more",
+                self._variant.path,
+                why,
+            )
             return None
         return session
 
-    def _run_in(self, single: Future[Any], batch: Batch) -> list[FloatArray]:
-        return self._run(single.result() or self._all, batch)
+    def _timed(self, session: Any, batch: Batch) -> tuple[FloatArray, float]:
+        started = time.perf_counter()
+        vectors = self._run(session, batch)[0]
+        return vectors, time.perf_counter() - started
 
     def _run(self, session: Any, batch: Batch) -> list[FloatArray]:
         if session is None:
