@@ -104,13 +104,12 @@ def against_the_best(found: dict[str, Any]) -> str:
             for kind, name in fastest.items()
         ]
         workload = quantity.split("_")[0]
-        own, other = (
-            middle_half(systems[name]["seconds"][workload], found["texts"][workload], workload == "single")
-            for name in (fastest["full depth"], peer)
-        )
+        seconds = [systems[name]["seconds"][workload] for name in (fastest["full depth"], peer)]
+        own, other = (middle_half(turns, found["texts"][workload], workload == "single") for turns in seconds)
+        beside = np.divide(*seconds) if workload == "single" else np.divide(*reversed(seconds))
         lines.append(
             f"- {what}: {', '.join(ratios)}, against {peer}; the middle half of turns is {own} at full depth, "
-            f"{other} the peer's"
+            f"{other} the peer's, and the median of each turn over the peer's beside it {np.median(beside):.2f} x"
         )
     int8, peers_int8 = ([systems[name] for name in kinds[kind] if "int8" in name] for kind in ("full depth", "peer"))
     furthest = max(abs(row["score"] - systems[REFERENCE]["score"]) for row in int8)
