@@ -33,7 +33,7 @@ from m2d_export import Bundle, Encoder
 from m2d_export.batching import TOKEN_BUDGET, Batch, batches
 from m2d_export.bench.sts import load_pairs
 from m2d_export.machine import cores, flags, machine
-from m2d_export.quantize import int8_model
+from m2d_export.quantize import int8_models
 from m2d_export.runtimes.onnxrt import SETTINGS
 from m2d_export.runtimes.openvino import SHORT
 from m2d_export.spec import RUNTIMES, Precision
@@ -65,7 +65,7 @@ def products(width: int, precision: str) -> bytes:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
     if precision == Precision.INT8:
         samples = [{"x": generator.standard_normal((64, width), dtype=np.float32)} for _ in range(8)]
-        model = ir.serde.serialize_model(int8_model(ir.serde.deserialize_model(model), samples))
+        model = ir.serde.serialize_model(int8_models(ir.serde.deserialize_model(model), samples)[0])
     written: bytes = model.SerializeToString()
     return written
 
@@ -191,7 +191,7 @@ def main() -> None:
     for way, encoder in encoders.items():
         rate = {name: calls[way, name][1] / median(seconds[way, name]) for name in ("products", "short", "long")}
         budgets = budget_seconds(encoder.runtime, tokens, bundle.manifest.text, 3)
-        path = bundle.variant(layer, way[1]).path
+        path = bundle.variant(layer, way[1], way[0]).path
         row = {
             "runtime": way[0],
             "precision": way[1],

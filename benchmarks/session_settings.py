@@ -67,7 +67,7 @@ def main() -> None:
         inputs["x".join(map(str, shape))] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     rows: dict[str, Any] = {}
     for precision in sorted({entry.precision for entry in bundle.manifest.variants} & {"fp32", "int8"}):
-        path = bundle.variant(bundle.grid.depth, precision).path
+        path = bundle.variant(bundle.grid.depth, precision, "onnxrt").path
         sessions = {change: session(path, change) for change in CHANGES}
         spent: dict[str, dict[str, list[float]]] = {change: {name: [] for name in inputs} for change in CHANGES}
         for number in range(ROUNDS + 1):  # the first one is not counted

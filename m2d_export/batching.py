@@ -67,7 +67,8 @@ class Tokenizer:
         excluded = 0 if self.spec.include_prompt or not prompt else self._prompt_length(prompt)
         limit = self.spec.max_tokens * CHARACTERS_PER_TOKEN
         heads = [head(text, limit) for text in prompted]
-        encodings = self._rust.encode_batch_fast(heads)
+        # One text is not worth the threads that many are handed to.
+        encodings = [self._rust.encode(heads[0])] if len(heads) == 1 else self._rust.encode_batch_fast(heads)
         return [
             # A text of no tokens at all becomes one attended padding token: a defined vector, never NaN.
             TokenIds(self._whole(text, read, encoding.ids, limit) or [self.spec.pad_id], excluded)
@@ -136,12 +137,11 @@ def batches(tokens: Sequence[TokenIds], spec: TextSpec, token_budget: int = TOKE
 
 def pad(tokens: Sequence[TokenIds], spec: TextSpec, rows: Sequence[int], length: int = 0) -> Batch:
     """One batch of ``tokens``, padded on the right to the longest of them, or to ``length`` if that is longer."""
-    width = max(length, *(len(item.ids) for item in tokens))
-    input_ids = np.full((len(tokens), width), spec.pad_id, dtype=np.int64)
-    attention_mask = np.zeros((len(tokens), width), dtype=np.int64)
-    for row, item in enumerate(tokens):
-        input_ids[row, : len(item.ids)] = item.ids
-        attention_mask[row, : len(item.ids)] = 1
+    lengths = [len(item.ids) for item in tokens]
+    width = max(length, *lengths)
+    padded = [[*item.ids, *[spec.pad_id] * (width - own)] for item, own in zip(tokens, lengths, strict=True)]
+    input_ids = np.array(padded, dtype=np.int64)
+    attention_mask = np.array([[1] * own + [0] * (width - own) for own in lengths], dtype=np.int64)
     pooling_mask = None
     if not spec.include_prompt:
         pooling_mask = attention_mask.copy()

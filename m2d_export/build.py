@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -152,10 +152,14 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
         (staging / layout.TOKENIZER).write_text(loaded.tokenizer_json, encoding="utf-8")
         inputs = graphs.input_names(exits)
         for precision in plan.precisions:
-            whole = _in_precision(model, precision, plan, report)
+            forms = _in_precision(model, precision, plan, report)
             report(f"cutting one {precision} graph per exit")
-            paths = {layer: staging / layout.graph_path(layer, precision) for layer in grid.layers}
-            cuts = {path: graphs.graph_from_model(whole, layer, inputs, grid.width) for layer, path in paths.items()}
+            cuts = {
+                staging / layout.graph_path(layer, precision, runtime): graphs.graph_from_model(
+                    whole, layer, inputs, grid.width
+                )
+                for layer, (runtime, whole) in product(grid.layers, forms.items())
+            }
             report(f"writing {precision} graphs and their shared weights")
             graphs.save_graphs(cuts, staging / layout.weights_path(precision))
         variants = check_variants(plan, exits, staging, report)
@@ -195,20 +199,21 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
     return Bundle.open(plan.target)
 
 
-def _in_precision(model: "ir.Model", precision: Precision, plan: Plan, report: Report) -> "ir.Model":
-    """The fp32 model of all exits, or what another precision makes of it."""
+def _in_precision(model: "ir.Model", precision: Precision, plan: Plan, report: Report) -> "dict[str, ir.Model]":
+    """The fp32 model of all exits, or what another precision makes of it: for all runtimes, and for one alone."""
     if precision is Precision.FP32:
-        return model
+        return {"": model}
     if precision in HALVES:
         from m2d_export.half import half_model
 
-        return half_model(model, precision)
+        return {"": half_model(model, precision)}
     assert plan.calibration is not None  # noqa: S101 - the plan has it wherever there is int8
-    from m2d_export.quantize import calibration_samples, int8_model
+    from m2d_export.quantize import calibration_samples, int8_models
 
     report(f"quantizing to int8, calibrated on {plan.calibration.source}")
     tokenizer = Tokenizer(plan.checkpoint.tokenizer_json, plan.checkpoint.text)
-    return int8_model(model, calibration_samples(plan.calibration.texts, tokenizer))
+    whole, onnxrt = int8_models(model, calibration_samples(plan.calibration.texts, tokenizer))
+    return {"": whole} | ({"onnxrt": onnxrt} if onnxrt else {})
 
 
 def check_variants(plan: Plan, exits: "ExitEncoder", staging: Path, report: Report) -> tuple[VariantEntry, ...]:
@@ -231,21 +236,27 @@ def check_variants(plan: Plan, exits: "ExitEncoder", staging: Path, report: Repo
     for precision, layer in product(plan.precisions, layers):
         graph, weights = layout.graph_path(layer, precision), layout.weights_path(precision)
         variant = Variant(layer, precision, staging / graph, plan.grid.width, plan.checkpoint.origin)
+        onnxrt = layout.graph_path(layer, precision, "onnxrt")
+        taken = [staging / name for name in (graph, onnxrt) if (staging / name).exists()]
         report(f"parity of layer {layer}, {precision}")
         if precision in HALVES:
             expected = [(batch, vectors[layer]) for batch, vectors in over_shapes]
             with RoundedRuntime(variant) as rounded:
-                parity = compare_half(rounded, references[layer], tokenizer, probes, plan.grid.dims, expected)
+                found = [compare_half(rounded, references[layer], tokenizer, probes, plan.grid.dims, expected)]
                 failures += [f"layer {layer}, {precision}: {failure}" for failure in rounded.overflows()]
         elif precision is Precision.FP32:
             with open_runtime("onnxrt", variant) as runtime:
-                parity = compare(runtime, references[layer], tokenizer, probes, plan.grid.dims)
+                found = [compare(runtime, references[layer], tokenizer, probes, plan.grid.dims)]
         else:
-            with open_runtime("onnxrt", variant) as runtime:
-                both = (references[layer], ordinary[layer])
-                parity = compare_quantized(runtime, both, tokenizer, (probes, held_out))
-        failures += [f"layer {layer}, {precision}: {failure}" for failure in parity.failures(precision)]
-        entries.append(VariantEntry(layer, precision, graph, weights, parity.figures()))
+            both, found = (references[layer], ordinary[layer]), []
+            for path in taken:
+                with open_runtime("onnxrt", replace(variant, path=path)) as runtime:
+                    found.append(compare_quantized(runtime, both, tokenizer, (probes, held_out)))
+        failures += [
+            f"layer {layer}, {precision}: {failure}" for parity in found for failure in parity.failures(precision)
+        ]
+        own = onnxrt if len(taken) > 1 else None
+        entries.append(VariantEntry(layer, precision, graph, weights, found[-1].figures(), own))  # of what is run
     if failures:
         raise ParityError(f"not published, since these variants fail parity: {'; '.join(failures)}")
     return tuple(entries)

@@ -30,9 +30,9 @@ PARITY = {"texts", "finite", "cosine_min", "cosine_mean", "max_abs_diff", "invar
 REASON_LENGTH = 200  # of a message that quotes a manifest
 
 
-def graph_path(layer: int, precision: Precision) -> str:
-    """Where the graph of an exit lies in a bundle."""
-    return f"{GRAPHS}/layer-{layer:02d}.{precision}.onnx"
+def graph_path(layer: int, precision: Precision, runtime: str = "") -> str:
+    """Where the graph of an exit lies in a bundle, or the one that ``runtime`` has for itself."""
+    return f"{GRAPHS}/layer-{layer:02d}.{precision}{runtime and f'.{runtime}'}.onnx"
 
 
 def engine_path(layer: int, precision: Precision, kind: str) -> str:
@@ -55,13 +55,21 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class VariantEntry:
-    """A graph, the weights beside it, and the parity figures it was published with."""
+    """A graph, the weights beside it, and the parity figures it was published with.
+
+    ``onnxrt`` is the graph of the same numbers that ONNX Runtime is quicker with, where there is one.
+    """
 
     layer: int
     precision: Precision
     path: str
     weights: str
     parity: Mapping[str, Any]
+    onnxrt: str | None = None
+
+    def graph(self, runtime: str = "") -> str:
+        """The graph that ``runtime`` takes."""
+        return self.onnxrt if runtime == "onnxrt" and self.onnxrt else self.path
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,9 @@ class Manifest:
             del data["calibration"]  # what has no int8 looks as it did before there was any
         if not self.engines:
             del data["engines"]
+        for variant in data["variants"]:
+            if variant["onnxrt"] is None:
+                del variant["onnxrt"]
         return json.dumps(data, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
@@ -206,9 +217,13 @@ class Bundle:
         """The checkpoint's tokenizer, its file checked."""
         return Tokenizer(self.checked(TOKENIZER).read_text(encoding="utf-8"), self.manifest.text)
 
-    def variant(self, layer: int, precision: str = Precision.FP32) -> Variant:
-        """The variant of an exit, its graph and weights checked; SpecError lists what there is."""
+    def variant(self, layer: int, precision: str = Precision.FP32, runtime: str = "") -> Variant:
+        """The variant of an exit, its graph and weights checked; SpecError lists what there is.
+
+        Its graph is the one that ``runtime`` takes, without one that which every runtime can take.
+        """
         entry = self.entry(layer, precision)
+        graph = entry.graph(runtime)
         self.checked(entry.weights)
         kept = self.root.parent / f"{KEPT}{self.root.name}"
         engines = tuple(
@@ -216,8 +231,8 @@ class Bundle:
             for engine in self.manifest.engines
             if (engine.layer, engine.precision) == (layer, precision)
         )
-        hashes = tuple(self.manifest.files[name].sha256 for name in (entry.path, entry.weights))
-        path = self.checked(entry.path)
+        hashes = tuple(self.manifest.files[name].sha256 for name in (graph, entry.weights))
+        path = self.checked(graph)
         known = (self.grid.width, self.manifest.origin, engines, hashes, self.manifest.text)
         return Variant(layer, entry.precision, path, *known)
 
@@ -282,14 +297,15 @@ def _relative(path: str) -> str:
 
 
 def _variant_entry(entry: dict[str, Any], files: Mapping[str, FileEntry]) -> VariantEntry:
-    for key in ("path", "weights"):
-        if entry[key] not in files:
-            raise ManifestError(f"{entry[key]!r} is not among the files")
+    onnxrt = entry.get("onnxrt")
+    for path in (entry["path"], entry["weights"], *([] if onnxrt is None else [onnxrt])):
+        if path not in files:
+            raise ManifestError(f"{path!r} is not among the files")
     parity = {_string(name): _figure(figure) for name, figure in entry["parity"].items()}
     for name in sorted(PARITY - parity.keys()):
         raise KeyError(name)
     precision = Precision(entry["precision"])
-    return VariantEntry(_whole(entry["layer"], least=1), precision, entry["path"], entry["weights"], parity)
+    return VariantEntry(_whole(entry["layer"], least=1), precision, entry["path"], entry["weights"], parity, onnxrt)
 
 
 def _engine_entry(

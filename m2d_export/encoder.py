@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2d_export.batching import batches
+from m2d_export.batching import batches, pad
 from m2d_export.bundle import Bundle
 from m2d_export.errors import InputError
 from m2d_export.runtimes import Closing, open_runtime
@@ -55,7 +55,7 @@ class Encoder(Closing):
         self._tokenizer = bundle.tokenizer
         self.runtime = open_runtime(
             runtime,
-            bundle.variant(self.cell.layer, precision),
+            bundle.variant(self.cell.layer, precision, runtime),
             threads,
             compute,
             None if cache is None else Path(cache).expanduser(),
@@ -68,8 +68,8 @@ class Encoder(Closing):
         ``prompt`` is put before every text, ``prompt_name`` picks one of the checkpoint's; with neither, the
         checkpoint's default applies if it has one. Raises InputError naming the item that is no valid string.
         """
-        empty = np.empty((0, self.cell.dim), dtype=np.float32)
-        return np.concatenate([empty, *self.stream(texts, prompt=prompt, prompt_name=prompt_name)])
+        parts = list(self.stream(texts, prompt=prompt, prompt_name=prompt_name))
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self.cell.dim), np.float32), *parts])
 
     def stream(
         self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None
@@ -104,6 +104,8 @@ class Encoder(Closing):
 
     def _encode_window(self, texts: list[str], prompt: str, first_index: int) -> FloatArray:
         tokens = self._tokenizer.encode(texts, prompt, first_index)
+        if len(texts) == 1:
+            return truncate(self.runtime.vectors(pad(tokens, self._tokenizer.spec, [0])), self.cell.dim, self.normalize)
         vectors = np.empty((len(texts), self.cell.dim), dtype=np.float32)
         for batch, full in self.runtime.each(batches(tokens, self._tokenizer.spec, self.token_budget)):
             vectors[batch.rows] = truncate(full, self.cell.dim, self.normalize)

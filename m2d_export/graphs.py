@@ -13,6 +13,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNod
 
 from m2d_export.errors import ExportError, first_line
 from m2d_export.exits import ExitEncoder
+from m2d_export.prologue import prologue_reduced
 
 OPSET = 18  # with eager attention: fuses best on the CPU and loads in old servers (docs/design.md, decision 5)
 OUTPUT = "sentence_embedding"  # "embedding" would collide with the name of an operator's value
@@ -63,7 +64,7 @@ def model_from_exits(exits: ExitEncoder, width: int, max_tokens: int) -> ir.Mode
     ClearMetadataAndDocStringPass()(model)
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
-    _halve_last(model)
+    _halve_last(prologue_reduced(model))
     check(model, names, [f"exit_{layer}" for layer in exits.layers], width)
     return model
 

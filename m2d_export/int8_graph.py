@@ -7,9 +7,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from m2d_export.attention import HEADS_FIRST, HEADS_FIRST_TURNED
+
 PAIR = 128  # 255 x 128 is the most that a signed 16-bit number holds of an activation times a sum of weights
-HEADS_FIRST = (0, 2, 1, 3)  # (batch, tokens, heads, numbers) to (batch, heads, tokens, numbers)
-HEADS_FIRST_TURNED = (0, 2, 3, 1)  # to (batch, heads, numbers, tokens), as keys are multiplied
 SCALES = 9  # how many are tried for a column of weights, from its own to the one that needs no cutting
 
 
@@ -124,15 +124,14 @@ def looked_up_before_scaled(model: ir.Model) -> ir.Model:
         by_row = [source.attributes.get_int("axis", other) for source, other in ((lookup, 0), (scaled, 1))] == [0, 0]
         if stored is None or scales is None or zeros is None or not by_row or np.any(zeros.numpy()):
             continue
-        last = _constant(np.array([-1]), f"{lookup.name}_last")
-        model.graph.register_initializer(last)
+        column = _constant(scales.numpy()[:, None], f"{lookup.name}_scales")
+        model.graph.register_initializer(column)
         rows = ir.node("Gather", [scaled.inputs[0], ids], {"axis": 0})
         numbers = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT})
-        theirs = ir.node("Gather", [scaled.inputs[1], ids], {"axis": 0})
-        column = ir.node("Unsqueeze", [theirs.outputs[0], last])
-        product = ir.node("Mul", [numbers.outputs[0], column.outputs[0]])
+        theirs = ir.node("Gather", [column, ids], {"axis": 0})
+        product = ir.node("Mul", [numbers.outputs[0], theirs.outputs[0]])
         ir.convenience.replace_nodes_and_values(
-            model.graph, lookup, [lookup], [rows, numbers, theirs, column, product], lookup.outputs, product.outputs
+            model.graph, lookup, [lookup], [rows, numbers, theirs, product], lookup.outputs, product.outputs
         )
         if not table.uses():
             model.graph.remove(scaled, safe=True)

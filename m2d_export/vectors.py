@@ -1,7 +1,7 @@
 """What a dim is: the first numbers of a vector, normalised after the cut. The only place that says so."""
 
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -19,8 +19,9 @@ def truncate(vectors: NDArray[Any], dim: int, normalize: bool = True) -> FloatAr
     prefix = np.ascontiguousarray(vectors[:, :dim], dtype=np.float32)
     if not normalize:
         return prefix
-    lengths = np.linalg.norm(prefix, axis=1, keepdims=True)
-    return np.asarray(prefix / np.maximum(lengths, EPSILON), dtype=np.float32)
+    # As np.linalg.norm does it, in fewer calls: after a model has run, each finds the processor's caches emptied.
+    lengths = np.sqrt(np.add.reduce(prefix * prefix, axis=1, keepdims=True))
+    return cast(FloatArray, prefix / np.maximum(lengths, EPSILON))
 
 
 def cosine(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:

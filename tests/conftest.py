@@ -188,6 +188,14 @@ def copied_bundle(bundle: Bundle, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def copied_quantized(quantized: Bundle, tmp_path: Path) -> Path:
+    """A copy of the quantized bundle to damage."""
+    import shutil
+
+    return Path(shutil.copytree(quantized.root, tmp_path / "copy.m2d"))
+
+
+@pytest.fixture
 def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
     """``save_checkpoint`` into this test's own folder."""
     return lambda architecture="bert", **settings: save_checkpoint(tmp_path / "made", architecture, **settings)

@@ -9,10 +9,12 @@ import onnxruntime as ort
 import pytest
 
 from m2d_export import build as pipeline
+from m2d_export.attention import attention_as_one
 from m2d_export.bundle import Bundle
 from m2d_export.runtimes import open_runtime
 from m2d_export.runtimes.onnxrt import SETTINGS
 from tests.conftest import ARCHITECTURES, LAYERS, WIDTH, save_checkpoint
+from tests.test_attention import in_memory, vectors
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -52,6 +54,37 @@ def test_onnx_runtime_fuses_every_gelu_and_no_layer_norm(built: Bundle, tmp_path
     )  # tanh's
     assert kinds["LayerNormalization"] > 2
     assert kinds["SkipLayerNormalization"] == 0
+
+
+def test_nothing_is_picked_by_indices_that_no_token_changes(built: Bundle) -> None:
+    """transformers picks its padding mask number by number, and looks up token types that are all the same."""
+    left = {  # ModernBERT, MPNet and DeBERTa count the distance between tokens, and DeBERTa picks scores by it
+        "ModernBertModel": {"Range"},
+        "MPNetModel": {"Range", "Expand"},
+        "DebertaV2Model": {"Range", "Expand", "GatherElements"},
+    }.get(built.manifest.architecture, set())
+    kinds = Counter(node.op_type for node in onnx.load(built.variant(LAYERS).path, load_external_data=False).graph.node)
+    assert {kind for kind in ("GatherND", "GatherElements", "Expand", "Range") if kinds[kind]} == left
+    if not left:  # RoBERTa's positions hang on where its padding is
+        assert kinds["Gather"] == (2 if "Roberta" in built.manifest.architecture else 1)
+
+
+def test_attention_as_one_operator_gives_the_same_vectors(built: Bundle) -> None:
+    model = in_memory(built)
+    before = Counter(node.op_type for node in model.graph)
+    joined = attention_as_one(model)
+    assert Counter(node.op_type for node in model.graph) == before  # it works on a copy
+    others = (
+        "MPNetModel",
+        "ModernBertModel",
+        "DebertaV2Model",
+    )  # add more to scores than a mask, or turn what they take
+    assert (joined is None) is (built.manifest.architecture in others)
+    if joined is not None:
+        kinds = Counter(node.op_type for node in joined.graph)
+        assert (kinds["Attention"], kinds["Softmax"], kinds["Transpose"], kinds["Reshape"]) == (LAYERS, 0, 0, 0)
+        for one, written_out in zip(vectors(joined), vectors(model), strict=True):
+            np.testing.assert_allclose(one, written_out, atol=2e-6)
 
 
 def test_the_pytorch_runtime_cut_to_an_exit_gives_the_same_vectors(built: Bundle) -> None:

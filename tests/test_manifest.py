@@ -135,6 +135,7 @@ ONLY_THE_READER_SEES = {
     "whole number as a fraction": (("grid", "depth"), 3.0),
     "a graph that is no file of the bundle": (("variants", 0, "path"), "graphs/layer-09.fp32.onnx"),
     "weights that are no file of the bundle": (("variants", 0, "weights"), "/etc/passwd"),
+    "a graph of ONNX Runtime's that is none": (("variants", 0, "onnxrt"), "graphs/layer-01.fp32.onnxrt.onnx"),
     "lone surrogates": (("text", "prompts"), {"query": "\ud800"}),
     "NaN in a field that nobody reads": (("later",), math.nan),
     "an infinite figure": (("variants", 0, "parity", "cosine_min"), math.inf),

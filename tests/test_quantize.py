@@ -60,11 +60,12 @@ def test_products_are_quantized_and_ranges_are_constants(quantized: Bundle) -> N
                 assert node.input[0] not in {output for other in model.graph.node for output in other.output}
 
 
-def test_onnx_runtime_multiplies_every_weight_in_int8(quantized: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", ["", "onnxrt"], ids=["for all", "its own"])
+def test_onnx_runtime_multiplies_every_weight_in_int8(quantized: Bundle, tmp_path: Path, runtime: str) -> None:
     """Query, key and value were done in float, their weights scaled in every call: they shared one scaled input."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "as_run.onnx"), 3
-    path = quantized.root / quantized.entry(3, "int8").path
+    path = quantized.variant(3, "int8", runtime).path
     onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     model = onnx.load(tmp_path / "as_run.onnx", load_external_data=False)
     shapes = {value.name: list(value.dims) for value in model.graph.initializer}
@@ -84,7 +85,7 @@ def test_vectors_are_the_same_in_every_arithmetic(quantized: Bundle) -> None:
     exact = session.run(None, {name: getattr(batch, name) for name in ("input_ids", "attention_mask")})[0]
     for runtime in ("onnxrt", "openvino"):
         pytest.importorskip({"onnxrt": "onnxruntime"}.get(runtime, runtime))
-        with open_runtime(runtime, quantized.variant(3, "int8")) as opened:
+        with open_runtime(runtime, quantized.variant(3, "int8", runtime)) as opened:
             assert cosine(opened.vectors(batch), exact).min() >= 0.9999, runtime
 
 
@@ -187,7 +188,7 @@ def test_a_graph_that_nncf_cannot_quantize_is_one_line(monkeypatch: pytest.Monke
     import nncf
     import onnx_ir as ir
 
-    from m2d_export.quantize import int8_model
+    from m2d_export.quantize import int8_models
 
     def refuse(*arguments: object, **options: object) -> None:
         raise RuntimeError("no\nsuch thing")
@@ -195,7 +196,7 @@ def test_a_graph_that_nncf_cannot_quantize_is_one_line(monkeypatch: pytest.Monke
     monkeypatch.setattr(nncf, "quantize", refuse)
     empty = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": 18}), ir_version=10)
     with pytest.raises(ExportError, match=r"^NNCF cannot quantize this graph: no$"):
-        int8_model(empty, [])
+        int8_models(empty, [])
 
 
 @pytest.mark.parametrize(
