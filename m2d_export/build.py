@@ -1,7 +1,7 @@
 """The pipeline from a checkpoint to a published bundle: plain calls, in the order of the design."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -150,10 +150,11 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
     with staged_directory(plan.target) as staging, writing(plan.target):
         (staging / layout.GRAPHS).mkdir()
         (staging / layout.TOKENIZER).write_text(loaded.tokenizer_json, encoding="utf-8")
-        inputs = graphs.input_names(exits)
+        inputs, of_onnxrt = graphs.input_names(exits), set()
         for precision in plan.precisions:
             forms = _in_precision(model, precision, plan, report)
-            report(f"cutting one {precision} graph per exit")
+            of_onnxrt |= {precision} if "onnxrt" in forms else set()
+            report(f"cutting the {precision} graphs of every exit")
             cuts = {
                 staging / layout.graph_path(layer, precision, runtime): graphs.graph_from_model(
                     whole, layer, inputs, grid.width
@@ -162,7 +163,7 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
             }
             report(f"writing {precision} graphs and their shared weights")
             graphs.save_graphs(cuts, staging / layout.weights_path(precision))
-        variants = check_variants(plan, exits, staging, report)
+        variants = check_variants(plan, exits, staging, of_onnxrt, report)
         built, failed = build_engines(plan.engines, staging, plan.target, variants, report)
         report("writing the manifest")
         files = {
@@ -200,7 +201,7 @@ def build(plan: Plan, *, force: bool = False, report: Report = lambda step: None
 
 
 def _in_precision(model: "ir.Model", precision: Precision, plan: Plan, report: Report) -> "dict[str, ir.Model]":
-    """The fp32 model of all exits, or what another precision makes of it: for all runtimes, and for one alone."""
+    """The model of all exits in ``precision``, by the runtime that it is for: "" is every one that has none."""
     if precision is Precision.FP32:
         return {"": model}
     if precision in HALVES:
@@ -216,8 +217,13 @@ def _in_precision(model: "ir.Model", precision: Precision, plan: Plan, report: R
     return {"": whole} | ({"onnxrt": onnxrt} if onnxrt else {})
 
 
-def check_variants(plan: Plan, exits: "ExitEncoder", staging: Path, report: Report) -> tuple[VariantEntry, ...]:
-    """Run every graph in ``staging`` against the reference; raises ParityError naming what fails."""
+def check_variants(
+    plan: Plan, exits: "ExitEncoder", staging: Path, of_onnxrt: Collection[Precision], report: Report
+) -> tuple[VariantEntry, ...]:
+    """Run every graph in ``staging`` against the reference; raises ParityError naming what fails.
+
+    In the precisions ``of_onnxrt``, ONNX Runtime has graphs of its own.
+    """
     from m2d_export.half_parity import RoundedRuntime, compare_half, grid
     from m2d_export.parity import check_reference, compare, compare_quantized, probe_tokens, reference_vectors
 
@@ -236,27 +242,26 @@ def check_variants(plan: Plan, exits: "ExitEncoder", staging: Path, report: Repo
     for precision, layer in product(plan.precisions, layers):
         graph, weights = layout.graph_path(layer, precision), layout.weights_path(precision)
         variant = Variant(layer, precision, staging / graph, plan.grid.width, plan.checkpoint.origin)
-        onnxrt = layout.graph_path(layer, precision, "onnxrt")
-        taken = [staging / name for name in (graph, onnxrt) if (staging / name).exists()]
+        onnxrt = layout.graph_path(layer, precision, "onnxrt") if precision in of_onnxrt else None
         report(f"parity of layer {layer}, {precision}")
         if precision in HALVES:
             expected = [(batch, vectors[layer]) for batch, vectors in over_shapes]
             with RoundedRuntime(variant) as rounded:
-                found = [compare_half(rounded, references[layer], tokenizer, probes, plan.grid.dims, expected)]
+                parity = compare_half(rounded, references[layer], tokenizer, probes, plan.grid.dims, expected)
                 failures += [f"layer {layer}, {precision}: {failure}" for failure in rounded.overflows()]
         elif precision is Precision.FP32:
             with open_runtime("onnxrt", variant) as runtime:
-                found = [compare(runtime, references[layer], tokenizer, probes, plan.grid.dims)]
+                parity = compare(runtime, references[layer], tokenizer, probes, plan.grid.dims)
         else:
-            both, found = (references[layer], ordinary[layer]), []
-            for path in taken:
-                with open_runtime("onnxrt", replace(variant, path=path)) as runtime:
-                    found.append(compare_quantized(runtime, both, tokenizer, (probes, held_out)))
-        failures += [
-            f"layer {layer}, {precision}: {failure}" for parity in found for failure in parity.failures(precision)
-        ]
-        own = onnxrt if len(taken) > 1 else None
-        entries.append(VariantEntry(layer, precision, graph, weights, found[-1].figures(), own))  # of what is run
+            both = (references[layer], ordinary[layer])
+            with open_runtime("onnxrt", variant) as runtime:
+                parity = compare_quantized(runtime, both, tokenizer, (probes, held_out))
+            if onnxrt is not None:
+                with open_runtime("onnxrt", replace(variant, path=staging / onnxrt)) as runtime:
+                    own = compare_quantized(runtime, both, tokenizer, (probes, held_out))
+                failures += [f"layer {layer}, {precision} of onnxrt: {failure}" for failure in own.failures(precision)]
+        failures += [f"layer {layer}, {precision}: {failure}" for failure in parity.failures(precision)]
+        entries.append(VariantEntry(layer, precision, graph, weights, parity.figures(), onnxrt))
     if failures:
         raise ParityError(f"not published, since these variants fail parity: {'; '.join(failures)}")
     return tuple(entries)

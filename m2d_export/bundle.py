@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Self
 from m2d_export.batching import Tokenizer
 from m2d_export.errors import BundleError, IntegrityError, ManifestError, SpecError
 from m2d_export.files import sha256_of
-from m2d_export.spec import Engine, EngineKey, Grid, Origin, Pooling, Precision, ShapeRange, TextSpec, Variant
+from m2d_export.spec import RUNTIMES, Engine, EngineKey, Grid, Origin, Pooling, Precision, ShapeRange, TextSpec, Variant
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -220,9 +220,11 @@ class Bundle:
     def variant(self, layer: int, precision: str = Precision.FP32, runtime: str = "") -> Variant:
         """The variant of an exit, its graph and weights checked; SpecError lists what there is.
 
-        Its graph is the one that ``runtime`` takes, without one that which every runtime can take.
+        ``runtime`` picks its own graph where it has one; without it, it is the graph that every runtime takes.
         """
         entry = self.entry(layer, precision)
+        if runtime and runtime not in RUNTIMES:
+            raise SpecError(f"no runtime {runtime!r}: there are {', '.join(RUNTIMES)}")
         graph = entry.graph(runtime)
         self.checked(entry.weights)
         kept = self.root.parent / f"{KEPT}{self.root.name}"
@@ -297,15 +299,16 @@ def _relative(path: str) -> str:
 
 
 def _variant_entry(entry: dict[str, Any], files: Mapping[str, FileEntry]) -> VariantEntry:
-    onnxrt = entry.get("onnxrt")
-    for path in (entry["path"], entry["weights"], *([] if onnxrt is None else [onnxrt])):
-        if path not in files:
-            raise ManifestError(f"{path!r} is not among the files")
+    for key in ("path", "weights", *(["onnxrt"] if "onnxrt" in entry else [])):
+        if entry[key] not in files:
+            raise ManifestError(f"{entry[key]!r} is not among the files")
     parity = {_string(name): _figure(figure) for name, figure in entry["parity"].items()}
     for name in sorted(PARITY - parity.keys()):
         raise KeyError(name)
     precision = Precision(entry["precision"])
-    return VariantEntry(_whole(entry["layer"], least=1), precision, entry["path"], entry["weights"], parity, onnxrt)
+    return VariantEntry(
+        _whole(entry["layer"], least=1), precision, entry["path"], entry["weights"], parity, entry.get("onnxrt")
+    )
 
 
 def _engine_entry(

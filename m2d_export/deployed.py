@@ -7,13 +7,13 @@ import numpy as np
 
 from m2d_export.batching import pad
 from m2d_export.bundle import Bundle
-from m2d_export.encoder import Encoder
 from m2d_export.errors import ParityError
 from m2d_export.extras import require
 from m2d_export.packaged import held_out_texts
+from m2d_export.runtimes import open_runtime
 from m2d_export.runtimes.onnxrt import OnnxRuntime
 from m2d_export.spec import Cell, Precision, Variant
-from m2d_export.vectors import EPSILON, cosine
+from m2d_export.vectors import EPSILON, cosine, truncate
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 OUTPUT = "sentence_embedding"
 UNCUT = "full_embedding"
 INLINE_LIMIT = 2_000_000_000  # bytes; protobuf ends at 2 GiB
-# To Encoder, which runs the same graph in other batches: fp16 and int8 then round to another step now and then.
+# To the bundle's graph: fused otherwise, fp16 and int8 round to another step now and then.
 MIN_COSINE = {Precision.FP32: 0.99999, Precision.FP16: 0.99999, Precision.INT8: 0.999}
 MAX_DIFFERENCE = {Precision.FP32: 1e-5, Precision.FP16: 1e-3, Precision.INT8: 1e-3}
 SAMPLE = ("", "no", *held_out_texts()[:6], "A long report goes on and on about many things. " * 9)
@@ -92,10 +92,10 @@ def _node(model: "ir.Model", operator: str, inputs: list["ir.Value"], output: st
 def write_deployed(
     bundle: Bundle, cell: Cell, path: Path, precision: str = Precision.FP32, normalize: bool | None = None
 ) -> None:
-    """Write the graph of ``cell`` to ``path`` and compare it with ``Encoder``.
+    """Write the graph of ``cell`` to ``path`` and compare it with the bundle's.
 
     One file, or where protobuf could not hold that, its weights beside it, named as the graph with ``_data`` behind.
-    Raises ParityError where it does not give the vectors of ``Encoder``, and what ``deployed_graph`` raises.
+    Raises ParityError where it does not give the same vectors, and what ``deployed_graph`` raises.
     """
     save_graph(deployed_graph(bundle, cell, precision, normalize), path)
     check_deployed(bundle, cell, path, precision, normalize)
@@ -112,19 +112,24 @@ def save_graph(model: "ir.Model", path: Path) -> None:
 def check_deployed(
     bundle: Bundle, cell: Cell, path: Path, precision: str = Precision.FP32, normalize: bool | None = None
 ) -> None:
-    """Raise ParityError unless the graph at ``path`` gives the vectors of ``Encoder``, all texts in one batch."""
+    """Raise ParityError unless the graph at ``path`` gives the vectors of the bundle's, cut and scaled as asked for.
+
+    That is the graph which every runtime takes: what is deployed loads in old ones, too.
+    """
     tokens, spec = bundle.tokenizer.encode(SAMPLE, bundle.manifest.text.prompt()), bundle.manifest.text
-    with Encoder(bundle, cell.layer, cell.dim, precision=precision, normalize=normalize) as encoder:
-        expected = encoder.encode(SAMPLE)
+    scaled = bundle.manifest.normalize if normalize is None else normalize
+    batch = pad(tokens, spec, range(len(tokens)))
+    with open_runtime("onnxrt", bundle.variant(cell.layer, precision)) as runtime:
+        expected = truncate(runtime.vectors(batch), cell.dim, scaled)
     variant = Variant(cell.layer, Precision(precision), path, cell.dim, bundle.manifest.origin)
     with OnnxRuntime(variant) as runtime:
-        given = runtime.vectors(pad(tokens, spec, range(len(tokens))))
+        given = runtime.vectors(batch)
     if given.shape != expected.shape:
-        raise ParityError(f"{path.name} gives vectors of shape {given.shape}, Encoder of {expected.shape}")
+        raise ParityError(f"{path.name} gives vectors of shape {given.shape}, expected {expected.shape}")
     least, farthest = float(cosine(given, expected).min()), float(np.abs(given - expected).max())
     allowed = MAX_DIFFERENCE[Precision(precision)] * max(1.0, float(np.abs(expected).max()))
     if not (least >= MIN_COSINE[Precision(precision)] and farthest <= allowed):  # so that NaN fails too
         raise ParityError(
-            f"{path.name} does not give the vectors of Encoder in cell {cell}, {precision}: cosine {least:.7f}, "
-            f"difference {farthest:.1e}"
+            f"{path.name} does not give the vectors of the bundle's graph in cell {cell}, {precision}: "
+            f"cosine {least:.7f}, difference {farthest:.1e}"
         )

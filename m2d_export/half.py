@@ -1,9 +1,9 @@
 """fp16 and bf16 graphs from fp32 ones: typed, so that a runtime has nothing to choose; and how to judge them.
 
-Half: the products over tokens, their weights, the embedding tables, and plain arithmetic among what is half already.
-float32: everything else, by casts in the graph: the sum of embeddings, layer norms, the scores with their mask and
-softmax, activations, the residual stream, the pooling and all behind it. That is much as ``torch.autocast`` does, which
-leaves activations in half.
+Half: the products over tokens, their weights, the tables that are looked up in, and plain arithmetic among what is half
+already. float32: everything else, by casts in the graph: the sum of embeddings, layer norms, the scores with their mask
+and softmax, activations, the residual stream, the pooling and all behind it. That is much as ``torch.autocast`` does,
+which leaves activations in half.
 """
 
 from collections.abc import Iterable

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from m2d_export.attention import HEADS_FIRST, HEADS_FIRST_TURNED
+from m2d_export.prologue import constant
 
 PAIR = 128  # 255 x 128 is the most that a signed 16-bit number holds of an activation times a sum of weights
 SCALES = 9  # how many are tried for a column of weights, from its own to the one that needs no cutting
@@ -24,11 +25,14 @@ def products_of_one_input_joined(model: ir.Model) -> ir.Model:
             layers = [layer for user in value.consumers() if (layer := _linear(user, value)) is not None]
             if len(layers) < 2:
                 continue
-            weights = _constant(np.concatenate([layer.weights for layer in layers], axis=1), f"{value.name}_weights")
-            biases = _constant(np.concatenate([layer.biases for layer in layers]), f"{value.name}_biases")
-            widths = _constant(np.array([len(layer.biases) for layer in layers]), f"{value.name}_widths")
-            for constant in (weights, biases, widths):
-                model.graph.register_initializer(constant)
+            parts = {
+                "weights": np.concatenate([layer.weights for layer in layers], axis=1),
+                "biases": np.concatenate([layer.biases for layer in layers]),
+                "widths": np.array([len(layer.biases) for layer in layers]),
+            }
+            weights, biases, widths = (
+                constant(model.graph, array, f"{value.name}_{name}") for name, array in parts.items()
+            )
             product = ir.node("MatMul", [value, weights])
             total = ir.node("Add", [product.outputs[0], biases])
             split = ir.node("Split", [total.outputs[0], widths], {"axis": -1}, num_outputs=len(layers))
@@ -84,10 +88,9 @@ def heads_split_last(model: ir.Model) -> ir.Model:
         if len(sizes) != 2 or not all(isinstance(size, int) for size in sizes):
             continue
         name, count = split.outputs[0].name, len(views)
-        apart = _constant(np.array([0, 0, count, *sizes]), f"{name}_apart")  # 0: as it was
-        ones, first = _constant(np.ones(count, np.int64), f"{name}_ones"), _constant(np.array([0]), f"{name}_first")
-        for constant in (apart, ones, first):
-            model.graph.register_initializer(constant)
+        apart = constant(model.graph, np.array([0, 0, count, *sizes]), f"{name}_apart")  # 0: as it was
+        ones = constant(model.graph, np.ones(count, np.int64), f"{name}_ones")
+        first = constant(model.graph, np.array([0]), f"{name}_first")
         view = ir.node("Reshape", [split.inputs[0], apart])
         together = ir.node("Transpose", [view.outputs[0]], {"perm": [2, 0, 3, 1, 4]})
         parts = ir.node("Split", [together.outputs[0], ones], {"axis": 0}, num_outputs=count)
@@ -124,8 +127,7 @@ def looked_up_before_scaled(model: ir.Model) -> ir.Model:
         by_row = [source.attributes.get_int("axis", other) for source, other in ((lookup, 0), (scaled, 1))] == [0, 0]
         if stored is None or scales is None or zeros is None or not by_row or np.any(zeros.numpy()):
             continue
-        column = _constant(scales.numpy()[:, None], f"{lookup.name}_scales")
-        model.graph.register_initializer(column)
+        column = constant(model.graph, scales.numpy()[:, None], f"{lookup.name}_scales")
         rows = ir.node("Gather", [scaled.inputs[0], ids], {"axis": 0})
         numbers = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT})
         theirs = ir.node("Gather", [column, ids], {"axis": 0})
@@ -157,11 +159,9 @@ def without_saturation(model: ir.Model) -> ir.Model:
         if stored.const_value is None or scales.const_value is None or stored.dtype != ir.DataType.INT8:
             continue
         weights, factors = _paired(stored.const_value.numpy())
-        held = _constant(weights, f"{scaled.outputs[0].name}_held")
-        wider = _constant(scales.const_value.numpy() * factors, f"{scaled.outputs[0].name}_scales")
-        for place, constant in enumerate((held, wider)):
-            model.graph.register_initializer(constant)
-            scaled.replace_input_with(place, constant)
+        name, wider = scaled.outputs[0].name, scales.const_value.numpy() * factors
+        scaled.replace_input_with(0, constant(model.graph, weights, f"{name}_held"))
+        scaled.replace_input_with(1, constant(model.graph, wider, f"{name}_scales"))
     RemoveUnusedNodesPass()(model)
     return model
 
@@ -190,7 +190,3 @@ def _cut(pairs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         over = np.maximum(np.maximum(sign * pairs, 0).sum(1, keepdims=True) - PAIR, 0)
         pairs = pairs - sign * np.concatenate([np.ceil(over / 2), np.floor(over / 2)], axis=1)
     return pairs
-
-
-def _constant(array: np.ndarray[Any, Any], name: str) -> ir.Value:
-    return ir.Value(name=name, const_value=ir.tensor(array, name=name))

@@ -1,8 +1,10 @@
 """What an exported graph does before its layers, less what no token can change: every operator costs its call.
 
 torch.export leaves in what transformers computes by index: token types that are all the same one, positions that count
-up, a padding mask picked number by number. It is a sixth of the time of one short text in int8.
+up, a padding mask picked number by number; in all 33 of the 258 operators of all-MiniLM-L6-v2 in int8.
 """
+
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -34,7 +36,7 @@ def _look_up_once(graph: ir.Graph, lookup: ir.Node) -> None:
     if table is None or table.ndim != 2 or indices is None or lookup.attributes.get_int("axis", 0) != 0:
         return
     if (index := _equal_number(indices)) is not None and _only_added_to_their_like(rows):
-        _replace(graph, lookup, _constant(graph, table[int(index)], f"{rows.name}_row"))
+        _replace(graph, lookup, constant(graph, table[int(index)], f"{rows.name}_row"))
         return
     part = indices.producer()
     if part is None or part.op_type != "Slice" or len(part.inputs) != 5:
@@ -42,9 +44,9 @@ def _look_up_once(graph: ir.Graph, lookup: ir.Node) -> None:
     counted, start, _, axis, step = (_array(value) for value in part.inputs)
     if counted is None or counted.ndim != 2 or not np.array_equal(counted, [np.arange(counted.shape[1])]):
         return
-    if any(value is None for value in (start, axis, step)) or [start, axis, step] != [0, 1, 1]:
+    if not all(_is(value, number) for value, number in ((start, 0), (axis, 1), (step, 1))):
         return
-    begin = _constant(graph, table[None, : counted.shape[1]], f"{rows.name}_rows")
+    begin = constant(graph, table[None, : counted.shape[1]], f"{rows.name}_rows")
     beginning = ir.node("Slice", [begin, *part.inputs[1:]])
     graph.insert_before(lookup, beginning)
     _replace(graph, lookup, beginning.outputs[0])
@@ -54,13 +56,13 @@ def _add_rows_beforehand(graph: ir.Graph, total: ir.Node) -> None:
     """Turn (x + row) + rows of a table into x + rows of their sum."""
     for first, second in (total.inputs, total.inputs[::-1]):
         inner, part = (value.producer() if value is not None else None for value in (first, second))
-        if inner is None or part is None or inner.op_type != "Add" or part.op_type not in ("Gather", "Slice"):
+        if inner is None or part is None or inner.op_type != "Add" or not _takes_rows(part):
             continue
-        table, (x, row) = _array(part.inputs[0]), inner.inputs
-        constant = _array(row)
-        if table is None or constant is None or constant.ndim != 1 or len(inner.outputs[0].uses()) != 1:
+        table, (x, added) = _array(part.inputs[0]), inner.inputs
+        row = _array(added)
+        if table is None or row is None or row.shape != table.shape[-1:] or len(inner.outputs[0].uses()) != 1:
             continue
-        whole = _constant(graph, table + constant, f"{part.outputs[0].name}_all")
+        whole = constant(graph, table + row, f"{total.outputs[0].name}_rows")
         rows = ir.node(part.op_type, [whole, *part.inputs[1:]], part.attributes)
         rows.outputs[0].shape, rows.outputs[0].type = part.outputs[0].shape, part.outputs[0].type
         graph.insert_before(total, rows)
@@ -69,16 +71,27 @@ def _add_rows_beforehand(graph: ir.Graph, total: ir.Node) -> None:
         return
 
 
+def _takes_rows(node: ir.Node) -> bool:
+    """Whether it takes whole rows of a table: by indices, or from a place on."""
+    if node.op_type == "Slice":
+        axes = _array(node.inputs[3]) if len(node.inputs) > 3 else None
+        return axes is not None and axes.tolist() == [1]
+    return node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0
+
+
 def _take_whole_mask(graph: ir.Graph, picked: ir.Node) -> None:
     """Turn mask[i, j] of every i and every j, (batch, 1, 1, tokens), into the mask with two axes more."""
     mask, indices = picked.inputs
     pair = indices.producer() if indices is not None else None
-    if mask is None or mask.shape is None or pair is None or pair.op_type != "Concat" or len(mask.shape) != 2:
+    if mask is None or mask.shape is None or not _known(mask.shape, 2) or pair is None or pair.op_type != "Concat":
         return
-    wanted = (ir.Shape([mask.shape[0], 1, 1, 1]), ir.Shape([1, 1, 1, mask.shape[1]]))
-    if len(pair.inputs) != 2 or any(_counts(value) != shape for value, shape in zip(pair.inputs, wanted, strict=True)):
+    batch, tokens = mask.shape
+    counts = [_counts(value) for value in pair.inputs]
+    if counts != [ir.Shape([batch, 1, 1, 1]), ir.Shape([1, 1, 1, tokens])]:
         return
-    wider = ir.node("Unsqueeze", [mask, _constant(graph, np.array([1, 2]), f"{picked.outputs[0].name}_axes")])
+    if picked.outputs[0].shape != ir.Shape([batch, 1, 1, tokens]) or picked.attributes.get_int("batch_dims", 0) != 0:
+        return
+    wider = ir.node("Unsqueeze", [mask, constant(graph, np.array([1, 2]), f"{picked.outputs[0].name}_axes")])
     graph.insert_before(picked, wider)
     _replace(graph, picked, wider.outputs[0])
 
@@ -88,12 +101,21 @@ def _leave_out_what_always_holds(both: ir.Node) -> None:
     for first, second in (both.inputs, both.inputs[::-1]):
         if first is None or second is None or not _always(first):
             continue
-        masks = [user.outputs[0] for user in both.outputs[0].consumers() if user.op_type == "Where"]
-        if len(masks) == len(both.outputs[0].uses()) and all(map(_only_added_to_their_like, masks)):
+        users = both.outputs[0].consumers()
+        if all(map(_chooses_between_numbers, users)) and all(
+            _only_added_to_their_like(user.outputs[0]) for user in users
+        ):
             both.outputs[0].replace_all_uses_with(second)
-            for mask in masks:
-                mask.shape = second.shape
+            for user in users:
+                user.outputs[0].shape = None if second.shape is None else ir.Shape(second.shape)
         return
+
+
+def _chooses_between_numbers(node: ir.Node) -> bool:
+    """Whether its output has the shape of its condition."""
+    return node.op_type == "Where" and all(
+        value is not None and value.shape == ir.Shape([]) for value in node.inputs[1:]
+    )
 
 
 def _always(value: ir.Value) -> bool:
@@ -112,8 +134,8 @@ def _counts(value: ir.Value | None) -> ir.Shape | None:
     shape = None
     while value is not None and (node := value.producer()) is not None:
         if node.op_type == "Range":
-            limits = [_array(limit) for limit in (node.inputs[0], node.inputs[2])]
-            return shape or value.shape if limits == [0, 1] else None
+            start, _, step = map(_array, node.inputs)
+            return shape or value.shape if _is(start, 0) and _is(step, 1) else None
         if node.op_type not in ("Expand", "Unsqueeze"):
             return None
         value = node.inputs[0]
@@ -136,17 +158,29 @@ def _only_added_to_their_like(value: ir.Value) -> bool:
     """Whether it is only ever added to something that has the shape of the sum already."""
     for user, place in value.uses():
         other = user.inputs[1 - place] if user.op_type == "Add" else None
-        if other is None or other.shape is None or other.shape != user.outputs[0].shape:
+        total = user.outputs[0].shape
+        if other is None or total is None or not _known(other.shape, len(total)) or other.shape != total:
             return False
     return True
 
 
-def _array(value: ir.Value | None) -> "np.ndarray | None":
+def _known(shape: ir.Shape | None, rank: int) -> bool:
+    """Whether it has ``rank`` axes, each with a size or a name: two without one look alike, and may differ."""
+    return shape is not None and len(shape) == rank and all(isinstance(axis, int) or axis.value for axis in shape)
+
+
+def _array(value: ir.Value | None) -> "np.ndarray[Any, Any] | None":
     return value.const_value.numpy() if value is not None and value.const_value is not None else None
 
 
-def _constant(graph: ir.Graph, array: np.ndarray, name: str) -> ir.Value:
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+def _is(array: "np.ndarray[Any, Any] | None", number: int) -> bool:
+    return array is not None and array.size == 1 and array.item() == number
+
+
+def constant(graph: ir.Graph, array: "np.ndarray[Any, Any]", name: str) -> ir.Value:
+    """A new initializer of ``graph``, with its type and shape, which onnx-ir does not take from its tensor."""
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
 

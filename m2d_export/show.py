@@ -32,7 +32,9 @@ def summary(bundle: Bundle) -> RenderableType:
         variants.add_row(
             f"{entry.layer}" if manifest.is_trained_layer(entry.layer) else f"{entry.layer} (untrained)",
             str(entry.precision),
-            f"{manifest.files[entry.path].size / 1e3:,.0f} kB",
+            " + ".join(
+                f"{manifest.files[path].size / 1e3:,.0f} kB" for path in (entry.path, entry.onnxrt) if path is not None
+            ),
             f">= {entry.parity['cosine_min']:.7f}",
             f"<= {entry.parity['invariance']:.0e}",
         )

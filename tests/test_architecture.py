@@ -17,20 +17,8 @@ TRAINING = ROOT / "train"
 ENTRANCES = ("__init__.py", "__main__.py")  # they lead to everything, and nothing imports them
 ORDER = (
     *("errors", "extras", "gpu", "machine", "files", "spec", "vectors", "batching", "checkpoint"),
-    *(
-        "exits",
-        "prologue",
-        "graphs",
-        "packaged",
-        "half",
-        "attention",
-        "int8_graph",
-        "quantize",
-        "engines",
-        "runtimes",
-        "agreement",
-        "parity",
-    ),
+    *("exits", "prologue", "graphs", "packaged", "half", "attention", "int8_graph", "quantize", "engines"),
+    *("runtimes", "agreement", "parity"),
     *("half_parity", "bundle", "engine_builds", "build", "slices", "tuning", "encoder", "deployed", "cpp"),
     *("show", "budgets", "bench", "select", "choice", "deploy", "cli"),
 )

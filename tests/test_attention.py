@@ -1,34 +1,19 @@
-"""Attention as one operator: the same vectors, where every attention of an encoder is written out as BERT's."""
+"""Attention as one operator, and the graphs that ONNX Runtime has of it (that it gives the same: test_graphs.py)."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
+from m2d_export import build as pipeline
+from m2d_export import parity
 from m2d_export.attention import attention_as_one
 from m2d_export.bundle import Bundle
-from m2d_export.errors import IntegrityError
-from tests.conftest import LAYERS
-
-
-def in_memory(bundle: Bundle) -> ir.Model:
-    """The fp32 graph of its deepest exit."""
-    model = ir.load(bundle.variant(LAYERS).path)
-    ir.external_data.load_to_model(model)
-    return model
-
-
-def vectors(model: ir.Model) -> list[np.ndarray]:
-    """Of three texts of unlike lengths, padded, and of one token alone."""
-    ids = np.random.default_rng(0).integers(5, 20, (3, 9))
-    mask = np.ones_like(ids)
-    mask[1, 4:] = mask[2, 1:] = 0
-    data = ir.serde.serialize_model(model).SerializeToString()
-    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
-    feeds = [{"input_ids": ids, "attention_mask": mask}, {"input_ids": ids[:1, :1], "attention_mask": mask[:1, :1]}]
-    return [session.run(None, feed)[0] for feed in feeds]
+from m2d_export.errors import IntegrityError, ParityError, SpecError
+from m2d_export.runtimes import Runtime
+from tests.graph_files import in_memory
 
 
 @pytest.mark.parametrize(
@@ -54,6 +39,8 @@ def test_onnx_runtime_takes_the_graph_that_is_its_own(quantized: Bundle, copied_
     entry = quantized.entry(2, "int8")
     assert entry.onnxrt is not None
     assert quantized.entry(2, "fp32").onnxrt is None
+    with pytest.raises(SpecError, match="no runtime 'onnxruntime': there are onnxrt, "):
+        quantized.variant(2, "int8", "onnxruntime")
     for runtime, path in (("", entry.path), ("openvino", entry.path), ("onnxrt", entry.onnxrt)):
         assert quantized.variant(2, "int8", runtime).path == quantized.root / path
     opsets = {name: ir.load(quantized.root / name).opset_imports[""] for name in (entry.path, entry.onnxrt)}
@@ -63,3 +50,22 @@ def test_onnx_runtime_takes_the_graph_that_is_its_own(quantized: Bundle, copied_
     damaged.variant(2, "int8", "openvino")
     with pytest.raises(IntegrityError, match=r"layer-02\.int8\.onnxrt\.onnx has"):
         damaged.variant(2, "int8", "onnxrt")
+
+
+def test_each_graph_of_int8_must_pass_the_gate(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nncf", reason="NNCF is not installed (extra: int8)")
+    judged = []
+
+    def worse_the_second_time(runtime: Runtime, *arguments: Any) -> parity.Parity:
+        judged.append(runtime)
+        found = compare_quantized(runtime, *arguments)
+        return replace(found, cosine_min=0.5) if len(judged) == 2 else found
+
+    compare_quantized = parity.compare_quantized
+    monkeypatch.setattr(parity, "compare_quantized", worse_the_second_time)
+    plan = pipeline.plan(str(checkpoint), tmp_path / "out.m2d", layers=[1], precisions=["int8"])
+    with pytest.raises(ParityError, match=r"fail parity: layer 1, int8 of onnxrt: cosine to the reference is 0\.5"):
+        pipeline.build(plan)
+    assert not (tmp_path / "out.m2d").exists()

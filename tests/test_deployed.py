@@ -130,7 +130,7 @@ def test_a_prompt_that_is_not_pooled_keeps_its_mask(make_checkpoint: Callable[..
 
 def test_a_graph_of_another_cell_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     save_graph(deployed_graph(bundle, Cell(2, 32)), tmp_path / "model.onnx")
-    with pytest.raises(ParityError, match=r"does not give the vectors of Encoder in cell 3x32, fp32: cosine 0\."):
+    with pytest.raises(ParityError, match=r"not give .* of the bundle's graph in cell 3x32, fp32: cosine 0\."):
         check_deployed(bundle, Cell(3, 32), tmp_path / "model.onnx")
     with pytest.raises(ParityError, match="shape"):
         check_deployed(bundle, Cell(2, 64), tmp_path / "model.onnx")

@@ -14,7 +14,7 @@ from m2d_export.bundle import Bundle
 from m2d_export.runtimes import open_runtime
 from m2d_export.runtimes.onnxrt import SETTINGS
 from tests.conftest import ARCHITECTURES, LAYERS, WIDTH, save_checkpoint
-from tests.test_attention import in_memory, vectors
+from tests.graph_files import in_memory, vectors
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -74,11 +74,8 @@ def test_attention_as_one_operator_gives_the_same_vectors(built: Bundle) -> None
     before = Counter(node.op_type for node in model.graph)
     joined = attention_as_one(model)
     assert Counter(node.op_type for node in model.graph) == before  # it works on a copy
-    others = (
-        "MPNetModel",
-        "ModernBertModel",
-        "DebertaV2Model",
-    )  # add more to scores than a mask, or turn what they take
+    # These add more to their scores than a mask, or turn what they multiply.
+    others = ("MPNetModel", "ModernBertModel", "DebertaV2Model")
     assert (joined is None) is (built.manifest.architecture in others)
     if joined is not None:
         kinds = Counter(node.op_type for node in joined.graph)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from m2d_export import Bundle
+from m2d_export import Bundle, Encoder
 from m2d_export import build as pipeline
 from m2d_export import parity as gate
 from m2d_export.batching import TokenIds, pad
@@ -60,6 +60,17 @@ def test_every_exit_has_figures_within_bounds_and_says_how_far_it_reaches(halves
         assert 0 < parity["peak"] < 1000
         assert "peak" not in halves.entry(layer, "fp32").parity
         assert parity["cosine_min"] < halves.entry(layer, "fp32").parity["cosine_min"]
+
+
+def test_tables_that_were_added_to_beforehand_are_half_too(tmp_path: Path) -> None:
+    """RoBERTa looks its positions up: with a token type added, their table stayed float32, and no runtime took it."""
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", "roberta")
+    bundle = pipeline.build(pipeline.plan(str(checkpoint), tmp_path / "out.m2d", layers=[1], precisions=["fp16"]))
+    model = loaded(bundle, 1, "fp16")
+    tables = [node.inputs[0].dtype for node in model.graph if node.op_type == "Gather"]
+    assert tables == [ir.DataType.FLOAT16] * 2
+    with Encoder(bundle, 1, precision="fp16") as encoder:
+        assert np.isfinite(encoder.encode(["no", "The cat sat on the mat."])).all()
 
 
 @pytest.mark.parametrize("precision", HALVES)

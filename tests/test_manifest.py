@@ -123,6 +123,7 @@ BROKEN: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "head at layer 0": (("heads",), [0]),
     "no variants": (("variants",), []),
     "no layers": (("grid", "layers"), []),
+    "null for a graph of ONNX Runtime's": (("variants", 0, "onnxrt"), None),
     "layers twice": (("grid", "layers"), [1, 1]),
     "a long text for a number": (("grid", "width"), "x" * 1_000_000),
 }

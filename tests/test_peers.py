@@ -131,12 +131,14 @@ def test_who_fails_in_a_round_is_left_out_with_the_reason_and_nothing_is_publish
         command.refuse_failures(published, comparison)
 
 
-def test_what_was_measured_is_what_was_asked_for() -> None:
+@pytest.mark.parametrize("file", ["peers.json", "peers_avx2.json"])
+def test_what_was_measured_is_what_was_asked_for(file: str) -> None:
     """Issue 5: on short texts 1.7 x the best peer, exit 3 3.2 x, on long ones 1.2 x; one text in 0.75 of its time.
 
-    The last turn by turn: the machine is fast or slow for a second or so, and a ratio of medians jumps between the two.
+    The older run met the last turn by turn alone: that machine is fast or slow for a second or so, and a ratio of
+    medians jumps between the two.
     """
-    found = json.loads((command.RESULTS / "peers.json").read_text(encoding="utf-8"))
+    found = json.loads((command.RESULTS / file).read_text(encoding="utf-8"))
     assert (found["rounds"] >= 5, found["limit"]) == (True, None)
     systems: dict[str, Any] = found["systems"]
     ours = {name: row for name, row in systems.items() if row["environment"] == "m2d-export"}
@@ -149,5 +151,7 @@ def test_what_was_measured_is_what_was_asked_for() -> None:
     assert max(row["short_per_second"] for row in exit_3) >= 3.2 * best["short_per_second"]
     own, other = (min(rows, key=lambda row: row["single_p50_ms"])["seconds"]["single"] for rows in (full, peers))
     assert np.median(np.divide(own, other)) <= 0.75
+    if file == "peers_avx2.json":
+        assert np.median(own) <= 0.75 * np.median(other)
     fp32 = systems["sentence-transformers torch fp32"]["score"]
     assert all(abs(row["score"] - fp32) <= 0.3 for row in full)

@@ -107,7 +107,10 @@ def test_bf16_of_a_runtime_that_cannot_names_the_one_that_can(halves: Bundle) ->
 @pytest.mark.parametrize("name", ["onnxrt", "openvino"])
 def test_int8_graphs_run_in_every_runtime_that_says_so(name: str, quantized: Bundle) -> None:
     batch = pad(ROWS, SPEC, range(3))
-    with open_runtime(name, quantized.variant(2, "int8")) as int8, open_runtime(name, quantized.variant(2)) as fp32:
+    with (
+        open_runtime(name, quantized.variant(2, "int8", name)) as int8,
+        open_runtime(name, quantized.variant(2)) as fp32,
+    ):
         expected = fp32.vectors(batch)
         found = int8.vectors(batch)
         assert (cosine(found, expected) > 0.995).all()

@@ -51,7 +51,7 @@ class Runtime(Closing, Protocol):
     token_budget: int = TOKEN_BUDGET  # tokens a batch, padding included, that suit it where nothing was measured
 
     def vectors(self, batch: Batch) -> FloatArray:
-        """Full-width vectors of a batch, not normalised: (batch, width) float32."""
+        """Full-width vectors of a batch, not normalised: (batch, width) float32, an array of the caller's own."""
         ...
 
     def settle(self, batch: Batch) -> None:

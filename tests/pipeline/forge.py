@@ -22,7 +22,7 @@ from m2d_export.files import STAGING
 STEPS = (  # of a build of one exit
     "loading the checkpoint",
     "exporting all exits once",
-    "cutting one fp32 graph per exit",
+    "cutting the fp32 graphs of every exit",
     "writing fp32 graphs and their shared weights",
     "running the reference",
     "parity of layer 1, fp32",
