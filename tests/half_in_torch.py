@@ -22,8 +22,7 @@ def in_half(checkpoint: Path, precision: str, batches: Sequence[Batch]) -> list[
     """Each exit's vectors of each batch, by autocast."""
     loaded = load_checkpoint(str(checkpoint))
     exits = ExitEncoder(loaded, range(1, loaded.depth + 1)).eval()
-    for module in exits.modules():
-        if isinstance(module, torch.nn.Embedding):  # which autocast leaves in float32
-            module.weight.data = module.weight.data.to(DTYPES[precision]).float()
+    words = loaded.encoder.get_input_embeddings().weight  # which autocast leaves in float32
+    words.data = words.data.to(DTYPES[precision]).float()
     with torch.autocast("cpu", dtype=DTYPES[precision]):
         return [list(vectors) for vectors in zip(*map(exits.vectors, batches), strict=True)]
