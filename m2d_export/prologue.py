@@ -120,9 +120,9 @@ def _chooses_between_numbers(node: ir.Node) -> bool:
 
 def _always(value: ir.Value) -> bool:
     """Whether a condition is seen to hold everywhere: a constant, or a count that is at least 0, or both of them."""
-    constant, node = _array(value), value.producer()
-    if constant is not None or node is None:
-        return constant is not None and constant.dtype == bool and bool(constant.all())
+    known, node = _array(value), value.producer()
+    if known is not None or node is None:
+        return known is not None and known.dtype == bool and bool(known.all())
     if node.op_type == "And":
         return all(operand is not None and _always(operand) for operand in node.inputs)
     least = _array(node.inputs[1]) if node.op_type == "GreaterOrEqual" else None
@@ -146,9 +146,9 @@ def _counts(value: ir.Value | None) -> ir.Shape | None:
 
 def _equal_number(value: ir.Value) -> float | None:
     """The number that every element of ``value`` is, whatever its shape turns out to be."""
-    constant, node = _array(value), value.producer()
-    if constant is not None:
-        return float(constant.flat[0]) if constant.size and (constant == constant.flat[0]).all() else None
+    known, node = _array(value), value.producer()
+    if known is not None:
+        return float(known.flat[0]) if known.size and (known == known.flat[0]).all() else None
     if node is None or node.op_type not in SAME or node.inputs[0] is None:
         return None
     return _equal_number(node.inputs[0])

@@ -24,5 +24,7 @@ def in_half(checkpoint: Path, precision: str, batches: Sequence[Batch]) -> list[
     exits = ExitEncoder(loaded, range(1, loaded.depth + 1)).eval()
     words = loaded.encoder.get_input_embeddings().weight  # which autocast leaves in float32
     words.data = words.data.to(DTYPES[precision]).float()
+    for head in exits.heads.values():  # behind the pooling all is float32
+        head.forward = torch.autocast("cpu", enabled=False)(head.forward)
     with torch.autocast("cpu", dtype=DTYPES[precision]):
         return [list(vectors) for vectors in zip(*map(exits.vectors, batches), strict=True)]

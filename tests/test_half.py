@@ -112,8 +112,8 @@ def test_what_the_gate_runs_is_what_torch_computes_in_half(halves: Bundle, check
         with RoundedRuntime(halves.variant(layer, precision)) as runtime:
             found = np.concatenate([runtime.vectors(batch) for batch in batches])
         assert (cosine(found, expected) > ALIKE[precision]).all()
-        # as far off, and no farther; less than torch in bf16, which rounds the vectors of a head, too
-        assert 0.1 < np.abs(found - reference).mean() / np.abs(expected - reference).mean() < 5
+        # as far off, and no farther
+        assert 0.2 < np.abs(found - reference).mean() / np.abs(expected - reference).mean() < 5
 
 
 @pytest.mark.parametrize(("factor", "said"), [(2.4e5, r"reaches \S+e\+05"), (1e8, "reaches (nan|inf)")])
