@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from m2d_export.checkpoint import load_checkpoint
-from m2d_export.machine import machine
+from m2d_export.checkpoints.load import load_checkpoint
+from m2d_export.host.machine import machine
 from train.data import load_data
 from train.losses import LossWeights
 from train.recipes import GridRecipe, default_dims

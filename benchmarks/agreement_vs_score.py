@@ -22,7 +22,7 @@ from m2d_export import Bundle, Encoder
 from m2d_export.agreement import Yardstick, agreement, yardstick
 from m2d_export.bench.similarity import intervals, spearman
 from m2d_export.bench.sts import Pairs, load_pairs
-from m2d_export.machine import machine
+from m2d_export.host.machine import machine
 from m2d_export.vectors import FloatArray, cosine, truncate
 
 MEASURES = ("spearman", "random_spearman", "nearest_spearman", "overlap_at_10")

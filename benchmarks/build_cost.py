@@ -20,8 +20,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
 
-    from m2d_export import build as pipeline
-    from m2d_export.machine import machine
+    from m2d_export import pipeline
+    from m2d_export.host.machine import machine
 
     steps: list[tuple[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:

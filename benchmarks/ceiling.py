@@ -30,14 +30,14 @@ import onnxruntime
 import openvino
 
 from m2d_export import Bundle, Encoder
-from m2d_export.batching import TOKEN_BUDGET, Batch, batches
 from m2d_export.bench.sts import load_pairs
-from m2d_export.machine import cores, flags, machine
-from m2d_export.quantize import int8_models
+from m2d_export.graphs.int8 import int8_models
+from m2d_export.host.machine import cores, flags, machine
 from m2d_export.runtimes.onnxrt import SETTINGS
 from m2d_export.runtimes.openvino import SHORT
+from m2d_export.runtimes.tuning import budget_seconds
 from m2d_export.spec import RUNTIMES, Precision
-from m2d_export.tuning import budget_seconds
+from m2d_export.text.batches import TOKEN_BUDGET, Batch, batches
 
 ROUNDS, PARAGRAPH, LAYERS, CALLS = 5, 10, 2, 32
 KINDS = 6  # of operations, that a profile names

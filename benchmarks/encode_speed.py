@@ -21,7 +21,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from m2d_export import Bundle, Encoder
-from m2d_export.machine import cores, machine
+from m2d_export.host.machine import cores, machine
 from m2d_export.vectors import cosine
 
 ROUNDS = 5

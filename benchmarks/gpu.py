@@ -31,14 +31,14 @@ import torch
 
 from benchmarks.gpu_systems import OF_ONE_SHAPE, OURS, Call, Setting, Subject, random_distilbert, set_up
 from benchmarks.gpu_work import first_two, flops, inputs, mixed, peak_flops, timed
-from m2d_export.batching import Batch
-from m2d_export.checkpoint import load_checkpoint
+from m2d_export.checkpoints.exits import ExitEncoder
+from m2d_export.checkpoints.load import load_checkpoint
 from m2d_export.errors import M2DError, ParityError, first_line
-from m2d_export.exits import ExitEncoder
-from m2d_export.extras import require
-from m2d_export.files import atomic_file
-from m2d_export.gpu import first_gpu
-from m2d_export.machine import machine, versions
+from m2d_export.host.extras import require
+from m2d_export.host.files import atomic_file
+from m2d_export.host.gpu import first_gpu
+from m2d_export.host.machine import machine, versions
+from m2d_export.text.batches import Batch
 from m2d_export.vectors import cosine
 
 DISTILBERT = {"dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072, "max_position_embeddings": 512}

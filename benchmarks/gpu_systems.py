@@ -16,15 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.unpadded import PACKED, VARLEN, features_of, moved
-from m2d_export import Bundle
-from m2d_export import build as pipeline
-from m2d_export.batching import Batch
-from m2d_export.checkpoint import Checkpoint
-from m2d_export.engines import LIBRARIES, library
+from m2d_export import Bundle, pipeline
+from m2d_export.checkpoints.exits import ExitEncoder, truncate
+from m2d_export.checkpoints.load import Checkpoint
+from m2d_export.engines.engine import LIBRARIES, library
 from m2d_export.errors import ExportError, M2DError, RuntimeUnavailable, first_line
-from m2d_export.exits import ExitEncoder, truncate
 from m2d_export.runtimes import check_runtime, open_runtime
 from m2d_export.spec import ShapeRange
+from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
 
 Call = Callable[[Batch], FloatArray]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.tables import ROOT, bold_if_ours
-from m2d_export.bench.written import milliseconds, plain_table, rate, share
+from m2d_export.report.formatting import milliseconds, plain_table, rate, share
 
 GPU_PACKAGES = (
     *("torch", "onnxruntime-gpu", "tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx-cu13-bindings"),

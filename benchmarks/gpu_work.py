@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from benchmarks.gpu_systems import Setting
-from m2d_export.batching import Batch, TokenIds, pad
-from m2d_export.checkpoint import Checkpoint
+from m2d_export.checkpoints.load import Checkpoint
+from m2d_export.text.batches import Batch, TokenIds, pad
 
 SHORTEST = 4  # tokens of a text of the mixed ones
 

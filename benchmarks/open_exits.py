@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from m2d_export import Bundle, Encoder
-from m2d_export.bench.peak import peak_bytes
-from m2d_export.machine import machine
+from m2d_export.bench.memory import peak_bytes
+from m2d_export.host.machine import machine
 from m2d_export.spec import RUNTIMES
 
 TEXTS = [f"The {word} was seen by nobody." for word in ("cat", "ship", "storm", "end")] * 512  # many batches

@@ -24,10 +24,10 @@ from benchmarks.tables import (
     triton,
 )
 from m2d_export import Cell
-from m2d_export.bench.figures import candidates, latencies
+from m2d_export.bench.metrics import candidates, latencies
 from m2d_export.bench.quantities import Shape
 from m2d_export.bench.records import read_records
-from m2d_export.bench.written import plain_table
+from m2d_export.report.formatting import plain_table
 
 RESULTS = ROOT / "benchmarks" / "results"
 TOKENS = 16

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 
 from m2d_export import Bundle
-from m2d_export.machine import cores, machine
+from m2d_export.host.machine import cores, machine
 from m2d_export.runtimes.onnxrt import SETTINGS
 
 ROUNDS, REST = 5, 0.2

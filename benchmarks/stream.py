@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from m2d_export import Bundle, Encoder
-from m2d_export import build as pipeline
-from m2d_export.machine import machine
+from m2d_export import Bundle, Encoder, pipeline
+from m2d_export.host.machine import machine
 
 STEP = 100_000
 WARM_UP = 3  # steps until buffers and the heap have their size

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from m2d_export.bench.written import milliseconds, plain_table, rate, score, share
+from m2d_export.report.formatting import milliseconds, plain_table, rate, score, share
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = "sentence-transformers torch fp32"

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from m2d_export.checkpoint import load_checkpoint
-from m2d_export.machine import cores, machine
+from m2d_export.checkpoints.load import load_checkpoint
+from m2d_export.host.machine import cores, machine
 from train.data import load_data
 from train.recipes import GridRecipe, SeedRecipe, default_dims
 from train.seed import seed_loss

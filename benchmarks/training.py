@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from m2d_export.agreement import Yardstick, agreement, read_texts, yardstick
+from m2d_export.agreement import Yardstick, agreement, yardstick
 from m2d_export.bench.sts import Pairs
-from m2d_export.checkpoint import load_checkpoint
-from m2d_export.machine import machine
+from m2d_export.checkpoints.load import load_checkpoint
+from m2d_export.host.machine import machine
+from m2d_export.text.files import read_texts
 from train.data import load_data
 from train.evaluate import Judge
 from train.recipes import default_dims

@@ -30,11 +30,11 @@ from tritonclient.utils import InferenceServerException
 
 from m2d_export import Bundle, Cell, Encoder
 from m2d_export.bench.sts import load_pairs
-from m2d_export.deploy.triton import Service, model_name, write_repository
-from m2d_export.deployed import check_deployed, deployed_graph, save_graph
-from m2d_export.machine import machine
+from m2d_export.deploy.graph import check_deployed, deployed_graph, save_graph
+from m2d_export.deploy.triton.repository import Service, model_name, write_repository
+from m2d_export.host.machine import machine
 from m2d_export.vectors import FloatArray, cosine
-from tests.tritonserver import Server, served
+from tests.support.tritonserver import Server, served
 
 CLIENTS, SECONDS, ROUNDS, WARM = 32, 60.0, 3, 3.0
 BATCHES = (Service.max_batch_size, 1)

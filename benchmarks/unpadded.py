@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from m2d_export.batching import Batch
+from m2d_export.text.batches import Batch
 
 VARLEN = "torch_varlen"
 PACKED = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"}

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from m2d_export.bundle import Bundle
+    from m2d_export.bundle.bundle import Bundle
     from m2d_export.encoder import Encoder
     from m2d_export.errors import M2DError
     from m2d_export.spec import Cell, Grid, Precision
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Bundle", "Cell", "Encoder", "Grid", "M2DError", "Precision"]
 __version__ = "0.1.0"
 
-_HOMES = {"Bundle": "bundle", "Encoder": "encoder", "M2DError": "errors"}  # all others live in spec
+_HOMES = {"Bundle": "bundle.bundle", "Encoder": "encoder", "M2DError": "errors"}  # all others live in spec
 
 
 def __getattr__(name: str) -> Any:

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from m2d_export.errors import DataError
-from m2d_export.extras import require
-from m2d_export.files import read_text
+from m2d_export.host.extras import require
 from m2d_export.vectors import FloatArray, cosine, truncate
 
 LEAST_TEXTS = 20  # fewer have too few neighbours that are not simply all the others
@@ -53,24 +51,13 @@ class Yardstick:
     cosines: NDArray[np.float64]
 
 
-def read_texts(path: Path, purpose: str = "agreement") -> tuple[str, ...]:
-    """The distinct texts of a UTF-8 file, one a line, blank lines skipped, in their order.
-
-    Raises DataError where the file cannot be read, is not UTF-8, or has fewer than 20 distinct texts.
-    """
-    # Split at line feeds alone, as every line counter does: str.splitlines also splits at U+2028 and the like.
-    texts = tuple(dict.fromkeys(line.strip() for line in read_text(path).split("\n") if line.strip()))
-    _check_count(len(texts), str(path), purpose)
-    return texts
-
-
 def yardstick(full: NDArray[Any], *, pairs: int = PAIRS, seed: int = 0) -> Yardstick:
     """Sample pairs of texts and search neighbours with the full cell's vectors (texts, width).
 
     Neighbours of up to 4,096 sampled texts are searched among all texts. Raises DataError for fewer than 20 texts.
     """
     count = len(full)
-    _check_count(count, "the texts")
+    check_count(count, "the texts")
     rng = np.random.default_rng(seed)
     queries = np.sort(rng.permutation(count)[:QUERIES])
     neighbours = nearest(full, queries)
@@ -139,6 +126,7 @@ def _spearman(left: NDArray[np.float64], right: NDArray[np.float64]) -> float | 
     return float(require("scipy.stats", "bench").spearmanr(left, right).statistic * 100)
 
 
-def _check_count(count: int, what: str, purpose: str = "agreement") -> None:
+def check_count(count: int, what: str, purpose: str = "agreement") -> None:
+    """Raise DataError where ``what`` has fewer than 20 distinct texts."""
     if count < LEAST_TEXTS:
         raise DataError(f"{count} distinct texts in {what}: {purpose} needs at least {LEAST_TEXTS}")

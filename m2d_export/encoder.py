@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from m2d_export.batching import batches, pad
-from m2d_export.bundle import Bundle
+from m2d_export.bundle.bundle import Bundle
 from m2d_export.errors import InputError
 from m2d_export.runtimes import Closing, open_runtime
+from m2d_export.runtimes.tuning import fastest_budget
 from m2d_export.spec import Cell, Precision
-from m2d_export.tuning import fastest_budget
+from m2d_export.text.batches import batches, pad
 from m2d_export.vectors import FloatArray, truncate
 
 WINDOW = 8192  # texts tokenized and sorted at a time, so that memory does not grow with the input

@@ -11,6 +11,7 @@ from pathlib import Path
 from m2d_export.errors import SpecError
 
 SMALLEST_DEFAULT_DIM = 32
+BYTES_PER_FLOAT = 4
 
 
 class Precision(StrEnum):

@@ -3,4 +3,4 @@
 import pytest
 
 # What tests share there has asserts of its own.
-pytest.register_assert_rewrite("tests.pipeline.forge", "tests.bundles", "tests.cli.commands")
+pytest.register_assert_rewrite("tests.pipeline.forge", "tests.support.bundles", "tests.cli.commands")

@@ -12,12 +12,12 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from m2d_export import build as pipeline
-from m2d_export.bundle import Bundle
+from m2d_export import pipeline
+from m2d_export.bundle.bundle import Bundle
 from m2d_export.spec import parse_shapes
 
 if TYPE_CHECKING:
-    from tests.trainings import Outcome
+    from tests.support.trainings import Outcome
     from train.live import Screen
 
 WORDS = "a an the man woman cat dog is was playing sitting on mat guitar stage in of interest rates rose not".split()
@@ -233,7 +233,7 @@ def distilbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a made-up data set to train on. Never alter it."""
-    from tests.trainings import write_data
+    from tests.support.trainings import write_data
 
     return write_data(tmp_path_factory.mktemp("graded") / "pairs")
 
@@ -241,7 +241,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def start(distilbert: Path, graded: Path, tmp_path: Path) -> "Callable[..., Outcome]":
     """Train into a folder of this test's."""
-    from tests.trainings import train
+    from tests.support.trainings import train
 
     return lambda *options, into="out": train(distilbert, graded, "-o", tmp_path / into, *options)
 

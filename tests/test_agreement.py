@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from m2d_export import agreement as module
-from m2d_export.agreement import agreement, nearest, read_texts, top, yardstick
+from m2d_export.agreement import agreement, nearest, top, yardstick
 from m2d_export.errors import DataError
+from m2d_export.text.files import read_texts
 from m2d_export.vectors import cosine
 
 

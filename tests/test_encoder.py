@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from m2d_export import Bundle, Encoder, encoder
-from m2d_export import build as pipeline
+from m2d_export import Bundle, Encoder, encoder, pipeline
 from m2d_export.errors import BundleError, CheckpointError, InputError, RuntimeUnavailable, SpecError
 from tests.conftest import LAYERS, WIDTH, save_checkpoint
 

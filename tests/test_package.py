@@ -79,7 +79,7 @@ def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel: Path) -> None
         for path in (ROOT / "m2d_export").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {"m2d_export/py.typed", "m2d_export/toy_sts.csv", "m2d_export/runtimes/onnxrt.py"} <= sources
+    assert {"m2d_export/py.typed", "m2d_export/text/toy_sts.csv", "m2d_export/runtimes/onnxrt.py"} <= sources
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in names if ".dist-info/" not in name} == sources
     assert f"m2d_export-{m2d_export.__version__}.dist-info/licenses/LICENSE" in names

@@ -6,15 +6,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from m2d_export import Bundle, Encoder
-from m2d_export import build as pipeline
+from m2d_export import Bundle, Encoder, pipeline
 from m2d_export.bench.similarity import spearman
 from m2d_export.bench.sts import load_pairs
-from m2d_export.half_parity import RoundedRuntime, grid
-from m2d_export.parity import PROBES
+from m2d_export.gate.half import RoundedRuntime, grid
+from m2d_export.gate.parity import PROBES
 from m2d_export.spec import HALVES
 from m2d_export.vectors import cosine, truncate
-from tests.half_in_torch import ALIKE, in_half
+from tests.support.half_in_torch import ALIKE, in_half
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m2d_export import Bundle, Encoder
-from m2d_export import build as pipeline
+from m2d_export import Bundle, Encoder, pipeline
 from m2d_export.bench.similarity import spearman
 from m2d_export.bench.sts import load_pairs
 from m2d_export.vectors import cosine, truncate

@@ -56,7 +56,7 @@ def main(model: str, data: str, output: Path, resume: bool, half: bool, **option
     DATA is a folder with train, dev (or validation) and perhaps test as .csv, .tsv, .jsonl or .parquet files, or a
     dataset of the Hub: two sentences and a score each. Ctrl-C keeps what was done.
     """
-    from m2d_export.checkpoint import load_checkpoint
+    from m2d_export.checkpoints.load import load_checkpoint
     from train.data import load_data
     from train.live import grid_table, screen
     from train.pipeline import train
@@ -92,7 +92,7 @@ def _check_together(options: dict[str, Any]) -> None:
 
 
 def _hardware(device: str | None, precision: str | None) -> tuple[str, str]:
-    from m2d_export.extras import require
+    from m2d_export.host.extras import require
 
     torch = require("torch", "train")
     if device == "cuda" and not torch.cuda.is_available():

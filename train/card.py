@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from m2d_export.bench.written import plain_table
-from m2d_export.checkpoint import Checkpoint
+from m2d_export.checkpoints.load import Checkpoint
+from m2d_export.report.formatting import plain_table
 from m2d_export.spec import Cell
 from train.evaluate import Scored
 

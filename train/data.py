@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2d_export.agreement import read_texts
 from m2d_export.bench.sts import COLUMNS, Pairs, load_pairs, pairs_of
 from m2d_export.errors import DataError, first_line
-from m2d_export.extras import require
+from m2d_export.host.extras import require
+from m2d_export.text.files import read_texts
 
 TRAIN, DEV, TEST = "train", "dev", "test"
 NAMES: Mapping[str, tuple[str, ...]] = {TRAIN: (TRAIN,), DEV: (DEV, "validation"), TEST: (TEST,)}

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from m2d_export.batching import TOKEN_BUDGET, TokenIds, Tokenizer
 from m2d_export.bench.similarity import correlations, emitted, spearman
 from m2d_export.bench.sts import Pairs
-from m2d_export.checkpoint import Checkpoint
-from m2d_export.exits import ExitEncoder
+from m2d_export.checkpoints.exits import ExitEncoder
+from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.spec import Cell, TextSpec
+from m2d_export.text.batches import TOKEN_BUDGET, TokenIds, Tokenizer
 from m2d_export.vectors import cosine
 from train.model import exit_vectors
 

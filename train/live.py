@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from m2d_export.extras import require
+from m2d_export.host.extras import require
 from m2d_export.spec import Cell
 from train.evaluate import Scores
 from train.log import Entry

@@ -7,10 +7,10 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Dense
 from torch import Tensor, nn
 
-from m2d_export.batching import TokenIds, batches
-from m2d_export.checkpoint import Checkpoint
-from m2d_export.exits import ExitEncoder
+from m2d_export.checkpoints.exits import ExitEncoder
+from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.spec import TextSpec
+from m2d_export.text.batches import TokenIds, batches
 
 
 def with_heads(checkpoint: Checkpoint, layers: Sequence[int]) -> Checkpoint:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from m2d_export.errors import TrainingError
-from m2d_export.machine import machine
+from m2d_export.host.machine import machine
 from train.data import fingerprint
 from train.energy import Energy, measured
 from train.evaluate import Scored

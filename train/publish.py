@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from m2d_export.checkpoint import load_checkpoint, quietly
-from m2d_export.files import publish, remove_stale, staged_directory, writing
+from m2d_export.checkpoints.load import load_checkpoint, quietly
+from m2d_export.host.files import publish, remove_stale, staged_directory, writing
 from train.card import card
 from train.evaluate import Judge, Scored
 from train.live import draw

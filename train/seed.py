@@ -17,7 +17,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from transformers.trainer import TRAINER_STATE_NAME
 
 from m2d_export.bench.sts import Pairs
-from m2d_export.checkpoint import quietly
+from m2d_export.checkpoints.load import quietly
 from m2d_export.errors import M2DError, TrainingError, first_line
 from train.evaluate import Judge
 from train.log import Entry, Trained, Watcher, check_progress

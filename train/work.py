@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from m2d_export.checkpoint import Checkpoint
+from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import OutputError, TrainingError
-from m2d_export.files import atomic_file, writing
+from m2d_export.host.files import atomic_file, writing
 from train.data import Data, fingerprint
 from train.log import Entry
 from train.recipes import GridRecipe, Recipe

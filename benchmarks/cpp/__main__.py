@@ -23,8 +23,8 @@ import openvino
 
 from m2d_export import Bundle, Encoder
 from m2d_export.bench.sts import load_pairs
-from m2d_export.cpp.project import write_project
-from m2d_export.machine import cores, machine
+from m2d_export.deploy.cpp.project import write_project
+from m2d_export.host.machine import cores, machine
 
 HERE = Path(__file__).resolve().parent
 ROUNDS, EVERY = 5, 20  # every so many texts are encoded alone

@@ -19,7 +19,7 @@ from benchmarks.peers.measure import Comparison, Place
 from benchmarks.peers.plot import plot
 from benchmarks.peers.systems import SYSTEMS
 from m2d_export.bench.sts import load_pairs
-from m2d_export.machine import cores
+from m2d_export.host.machine import cores
 
 ROUNDS = 5
 RESULTS, PICTURE = ROOT / "benchmarks" / "results", ROOT / "docs" / "peers.png"

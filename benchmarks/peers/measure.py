@@ -28,9 +28,9 @@ from benchmarks.peers.systems import OURS, SYSTEMS, WEIGHTS, System
 from m2d_export import Bundle
 from m2d_export.bench.similarity import spearman
 from m2d_export.bench.sts import Pairs, load_pairs
-from m2d_export.files import sha256_of
-from m2d_export.machine import machine, telling_flags
-from m2d_export.machine import versions as own_versions
+from m2d_export.host.files import sha256_of
+from m2d_export.host.machine import machine, telling_flags
+from m2d_export.host.machine import versions as own_versions
 from m2d_export.vectors import FloatArray, cosine
 
 PARAGRAPH = 10  # sentences of a long text

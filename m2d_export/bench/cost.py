@@ -9,12 +9,12 @@ from itertools import product
 
 import numpy as np
 
-from m2d_export.batching import Batch, TokenIds, batches, pad
 from m2d_export.bench.records import Record
 from m2d_export.bench.timing import measure
-from m2d_export.bundle import Bundle
+from m2d_export.bundle.bundle import Bundle
 from m2d_export.encoder import Encoder
 from m2d_export.errors import RuntimeUnavailable
+from m2d_export.text.batches import Batch, TokenIds, batches, pad
 
 SECONDS_PER_SHAPE = 3.0  # for all layers together, beyond the least number of rounds
 SCOPES = ("graph", "text")
@@ -85,7 +85,7 @@ def memory(bundle: Bundle, layer: int, texts: Sequence[str], options: Record) ->
     """Peak memory of a fresh process that opens one exit and encodes ``texts``; raises RuntimeUnavailable."""
     job = json.dumps({"bundle": str(bundle.root), "layer": layer, "texts": list(texts), **options})
     child = subprocess.run(
-        [sys.executable, "-m", "m2d_export.bench.peak"], input=job, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "m2d_export.bench.memory"], input=job, capture_output=True, text=True, check=False
     )
     if child.returncode:
         reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]

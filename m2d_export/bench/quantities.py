@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from m2d_export.budgets import BYTES_PER_FLOAT
-from m2d_export.spec import Cell
+from m2d_export.spec import BYTES_PER_FLOAT, Cell
 
 Interval = tuple[float, float]
 Variant = tuple[str, str, str, str]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from m2d_export.bench.forms import check
+from m2d_export.bench.record_schema import check
 from m2d_export.errors import DataError
-from m2d_export.files import writing
+from m2d_export.host.files import writing
 
 log = logging.getLogger(__name__)
 Record = dict[str, Any]

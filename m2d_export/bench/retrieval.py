@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from m2d_export.agreement import IntArray, blocks, top
 from m2d_export.errors import DataError, SpecError
-from m2d_export.files import read_text
+from m2d_export.host.files import read_text
 from m2d_export.vectors import FloatArray, truncate
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"

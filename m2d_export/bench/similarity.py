@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2d_export.extras import require
+from m2d_export.host.extras import require
 from m2d_export.vectors import FloatArray, cosine, truncate
 
 Floats = NDArray[np.float64]

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from m2d_export.batching import check_text
 from m2d_export.errors import DataError
-from m2d_export.extras import require
-from m2d_export.files import read_text
-from m2d_export.packaged import toy_csv
+from m2d_export.host.extras import require
+from m2d_export.host.files import read_text
+from m2d_export.text.batches import check_text
+from m2d_export.text.packaged import toy_csv
 
 TOY, STSB = "toy", "stsb"
 TOY_LABEL = "toy set, 200 pairs of this package's own: shows that it works, compares with nothing"

@@ -10,12 +10,12 @@ from itertools import product
 from m2d_export.bench import cost
 from m2d_export.bench.quality import Measure, Reference
 from m2d_export.bench.records import Record, key_of
-from m2d_export.bundle import Bundle
+from m2d_export.bundle.bundle import Bundle
 from m2d_export.encoder import Encoder
-from m2d_export.engines import LIBRARIES
+from m2d_export.engines.engine import LIBRARIES
 from m2d_export.errors import M2DError, SpecError
-from m2d_export.extras import require
-from m2d_export.machine import machine
+from m2d_export.host.extras import require
+from m2d_export.host.machine import machine
 from m2d_export.runtimes import check_runtime
 from m2d_export.spec import RUNTIMES
 

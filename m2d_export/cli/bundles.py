@@ -64,7 +64,7 @@ def build(
 
     CHECKPOINT is a sentence-transformers folder, a transformers folder (mean pooling), or a Hub id.
     """
-    from m2d_export import build as pipeline
+    from m2d_export import pipeline
     from m2d_export.spec import TYPED, parse_shapes
 
     with steps() as report:
@@ -108,7 +108,7 @@ def build(
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of a table.")
 def show(bundle: Path, as_json: bool) -> None:
     """Show what BUNDLE holds, and the parity figures it was published with."""
-    from m2d_export.bundle import Bundle
+    from m2d_export.bundle.bundle import Bundle
 
     opened = Bundle.open(bundle)
     if as_json:
@@ -116,7 +116,7 @@ def show(bundle: Path, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from m2d_export.show import summary
+    from m2d_export.cli.show import summary
 
     Console().print(summary(opened))
 
@@ -130,7 +130,7 @@ def show(bundle: Path, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def verify(bundle: Path, as_json: bool) -> None:
     """Check every file of BUNDLE against its manifest: sizes, sha256, nothing missing, nothing extra."""
-    from m2d_export.bundle import Bundle
+    from m2d_export.bundle.bundle import Bundle
 
     opened = Bundle.open(bundle)
     problems = opened.problems()
@@ -173,9 +173,9 @@ def encode(
     threads: int | None,
 ) -> None:
     """Encode FILE, one text a line (- is standard input), into a float32 array (lines, dim)."""
-    from m2d_export.bundle import Bundle
+    from m2d_export.bundle.bundle import Bundle
     from m2d_export.encoder import Encoder
-    from m2d_export.files import atomic_file
+    from m2d_export.host.files import atomic_file
     from m2d_export.vectors import write_npy
 
     if output.is_file() and (not force or (Path(file.name).exists() and output.samefile(file.name))):
@@ -202,7 +202,7 @@ def encode(
 @click.option("--revision", help="Branch, tag or commit of a Hub checkpoint.")
 def slice_(checkpoint: str, layer: int, dim: int | None, target: Path, revision: str | None) -> None:
     """Write one exit of CHECKPOINT as an ordinary sentence-transformers folder."""
-    from m2d_export.slices import slice_checkpoint
+    from m2d_export.checkpoints.slice import slice_checkpoint
 
     with steps() as report:
         report(f"cutting layer {layer} out of the checkpoint")

@@ -96,7 +96,7 @@ def steps() -> Iterator[Callable[[str], None]]:
 
 def say_of_int8(precisions: Sequence[str]) -> None:
     """Say on standard error what int8 is worth on a processor without instructions for it."""
-    from m2d_export.machine import multiplies_int8
+    from m2d_export.host.machine import multiplies_int8
 
     if "int8" in precisions and multiplies_int8() is False:
         click.echo(

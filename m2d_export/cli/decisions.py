@@ -67,13 +67,13 @@ def select(
 
     from rich.console import Console
 
-    from m2d_export.bench.figures import candidates
+    from m2d_export.bench.metrics import candidates
     from m2d_export.bench.views import view_of
-    from m2d_export.budgets import Budgets
-    from m2d_export.bundle import Bundle
-    from m2d_export.choice import choice_table, deploying
-    from m2d_export.select import Task
-    from m2d_export.select import select as choose
+    from m2d_export.bundle.bundle import Bundle
+    from m2d_export.report.choice import choice_table, deploying
+    from m2d_export.select.budgets import Budgets
+    from m2d_export.select.rule import Task
+    from m2d_export.select.rule import select as choose
 
     _show_warnings()
     asked = Budgets(**budgets)
@@ -109,10 +109,10 @@ def select(
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 def report(results: Path, output: Path) -> None:
     """Write RESULTS as a page that opens from disk, the same in Markdown, and pictures for a README."""
-    from m2d_export.bench.page import write_report
     from m2d_export.bench.records import read_records
-    from m2d_export.budgets import Budgets
-    from m2d_export.select import select as choose
+    from m2d_export.report.page import write_report
+    from m2d_export.select.budgets import Budgets
+    from m2d_export.select.rule import select as choose
 
     _show_warnings()
     write_report(read_records(results), output, lambda cells, least: choose(cells, Budgets(min_retention=least)))

@@ -86,15 +86,15 @@ def bench(
     """
     from rich.console import Console
 
-    from m2d_export.agreement import read_texts
     from m2d_export.bench.quality import GradedPairs, Measure, OwnTexts, Searched
     from m2d_export.bench.records import append, done, existing, hardware, measured, read_records, unmeasured
     from m2d_export.bench.retrieval import load_collection
     from m2d_export.bench.sts import TOY, load_pairs
     from m2d_export.bench.sweep import Matrix, Sweep
-    from m2d_export.bench.tables import tables
-    from m2d_export.bundle import Bundle
-    from m2d_export.machine import machine
+    from m2d_export.bundle.bundle import Bundle
+    from m2d_export.host.machine import machine
+    from m2d_export.report.terminal import tables
+    from m2d_export.text.files import read_texts
 
     opened = Bundle.open(bundle)
     longest = opened.manifest.text.max_tokens

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from m2d_export.cli.common import PRECISIONS, examples, is_default, say_of_int8, steps, threads_option
-from m2d_export.cpp import RUNTIMES
+from m2d_export.deploy.cpp import RUNTIMES
 from m2d_export.errors import SpecError
 from m2d_export.spec import Cell
 
@@ -45,7 +45,7 @@ def onnx(
     FastEmbed and text-embeddings-inference read its sentence_embedding; sentence-transformers' ONNX backend and optimum
     need --last-hidden-state.
     """
-    from m2d_export.bundle import Bundle
+    from m2d_export.bundle.bundle import Bundle
     from m2d_export.deploy.folder import write_folder
 
     opened = Bundle.open(bundle)
@@ -102,8 +102,8 @@ def triton(
     Its README says how to start and ask it. With --backend python the encoder runs beside the tokenizer, on the CPU;
     with the others it is a model of its own.
     """
-    from m2d_export.bundle import Bundle
-    from m2d_export.deploy.triton import Service, write_repository
+    from m2d_export.bundle.bundle import Bundle
+    from m2d_export.deploy.triton.repository import Service, write_repository
 
     if backend != "python" and not (is_default("runtime") and is_default("threads")):
         raise SpecError(f"--runtime and --threads go with --backend python: {backend} is the server's own")
@@ -140,8 +140,8 @@ def cpp(bundle: Path, target: Path, cell: str, runtime: str, precision: str) -> 
     Encoder before the folder appears; tensorrt and tensorrt-rtx take the engine that build --engine has put into
     BUNDLE. README.md in the folder has the commands that build and run it.
     """
-    from m2d_export.bundle import Bundle
-    from m2d_export.cpp.project import write_project
+    from m2d_export.bundle.bundle import Bundle
+    from m2d_export.deploy.cpp.project import write_project
 
     chosen = Cell.parse(cell)
     with steps() as report:

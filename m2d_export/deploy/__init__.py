@@ -1,1 +1,1 @@
-"""A cell of a bundle shipped: as the folder that other tools load, as a repository of models for a server."""
+"""One cell, shipped: as a folder that other tools load, as a Triton model repository, as a C++ project."""

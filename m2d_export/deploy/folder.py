@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from m2d_export.bundle import TOKENIZER, Bundle
-from m2d_export.deployed import OUTPUT, check_deployed, deployed_graph, save_graph
+from m2d_export.bundle.bundle import TOKENIZER, Bundle
+from m2d_export.deploy.graph import OUTPUT, check_deployed, deployed_graph, save_graph
 from m2d_export.errors import OutputError, SpecError
-from m2d_export.files import publish, remove_stale, staged_directory, writing
+from m2d_export.host.files import publish, remove_stale, staged_directory, writing
 from m2d_export.spec import Cell, Precision
 
 if TYPE_CHECKING:

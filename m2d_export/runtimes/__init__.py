@@ -5,12 +5,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from m2d_export.batching import TOKEN_BUDGET, Batch
-from m2d_export.engines import LIBRARIES, library
+from m2d_export.engines.engine import LIBRARIES, library
 from m2d_export.errors import SpecError
-from m2d_export.extras import require
-from m2d_export.gpu import first_gpu
+from m2d_export.host.extras import require
+from m2d_export.host.gpu import first_gpu
 from m2d_export.spec import RUNTIMES, Variant
+from m2d_export.text.batches import TOKEN_BUDGET, Batch
 from m2d_export.vectors import FloatArray
 
 PACKAGES = {  # and the extra that installs each

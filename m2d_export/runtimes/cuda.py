@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2d_export.errors import RuntimeUnavailable
-from m2d_export.extras import require
+from m2d_export.host.extras import require
 from m2d_export.runtimes import Closing
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from m2d_export.batching import Batch
 from m2d_export.errors import RuntimeUnavailable, SpecError, first_line
-from m2d_export.extras import require
-from m2d_export.machine import cores
+from m2d_export.host.extras import require
+from m2d_export.host.machine import cores
 from m2d_export.runtimes import CLOSED, Runtime
 from m2d_export.runtimes.quicker import LATEST, Quicker
 from m2d_export.spec import Variant
+from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
 
 log = logging.getLogger(__name__)

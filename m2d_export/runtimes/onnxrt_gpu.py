@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from m2d_export.batching import Batch
 from m2d_export.errors import RuntimeUnavailable, SpecError, first_line
-from m2d_export.extras import require
+from m2d_export.host.extras import require
 from m2d_export.runtimes import CLOSED, GPU_TOKENS, Runtime
-from m2d_export.runtimes.fitting import parts
 from m2d_export.runtimes.onnxrt import opened
+from m2d_export.runtimes.profiles import parts
 from m2d_export.spec import ShapeRange, TextSpec, Variant, default_shapes
+from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from m2d_export.batching import TOKEN_BUDGET, Batch
 from m2d_export.errors import CheckpointError, RuntimeUnavailable, SpecError
-from m2d_export.extras import require
-from m2d_export.machine import cores
+from m2d_export.host.extras import require
+from m2d_export.host.machine import cores
 from m2d_export.runtimes import CLOSED, GPU_TOKENS, Runtime
 from m2d_export.spec import Variant
+from m2d_export.text.batches import TOKEN_BUDGET, Batch
 from m2d_export.vectors import FloatArray
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -24,8 +24,8 @@ class PytorchRuntime(Runtime):
         self, variant: Variant, threads: int | None = None, compute: str = "fp32", on_gpu: bool = False
     ) -> None:
         torch = require("torch", "build")
-        from m2d_export.checkpoint import load_checkpoint
-        from m2d_export.exits import ExitEncoder, truncate
+        from m2d_export.checkpoints.exits import ExitEncoder, truncate
+        from m2d_export.checkpoints.load import load_checkpoint
 
         if on_gpu and not torch.cuda.is_available():
             raise RuntimeUnavailable(f"torch {torch.__version__} has no CUDA here: install one that was built with it")

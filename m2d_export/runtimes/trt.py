@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2d_export.batching import Batch
-from m2d_export.engines import library, logger, read_engine
+from m2d_export.engines.engine import library, logger, read_engine
 from m2d_export.errors import OutputError, RuntimeUnavailable, SpecError
-from m2d_export.gpu import first_gpu
+from m2d_export.host.gpu import first_gpu
 from m2d_export.runtimes import CLOSED, GPU_TOKENS, INSTEAD, Runtime
+from m2d_export.runtimes.compile_cache import is_private, keep, place_of, read_kept
 from m2d_export.runtimes.cuda import Cuda
-from m2d_export.runtimes.fitting import Place, parts
-from m2d_export.runtimes.kept import is_private, keep, place_of, read_kept
+from m2d_export.runtimes.profiles import Place, parts
 from m2d_export.spec import Engine, Variant
+from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
 
 log = logging.getLogger(__name__)

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from m2d_export import Bundle, machine
+from m2d_export import Bundle
 from m2d_export.bench import cost
-from m2d_export.bench.figures import candidates
+from m2d_export.bench.metrics import candidates
 from m2d_export.bench.records import read_records
 from m2d_export.bench.sts import load_pairs
 from m2d_export.cli import measures
+from m2d_export.host import machine
 from tests.cli.commands import (
     INTERRUPTED,
     KINDS,

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from m2d_export import Bundle
-from m2d_export import build as pipeline
+from m2d_export import Bundle, pipeline
 from m2d_export.cli import main
 from tests.cli.commands import Run, contents, refuse
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from m2d_export import Bundle
-from m2d_export.bench.figures import candidates
+from m2d_export.bench.metrics import candidates
 from m2d_export.bench.records import read_records
 from tests import made_up
 from tests.cli.commands import PROGRAM, QUICK, ROOT, USAGE, Outcome, Run, altered, contents, encoded, refuse, rows_of

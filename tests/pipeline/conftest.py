@@ -6,9 +6,10 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from m2d_export import build as pipeline
-from m2d_export import graphs, parity
-from m2d_export.build import Plan
+from m2d_export import pipeline
+from m2d_export.gate import parity
+from m2d_export.graphs import export as graphs
+from m2d_export.pipeline import Plan
 from tests.pipeline.forge import PROBES, Forge, load_once
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from m2d_export import Bundle, graphs, parity
-from m2d_export import build as pipeline
-from m2d_export.build import Report
-from m2d_export.checkpoint import load_checkpoint
+from m2d_export import Bundle, pipeline
+from m2d_export.checkpoints.exits import ExitEncoder
+from m2d_export.checkpoints.load import load_checkpoint
 from m2d_export.errors import M2DError
-from m2d_export.exits import ExitEncoder
-from m2d_export.files import STAGING
+from m2d_export.gate import parity
+from m2d_export.graphs import export as graphs
+from m2d_export.host.files import STAGING
+from m2d_export.pipeline import Report
 
 STEPS = (  # of a build of one exit
     "loading the checkpoint",

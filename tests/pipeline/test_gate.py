@@ -8,12 +8,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from m2d_export import Bundle, graphs, parity
-from m2d_export import build as pipeline
-from m2d_export.batching import Batch
-from m2d_export.build import Plan
+from m2d_export import Bundle, pipeline
 from m2d_export.errors import ParityError
+from m2d_export.gate import parity
+from m2d_export.graphs import export as graphs
+from m2d_export.pipeline import Plan
 from m2d_export.spec import Precision
+from m2d_export.text.batches import Batch
 from tests.pipeline.forge import tree
 
 

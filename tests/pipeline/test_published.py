@@ -10,11 +10,10 @@ from pathlib import Path
 import onnx
 import pytest
 
-from m2d_export import Bundle
-from m2d_export import build as pipeline
-from m2d_export.build import Plan
-from m2d_export.bundle import MANIFEST
+from m2d_export import Bundle, pipeline
+from m2d_export.bundle.bundle import MANIFEST
 from m2d_export.errors import SpecError
+from m2d_export.pipeline import Plan
 from tests.pipeline.forge import STEPS, Forge, build, sound, staging, tree
 
 

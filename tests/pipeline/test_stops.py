@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from m2d_export import Bundle, graphs
-from m2d_export import build as pipeline
-from m2d_export.build import Plan
+from m2d_export import Bundle, pipeline
 from m2d_export.errors import DiskFullError, OutputError
-from m2d_export.files import remove_stale
+from m2d_export.graphs import export as graphs
+from m2d_export.host.files import remove_stale
+from m2d_export.pipeline import Plan
 from tests.conftest import heed_signals
 from tests.pipeline.forge import STEPS, Forge, build, sound, staging, tree
 
@@ -37,7 +37,7 @@ def test_the_room_is_that_of_every_precision_and_engine(
     plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed: list[int] = []
-    monkeypatch.setattr("m2d_export.build.check_room", lambda target, room: needed.append(room))
+    monkeypatch.setattr("m2d_export.pipeline.check_room", lambda target, room: needed.append(room))
     weights = plan().weight_bytes
     plan(precisions=["fp32", "fp16", "int8"])
     assert needed == [2 * weights, 2 * weights + weights + weights // 2]

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m2d_export import Bundle, Encoder
-from m2d_export import build as pipeline
-from m2d_export.build import Plan
-from m2d_export.bundle import MANIFEST
+from m2d_export import Bundle, Encoder, pipeline
+from m2d_export.bundle.bundle import MANIFEST
 from m2d_export.errors import OutputError
+from m2d_export.pipeline import Plan
 from m2d_export.runtimes.onnxrt import OFTEN
 from tests.pipeline.forge import TEXTS, sound, staging, tree
 

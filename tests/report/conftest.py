@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from m2d_export.bench.page import write_report
-from m2d_export.budgets import Budgets
-from m2d_export.select import select
+from m2d_export.report.page import write_report
+from m2d_export.select.budgets import Budgets
+from m2d_export.select.rule import select
 from tests.report.pages import full_sweep
 
 FLAGS = (

@@ -1,9 +1,9 @@
 """What the tests of reports share: results, and what is picked of them."""
 
-from m2d_export.bench.figures import candidates
-from m2d_export.budgets import Budgets
-from m2d_export.select import select
-from tests.made_up import DIMS, LAYERS, TOY, failed, latency, score, sweep
+from m2d_export.bench.metrics import candidates
+from m2d_export.select.budgets import Budgets
+from m2d_export.select.rule import select
+from tests.support.made_up import DIMS, LAYERS, TOY, failed, latency, score, sweep
 
 
 def full_sweep():

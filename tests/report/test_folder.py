@@ -7,16 +7,16 @@ import pytest
 pytest.importorskip("plotly", reason="the extra `report` is not installed")
 pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
 
-from m2d_export.bench.figures import candidates
-from m2d_export.bench.page import page, template, write_report
-from m2d_export.bench.pagedata import group_data
-from m2d_export.bench.pareto import front
+from m2d_export.bench.metrics import candidates
 from m2d_export.bench.records import groups
-from m2d_export.budgets import Budgets
 from m2d_export.errors import DataError, OutputError
-from m2d_export.select import select
-from tests.made_up import DIMS, LAYERS, MACHINE, TOY, cascade, failed, latency, score, storage
+from m2d_export.report.page import page, template, write_report
+from m2d_export.report.page_data import group_data
+from m2d_export.select.budgets import Budgets
+from m2d_export.select.pareto import front
+from m2d_export.select.rule import select
 from tests.report.pages import full_sweep, picked
+from tests.support.made_up import DIMS, LAYERS, MACHINE, TOY, cascade, failed, latency, score, storage
 
 PNG = b"\x89PNG"
 PICTURES = {"score.png", "retention.png", "front.png", "latency.png", "cascade.png", "storage.png"}

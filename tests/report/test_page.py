@@ -16,13 +16,13 @@ import pytest
 pytest.importorskip("plotly", reason="the extra `report` is not installed")
 pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
 
-from m2d_export.bench.figures import candidates
-from m2d_export.bench.page import write_report
+from m2d_export.bench.metrics import candidates
 from m2d_export.bench.views import sts_labels, times, view_of
-from m2d_export.budgets import Budgets
-from m2d_export.select import Task, select
-from tests.made_up import DIMS, cascade, failed, latency, score
+from m2d_export.report.page import write_report
+from m2d_export.select.budgets import Budgets
+from m2d_export.select.rule import Task, select
 from tests.report.pages import full_sweep, picked
+from tests.support.made_up import DIMS, cascade, failed, latency, score
 
 DRAWN = """return [...document.querySelectorAll("figure:not([hidden]) .chart")].map(chart =>
     chart.matches(".js-plotly-plot") && chart.querySelectorAll("svg path").length > 3 && chart.clientWidth > 200)"""

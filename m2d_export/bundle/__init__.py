@@ -1,0 +1,1 @@
+"""The bundle: its manifest, and its files on disk."""

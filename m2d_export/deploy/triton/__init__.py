@@ -1,0 +1,1 @@
+"""Cells as a model repository for Triton Inference Server."""

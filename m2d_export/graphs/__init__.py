@@ -1,0 +1,1 @@
+"""ONNX graphs of every exit, in every precision, made from one export of the checkpoint."""

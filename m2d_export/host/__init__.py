@@ -1,0 +1,1 @@
+"""What this machine has: optional packages, files written whole or not at all, processors and GPUs."""

@@ -1,0 +1,87 @@
+"""The machine and the versions that a result or a build depends on."""
+
+import os
+import platform
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from m2d_export.host.gpu import gpus
+
+# Which of these a processor has decides what kernels run on it; its name may not say (a cloud's is "AMD EPYC").
+TELLING_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "bf16")
+INT8_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
+PACKAGES = (
+    *("m2d-export", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "transformers"),
+    *("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx-cu13-bindings", "cuda-bindings"),
+)
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS has no affinities
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The version of each of ``packages`` that is installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory in GB, system, GPUs, Python and versions, as every record holds them."""
+    cards = [gpu.name for gpu in gpus()]
+    return {
+        "cpu": _cpu_name() + (f" ({told})" if (told := ", ".join(telling_flags())) else ""),
+        "cores": cores(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "system": platform.system(),
+        **({"gpu": ", ".join(cards)} if cards else {}),
+        "python": platform.python_version(),
+        "versions": versions(PACKAGES),
+    }
+
+
+def processor() -> str:
+    """The processor's name and what it can do, as far as the system says."""
+    return " ".join([_cpu_name(), *sorted(flags())])
+
+
+def flags() -> set[str]:
+    """The processor's instruction sets; empty where the system does not say."""
+    return {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}  # x86's word for them, and ARM's
+
+
+def telling_flags() -> list[str]:
+    """The instruction sets that decide which kernels run; none where the system does not say."""
+    found = flags()
+    return [flag for flag in TELLING_FLAGS if flag in found]
+
+
+def multiplies_int8() -> bool | None:
+    """Whether the processor has instructions for int8 dot products (VNNI and its like); None where it does not say."""
+    found = flags()
+    return bool(found & INT8_FLAGS) if found else None
+
+
+def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(field: str) -> str:
+    """A field of the first processor in Linux's list, empty where there is none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")

@@ -1,0 +1,1 @@
+"""Results as a page, as Markdown, as pictures and on a terminal."""

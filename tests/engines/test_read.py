@@ -1,0 +1,94 @@
+"""What an engine must be before it is loaded, and what is refused."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from m2d_export import Bundle
+from m2d_export.bundle.bundle import Manifest
+from m2d_export.engines.engine import read_engine
+from m2d_export.errors import IntegrityError, ManifestError, RuntimeUnavailable
+from m2d_export.host.gpu import Gpu
+
+rtx = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
+
+
+CARD = Gpu("Made-up RTX", "sm89")
+
+
+def engine_of(bundle: Bundle) -> Any:
+    (engine,) = bundle.variant(1, "fp16").engines
+    return engine
+
+
+def test_an_engine_is_read_where_all_of_it_fits(engined: Bundle) -> None:
+    assert len(read_engine(engine_of(engined), rtx.__version__, CARD)) > 100_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "version", "said"),
+    [
+        ({}, "1.8.0", f"built for library {rtx.__version__}, here is 1.8.0: build it again"),
+        ({"gpu": "A100"}, rtx.__version__, "built for GPU A100, here is Made-up RTX: build it again"),
+        (
+            {"gpu": CARD.name, "targets": ("sm90",)},  # cards of one name may differ
+            rtx.__version__,
+            r"built for sm90, here is Made-up RTX \(sm89\): build it again$",
+        ),
+        (
+            {"targets": ("sm80", "sm120")},
+            rtx.__version__,
+            r"built for sm80, sm120, here is Made-up RTX \(sm89\): build it again with --gpu sm89",
+        ),
+        (
+            {"flags": ("strongly-typed",)},
+            rtx.__version__,
+            "built with the flags strongly-typed, engines are built here with strongly-typed, no-tf32, detailed: build",
+        ),
+        ({"flags": ()}, rtx.__version__, "built with the flags none, engines are built here with strongly-typed, "),
+    ],
+)
+def test_a_foreign_engine_is_refused_with_both_sides(
+    engined: Bundle, changes: dict[str, Any], version: str, said: str
+) -> None:
+    engine = engine_of(engined)
+    with pytest.raises(RuntimeUnavailable, match=said):
+        read_engine(replace(engine, key=replace(engine.key, **changes)), version, CARD)
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 1000, None], ids=["truncated", "another", "missing"])
+def test_a_file_that_is_not_the_manifests_engine_is_refused(
+    engined: Bundle, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "some.engine"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"some\.engine"):
+        read_engine(replace(engine_of(engined), path=path), rtx.__version__, CARD)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda engine: engine["key"].update(graph="0" * 64),
+            r"was made from another graph than .*weights 0{12}, \w+, here ",
+        ),
+        (lambda engine: engine["key"].update(weights="0" * 64), "was made from another graph than"),
+        (lambda engine: engine.update(layer=3), "belongs to no variant"),
+        (lambda engine: engine.update(path="engines/none"), "not among the files"),
+        (lambda engine: engine["key"]["shapes"][0].update(least=[4, 4], best=[2, 8]), "must not fall"),
+        (lambda engine: engine["key"]["shapes"][0].update(least=[4]), "expected batch and tokens"),
+    ],
+)
+def test_a_manifest_whose_engines_do_not_fit_is_refused(
+    engined: Bundle, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    written = json.loads(engined.manifest.to_json())
+    change(written["engines"][0])
+    with pytest.raises(ManifestError, match=said):
+        Manifest.from_json(json.dumps(written))

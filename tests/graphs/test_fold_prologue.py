@@ -1,0 +1,139 @@
+"""What comes before the layers: computed once where no token changes it, left alone where one may."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from m2d_export.graphs.passes.fold_prologue import prologue_reduced
+
+HEADER = '<ir_version: 10, opset_import: ["": 18]>\n'
+EMBEDDED = """
+    g (int64[batch, tokens] ids, int64[batch, tokens] kinds) => (float[batch, tokens, 2] y)
+    <float[5, 2] words = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, float[3, 2] types = {1, 2, 3, 4, 5, 6},
+     float[4, 2] rows = {9, 8, 7, 6, 5, 4, 3, 2}, int64[1, 4] places = {PLACES}, int64[1, 4] kind = {KIND},
+     int64[1] zero = {0}, int64[1] one = {1}>
+    {
+      count = Shape<start = 1, end = 2>(ids)
+      place = Slice(places, zero, count, one, one)
+      word = Gather(words, ids)
+      some = Slice(kind, zero, count, one, one)
+      all = Shape(ids)
+      wide = Expand(some, all)
+      type = Gather(types, TYPES)
+      first = Add(word, type)
+      position = Gather(rows, place)
+      y = Add(first, position)
+    }
+"""
+
+
+def embedded(places: str = "0, 1, 2, 3", kind: str = "2, 2, 2, 2", types: str = "wide") -> ir.Model:
+    text = EMBEDDED.replace("PLACES", places).replace("KIND", kind).replace("TYPES", types)
+    found = ir.serde.deserialize_model(onnx.parser.parse_model(HEADER + text))
+    for node in found.graph:  # as the exporter knows it
+        if node.op_type in ("Gather", "Add") and node.inputs[0].name != "rows":
+            node.outputs[0].shape = ir.Shape(["batch", "tokens", 2])
+    return found
+
+
+def result(model: ir.Model) -> np.ndarray:
+    data = ir.serde.serialize_model(model).SerializeToString()
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    feeds = {"ids": np.array([[1, 2, 3], [4, 0, 1]]), "kinds": np.array([[0, 1, 2], [2, 1, 0]])}
+    return session.run(None, {value.name: feeds[value.name] for value in session.get_inputs()})[0]
+
+
+def test_types_that_are_all_one_and_positions_that_count_up_are_added_once() -> None:
+    expected, reduced = result(embedded()), prologue_reduced(embedded())
+    np.testing.assert_array_equal(result(reduced), expected)
+    assert Counter(node.op_type for node in reduced.graph) == {"Gather": 1, "Slice": 1, "Shape": 1, "Add": 1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"places": "0, 2, 1, 3"},
+        {"places": "1, 2, 3, 0", "kind": "0, 0, 0, 0"},
+        {"kind": "2, 1, 2, 2"},
+        {"types": "kinds"},
+    ],
+    ids=["positions in another order", "positions from 1", "types that differ", "types that are given"],
+)
+def test_what_may_differ_from_token_to_token_is_looked_up(change: dict[str, str]) -> None:
+    expected, reduced = result(embedded(**change)), prologue_reduced(embedded(**change))
+    np.testing.assert_array_equal(result(reduced), expected)
+    assert Counter(node.op_type for node in reduced.graph)["Gather"] == 2
+
+
+MASKED = """
+    g (int64[batch, tokens] mask, float[batch, 2, tokens, tokens] scores) => (float[batch, 2, tokens, tokens] y)
+    <int64 zero = {0}, int64 one = {1}, int64[1] last = {-1}, bool always = {ALWAYS}, int64 least = {LEAST},
+     float nothing = {0}, float much = {-9}, int64[3] of_batch = {1, 2, 3}, int64[3] of_tokens = {0, 1, 2},
+     int64[3] of_rows = {0, 1, 3}>
+    {
+      b1 = Shape<start = 0, end = 1>(mask)
+      t1 = Shape<start = 1, end = 2>(mask)
+      b = Squeeze(b1)
+      t = Squeeze(t1)
+      batches = Range(zero, b, one)
+      tokens = Range(zero, t, one)
+      i = Unsqueeze(batches, of_batch)
+      j = Unsqueeze(tokens, of_tokens)
+      row = Unsqueeze(tokens, of_rows)
+      ij = Max(i, j)
+      shape = Shape(ij)
+      wide_i = Expand(i, shape)
+      wide_j = Expand(j, shape)
+      last_i = Unsqueeze(wide_i, last)
+      last_j = Unsqueeze(wide_j, last)
+      where = Concat<axis = -1>(PAIR)
+      kept = Cast<to = 9>(mask)
+      picked = GatherND(kept, where)
+      counted = GreaterOrEqual(row, least)
+      sure = And(always, counted)
+      both = And(sure, picked)
+      added = Where(both, nothing, much)
+      y = Add(scores, added)
+    }
+"""
+
+
+def masked(always: str = "1", least: str = "0", pair: str = "last_i, last_j") -> ir.Model:
+    text = MASKED.replace("ALWAYS", always).replace("LEAST", least).replace("PAIR", pair)
+    model = ir.serde.deserialize_model(onnx.parser.parse_model(HEADER + text))
+    known = {"batches": ["batch"], "tokens": ["tokens"], "i": ["batch", 1, 1, 1], "j": [1, 1, 1, "tokens"]}
+    known |= {"row": [1, 1, "tokens", 1], "counted": [1, 1, "tokens", 1], "sure": [1, 1, "tokens", 1]}
+    known |= {"kept": ["batch", "tokens"], "picked": ["batch", 1, 1, "tokens"], "y": ["batch", 2, "tokens", "tokens"]}
+    known |= {name: ["batch", 1, "tokens", "tokens"] for name in ("both", "added")}
+    for node in model.graph:  # as the exporter knows it
+        if (shape := known.get(str(node.outputs[0].name))) is not None:
+            node.outputs[0].shape = ir.Shape(shape)
+    return model
+
+
+def added(model: ir.Model, batch: int = 3) -> np.ndarray:
+    data = ir.serde.serialize_model(model).SerializeToString()
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    mask = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0]])[:batch]
+    return session.run(None, {"mask": mask, "scores": np.zeros((batch, 2, 3, 3), dtype=np.float32)})[0]
+
+
+def test_a_padding_mask_that_is_picked_number_by_number_is_taken_as_a_whole() -> None:
+    expected, reduced = added(masked()), prologue_reduced(masked())
+    np.testing.assert_array_equal(added(reduced), expected)
+    assert [node.op_type for node in reduced.graph] == ["Cast", "Unsqueeze", "Where", "Add"]
+
+
+@pytest.mark.parametrize(
+    ("change", "stays"),
+    [({"always": "0"}, "And"), ({"least": "1"}, "And"), ({"pair": "last_j, last_i"}, "GatherND")],
+    ids=["a condition that never holds", "one that the first row does not meet", "turned"],
+)
+def test_a_mask_that_is_another_stays(change: dict[str, str], stays: str) -> None:
+    expected, reduced = added(masked(**change)), prologue_reduced(masked(**change))
+    np.testing.assert_array_equal(added(reduced), expected)
+    assert stays in {node.op_type for node in reduced.graph}

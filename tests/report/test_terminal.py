@@ -1,0 +1,239 @@
+"""Records as tables: every cell, every figure, the label of the pairs, and the numbers that everything else shows."""
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from m2d_export.bench.metrics import candidates, latencies, stored
+from m2d_export.bench.quantities import View
+from m2d_export.bench.sts import TOY_LABEL
+from m2d_export.report.terminal import SHADES, tables
+from tests import made_up
+
+Record = dict[str, Any]
+SCORES = {(3, 64): 88.25, (3, 32): 81.04, (3, 7): 40.0, (1, 64): 12.34, (1, 32): -3.21, (1, 7): 0.06}
+TRAINED = (64, 32)
+
+
+def score(layer: int, dim: int, spearman: float | None, sts: str = "toy", label: str = TOY_LABEL) -> Record:
+    record = made_up.score(layer, dim, sts=sts, label=label)
+    record["spearman"]["cosine"] = spearman
+    return record | {"trained_layer": layer != 2, "trained_dim": dim in TRAINED, "depth": 3, "width": 64}
+
+
+def latency(layer: int, batch_size: int, tokens: int, scope: str = "graph", **more: Any) -> Record:
+    own = layer + batch_size / 100 + tokens / 10_000  # every figure of every row is another one
+    figures = {"p50_ms": own, "p95_ms": own + 10, "p99_ms": own + 20, "sentences_per_second": own * 1000}
+    seconds = [0.1] * (layer + 5)
+    return (
+        made_up.latency(layer, batch_size, tokens, scope=scope) | {"seconds": seconds, "noisy": False} | figures | more
+    )
+
+
+def rendered(records: list[Record], width: int = 120) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as captured:
+        console.print(tables(records))
+    return captured.get()
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every row of every table, without what stands in brackets and below."""
+    found = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
+    return [[cell.partition(" (")[0] for cell in row] for row in found if row[0]]
+
+
+def part(text: str, heading: str) -> str:
+    """What stands under a heading, up to the end of its table."""
+    return text[text.index(heading) :].partition("└")[0]
+
+
+def header(text: str) -> list[str]:
+    """The columns of the last table."""
+    line = [line for line in text.splitlines() if "layer" in line and "┃" in line][-1]
+    return [cell.strip() for cell in line.strip("┃ ").split("┃")]
+
+
+def test_the_heat_map_shows_every_cell_deepest_and_widest_first() -> None:
+    text = rendered([score(*cell, value) for cell, value in SCORES.items()])
+    assert rows(text) == [["3", "88.2", "81.0", "40.0"], ["1", "12.3", "-3.2", "0.1"]]
+    assert header(text) == ["layer \\ dim", "64", "32", "7*"]
+    assert "* a layer or dim that this checkpoint was not trained for" in text
+
+
+def test_the_order_of_the_records_does_not_matter() -> None:
+    records = [score(*cell, value) for cell, value in SCORES.items()] + [latency(1, 1, 16), latency(2, 1, 16)]
+    assert rendered(records) == rendered(records[::-1])
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_scores_on_the_toy_set_always_carry_its_label(width: int) -> None:
+    text = rendered([score(1, 64, 50.0)], width)
+    assert " ".join(text.split()).startswith(f"Score: Spearman x 100 on {TOY_LABEL}")
+
+
+def test_every_set_has_a_heat_map_of_its_own() -> None:
+    text = rendered([score(1, 64, 50.0), score(1, 64, 61.0, "own.csv", "own.csv")])
+    assert text.index(TOY_LABEL) < text.index("50.0") < text.index("on own.csv") < text.index("61.0")
+
+
+def test_untrained_layers_are_marked_and_what_is_trained_is_not() -> None:
+    assert "*" not in rendered([score(1, 64, 50.0)])
+    text = rendered([score(1, 64, 50.0), score(2, 64, 60.0)])
+    assert rows(text) == [["2*", "60.0"], ["1", "50.0"]]
+    assert "* a layer or dim that this checkpoint was not trained for" in text
+
+
+def test_the_name_of_a_file_is_shown_as_it_is() -> None:
+    name = "odd[/]name[bold].csv"
+    assert f"on {name}" in rendered([score(1, 64, 50.0, name, name)])
+    assert f"on {name}:" in rendered([made_up.agreement(1, 64) | {"texts": name}])
+    assert f"from {name}" in rendered([made_up.retrieval(1, 64) | {"collection": name}])
+
+
+def test_a_cell_without_a_score_says_so() -> None:
+    assert rows(rendered([score(1, 64, 50.0), score(1, 1, None)])) == [["1", "50.0", "n/a"]]
+    assert rows(rendered([score(1, 1, None)])) == [["1", "n/a"]]
+    assert rows(rendered([score(1, 64, 50.0), score(2, 32, 60.0)])) == [["2*", "n/a", "60.0"], ["1", "50.0", "n/a"]]
+
+
+def test_failed_and_interrupted_records_are_no_figures() -> None:
+    failed = [made_up.failed(score(2, 64, 9.0)), made_up.failed(latency(2, 1, 16), "interrupted")]
+    assert rows(rendered([score(1, 64, 50.0), *failed])) == [["1", "50.0"]]
+    assert rendered(failed).strip() == ""
+
+
+def test_the_latency_table_holds_the_figures_of_the_records() -> None:
+    scopes, shapes = ("graph", "text"), [(size, tokens) for size in (1, 32) for tokens in (16, 128)]
+    records = [latency(layer, *shape, scope) for layer in (1, 3) for shape in shapes for scope in scopes]
+    text = rendered(records)
+    assert header(text) == ["layer", "batch", "tokens", "scope", "p50", "p95", "p99", "calls", "sent./s"]
+    assert rows(text) == [
+        [
+            *(str(layer), str(size), str(tokens), scope),
+            *(f"{record[name]:.2f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
+            *(str(len(record["seconds"])), f"{record['sentences_per_second']:,.0f}"),
+        ]
+        for size, tokens in shapes
+        for scope in scopes
+        for layer in (3, 1)
+        for record in [latency(layer, size, tokens, scope)]
+    ]
+    assert "~" not in text
+
+
+def test_a_rough_figure_is_marked_and_the_mark_explained() -> None:
+    text = rendered([latency(1, 1, 16, noisy=True), latency(2, 1, 16)])
+    assert [row[4][0] == "~" for row in rows(text)] == [False, True]
+    assert "~ rough" in " ".join(text.split())
+
+
+def test_what_ran_in_several_setups_is_told_apart() -> None:
+    records = [made_up.score(1, 64), made_up.score(1, 64, "int8"), latency(1, 1, 16), latency(1, 1, 16, threads=1)]
+    text = rendered(records)
+    assert "Spearman x 100 on STS-B test, fp32 · onnxrt\n" in text
+    assert "Spearman x 100 on STS-B test, int8 · onnxrt\n" in text
+    shown = [made_up.score(1, 64, precision)["spearman"]["cosine"] for precision in ("fp32", "int8")]
+    assert rows(text)[:2] == [["1", f"{value:.1f}"] for value in shown]
+    assert header(text)[0] == "setup"
+    assert {row[0] for row in rows(text)[2:]} == {"fp32 · onnxrt · 1 threads", "fp32 · onnxrt · 2 threads"}
+
+
+def test_low_scores_are_light_and_high_ones_dark() -> None:
+    console = Console(width=120, color_system="truecolor", force_terminal=True)
+    with console.capture() as captured:
+        console.print(tables([score(1, 64, 10.0), score(2, 64, 90.0), score(3, 64, 50.0)]))
+    shades = {name: tuple(int(name[place : place + 2], 16) for place in (1, 3, 5)) for name, _ in SHADES}
+    for value, (name, _) in (("10.0", SHADES[0]), ("50.0", SHADES[2]), ("90.0", SHADES[4])):
+        (line,) = [line for line in captured.get().splitlines() if f"{value} (" in line or f"{value}\x1b" in line]
+        assert "48;2;{};{};{}m".format(*shades[name]) in line
+
+
+def test_every_number_is_the_one_that_all_other_places_show() -> None:
+    records = [record for record in made_up.sweep() if record["precision"] == "fp32"]
+    view = View("stsb", texts="abstracts.txt", collection="scifact")
+    found = {(cell.cell.layer, cell.cell.dim): cell for cell in candidates(records, view)}
+    shown = rendered(records)
+    headings = {"score": "Score:", "agreement": "Agreement with", "ndcg": "Retrieval from"}
+    for name, heading in headings.items():
+        expected = [
+            [f"{layer}" + "*" * (layer == 4), *(f"{getattr(found[layer, dim], name):.1f}" for dim in made_up.DIMS)]
+            for layer in made_up.LAYERS[::-1]
+        ]
+        assert rows(part(shown, heading)) == expected
+    timings = {
+        (str(t.layer), str(t.shape.batch_size), str(t.shape.tokens), t.shape.scope): t for t in latencies(records)
+    }
+    timed = rows(part(shown, "Latency, in ms"))
+    assert len(timed) == len(timings)
+    for row in timed:
+        timing = timings[row[0], row[1], row[2], row[3]]
+        figures = [f"{value:.2f}" for value in (timing.p50_ms, timing.p95_ms, timing.p99_ms)]
+        assert [row[4].lstrip("~"), *row[5:]] == [*figures, str(timing.calls), f"{timing.sentences_per_second:,.0f}"]
+
+
+def test_what_a_figure_is_worth_stands_beside_it_within_100_columns() -> None:
+    records = [record for record in made_up.sweep() if record["precision"] == "fp32"]
+    text, cells = rendered(records, 100), {(c.cell.layer, c.cell.dim): c for c in candidates(records)}
+    assert max(map(len, text.splitlines())) <= 100
+    for cell in cells.values():
+        assert cell.interval
+        assert cell.retention
+        assert f"{cell.score:.1f} ({100 * cell.retention:.1f} %)" in part(text, "Score:")
+        assert f"[{cell.interval[0]:.1f}, {cell.interval[1]:.1f}]" in part(text, "Score:")
+        assert f"{cell.agreement:.1f} ({cell.overlap_at_10:.1f})" in part(text, "Agreement with")
+        assert f"{cell.ndcg:.1f} ({cell.recall_at_100:.1f})" in part(text, "Retrieval from")
+    assert "95 % bootstrap interval" in text
+
+
+def test_many_dims_stand_below_one_another_rather_than_in_shreds() -> None:
+    text = rendered([made_up.score(1, dim) for dim in (768, 512, 384, 256, 128, 64, 32)], 100)
+    heads = [line.split("┃")[2:-1] for line in text.splitlines() if "layer" in line and "┃" in line]
+    assert [[head.strip(" *") for head in line] for line in heads] == [
+        ["768", "512", "384", "256", "128"],
+        ["64", "32"],
+    ]
+    assert len(rows(text)) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "heading"),
+    [("agreement", "Agreement with the full cell on {}:"), ("retrieval", "Retrieval from {}:")],
+)
+def test_every_file_of_texts_and_every_collection_is_shown(kind: str, heading: str) -> None:
+    field, figure = {"agreement": ("texts", "spearman"), "retrieval": ("collection", "ndcg_at_10")}[kind]
+    plain = getattr(made_up, kind)(1, 64)
+    text = rendered([plain | {field: "a", figure: 11.5}, plain | {field: "b", figure: 22.5}])
+    assert rows(part(text, heading.format("a"))) == [["1", "11.5"]]
+    assert rows(part(text, heading.format("b"))) == [["1", "22.5"]]
+
+
+def test_storage_is_that_of_the_deepest_layer_in_the_most_exact_variant() -> None:
+    text = part(rendered(made_up.sweep(), 100), "Storage of layer 6: score on STS-B test")
+    own = [item for item in stored(made_up.sweep(), "stsb") if item.cell.layer == 6 and item.setup.precision == "fp32"]
+    assert [row[0] for row in rows(text)] == ["fp32", "fp16", "int8", "binary"]
+    assert len(own) == 20
+    for item in own:
+        assert f"{item.score:.1f} ({100 * (item.retention or 0):.1f} %)" in text
+        assert f" {item.bytes_per_vector:,.0f} MB" in text
+
+
+def test_a_cascade_is_the_cheapest_that_has_enough_beside_the_full_cell_alone() -> None:
+    ways = {(1, 64): ([80.0, 92.0], [1.0, 3.0]), (2, 64): ([91.0, 96.0], [2.0, 5.0])}
+    figures = {"shortlist": [10, 1000], "deep_ms": 4.5}
+    records = [
+        made_up.cascade(cheap) | figures | {"recall_at_10": recall, "cost_ms": cost}
+        for cheap, (recall, cost) in ways.items()
+    ]
+    text = rendered(records, 100)
+    assert rows(part(text, "Cascade on scifact")) == [
+        ["90.0", "2x64", "10", "91.0", "2.00 ms", "4.50 ms"],
+        ["95.0", "2x64", "1,000", "96.0", "5.00 ms", "4.50 ms"],
+        ["99.0", "none", "", "", "", ""],
+    ]
+
+
+def test_peak_memory_stands_below_deepest_layer_first() -> None:
+    records = [*(made_up.score(layer, 64) for layer in (1, 3)), made_up.memory(1), made_up.memory(3)]
+    assert "Peak memory with one layer open: layer 3 134 MB, layer 1 104 MB" in rendered(records)
