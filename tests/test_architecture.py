@@ -70,7 +70,10 @@ def test_the_rooms_are_those_that_the_design_lists() -> None:
     assert " < ".join(ROOMS) in (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("folder", sorted({module.parent for module in MODULES if module.parent.name != "templates"}), ids=lambda folder: folder.name)
+FOLDERS = sorted({module.parent for module in MODULES if module.parent.name != "templates"})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_a_room_says_what_it_is_for(folder: Path) -> None:
     assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
 

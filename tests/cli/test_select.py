@@ -13,8 +13,8 @@ import pytest
 from m2d_export import Bundle
 from m2d_export.bench.metrics import candidates
 from m2d_export.bench.records import read_records
-from tests import made_up
 from tests.cli.commands import PROGRAM, QUICK, ROOT, USAGE, Outcome, Run, altered, contents, encoded, refuse, rows_of
+from tests.support import made_up
 
 
 @pytest.fixture(scope="module")

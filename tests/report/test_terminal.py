@@ -9,7 +9,7 @@ from m2d_export.bench.metrics import candidates, latencies, stored
 from m2d_export.bench.quantities import View
 from m2d_export.bench.sts import TOY_LABEL
 from m2d_export.report.terminal import SHADES, tables
-from tests import made_up
+from tests.support import made_up
 
 Record = dict[str, Any]
 SCORES = {(3, 64): 88.25, (3, 32): 81.04, (3, 7): 40.0, (1, 64): 12.34, (1, 32): -3.21, (1, 7): 0.06}

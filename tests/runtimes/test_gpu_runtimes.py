@@ -25,7 +25,7 @@ from m2d_export.runtimes.pytorch import PytorchRuntime
 from m2d_export.spec import RUNTIMES, TextSpec
 from m2d_export.text.batches import TokenIds, pad
 from m2d_export.vectors import cosine
-from tests import made_up
+from tests.support import made_up
 
 CARD = Gpu("Made-up RTX", "sm89")
 ON_GPU = [name for name, able in RUNTIMES.items() if able.gpu]
