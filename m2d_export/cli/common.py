@@ -1,4 +1,4 @@
-"""What the commands share: parameter types, options, examples in the help, steps on a terminal."""
+"""What the commands share: parameter types, options, examples in the help, progress on a terminal."""
 
 import contextlib
 import sys
@@ -10,18 +10,17 @@ from typing import Any
 import click
 
 from m2d_export.errors import SpecError
-from m2d_export.spec import RUNTIMES, Precision, ShapeRange, parse_numbers
+from m2d_export.spec import RUNTIMES, Cell, Precision, ShapeRange, parse_numbers
 
 RESULTS = "results.jsonl"
 PRECISIONS = [precision.value for precision in Precision]
 COMPUTES = list(dict.fromkeys(compute for runtime in RUNTIMES.values() for compute in runtime.computes))
-
-
-UNTOLD = "[default: fp32; of trt, trt-rtx, onnxrt-cuda and onnxrt-trt the precision]"
+OF_PRECISION = ", ".join(name for name, runtime in RUNTIMES.items() if not runtime.computes)
+DEFAULT_COMPUTE = f"[default: fp32; with {OF_PRECISION}: the precision]"
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """Whole numbers separated by commas; where ``word`` is given, that word stands for all of them, as None."""
+    """Whole numbers separated by commas; ``word``, if given, stands for all of them and becomes None."""
 
     name = "1,2,.."
 
@@ -51,33 +50,55 @@ class Words(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
             return value
         words = tuple(dict.fromkeys(word.strip() for word in value.split(",")))
         if not all(words):
-            self.fail(f"takes words separated by commas; got {value!r}", param, ctx)
+            self.fail(f"expected words separated by commas, got {value!r}", param, ctx)
         return words
 
 
-threads_option = click.option("--threads", type=click.IntRange(min=1), help="Threads to use.  [default: every core]")
+class CellType(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """A cell written LAYERxDIM, such as 3x128; the command gets a Cell."""
+
+    name = "LAYERxDIM"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Cell:
+        """Parse the cell, or fail as click does."""
+        if isinstance(value, Cell):
+            return value
+        try:
+            return Cell.parse(value)
+        except SpecError as error:
+            self.fail(str(error), param, ctx)
+
+
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads of the runtime.  [default: one per core]"
+)
+precision_option = click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="fp32", help="Precision of the stored weights."
+)
 
 
 def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what runs a variant."""
+    """Add the options that choose what runs a variant: runtime, precision, compute, threads."""
     for option in (
         threads_option,
-        click.option("--compute", type=click.Choice(COMPUTES), help=f"What floats are multiplied in.  {UNTOLD}"),
-        click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="What weights are stored in."),
-        click.option("--runtime", type=click.Choice(list(RUNTIMES)), default="onnxrt", help="What runs the model."),
+        click.option(
+            "--compute", type=click.Choice(COMPUTES), help=f"Type of float multiplications.  {DEFAULT_COMPUTE}"
+        ),
+        precision_option,
+        click.option("--runtime", type=click.Choice(list(RUNTIMES)), default="onnxrt", help="Library that runs it."),
     ):
         command = option(command)
     return command
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help; its first character keeps click from wrapping what follows."""
-    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
+    """The end of a command's help: one example a line."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])  # \b keeps click from wrapping the lines
 
 
 @contextlib.contextmanager
 def steps() -> Iterator[Callable[[str], None]]:
-    """Report steps with their times on a terminal; stay quiet in a pipe."""
+    """Give a function that shows the step that begins, with the time, on a terminal; in a pipe it shows nothing."""
     if not sys.stderr.isatty():
         yield lambda step: None
         return
@@ -87,40 +108,41 @@ def steps() -> Iterator[Callable[[str], None]]:
     console, started = Console(stderr=True), time.perf_counter()
     with console.status("starting") as status:
 
-        def report(step: str) -> None:
+        def show(step: str) -> None:
             console.print(f"[dim]{time.perf_counter() - started:6.1f} s[/]  {escape(step)}", highlight=False)
             status.update(escape(step))
 
-        yield report
+        yield show
 
 
-def say_of_int8(precisions: Sequence[str]) -> None:
-    """Say on standard error what int8 is worth on a processor without instructions for it."""
+def warn_if_int8_is_slow(precisions: Sequence[str]) -> None:
+    """Warn on standard error if int8 is among ``precisions`` and this processor has no instructions for it."""
     from m2d_export.host.machine import multiplies_int8
 
     if "int8" in precisions and multiplies_int8() is False:
         click.echo(
-            "note: this processor has no int8 dot products (VNNI): int8 works, but is slower than where it has them",
+            "note: this processor has no int8 dot products (VNNI): int8 works here, but is slower than with them",
             err=True,
         )
 
 
-def say_of_shapes(shapes: Sequence[ShapeRange], max_tokens: int) -> None:
-    """Say on standard error that engines take shorter texts than the checkpoint reads."""
-    longest = max((shape.most[1] for shape in shapes), default=max_tokens)
+def warn_if_shapes_are_short(shapes: Sequence[ShapeRange], max_tokens: int) -> None:
+    """Warn on standard error if engines of ``shapes`` refuse texts that the checkpoint can read."""
+    longest = max((shape.max[1] for shape in shapes), default=max_tokens)
     if longest < max_tokens:
         click.echo(
-            f"note: --shapes ends at {longest} tokens, the checkpoint reads {max_tokens}: engines refuse longer texts",
+            f"note: --shapes ends at {longest} tokens, but the checkpoint reads {max_tokens}: "
+            "the engines refuse longer texts",
             err=True,
         )
 
 
-def say_others(results: Path, count: int, where: str) -> None:
-    """Say on standard error that a file holds more results than what is shown rests on."""
-    click.echo(f"{results} has {count} results of other bundles or machines too: not in {where}", err=True)
+def note_other_results(results: Path, count: int, where: str) -> None:
+    """Note on standard error how many results of a file are not part of the output."""
+    click.echo(f"note: {results} has {count} results of other bundles or machines: they are not in {where}", err=True)
 
 
-def listed(numbers: tuple[int, ...]) -> str:
+def listed(numbers: Sequence[int]) -> str:
     """Numbers with commas between them."""
     return ", ".join(map(str, numbers))
 
