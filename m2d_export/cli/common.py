@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from m2d_export.errors import SpecError
-from m2d_export.spec import RUNTIMES, Cell, Precision, ShapeRange, parse_numbers
+from m2d_export.runtimes.table import RUNTIMES
+from m2d_export.spec import Cell, Precision, ShapeRange, parse_numbers
 
 RESULTS = "results.jsonl"
 PRECISIONS = [precision.value for precision in Precision]
@@ -69,6 +70,9 @@ class CellType(click.ParamType):  # type: ignore[type-arg]  # not generic before
             self.fail(str(error), param, ctx)
 
 
+cell_option = click.option(
+    "--cell", type=CellType(), help="Exit layer and dim.  [default: the deepest exit, the checkpoint's own dim]"
+)
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads of the runtime.  [default: one per core]"
 )

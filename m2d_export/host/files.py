@@ -40,6 +40,15 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_private(folder: Path) -> bool:
+    """Whether only this user can write to ``folder``, or it does not exist yet."""
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return True
+    return found.st_uid == os.getuid() and not found.st_mode & 0o077
+
+
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[None]:
     """Turn an operating-system error while writing ``target`` into OutputError, or DiskFullError."""

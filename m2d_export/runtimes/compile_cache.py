@@ -1,8 +1,7 @@
-"""Compiled code kept between processes, each under a hash of all that it depends on."""
+"""Compiled code in a folder, for the next process: each file is named by a hash of everything the code depends on."""
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,44 +10,36 @@ from m2d_export.host.files import atomic_file, writing
 DIGEST = hashlib.sha256().digest_size
 
 
-def compiled_bytes(folder: Path, depends_on: Mapping[str, object], make: Callable[[], bytes]) -> bytes:
-    """What is kept for ``depends_on``, or what ``make`` gives, which is then kept; OutputError where it cannot be.
+def compiled_bytes(folder: Path, depends_on: Mapping[str, object], compile_code: Callable[[], bytes]) -> bytes:
+    """The code cached in ``folder`` for ``depends_on``; without any, compile it and store it.
 
-    Compiled models are code, so ``folder`` must be one that nobody else writes to.
+    Compiled models are native code: nobody else may write to ``folder``. Raises OutputError where the cache cannot be
+    read or written.
     """
-    path = place_of(folder, depends_on)
-    kept = read_kept(path)
-    if not kept:
-        kept = make()
-        keep(path, kept)
-    return kept
+    path = cache_path(folder, depends_on)
+    code = read_cached(path)
+    if not code:
+        code = compile_code()
+        store(path, code)
+    return code
 
 
-def place_of(folder: Path, depends_on: Mapping[str, object]) -> Path:
-    """Where in ``folder`` something is kept."""
+def cache_path(folder: Path, depends_on: Mapping[str, object]) -> Path:
+    """The file in ``folder`` for the code that depends on ``depends_on``."""
     return folder / f"{hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()}.compiled"
 
 
-def read_kept(path: Path) -> bytes:
-    """What is kept at ``path``; nothing where it was cut short or altered: its own hash stands before it."""
+def read_cached(path: Path) -> bytes:
+    """The code in a cache file; empty where the file is missing or damaged. Its own sha256 stands before the code."""
     with writing(path):
-        written = path.read_bytes() if path.is_file() else b""
-    whole = written and hashlib.sha256(written[DIGEST:]).digest() == written[:DIGEST]
-    return written[DIGEST:] if whole else b""
+        content = path.read_bytes() if path.is_file() else b""
+    is_whole = content and hashlib.sha256(content[DIGEST:]).digest() == content[:DIGEST]
+    return content[DIGEST:] if is_whole else b""
 
 
-def keep(path: Path, made: bytes) -> None:
-    """Keep ``made`` at ``path``, whole or not at all; a folder that is made for it is open to nobody else."""
+def store(path: Path, code: bytes) -> None:
+    """Write ``code`` to a cache file, whole or not at all; a folder created for it is private to this user."""
     with writing(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with atomic_file(path) as unfinished:
-            unfinished.write_bytes(hashlib.sha256(made).digest() + made)
-
-
-def is_private(folder: Path) -> bool:
-    """Whether nobody else may have put code into ``folder``: it is not there yet, or this user's alone."""
-    try:
-        found = folder.lstat()
-    except FileNotFoundError:
-        return True
-    return found.st_uid == os.getuid() and not found.st_mode & 0o077
+        with atomic_file(path) as staged:
+            staged.write_bytes(hashlib.sha256(code).digest() + code)

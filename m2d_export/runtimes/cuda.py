@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from m2d_export.errors import RuntimeUnavailable
 from m2d_export.host.extras import require
-from m2d_export.runtimes import Closing
+from m2d_export.runtimes.runtime import Closing
 
 
 class Cuda(Closing):

@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from m2d_export.errors import SpecError
-from m2d_export.runtimes import CLOSED, Runtime
+from m2d_export.runtimes.runtime import CLOSED, Runtime
 from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from m2d_export.errors import RuntimeUnavailable, SpecError, first_line
 from m2d_export.host.extras import require
-from m2d_export.runtimes import CLOSED, GPU_TOKENS, Runtime
-from m2d_export.runtimes.onnxrt import opened
+from m2d_export.runtimes.onnxrt import open_session
 from m2d_export.runtimes.profiles import parts
+from m2d_export.runtimes.runtime import CLOSED, GPU_TOKENS, Runtime, RuntimeOptions
 from m2d_export.spec import ShapeRange, TextSpec, Variant, default_shapes
 from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
@@ -27,9 +27,9 @@ class OnnxGpuRuntime(Runtime):
 
     token_budget = GPU_TOKENS
 
-    def __init__(self, variant: Variant, name: str, cache: Path | None = None) -> None:
+    def __init__(self, variant: Variant, options: RuntimeOptions) -> None:
         ort = require("onnxruntime", "gpu")
-        wanted = TENSORRT if name == "onnxrt-trt" else CUDA
+        wanted = TENSORRT if options.name == "onnxrt-trt" else CUDA
         if wanted not in ort.get_available_providers():
             raise RuntimeUnavailable(
                 f"this onnxruntime {ort.__version__} has no {wanted}: pip uninstall onnxruntime, which overwrites the "
@@ -38,16 +38,16 @@ class OnnxGpuRuntime(Runtime):
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # CUDA and cuDNN from their own wheels
         providers = {CUDA: {"device_id": "0", "use_tf32": "0"}}  # fp32 is fp32
-        self.name, self.provider = name, wanted
+        self.name, self.provider = options.name, wanted
         self._profiles: tuple[ShapeRange, ...] = ()
         if wanted == TENSORRT:
             if variant.text is None:
                 raise SpecError("TensorRT is told how long texts get: take the variant from Bundle.variant")
             self._profiles = default_shapes(variant.text.max_tokens)
-            providers = {TENSORRT: _tensorrt(variant.text, self._profiles, cache), **providers}
+            providers = {TENSORRT: _tensorrt(variant.text, self._profiles, options.cache), **providers}
         self._array = ort.OrtValue.ortvalue_from_numpy
         self._turn = Lock()
-        self._session: Any = opened(variant, ort.SessionOptions(), providers)
+        self._session: Any = open_session(variant, ort.SessionOptions(), providers)
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._output = self._session.get_outputs()[0].name
 
@@ -79,8 +79,8 @@ def _tensorrt(text: TextSpec, shapes: tuple[ShapeRange, ...], cache: Path | None
     """Options of the TensorRT provider: the profiles of our own engines, each for every input."""
     names = ["input_ids", "attention_mask", *([] if text.include_prompt else ["pooling_mask"])]
     options = {"device_id": "0", "trt_fp16_enable": "1"}
-    for which, field in (("min", "least"), ("opt", "best"), ("max", "most")):
-        sizes = [(name, *getattr(shape, field)) for shape in shapes for name in names]
+    for which in ("min", "opt", "max"):
+        sizes = [(name, *getattr(shape, which)) for shape in shapes for name in names]
         options[f"trt_profile_{which}_shapes"] = ",".join(f"{name}:{rows}x{tokens}" for name, rows, tokens in sizes)
     if cache is not None:
         options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache)}

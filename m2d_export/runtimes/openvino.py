@@ -11,9 +11,9 @@ import numpy as np
 
 from m2d_export.errors import RuntimeUnavailable, SpecError
 from m2d_export.host.extras import require
-from m2d_export.host.machine import cores, processor
-from m2d_export.runtimes import CLOSED, Runtime
+from m2d_export.host.machine import processor
 from m2d_export.runtimes.compile_cache import compiled_bytes
+from m2d_export.runtimes.runtime import CLOSED, Runtime, RuntimeOptions
 from m2d_export.spec import Variant
 from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
@@ -27,13 +27,6 @@ LONG = {"PERFORMANCE_HINT": "THROUGHPUT"}
 # short texts. In parts it does not, but goes through memory more often.
 SHORT = {**LONG, "SNIPPETS_MODE": "DISABLE"}
 HINTS = {"fp32": "f32", "bf16": "bf16"}
-
-
-def check_compute(compute: str) -> None:
-    """Raise RuntimeUnavailable where the processor does not compute in ``compute``: OpenVINO would in another one."""
-    able = _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
-    if compute.upper() not in able:
-        raise RuntimeUnavailable(f"this processor does not compute in {compute}: leave --compute at fp32")
 
 
 @functools.cache
@@ -58,16 +51,14 @@ class OpenvinoRuntime(Runtime):
     name = "openvino"
     provider = DEVICE
 
-    def __init__(
-        self, variant: Variant, threads: int | None = None, compute: str = "fp32", cache: Path | None = None
-    ) -> None:
+    def __init__(self, variant: Variant, options: RuntimeOptions) -> None:
         ov = require("openvino", "openvino")
         self._queue_type = ov.AsyncInferQueue
         self._core = _core()
-        self._hint, self._threads = HINTS[compute], threads or cores()
-        if cache is not None and not variant.sha256:
+        self._hint, self._threads = HINTS[options.compute], options.threads
+        if options.cache is not None and not variant.sha256:
             raise SpecError("what is kept is told apart by sha256: take the variant from Bundle.variant")
-        self._cache = cache
+        self._cache = options.cache
         self._depends_on = {"sha256": variant.sha256, "openvino": ov.get_version(), "processor": processor()}
         self._turn = Lock()  # a request runs one batch at a time, whoever asks
         try:
@@ -77,6 +68,12 @@ class OpenvinoRuntime(Runtime):
         self._inputs = [value.get_any_name() for value in self._model.inputs]
         self._one: Any = self._compiled(FEW).create_infer_request()
         self._many: dict[bool, Any] = {}
+
+    @classmethod
+    def check(cls, options: RuntimeOptions) -> None:
+        """Raise RuntimeUnavailable where the processor cannot multiply in ``compute``: OpenVINO would use fp32."""
+        if options.compute.upper() not in _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
+            raise RuntimeUnavailable(f"this processor does not compute in {options.compute}: leave --compute at fp32")
 
     def _compiled(self, hints: dict[str, str]) -> Any:
         settings = {

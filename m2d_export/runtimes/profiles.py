@@ -27,11 +27,11 @@ def fit(rows: int, tokens: int, profiles: Sequence[ShapeRange]) -> Place:
     """
     places = []
     for number, profile in enumerate(profiles):
-        if tokens <= profile.most[1]:
+        if tokens <= profile.max[1]:
             wanted = rounded(rows, 1), rounded(tokens, LEAST_TOKENS)
-            bounds = zip(wanted, profile.least, profile.most, strict=True)
+            bounds = zip(wanted, profile.min, profile.max, strict=True)
             batch, length = (min(max(size, least), most) for size, least, most in bounds)
-            places.append((-(-rows // batch), batch * length, profile.most, Place(number, (batch, length))))
+            places.append((-(-rows // batch), batch * length, profile.max, Place(number, (batch, length))))
     if not places:
         offered = ", ".join(map(str, profiles))
         raise SpecError(f"{tokens} tokens are more than this engine takes ({offered}): build it with other --shapes")

@@ -4,13 +4,12 @@ from typing import Any
 
 from m2d_export.errors import CheckpointError, RuntimeUnavailable, SpecError
 from m2d_export.host.extras import require
-from m2d_export.host.machine import cores
-from m2d_export.runtimes import CLOSED, GPU_TOKENS, Runtime
-from m2d_export.spec import Variant
+from m2d_export.precisions import PRECISIONS
+from m2d_export.runtimes.runtime import CLOSED, GPU_TOKENS, Runtime, RuntimeOptions
+from m2d_export.runtimes.table import RUNTIMES
+from m2d_export.spec import Precision, Variant
 from m2d_export.text.batches import TOKEN_BUDGET, Batch
 from m2d_export.vectors import FloatArray
-
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 class PytorchRuntime(Runtime):
@@ -20,19 +19,18 @@ class PytorchRuntime(Runtime):
     built from: CheckpointError where it is gone, or has changed; RuntimeUnavailable where torch has no CUDA.
     """
 
-    def __init__(
-        self, variant: Variant, threads: int | None = None, compute: str = "fp32", on_gpu: bool = False
-    ) -> None:
+    def __init__(self, variant: Variant, options: RuntimeOptions) -> None:
         torch = require("torch", "build")
         from m2d_export.checkpoints.exits import ExitEncoder, truncate
         from m2d_export.checkpoints.load import load_checkpoint
 
+        on_gpu = RUNTIMES[options.name].device == "gpu"
         if on_gpu and not torch.cuda.is_available():
             raise RuntimeUnavailable(f"torch {torch.__version__} has no CUDA here: install one that was built with it")
-        self.name = "pytorch-cuda" if on_gpu else "pytorch"
+        self.name = options.name
         self.provider = torch.cuda.get_device_name() if on_gpu else "cpu"
         self.token_budget = GPU_TOKENS if on_gpu else TOKEN_BUDGET
-        torch.set_num_threads(threads or cores())  # one number for the whole process: torch has no other
+        torch.set_num_threads(options.threads)  # for the whole process: torch has no other setting
         checkpoint = load_checkpoint(variant.origin.name, variant.origin.revision)
         if checkpoint.origin.fingerprint != variant.origin.fingerprint:
             raise CheckpointError(
@@ -40,7 +38,8 @@ class PytorchRuntime(Runtime):
                 f"({checkpoint.origin.fingerprint[:12]} now, {variant.origin.fingerprint[:12]} then): build again"
             )
         module: Any = ExitEncoder(truncate(checkpoint, variant.layer), [variant.layer]).eval()
-        self._exit: ExitEncoder | None = module.to("cuda" if on_gpu else "cpu", getattr(torch, DTYPES[compute]))
+        dtype = getattr(torch, PRECISIONS[Precision(options.compute)].torch)
+        self._exit: ExitEncoder | None = module.to("cuda" if on_gpu else "cpu", dtype)
 
     def vectors(self, batch: Batch) -> FloatArray:
         """Full-width vectors of a batch, not normalised: (batch, width) float32."""

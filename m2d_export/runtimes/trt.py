@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2d_export.engines.engine import library, logger, read_engine
+from m2d_export.engines.library import library, logger
+from m2d_export.engines.load import read_engine
 from m2d_export.errors import OutputError, RuntimeUnavailable, SpecError
-from m2d_export.host.gpu import first_gpu
-from m2d_export.runtimes import CLOSED, GPU_TOKENS, INSTEAD, Runtime
-from m2d_export.runtimes.compile_cache import is_private, keep, place_of, read_kept
+from m2d_export.host.extras import require
+from m2d_export.host.files import is_private
+from m2d_export.runtimes.compile_cache import cache_path, read_cached, store
 from m2d_export.runtimes.cuda import Cuda
 from m2d_export.runtimes.profiles import Place, parts
+from m2d_export.runtimes.runtime import CLOSED, GPU_TOKENS, Runtime, RuntimeOptions
+from m2d_export.runtimes.table import gpu_for
 from m2d_export.spec import Engine, Variant
 from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
@@ -38,8 +41,9 @@ class TensorrtRuntime(Runtime):
 
     token_budget = GPU_TOKENS
 
-    def __init__(self, variant: Variant, kind: str, cache: Path | None = None) -> None:
-        gpu, trt = first_gpu(f"--runtime {kind}", INSTEAD), library(kind)
+    def __init__(self, variant: Variant, options: RuntimeOptions) -> None:
+        kind = options.name
+        gpu, trt = gpu_for(kind), library(kind)
         built = variant.engine(kind)
         plan = read_engine(built, trt.__version__, gpu)
         self.name, self.provider = kind, gpu.name
@@ -52,10 +56,16 @@ class TensorrtRuntime(Runtime):
             self._cuda = opened.enter_context(Cuda(kind))  # before the library, which asks what card is in use
             self._engine = self._deserialized(plan, built)
             check_types(self._information(), variant.precision, built.path.name)
-            self._compiled = _Compiled(trt, self._engine, built, gpu.name, cache) if kind == "trt-rtx" else None
+            self._compiled = _Compiled(trt, self._engine, built, gpu.name, options.cache) if kind == "trt-rtx" else None
             self._allocate()
             opened.pop_all()
         self._open = True
+
+    @classmethod
+    def check(cls, options: RuntimeOptions) -> None:
+        """Raise RuntimeUnavailable where the library is too old, or the bindings of CUDA are missing."""
+        library(options.name)
+        require("cuda.bindings.runtime", options.name)
 
     def _deserialized(self, plan: bytes, built: Engine) -> Any:
         trt, name = self._trt, built.path.name
@@ -87,8 +97,8 @@ class TensorrtRuntime(Runtime):
     def _allocate(self) -> None:
         """Buffers for the largest batch of any profile, so that their addresses stay for as long as this is open."""
         names = [self._engine.get_tensor_name(place) for place in range(self._engine.num_io_tensors)]
-        texts = max(profile.most[0] for profile in self._profiles)
-        tokens = max(profile.most[0] * profile.most[1] for profile in self._profiles)
+        texts = max(profile.max[0] for profile in self._profiles)
+        tokens = max(profile.max[0] * profile.max[1] for profile in self._profiles)
         if self._compiled is None:  # contexts of the full library take turns, so that they share their scratch memory
             size = self._engine.device_memory_size_v2
             self._scratch = self._cuda.memory(size), size
@@ -201,9 +211,9 @@ class _Compiled:
         self.config.dynamic_shapes_kernel_specialization_strategy = strategy
         self._own = cache is None
         depends_on = {"sha256": built.sha256, "library": trt.__version__, "gpu": gpu}
-        self._path = place_of(cache or built.kept, depends_on)
-        self._usable = cache is not None or is_private(built.kept)  # it is code
-        self._before = read_kept(self._path) if self._usable else b""
+        self._path = cache_path(cache or built.cache, depends_on)
+        self._usable = cache is not None or is_private(built.cache)  # it is code
+        self._before = read_cached(self._path) if self._usable else b""
         self._cache = self.config.create_runtime_cache()
         if self._before and not self._cache.deserialize(self._before):  # of another driver: compiled anew
             self._before = b""
@@ -214,7 +224,7 @@ class _Compiled:
         made = bytes(self._cache.serialize())
         if self._usable and made != self._before:
             with contextlib.suppress(OutputError) if self._own else contextlib.nullcontext():
-                keep(self._path, made)
+                store(self._path, made)
 
 
 def check_types(information: str, precision: str, name: str) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from statistics import median
 
-from m2d_export.runtimes import Runtime
+from m2d_export.runtimes.runtime import Runtime
 from m2d_export.spec import TextSpec
 from m2d_export.text.batches import TokenIds, batches
 

@@ -20,15 +20,16 @@ from m2d_export.errors import RuntimeUnavailable, SpecError
 from m2d_export.host.gpu import Gpu, gpus
 from m2d_export.report.choice import deploying
 from m2d_export.report.summary import facts, machine_name
-from m2d_export.runtimes import open_runtime
+from m2d_export.runtimes import RuntimeOptions, open_runtime
 from m2d_export.runtimes.pytorch import PytorchRuntime
-from m2d_export.spec import RUNTIMES, TextSpec
+from m2d_export.runtimes.table import RUNTIMES
+from m2d_export.spec import TextSpec
 from m2d_export.text.batches import TokenIds, pad
 from m2d_export.vectors import cosine
 from tests.support import made_up
 
 CARD = Gpu("Made-up RTX", "sm89")
-ON_GPU = [name for name, able in RUNTIMES.items() if able.gpu]
+ON_GPU = [name for name, row in RUNTIMES.items() if row.device == "gpu"]
 ROWS = [TokenIds([3, 40, 41, 4]), TokenIds([3, 42, 4]), TokenIds([3, 43, 44, 45, 46, 4])]
 BATCH = pad(ROWS, TextSpec(max_tokens=48, pad_id=1), range(3))
 TEXTS = ["a cat", "the man is playing a guitar on a stage", *("a dog on the mat " * count for count in range(1, 9))]
@@ -87,7 +88,7 @@ def test_a_missing_package_names_its_extra(
     [
         ("trt-rtx", "int8", None, "trt-rtx does not run int8: it runs fp32, fp16, bf16; onnxrt, openvino can"),
         ("onnxrt-trt", "fp32", None, "onnxrt-trt does not run fp32: it runs fp16"),
-        ("onnxrt-cuda", "fp16", "fp32", "does not compute in 'fp32': it computes in what its graph is typed in, here"),
+        ("onnxrt-cuda", "fp16", "fp32", "does not compute in 'fp32': it computes in the type of its graph, here"),
         ("pytorch-cuda", "fp32", "int8", "pytorch-cuda does not compute in 'int8': it computes in fp32, fp16, bf16"),
     ],
 )
@@ -139,8 +140,8 @@ def test_results_of_two_cards_are_kept_apart_and_told_by_their_names() -> None:
 
 @pytest.mark.parametrize(("compute", "least"), [("fp32", 0.9999999), ("fp16", 0.9999), ("bf16", 0.999)])
 def test_pytorch_computes_in_what_was_asked_for(compute: str, least: float, bundle: Bundle) -> None:
-    variant = bundle.variant(2)
-    with PytorchRuntime(variant) as reference, PytorchRuntime(variant, compute=compute) as runtime:
+    variant, options = bundle.variant(2), RuntimeOptions("pytorch", compute=compute)
+    with PytorchRuntime(variant, RuntimeOptions("pytorch")) as reference, PytorchRuntime(variant, options) as runtime:
         expected, found = reference.vectors(BATCH), runtime.vectors(BATCH)
     assert found.dtype == np.float32
     assert (cosine(found, expected) > least).all()

@@ -2,13 +2,15 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from shutil import copyfile
 from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 
-from m2d_export import Bundle
+from m2d_export import Bundle, Encoder
 from m2d_export.errors import RuntimeUnavailable, SpecError
 from m2d_export.runtimes import open_runtime
 from m2d_export.runtimes.onnxrt import OnnxRuntime
@@ -105,6 +107,24 @@ def test_threads_may_share_streams(bundle: Bundle) -> None:
         for found in pool.map(lambda _: list(runtime.each(batches)), range(8)):
             for (_, vectors), own in zip(found, expected, strict=True):
                 np.testing.assert_allclose(vectors, own, atol=1e-5)
+
+
+@pytest.mark.parametrize("fate", ["gone", "replaced"])
+def test_an_encoder_never_reads_its_files_again_as_those_of_another_bundle(
+    copied_bundle: Path, fate: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = ["A man is singing.", "A dog runs.", "Two women are cooking rice."]
+    with Encoder(Bundle.open(copied_bundle), 3, threads=2) as encoder:
+        own = encoder.encode(texts)
+        graph = copied_bundle / "graphs" / "layer-03.fp32.onnx"
+        graph.unlink()
+        if fate == "replaced":
+            copyfile(copied_bundle / "graphs" / "layer-01.fp32.onnx", graph)
+        encoder.token_budget = 8  # many batches, for which it wants a second session
+        for _ in range(2):
+            np.testing.assert_allclose(encoder.encode(texts * 20), np.tile(own, (20, 1)), atol=1e-6)
+    (warning,) = [record.getMessage() for record in caplog.records if "second session" in record.getMessage()]
+    assert str(graph) in warning
 
 
 @pytest.mark.parametrize("already", [0, 1])

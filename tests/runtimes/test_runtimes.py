@@ -13,17 +13,18 @@ import pytest
 
 from m2d_export import Bundle
 from m2d_export.errors import M2DError, RuntimeUnavailable, SpecError
-from m2d_export.runtimes import Runtime, open_runtime
+from m2d_export.runtimes import Runtime, RuntimeOptions, open_runtime
 from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.runtimes.onnxrt import OnnxRuntime
-from m2d_export.spec import RUNTIMES, TextSpec
+from m2d_export.runtimes.table import RUNTIMES
+from m2d_export.spec import TextSpec
 from m2d_export.text.batches import TokenIds, pad
 from m2d_export.vectors import cosine
 from tests.conftest import WIDTH
 
 SPEC = TextSpec(max_tokens=48, pad_id=1)
 ROWS = [TokenIds([3, 40, 41, 4]), TokenIds([3, 42, 4]), TokenIds([3, 43, 44, 45, 46, 4])]
-ON_CPU = [name for name, able in RUNTIMES.items() if not able.gpu]
+ON_CPU = [name for name, row in RUNTIMES.items() if row.device == "cpu"]
 NAMES = [*ON_CPU, "fake"]
 PROVIDERS = {"onnxrt": "CPUExecutionProvider", "openvino": "CPU", "pytorch": "cpu", "fake": "fake"}
 
@@ -292,7 +293,7 @@ def test_a_package_that_is_there_but_broken_is_told_apart(
 def test_a_graph_that_cannot_be_loaded_is_one_error_of_ours(bundle: Bundle, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.onnx").write_bytes(content)
     with pytest.raises(RuntimeUnavailable, match=r"ONNX Runtime cannot load .*bad\.onnx: ") as caught:
-        OnnxRuntime(replace(bundle.variant(1), path=tmp_path / "bad.onnx"))
+        OnnxRuntime(replace(bundle.variant(1), path=tmp_path / "bad.onnx"), RuntimeOptions("onnxrt"))
     assert "\n" not in str(caught.value)
 
 
@@ -308,7 +309,7 @@ def test_another_provider_than_the_one_asked_for_is_an_error(bundle: Bundle, mon
     fallen_back = SimpleNamespace(InferenceSession=Elsewhere, SessionOptions=ort.SessionOptions)
     monkeypatch.setitem(sys.modules, "onnxruntime", fallen_back)
     with pytest.raises(RuntimeUnavailable, match=r"asked for CPUExecutionProvider, ONNX Runtime took \['Azure"):
-        OnnxRuntime(bundle.variant(1))
+        OnnxRuntime(bundle.variant(1), RuntimeOptions("onnxrt"))
 
 
 def test_every_error_of_a_runtime_is_one_of_ours() -> None:

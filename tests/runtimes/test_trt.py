@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from m2d_export import Bundle, Encoder, pipeline
 from m2d_export.cli import cli
-from m2d_export.engines.engine import FLAGS
+from m2d_export.engines.child import FLAGS
 from m2d_export.errors import IntegrityError, OutputError, RuntimeUnavailable, SpecError
 from m2d_export.host.gpu import Gpu
 from m2d_export.runtimes import open_runtime
@@ -355,7 +355,7 @@ def test_where_nothing_can_be_kept_beside_a_bundle_it_runs_all_the_same(
     def full_disk(path: Path, made: bytes) -> None:
         raise OutputError("cannot write")
 
-    monkeypatch.setattr(trt_module, "keep", full_disk)
+    monkeypatch.setattr(trt_module, "store", full_disk)
     with open_runtime("trt-rtx", copied.variant(1)):
         rtx_here.library.compiled = b"kernels"
     assert rtx_here.cuda.live == {}
