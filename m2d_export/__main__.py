@@ -1,4 +1,4 @@
-"""``python -m m2d_export`` is ``m2d-export``."""
+"""``python -m m2d_export`` runs ``m2d-export``."""
 
 from m2d_export.cli import main
 

@@ -1,4 +1,4 @@
-"""What users hold in Python: texts in, vectors out."""
+"""``Encoder``: texts in, vectors out."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m2d_export.bundle.bundle import Bundle
+from m2d_export.bundle.disk import Bundle
 from m2d_export.errors import InputError
 from m2d_export.runtimes import Closing, open_runtime
 from m2d_export.runtimes.tuning import fastest_budget
@@ -18,23 +18,31 @@ WINDOW = 8192  # texts tokenized and sorted at a time, so that memory does not g
 
 
 class Encoder(Closing):
-    """One cell of a bundle, loaded: ``layer`` blocks are run, the first ``dim`` numbers are kept.
+    """One cell of a bundle, loaded: it runs ``layer`` blocks and keeps the first ``dim`` numbers of each vector.
 
-    None is the deepest layer, and the checkpoint's own ``truncate_dim`` or else the full width. Vectors have unit
-    length where the checkpoint normalises its own, unless ``normalize`` says otherwise. ``compute`` is what the runtime
-    multiplies floats in, None what it does untold; ``threads`` how many it runs on, None every core (many texts are
-    tokenized on as many as the variable ``RAYON_NUM_THREADS`` says, in the whole process). The first call of many
-    texts opens the model once more for parallel streams, with weights of its own. So does, in the background, the 128th
-    call of at most 32 tokens that took ONNX Runtime under 4 ms; such calls then take one thread or all, whichever has
-    been quicker of late. ``cache`` is a folder of yours where what a runtime compiles (with OpenVINO up to three times,
-    each about as large as its weights) is kept for the next time. Use it in a ``with`` block, or call ``close``.
+    Args:
+        bundle: The bundle, or the path of one.
+        layer: An exit layer; None is the deepest.
+        dim: 1 to the encoder's width; None is the checkpoint's ``truncate_dim``, or else the width.
+        runtime: The library that runs the graph, a name in ``m2d_export.runtimes.table.RUNTIMES``.
+        precision: The precision of the stored weights; the bundle must have been built with it.
+        compute: The type that floats are multiplied in; None is the runtime's default.
+        threads: CPU threads of the runtime; None is one per core. Tokenizing has its own threads: their number is the
+            environment variable ``RAYON_NUM_THREADS``, for the whole process.
+        normalize: Whether vectors are scaled to unit length; None does as the checkpoint does.
+        cache: A folder for the code that a runtime compiles, so that the next process opens sooner. OpenVINO stores up
+            to three models there, each about as large as the weights.
 
-    Raises SpecError, IntegrityError, RuntimeUnavailable.
+    The first call with many texts loads the model a second time, to run batches in parallel. Threads may share an
+    encoder. Use it in a ``with`` block, or call ``close``.
+
+    Raises SpecError (no such layer, dim or option), BundleError (``bundle`` is no bundle), IntegrityError (a file of it
+    was changed), RuntimeUnavailable (a package or a GPU is missing).
     """
 
     def __init__(
         self,
-        bundle: Bundle,
+        bundle: Bundle | str | Path,
         layer: int | None = None,
         dim: int | None = None,
         *,
@@ -45,6 +53,8 @@ class Encoder(Closing):
         normalize: bool | None = None,
         cache: str | Path | None = None,
     ) -> None:
+        if not isinstance(bundle, Bundle):
+            bundle = Bundle.open(bundle)
         grid = bundle.grid
         full = grid.full
         self.cell = Cell(
@@ -63,10 +73,11 @@ class Encoder(Closing):
         self.token_budget = self.runtime.token_budget
 
     def encode(self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> FloatArray:
-        """Vectors of ``texts`` in their order: (n, dim) float32.
+        """Return the vectors of ``texts``, in their order: (n, dim) float32.
 
-        ``prompt`` is put before every text, ``prompt_name`` picks one of the checkpoint's; with neither, the
-        checkpoint's default applies if it has one. Raises InputError naming the item that is no valid string.
+        ``prompt`` is put before every text. ``prompt_name`` chooses one of the checkpoint's prompts. Without either,
+        the checkpoint's default prompt applies, if it has one. Raises InputError, whose ``index`` is the place of the
+        item that is no valid string, and SpecError for an unknown prompt.
         """
         parts = list(self.stream(texts, prompt=prompt, prompt_name=prompt_name))
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self.cell.dim), np.float32), *parts])
@@ -74,25 +85,25 @@ class Encoder(Closing):
     def stream(
         self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None
     ) -> Iterator[FloatArray]:
-        """As ``encode``, in parts of up to 8,192 texts, in their order: each (n, dim) float32.
+        """Like ``encode``, in parts of up to 8,192 texts, in their order: each (n, dim) float32.
 
-        No more than a part is held at a time, so a generator of any length takes the memory of one.
+        Memory holds one part at a time, so ``texts`` may be a generator of any length. Wrong options raise at the call;
+        InputError raises when the part with the invalid text is reached.
         """
-        _check_several(texts)
+        _check_texts(texts)
         prefix = self._tokenizer.spec.prompt(prompt, prompt_name)
         return self._parts(texts, prefix)
 
     def tune(self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> int:
-        """Time ``texts``, such and as many as calls will bring, in batches of several sizes, and keep to the fastest.
+        """Time ``texts`` in batches of several sizes on this machine, and use the fastest size from now on.
 
-        Returns ``token_budget``, the tokens that a batch may hold from now on, padding included: it depends on the
-        machine, the runtime and the texts (OpenVINO runs few batches otherwise than many), and vectors do not depend
-        on it. Raises InputError where there is no text.
+        Returns that size: the most tokens in a batch, padding included. Vectors do not depend on it. Pass texts like
+        those of your calls, and as many as a call has. Raises InputError if there is no text.
         """
-        _check_several(texts)
+        _check_texts(texts)
         tokens = self._tokenizer.encode(list(texts), self._tokenizer.spec.prompt(prompt, prompt_name))
         if not tokens:
-            raise InputError("there is no text to time: pass such and as many as calls will bring")
+            raise InputError("there is no text to time: pass texts like those of your calls, and as many as a call has")
         self.token_budget = fastest_budget(self.runtime, tokens, self._tokenizer.spec)
         return self.token_budget
 
@@ -112,13 +123,13 @@ class Encoder(Closing):
         return vectors
 
     def close(self) -> None:
-        """Free the loaded model."""
+        """Free the loaded model; encoding afterwards raises SpecError."""
         self.runtime.close()
 
 
-def _check_several(texts: object) -> None:
+def _check_texts(texts: object) -> None:
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        raise InputError(f"texts is one {type(texts).__name__}: pass a list of texts, such as [text]")
+        raise InputError(f"texts is {type(texts).__name__}, not a list of texts: pass a list, such as [text]")
 
 
 def _windows(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -1,37 +1,37 @@
-"""Every error this package raises on purpose.
+"""Every error that this package raises on purpose.
 
     M2DError
-    ├── SpecError            a layer, dim, precision or option outside what exists
-    ├── InputError           a text that cannot be encoded (``index`` says which)
-    ├── DataError            a pairs or text file that cannot be used
-    ├── CheckpointError      a checkpoint that cannot be loaded, or asks for what cannot be honoured
-    ├── TrainingError        a training that cannot go on, or cannot be resumed
-    ├── ExportError          an exported graph that is not what it should be
-    ├── ParityError          a variant that does not compute what its reference computes
-    ├── BundleError          a bundle that is not there, or is not a bundle
+    ├── SpecError            a layer, dim, precision or option that does not exist
+    ├── InputError           a text that cannot be encoded (``index`` is its place)
+    ├── DataError            a file of pairs or texts that cannot be used
+    ├── CheckpointError      a checkpoint that cannot be loaded or is not supported
+    ├── TrainingError        a training that cannot continue or be resumed
+    ├── ExportError          an exported graph or engine that is not as expected
+    ├── ParityError          a variant whose vectors differ from its reference
+    ├── BundleError          a path that is not a bundle
     │   ├── ManifestError    a manifest that cannot be read or trusted
-    │   └── IntegrityError   a file that is not the one the manifest names
-    ├── OutputError          an output that exists already, or cannot be written
-    │   └── DiskFullError    no room left while writing, or too little to begin
-    └── RuntimeUnavailable   a runtime or an optional package that is not installed, or not working
+    │   └── IntegrityError   a file that differs from what the manifest says
+    ├── OutputError          an output that exists already or cannot be written
+    │   └── DiskFullError    too little room on the disk
+    └── RuntimeUnavailable   a runtime, package or GPU that is missing or does not work
 
-Messages say what happened, what was expected, and how to fix it. ``exit_code`` is what the command line
-returns: 1 where a gate failed, 2 for wrong use or a wrong environment.
+A message says what happened, what was expected, and how to fix it. ``exit_code`` is the exit code of the command line:
+1 where a check failed, 2 for wrong use or a wrong environment.
 """
 
 
 class M2DError(Exception):
-    """Base of every error raised on purpose."""
+    """The base class of every error that this package raises on purpose."""
 
     exit_code = 2
 
 
 class SpecError(M2DError, ValueError):
-    """A layer, dim, precision or option is outside what exists."""
+    """A layer, dim, precision or option does not exist."""
 
 
 class InputError(M2DError, ValueError):
-    """A text cannot be encoded; ``index`` is its place in the input, or None for the input as a whole."""
+    """A text cannot be encoded; ``index`` is its place in the input, None if the whole input is wrong."""
 
     def __init__(self, message: str, index: int | None = None) -> None:
         super().__init__(message)
@@ -43,29 +43,29 @@ class DataError(M2DError):
 
 
 class CheckpointError(M2DError):
-    """A checkpoint cannot be loaded, or asks for something that cannot be honoured."""
+    """A checkpoint cannot be loaded, or needs something that is not supported."""
 
 
 class TrainingError(M2DError):
-    """A training cannot go on, or cannot be resumed; says what was kept of it."""
+    """A training cannot continue or be resumed; the message says what was saved."""
 
     exit_code = 1
 
 
 class ExportError(M2DError):
-    """An exported graph is not what it should be."""
+    """An exported graph or engine is not as expected."""
 
     exit_code = 1
 
 
 class ParityError(M2DError):
-    """A variant does not compute what its reference computes."""
+    """The vectors of a variant differ from those of its reference."""
 
     exit_code = 1
 
 
 class BundleError(M2DError):
-    """A path is not a bundle, or the bundle lacks what was asked of it."""
+    """A path is not a bundle."""
 
 
 class ManifestError(BundleError):
@@ -75,7 +75,7 @@ class ManifestError(BundleError):
 
 
 class IntegrityError(BundleError):
-    """A file of a bundle is not the one its manifest names."""
+    """A file of a bundle differs from what its manifest says."""
 
     exit_code = 1
 
@@ -85,13 +85,13 @@ class OutputError(M2DError):
 
 
 class DiskFullError(OutputError):
-    """There is no room left on the disk."""
+    """The disk has too little room."""
 
 
-class RuntimeUnavailable(M2DError):  # noqa: N818 - reads as a state, and is the name in the design
-    """A runtime, or a package that a feature needs, is missing or does not work; names the extra to install."""
+class RuntimeUnavailable(M2DError):  # noqa: N818 - it names a state
+    """A runtime, package or GPU is missing or does not work; for a package the message names the extra to install."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what another library's error says, or its type where it says nothing."""
+    """The first line of another library's error message, or the error's type if the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
