@@ -1,1 +1,1 @@
-"""What this machine has: optional packages, files written whole or not at all, processors and GPUs."""
+"""The machine: optional packages, files, processors and GPUs."""

@@ -1,4 +1,7 @@
-"""Texts read, and outputs that appear whole or not at all: staging beside the target, fsync, one atomic rename."""
+"""Read files, and write outputs that appear whole or not at all.
+
+A folder is written in a staging directory next to its target, synced to disk and renamed to the target in one step.
+"""
 
 import contextlib
 import ctypes
@@ -21,9 +24,9 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fs.h
 
 
 def read_text(path: Path, layout: str = "") -> str:
-    """The text of a UTF-8 file, line ends as they are, a byte order mark dropped.
+    """The text of a UTF-8 file, with its line ends and without a byte order mark.
 
-    Raises DataError; ``layout`` says there what else was expected beside a file that cannot be read.
+    Raises DataError; if the file cannot be read, its message ends with ``layout``, which says what was expected.
     """
     try:
         return path.read_bytes().decode("utf-8-sig")
@@ -51,40 +54,42 @@ def is_private(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Turn an operating-system error while writing ``target`` into OutputError, or DiskFullError."""
+    """Turn an OSError while writing ``target`` into OutputError, or into DiskFullError if the disk is full."""
     try:
         yield
     except OSError as error:
         if error.errno in NO_ROOM:
             raise DiskFullError(
                 f"no room left to write {target} ({error.strerror}): free some space, or choose another disk. "
-                "What was there before is untouched"
+                "What was there before is unchanged"
             ) from error
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise OutputError(f"cannot write {target}: {reason}. Choose a path where you can write") from error
 
 
 def check_room(target: Path, needed: int) -> None:
-    """Raise DiskFullError before any work where ``needed`` bytes do not fit on the disk of ``target``."""
+    """Raise DiskFullError if ``needed`` bytes do not fit on the disk of ``target``."""
     with writing(target):
         free = shutil.disk_usage(next(folder for folder in target.parents if folder.exists())).free
     if free < needed:
         raise DiskFullError(
-            f"{target} needs about {needed / 1e6:.0f} MB while it is built, and {free / 1e6:.0f} MB are free there"
+            f"{target} needs about {needed / 1e6:.0f} MB while it is built, but {free / 1e6:.0f} MB are free on its "
+            "disk: free some space, or choose another disk"
         )
 
 
 @contextlib.contextmanager
 def staged_directory(target: Path) -> Iterator[Path]:
-    """A private directory beside ``target``, removed on the way out unless ``publish`` has renamed it.
+    """A private directory next to ``target``, removed at the end unless ``publish`` has renamed it.
 
-    It is locked while its process lives, so that ``remove_stale`` of another one leaves it alone.
+    This process holds a lock on it, so that ``remove_stale`` in another process does not remove it.
     """
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f"{STAGING}{target.name}-", dir=target.parent))
         lock = os.open(staging, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # where a file system has no locks, nothing counts as stale either
+        with contextlib.suppress(OSError):  # a file system without locks: remove_stale removes nothing there
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield staging
     finally:
@@ -93,7 +98,7 @@ def staged_directory(target: Path) -> Iterator[Path]:
 
 
 def remove_stale(target: Path) -> int:
-    """Remove what killed builds of ``target`` have left beside it; returns how many directories."""
+    """Remove the staging directories that killed builds of ``target`` left next to it; returns how many."""
     removed = 0
     for staging in target.parent.glob(f"{STAGING}{glob.escape(target.name)}-*"):
         with contextlib.suppress(OSError):
@@ -108,10 +113,10 @@ def remove_stale(target: Path) -> int:
 
 
 def publish(staging: Path, target: Path, replace: bool) -> None:
-    """Put the finished ``staging`` directory at ``target`` in one rename, after all of it is on the disk.
+    """Sync the finished ``staging`` directory to disk, then rename it to ``target`` in one step.
 
-    Raises OutputError if ``target`` has appeared meanwhile and ``replace`` is False. What is replaced is
-    moved into the staging directory's place, and removed with it.
+    With ``replace``, an old directory at ``target`` takes the place of ``staging`` and is removed with it. Raises
+    OutputError if the rename fails, or if something is at ``target`` and ``replace`` is False; the old state remains.
     """
     with writing(target):
         for path in [*staging.rglob("*"), staging]:
@@ -125,12 +130,12 @@ def publish(staging: Path, target: Path, replace: bool) -> None:
                 staging.rename(target)
             except OSError as error:
                 if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                    message = f"{target} was made by someone else meanwhile: it is left as it is"
+                    message = f"{target} appeared meanwhile and was not changed: choose another path"
                     raise OutputError(message) from error
                 raise
         try:
             _sync(target.parent)
-        except OSError:  # not known to be on the disk: take it back, so that an error means nothing has changed
+        except OSError:  # the rename may not be on disk: undo it, because an error must mean that nothing changed
             if replaced:
                 _exchange(staging, target)
             else:
@@ -139,7 +144,7 @@ def publish(staging: Path, target: Path, replace: bool) -> None:
 
 
 def _umask() -> int:
-    """What the user's files are not to be opened to; it can only be read by setting it."""
+    """The permissions that new files of this process lack; reading it means setting it and setting it back."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
@@ -154,7 +159,7 @@ def _sync(path: Path) -> None:
 
 
 def _exchange(staging: Path, target: Path) -> None:
-    """Swap two directories: atomically where Linux can, else through a moment without any target."""
+    """Swap two directories: atomically where Linux can; elsewhere ``target`` is missing for a moment."""
     if sys.platform == "linux":
         renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
         if renameat2 is not None:
@@ -162,7 +167,7 @@ def _exchange(staging: Path, target: Path) -> None:
             if renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0:
                 return
             code = ctypes.get_errno()
-            if code not in (errno.EINVAL, errno.ENOSYS):  # a file system or kernel without it
+            if code not in (errno.EINVAL, errno.ENOSYS):  # the file system or the kernel has no exchange
                 raise OSError(code, os.strerror(code))
     aside = staging.with_name(f"{staging.name}-old")
     target.rename(aside)
@@ -176,7 +181,7 @@ def _exchange(staging: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """A path to write to, renamed to ``target`` if the block succeeds and removed if it does not."""
+    """A path to write to; it is renamed to ``target`` if the block succeeds, and removed if not."""
     with writing(target):
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, asked of NVIDIA's driver itself: no package is needed to know that there is none."""
+"""The GPUs of this machine, as NVIDIA's driver lists them; no Python package is needed for that."""
 
 import ctypes
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ NAME_BYTES = 128
 
 @dataclass(frozen=True)
 class Gpu:
-    """A card and its compute capability, such as sm90."""
+    """A GPU and its compute capability, such as sm90."""
 
     name: str
     capability: str
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Every GPU that the driver shows to this process, in its order; none where there is no driver."""
+    """Every GPU that the driver shows to this process, in its order; empty if there is no driver."""
     try:
         driver = ctypes.CDLL(DRIVER)
     except OSError:
@@ -40,13 +40,15 @@ def _gpu(driver: ctypes.CDLL, place: int) -> Gpu:
         driver.cuDeviceGetAttribute(ctypes.byref(minor), CAPABILITY_MINOR, device),
     ]
     if any(codes):
-        raise RuntimeUnavailable(f"the driver does not describe GPU {place} (codes {codes}): see nvidia-smi")
+        raise RuntimeUnavailable(
+            f"NVIDIA's driver gives no details of GPU {place} (error codes {codes}): check it with nvidia-smi"
+        )
     return Gpu(name.value.decode(errors="replace"), f"sm{major.value}{minor.value}")
 
 
 def first_gpu(what: str, instead: str) -> Gpu:
-    """The first GPU; RuntimeUnavailable says ``what`` needs one, and what can be done ``instead``."""
+    """The first GPU; without one, raises RuntimeUnavailable: ``what`` needs a GPU, and ``instead`` says what to do."""
     found = gpus()
     if not found:
-        raise RuntimeUnavailable(f"{what} needs an NVIDIA GPU, and the driver shows none here: {instead}")
+        raise RuntimeUnavailable(f"{what} needs an NVIDIA GPU, but this machine has none: {instead}")
     return found[0]

@@ -10,8 +10,8 @@ from typing import Any
 
 from m2d_export.host.gpu import gpus
 
-# Which of these a processor has decides what kernels run on it; its name may not say (a cloud's is "AMD EPYC").
-TELLING_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "bf16")
+# These decide which kernels a library runs. The processor's name may not tell: in a cloud it can be just "AMD EPYC".
+KERNEL_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "bf16")
 INT8_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
 PACKAGES = (
     *("m2d-export", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "transformers"),
@@ -27,7 +27,7 @@ def cores() -> int:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """The version of each of ``packages`` that is installed."""
+    """The version of each of ``packages``; a package that is not installed is left out."""
     found = {}
     for package in packages:
         try:
@@ -39,10 +39,10 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 @cache
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory in GB, system, GPUs, Python and versions, as every record holds them."""
+    """Processor, cores, memory in GB, system, GPUs, Python and package versions: the ``machine`` of every record."""
     cards = [gpu.name for gpu in gpus()]
     return {
-        "cpu": _cpu_name() + (f" ({told})" if (told := ", ".join(telling_flags())) else ""),
+        "cpu": _cpu_name() + (f" ({listed})" if (listed := ", ".join(kernel_flags())) else ""),
         "cores": cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "system": platform.system(),
@@ -53,23 +53,23 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name and what it can do, as far as the system says."""
+    """The processor's name and all its instruction sets, as one line."""
     return " ".join([_cpu_name(), *sorted(flags())])
 
 
 def flags() -> set[str]:
-    """The processor's instruction sets; empty where the system does not say."""
-    return {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}  # x86's word for them, and ARM's
+    """The processor's instruction sets; empty if the system does not list them."""
+    return {*_cpuinfo("flags").split(), *_cpuinfo("Features").split()}  # the field's name on x86, then on ARM
 
 
-def telling_flags() -> list[str]:
-    """The instruction sets that decide which kernels run; none where the system does not say."""
+def kernel_flags() -> list[str]:
+    """The instruction sets that decide which kernels run; empty if the system does not list them."""
     found = flags()
-    return [flag for flag in TELLING_FLAGS if flag in found]
+    return [flag for flag in KERNEL_FLAGS if flag in found]
 
 
 def multiplies_int8() -> bool | None:
-    """Whether the processor has instructions for int8 dot products (VNNI and its like); None where it does not say."""
+    """Whether the processor has int8 dot products (VNNI or similar); None if the system does not list them."""
     found = flags()
     return bool(found & INT8_FLAGS) if found else None
 
@@ -79,7 +79,7 @@ def _cpu_name() -> str:
 
 
 def _cpuinfo(field: str) -> str:
-    """A field of the first processor in Linux's list, empty where there is none."""
+    """A field of the first processor in Linux's /proc/cpuinfo; empty if there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What the machine says of itself."""
+"""The machine's processor and packages as records name them."""
 
 import re
 import tomllib
@@ -20,14 +20,16 @@ from m2d_export.host import machine
         ("processor\t: 0\n", None),
     ],
 )
-def test_int8_products_are_read_from_the_flags(
+def test_int8_dot_products_are_read_from_the_flags(
     monkeypatch: pytest.MonkeyPatch, cpuinfo: str, expected: bool | None
 ) -> None:
     monkeypatch.setattr(Path, "read_text", lambda *arguments, **options: cpuinfo)
     assert machine.multiplies_int8() is expected
 
 
-def test_the_processor_is_named_with_the_flags_that_decide_which_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_processor_is_named_with_its_instruction_sets_for_kernels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cpuinfo = "model name\t: Some CPU\nflags\t\t: fpu avx512_vnni avx2\n"
     monkeypatch.setattr(Path, "read_text", lambda *arguments, **options: cpuinfo)
     machine.machine.cache_clear()
@@ -35,14 +37,14 @@ def test_the_processor_is_named_with_the_flags_that_decide_which_kernels_run(mon
     machine.machine.cache_clear()
 
 
-def test_the_packages_that_run_engines_are_recorded_as_the_extras_name_them() -> None:
+def test_records_hold_the_versions_of_all_packages_that_run_engines() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = {re.split(r"[^\w-]", name)[0] for name in (*extras["trt"], *extras["trt-rtx"])}
     assert wanted - {"tensorrt-rtx-cu13-libs"} <= set(GPU_PACKAGES) <= set(machine.PACKAGES)
 
 
-def test_a_system_without_that_list_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_support_is_unknown_without_a_list_of_instruction_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*arguments: object, **options: object) -> str:
         raise FileNotFoundError
 
