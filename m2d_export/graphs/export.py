@@ -1,4 +1,4 @@
-"""Checkpoint exits to ONNX: exported once, cut per exit, all weights of a precision in one file beside the graphs."""
+"""Export a checkpoint once, cut the graph at every exit, and save the graphs of a precision with one weights file."""
 
 import hashlib
 import logging
@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -13,33 +14,28 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNod
 
 from m2d_export.checkpoints.exits import ExitEncoder
 from m2d_export.errors import ExportError, first_line
-from m2d_export.graphs.passes.fold_prologue import prologue_reduced
+from m2d_export.graphs.passes.fold_prologue import fold_prologue
+from m2d_export.graphs.passes.reorder_gelu import reorder_gelu
+from m2d_export.spec import OUTPUT, Precision, TextSpec
 
-OPSET = 18  # with eager attention: fuses best on the CPU and loads in old servers (docs/design.md, decision 5)
-OUTPUT = "sentence_embedding"  # "embedding" would collide with the name of an operator's value
-ALIGNMENT = 4096  # ONNX Runtime maps weights by page
-INLINE_BYTES = 256  # shapes and scalars stay in the graph, where shape inference can read them
-SAMPLE_SHAPE = (2, 16)  # torch.export treats sizes 0 and 1 as constants
-
-
-def input_names(exits: ExitEncoder) -> tuple[str, ...]:
-    """The graph's inputs; the third one exists only where the prompt's tokens are read but not pooled."""
-    names = ("input_ids", "attention_mask")
-    return names if exits.pooling.include_prompt else (*names, "pooling_mask")
+OPSET = 18  # with eager attention: runtimes fuse it best on a CPU, and old servers load it (docs/design.md, decision 5)
+ALIGNMENT = 4096  # ONNX Runtime maps weights by memory page
+INLINE_BYTES = 256  # smaller tensors stay in the graph, because shape inference reads them
+SAMPLE_SHAPE = (2, 16)  # torch.export takes sizes 0 and 1 for constants
 
 
-def model_from_exits(exits: ExitEncoder, width: int, max_tokens: int) -> ir.Model:
-    """Export every exit into one graph, output ``exit_<layer>`` (batch, width) float32 each.
+def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
+    """Export every exit into one graph, with an output ``exit_<layer>`` (batch, width) float32 for each.
 
-    Raises ExportError where torch cannot export the encoder, or exports something else than asked for.
+    Raises ExportError if torch cannot export the encoder, or if the graph is not the expected one.
     """
-    names = input_names(exits)
-    shape = (SAMPLE_SHAPE[0], min(SAMPLE_SHAPE[1], max_tokens))
-    samples = tuple(torch.ones(shape, dtype=torch.int64) for _ in names)
+    shape = (SAMPLE_SHAPE[0], min(SAMPLE_SHAPE[1], text.max_tokens))
+    samples = tuple(torch.ones(shape, dtype=torch.int64) for _ in text.input_names)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens")}
+    outputs = [f"exit_{layer}" for layer in exits.layers]
     logger = logging.getLogger("torch.onnx")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it reports on operators of torchvision, which no text encoder has
+    logger.setLevel(logging.ERROR)  # it warns of missing torchvision operators, which no text encoder has
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -48,72 +44,52 @@ def model_from_exits(exits: ExitEncoder, width: int, max_tokens: int) -> ir.Mode
                 samples,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=names,
-                output_names=[f"exit_{layer}" for layer in exits.layers],
-                dynamic_shapes=(axes,) * len(names),
+                input_names=text.input_names,
+                output_names=outputs,
+                dynamic_shapes=(axes,) * len(samples),
                 verbose=False,
             )
-    except Exception as error:  # torch.onnx raises whatever its passes raise
+    except Exception as error:  # torch.onnx raises many types
         reason = first_line(error.__cause__ or error)
         raise ExportError(f"torch cannot export {type(exits.encoder).__name__} to ONNX: {reason}") from error
     finally:
         logger.setLevel(level)
-    assert program is not None  # noqa: S101 - None only for dynamo=False
+    assert program is not None  # noqa: S101 - it is None only with dynamo=False
     model = program.model
-    # Metadata holds stack traces, which would name this machine's folders.
+    # Metadata holds stack traces, which name folders of this machine.
     ClearMetadataAndDocStringPass()(model)
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
-    _halve_last(prologue_reduced(model))
-    check(model, names, [f"exit_{layer}" for layer in exits.layers], width)
+    fold_prologue(model)
+    reorder_gelu(model)
+    _check(model, text.input_names, outputs, width)
     return model
 
 
-def _halve_last(model: ir.Model) -> None:
-    """Turn ``x * (0.5 * (1 + erf(x / c)))`` into ``(x * (1 + erf(x / c))) * 0.5``, where ONNX Runtime finds a GELU.
-
-    The same number, since halving is exact.
-    """
-    for erf in [node for node in model.graph if node.op_type == "Erf"]:
-        path = [erf]
-        while len(path) < 4 and len(users := path[-1].outputs[0].consumers()) == 1:
-            path += users
-        scaled = erf.inputs[0].producer() if erf.inputs[0] is not None else None
-        if scaled is None or [node.op_type for node in path] != ["Erf", "Add", "Mul", "Mul"]:
-            continue
-        _, add, inner, outer = path
-        whole, product = add.outputs[0], inner.outputs[0]
-        halves = [value for value in inner.inputs if value is not whole and _is_half(value)]
-        factors = [value for value in outer.inputs if value is not product and value in scaled.inputs]
-        if halves and factors and not {whole, product} & set(model.graph.outputs):
-            for node, values in ((inner, (factors[0], whole)), (outer, (product, halves[0]))):
-                for place, value in enumerate(values):
-                    node.replace_input_with(place, value)
+def float32_graphs(model: ir.Model, precision: Precision, samples: Sequence[Any] | None = None) -> dict[str, ir.Model]:
+    """All exits in float32, one graph for every runtime: ``model`` as it was exported; ``samples`` are not used."""
+    assert precision is Precision.FP32  # noqa: S101 - its row in PRECISIONS names this function
+    return {"default": model}
 
 
-def _is_half(value: ir.Value | None) -> bool:
-    constant = None if value is None else value.const_value
-    return constant is not None and constant.size == 1 and float(constant.numpy()) == 0.5
+def cut_graph(model: ir.Model, layer: int, width: int) -> ir.Model:
+    """The graph of one exit: output ``sentence_embedding`` (batch, width), and only the nodes and weights it needs.
 
-
-def graph_from_model(model: ir.Model, layer: int, inputs: Sequence[str], width: int) -> ir.Model:
-    """One exit's graph: the output of ``layer``, renamed, and only the nodes and weights that it needs.
-
-    ``model`` stays as it was; tensors are shared with it.
+    ``model`` stays as it was; the tensors are shared with it. Raises ExportError if the graph is not the expected one.
     """
     cut = model.clone()
-    kept = next(output for output in cut.graph.outputs if output.name == f"exit_{layer}")
-    kept.name = OUTPUT
+    output = next(output for output in cut.graph.outputs if output.name == f"exit_{layer}")
+    output.name = OUTPUT
     cut.graph.outputs.clear()
-    cut.graph.outputs.append(kept)
+    cut.graph.outputs.append(output)
     RemoveUnusedNodesPass()(cut)
     RemoveUnusedOpsetsPass()(cut)
     cut.graph.name = f"layer_{layer:02d}"
-    check(cut, inputs, [OUTPUT], width)
+    _check(cut, [str(value.name) for value in model.graph.inputs], [OUTPUT], width)
     return cut
 
 
-def check(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], width: int) -> None:
+def _check(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], width: int) -> None:
     """Raise ExportError unless the graph has these inputs and outputs, named axes, known domains, unique names."""
     graph = model.graph
     found = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
@@ -128,10 +104,11 @@ def check(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], width:
     domains = {node.domain for node in graph.all_nodes()} - {""}
     if domains:
         raise ExportError(f"the graph uses operators outside standard ONNX: {sorted(domains)}")
-    made = (value.name for node in graph.all_nodes() for value in node.outputs)
-    repeated = [name for name, count in Counter([*found[0], *graph.initializers, *made]).items() if name and count > 1]
+    computed = (value.name for node in graph.all_nodes() for value in node.outputs)
+    names = Counter([*found[0], *graph.initializers, *computed])
+    repeated = [name for name, count in names.items() if name and count > 1]
     if repeated:
-        raise ExportError(f"values share names, which TensorRT refuses: {repeated[:3]}")
+        raise ExportError(f"several values have one name, which TensorRT refuses: {repeated[:3]}")
 
 
 def _axes(value: ir.Value) -> list[str | int | None]:
@@ -139,11 +116,12 @@ def _axes(value: ir.Value) -> list[str | int | None]:
 
 
 def save_graphs(graphs: Mapping[Path, ir.Model], weights: Path) -> None:
-    """Write each graph to its path, and all their weights, each distinct tensor once, to ``weights`` beside them.
+    """Write each graph to its path, and their weights to the new file ``weights``, each distinct tensor once.
 
-    Sibling files, because ONNX Runtime refuses external data anywhere else (decision 4).
+    Graphs and weights lie in one folder, because ONNX Runtime refuses external data anywhere else (docs/design.md,
+    decision 4). The graphs in memory then read their weights from the file.
     """
-    placed: dict[bytes, tuple[int, int]] = {}
+    written: dict[bytes, tuple[int, int]] = {}
     with weights.open("xb") as file:
         for graph in graphs.values():
             for value in graph.graph.initializers.values():
@@ -152,13 +130,13 @@ def save_graphs(graphs: Mapping[Path, ir.Model], weights: Path) -> None:
                     continue
                 data = tensor.tobytes()
                 digest = hashlib.sha256(data).digest()
-                if digest not in placed:
+                if digest not in written:
                     file.write(b"\0" * (-file.tell() % ALIGNMENT))
-                    placed[digest] = file.tell(), len(data)
+                    written[digest] = file.tell(), len(data)
                     file.write(data)
                 shape, name = ir.Shape(tensor.shape.numpy()), str(value.name)
                 value.const_value = ir.ExternalTensor(
-                    weights.name, *placed[digest], tensor.dtype, shape=shape, name=name, base_dir=weights.parent
+                    weights.name, *written[digest], tensor.dtype, shape=shape, name=name, base_dir=weights.parent
                 )
     for path, graph in graphs.items():
         ir.save(graph, path)

@@ -1,6 +1,7 @@
-"""int8 graphs from fp32 ones: static Q/DQ, calibrated over the uncut graph, so that every exit is covered.
+"""int8 graphs: static quantization (Q/DQ), calibrated on the graph of all exits, so that every exit is covered.
 
-Static, because dynamic int8 takes one scale from the whole padded batch: a text's vector would hang on its neighbours.
+Static, because dynamic quantization takes one scale from the whole padded batch: the vector of a text would depend on
+the other texts of its batch.
 """
 
 import contextlib
@@ -14,54 +15,65 @@ import numpy as np
 import onnx_ir as ir
 
 from m2d_export.errors import ExportError, first_line
-from m2d_export.graphs.passes.fuse_attention import attention_as_one
-from m2d_export.graphs.passes.int8_graph import (
-    heads_split_last,
-    looked_up_before_scaled,
-    products_of_one_input_joined,
-    without_saturation,
-)
+from m2d_export.graphs.passes.common import constant_array
+from m2d_export.graphs.passes.dequantize_after_gather import dequantize_after_gather
+from m2d_export.graphs.passes.fuse_attention import fuse_attention
+from m2d_export.graphs.passes.fuse_qkv import fuse_qkv
+from m2d_export.graphs.passes.prevent_saturation import prevent_saturation
+from m2d_export.graphs.passes.split_heads_last import split_heads_last
 from m2d_export.host.extras import require
+from m2d_export.spec import Precision
 from m2d_export.text.batches import Tokenizer, pad
 
-INPUTS = ("input_ids", "attention_mask", "pooling_mask")
-LONG = 8  # every so many texts one more sample joins that many of them: long texts have other ranges than short ones
+PARAGRAPH = 8  # texts joined into one sample, because long texts have other activation ranges than short ones
 
 
-def calibration_samples(texts: Sequence[str], tokenizer: Tokenizer) -> list[dict[str, np.ndarray[Any, Any]]]:
-    """The graph's inputs for every text alone, and for paragraphs of them: nothing is padded, so none of it counts."""
-    paragraphs = [" ".join(texts[start : start + LONG]) for start in range(0, len(texts), LONG)]
+def calibration_samples(texts: Sequence[str], tokenizer: Tokenizer) -> list[dict[str, "np.ndarray[Any, Any]"]]:
+    """Inputs of the graph for each text and for paragraphs of them, without padding, which would join the ranges."""
+    paragraphs = [" ".join(texts[start : start + PARAGRAPH]) for start in range(0, len(texts), PARAGRAPH)]
     tokens = tokenizer.encode([*texts, *paragraphs], tokenizer.spec.prompt())
-    batches = (pad([item], tokenizer.spec, [0]) for item in tokens)
-    return [{name: array for name in INPUTS if (array := getattr(batch, name)) is not None} for batch in batches]
+    return [pad([item], tokenizer.spec, [0]).inputs() for item in tokens]
 
 
-def int8_models(model: ir.Model, samples: Sequence[Mapping[str, Any]]) -> tuple[ir.Model, ir.Model | None]:
-    """``model``, all exits in one graph, with int8 weights and static activation ranges; it stays as it was itself.
+def int8_graphs(
+    model: ir.Model, precision: Precision, samples: Sequence[Mapping[str, Any]] | None
+) -> dict[str, ir.Model]:
+    """All exits with int8 weights and static activation ranges; ``model`` stays as it was.
 
-    Twice, since no one graph is the quickest in both runtimes: as OpenVINO likes it, in operators that every runtime
-    knows, and as ONNX Runtime does, where that is another one.
+    "default" is standard ONNX and fastest in OpenVINO; "onnxrt" is fastest in ONNX Runtime, and is there only if
+    attentions can be fused. NNCF quantizes with SmoothQuant (Xiao et al. 2023). Ranges reach from the smallest to the
+    largest value: NNCF's default clips the rarest values, which ruins the vectors of some texts.
 
-    By NNCF's post-training quantization for transformers (SmoothQuant; Xiao et al. 2023), with ranges from the least
-    to the greatest value seen: clipping the rarest ones, its default, loses some texts altogether (all-MiniLM-L6-v2:
-    least cosine to the reference over the sentences of STS-B test 0.60 instead of 0.95). Raises ExportError where NNCF
-    cannot, RuntimeUnavailable without the extra ``int8``.
+    Raises ExportError if NNCF fails, RuntimeUnavailable without the ``int8`` extra.
     """
-    os.environ.setdefault("NNCF_CI", "1")  # what it otherwise does is report to its makers that it runs
+    assert precision is Precision.INT8 and samples is not None  # noqa: S101, PT018 - a plan with int8 has samples
+    fused = model.clone()
+    fuse_qkv(fused)
+    default = _quantized(fused, samples)
+    dequantize_after_gather(default)
+    prevent_saturation(default)
+    onnxrt = default.clone()
+    split_heads_last(default)
+    return {"default": default, "onnxrt": onnxrt} if fuse_attention(onnxrt) else {"default": default}
+
+
+def _quantized(model: ir.Model, samples: Sequence[Mapping[str, Any]]) -> ir.Model:
+    os.environ.setdefault("NNCF_CI", "1")  # turns NNCF's telemetry off
     nncf = require("nncf", "int8")
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    joined = products_of_one_input_joined(model.clone())
-    # Attention's own products have no weights: in int8 they cost more to quantize than they save, and some precision.
+    # Matmuls without weights are attention's own. Quantizing their inputs costs more time than int8 saves.
     attention = [
-        str(node.name) for node in joined.graph if node.op_type == "MatMul" and not any(map(_constant, node.inputs))
+        str(node.name)
+        for node in model.graph
+        if node.op_type == "MatMul" and all(constant_array(value) is None for value in node.inputs)
     ]
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # its progress bars, in a pipe too
+        with contextlib.redirect_stdout(io.StringIO()):  # NNCF prints progress bars
             quantized = nncf.quantize(
-                ir.serde.serialize_model(joined),
+                ir.serde.serialize_model(model),
                 nncf.Dataset(list(samples)),
                 model_type=nncf.ModelType.TRANSFORMER,
                 subset_size=len(samples),
@@ -70,11 +82,6 @@ def int8_models(model: ir.Model, samples: Sequence[Mapping[str, Any]]) -> tuple[
                     activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
                 ),
             )
-    except Exception as error:  # whatever its passes raise
+    except Exception as error:  # NNCF raises many types
         raise ExportError(f"NNCF cannot quantize this graph: {first_line(error)}") from error
-    whole = without_saturation(looked_up_before_scaled(ir.serde.deserialize_model(quantized)))
-    return heads_split_last(whole.clone()), attention_as_one(whole)
-
-
-def _constant(value: ir.Value | None) -> bool:
-    return value is not None and value.const_value is not None
+    return ir.serde.deserialize_model(quantized)

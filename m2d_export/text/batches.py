@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer as RustTokenizer
 
 from m2d_export.errors import InputError, ManifestError
-from m2d_export.spec import TextSpec
+from m2d_export.spec import INPUTS, TextSpec
 
 IntArray = NDArray[np.int64]
 TOKEN_BUDGET = 512  # tokens a batch, padding included: benchmarks/results/ceiling.json has others
@@ -37,6 +37,11 @@ class Batch:
     attention_mask: IntArray
     pooling_mask: IntArray | None
     rows: Sequence[int]
+
+    def inputs(self) -> dict[str, IntArray]:
+        """The inputs of a graph by name."""
+        arrays = {name: getattr(self, name) for name in INPUTS}
+        return {name: array for name, array in arrays.items() if array is not None}
 
 
 class Tokenizer:

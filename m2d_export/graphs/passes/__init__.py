@@ -1,1 +1,5 @@
-"""Graph passes, one file each: every pass changes a graph in place and returns whether it changed."""
+"""Graph passes, one in each file, all with one contract: ``def name(model: ir.Model) -> bool``.
+
+A pass changes ``model`` in place and returns whether it changed anything. Where its pattern is not found, it returns
+False and leaves the graph as it was. The changed graph computes the same function of the same inputs, up to rounding.
+"""

@@ -1,141 +1,144 @@
-"""What an exported graph does before its layers, less what no token can change: every operator costs its call.
+"""Fold the nodes before the first layer that no token can change: token types, positions and the padding mask.
 
-torch.export leaves in what transformers computes by index: token types that are all the same one, positions that count
-up, a padding mask picked number by number; in all 33 of the 258 operators of all-MiniLM-L6-v2 in int8.
+transformers computes these by index, and torch.export keeps every operator of it. Each operator costs a call.
 """
-
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-SAME = ("Expand", "GatherElements", "Reshape", "Slice", "Squeeze", "Unsqueeze")  # of equal numbers they make equal ones
+from m2d_export.graphs.passes.common import constant, constant_array, is_number
+
+# Operators that only move or repeat numbers: if all elements of the input are equal, so are those of the output.
+KEEP_EQUAL = ("Expand", "GatherElements", "Reshape", "Slice", "Squeeze", "Unsqueeze")
 
 
-def prologue_reduced(model: ir.Model) -> ir.Model:
-    """The same model, its vectors equal up to the order of three additions; what is built otherwise stays as it is.
+def fold_prologue(model: ir.Model) -> bool:
+    """Fold lookups, sums and masks that are the same for every text; changes only the order of three additions."""
+    graph, changed = model.graph, False
+    for fold, kind in (
+        (_fold_lookup, "Gather"),
+        (_fold_sum, "Add"),
+        (_fold_mask_lookup, "GatherND"),
+        (_fold_condition, "And"),
+    ):
+        for node in [node for node in graph if node.op_type == kind]:
+            changed |= fold(graph, node)
+    if changed:
+        RemoveUnusedNodesPass()(model)
+    return changed
 
-    Changed in place.
-    """
-    for lookup in [node for node in model.graph if node.op_type == "Gather"]:
-        _look_up_once(model.graph, lookup)
-    for total in [node for node in model.graph if node.op_type == "Add"]:
-        _add_rows_beforehand(model.graph, total)
-    for picked in [node for node in model.graph if node.op_type == "GatherND"]:
-        _take_whole_mask(model.graph, picked)
-    for both in [node for node in model.graph if node.op_type == "And"]:
-        _leave_out_what_always_holds(both)
-    RemoveUnusedNodesPass()(model)
-    return model
 
-
-def _look_up_once(graph: ir.Graph, lookup: ir.Node) -> None:
-    """Turn rows of a table by equal indices into one row, by 0, 1, 2, .. into its beginning."""
-    table, indices, rows = _array(lookup.inputs[0]), lookup.inputs[1], lookup.outputs[0]
+def _fold_lookup(graph: ir.Graph, lookup: ir.Node) -> bool:
+    """Turn a lookup at equal indices into one row, and a lookup at 0, 1, 2, ... into the first rows of the table."""
+    table, indices, rows = constant_array(lookup.inputs[0]), lookup.inputs[1], lookup.outputs[0]
     if table is None or table.ndim != 2 or indices is None or lookup.attributes.get_int("axis", 0) != 0:
-        return
-    if (index := _equal_number(indices)) is not None and _only_added_to_their_like(rows):
+        return False
+    if (index := _common_number(indices)) is not None and _is_broadcast_in_sums(rows):
         _replace(graph, lookup, constant(graph, table[int(index)], f"{rows.name}_row"))
-        return
+        return True
     part = indices.producer()
     if part is None or part.op_type != "Slice" or len(part.inputs) != 5:
-        return
-    counted, start, _, axis, step = (_array(value) for value in part.inputs)
+        return False
+    counted, (start, _, axis, step) = constant_array(part.inputs[0]), part.inputs[1:]
     if counted is None or counted.ndim != 2 or not np.array_equal(counted, [np.arange(counted.shape[1])]):
-        return
-    if not all(_is(value, number) for value, number in ((start, 0), (axis, 1), (step, 1))):
-        return
-    begin = constant(graph, table[None, : counted.shape[1]], f"{rows.name}_rows")
-    beginning = ir.node("Slice", [begin, *part.inputs[1:]])
-    graph.insert_before(lookup, beginning)
-    _replace(graph, lookup, beginning.outputs[0])
+        return False
+    if not all(is_number(value, number) for value, number in ((start, 0), (axis, 1), (step, 1))):
+        return False
+    whole = constant(graph, table[None, : counted.shape[1]], f"{rows.name}_rows")
+    first_rows = ir.node("Slice", [whole, *part.inputs[1:]])
+    graph.insert_before(lookup, first_rows)
+    _replace(graph, lookup, first_rows.outputs[0])
+    return True
 
 
-def _add_rows_beforehand(graph: ir.Graph, total: ir.Node) -> None:
-    """Turn (x + row) + rows of a table into x + rows of their sum."""
+def _fold_sum(graph: ir.Graph, total: ir.Node) -> bool:
+    """Turn (x + row) + (rows of a table) into x + (rows of the table with that row added)."""
     for first, second in (total.inputs, total.inputs[::-1]):
         inner, part = (value.producer() if value is not None else None for value in (first, second))
         if inner is None or part is None or inner.op_type != "Add" or not _takes_rows(part):
             continue
-        table, (x, added) = _array(part.inputs[0]), inner.inputs
-        row = _array(added)
+        x, added = inner.inputs
+        table, row = constant_array(part.inputs[0]), constant_array(added)
         if table is None or row is None or row.shape != table.shape[-1:] or len(inner.outputs[0].uses()) != 1:
             continue
-        whole = constant(graph, table + row, f"{total.outputs[0].name}_rows")
-        rows = ir.node(part.op_type, [whole, *part.inputs[1:]], part.attributes)
+        folded = constant(graph, table + row, f"{total.outputs[0].name}_rows")
+        rows = ir.node(part.op_type, [folded, *part.inputs[1:]], part.attributes)
         rows.outputs[0].shape, rows.outputs[0].type = part.outputs[0].shape, part.outputs[0].type
         graph.insert_before(total, rows)
-        for place, operand in enumerate((x, rows.outputs[0])):
-            total.replace_input_with(place, operand)
-        return
+        for index, operand in enumerate((x, rows.outputs[0])):
+            total.replace_input_with(index, operand)
+        return True
+    return False
 
 
 def _takes_rows(node: ir.Node) -> bool:
-    """Whether it takes whole rows of a table: by indices, or from a place on."""
+    """Whether ``node`` takes whole rows of a table, by indices or by a slice."""
     if node.op_type == "Slice":
-        axes = _array(node.inputs[3]) if len(node.inputs) > 3 else None
+        axes = constant_array(node.inputs[3]) if len(node.inputs) > 3 else None
         return axes is not None and axes.tolist() == [1]
     return node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0
 
 
-def _take_whole_mask(graph: ir.Graph, picked: ir.Node) -> None:
-    """Turn mask[i, j] of every i and every j, (batch, 1, 1, tokens), into the mask with two axes more."""
-    mask, indices = picked.inputs
+def _fold_mask_lookup(graph: ir.Graph, lookup: ir.Node) -> bool:
+    """Turn mask[i, j] for every i and j, (batch, 1, 1, tokens), into the whole mask with two more axes."""
+    mask, indices = lookup.inputs
     pair = indices.producer() if indices is not None else None
-    if mask is None or mask.shape is None or not _known(mask.shape, 2) or pair is None or pair.op_type != "Concat":
-        return
+    if mask is None or mask.shape is None or not _has_named_axes(mask.shape, 2):
+        return False
+    if pair is None or pair.op_type != "Concat":
+        return False
     batch, tokens = mask.shape
-    counts = [_counts(value) for value in pair.inputs]
-    if counts != [ir.Shape([batch, 1, 1, 1]), ir.Shape([1, 1, 1, tokens])]:
-        return
-    if picked.outputs[0].shape != ir.Shape([batch, 1, 1, tokens]) or picked.attributes.get_int("batch_dims", 0) != 0:
-        return
-    wider = ir.node("Unsqueeze", [mask, constant(graph, np.array([1, 2]), f"{picked.outputs[0].name}_axes")])
-    graph.insert_before(picked, wider)
-    _replace(graph, picked, wider.outputs[0])
+    if [_counting_shape(value) for value in pair.inputs] != [ir.Shape([batch, 1, 1, 1]), ir.Shape([1, 1, 1, tokens])]:
+        return False
+    if lookup.outputs[0].shape != ir.Shape([batch, 1, 1, tokens]) or lookup.attributes.get_int("batch_dims", 0) != 0:
+        return False
+    unsqueeze = ir.node("Unsqueeze", [mask, constant(graph, np.array([1, 2]), f"{lookup.outputs[0].name}_axes")])
+    graph.insert_before(lookup, unsqueeze)
+    _replace(graph, lookup, unsqueeze.outputs[0])
+    return True
 
 
-def _leave_out_what_always_holds(both: ir.Node) -> None:
-    """Of two conditions, leave out the one that is always true, where their common shape is added to its like."""
+def _fold_condition(graph: ir.Graph, both: ir.Node) -> bool:
+    """Drop a condition that is always true from an And, where the shape that it gives is only broadcast in sums."""
     for first, second in (both.inputs, both.inputs[::-1]):
-        if first is None or second is None or not _always(first):
+        if first is None or second is None or not _is_always_true(first):
             continue
         users = both.outputs[0].consumers()
-        if all(map(_chooses_between_numbers, users)) and all(
-            _only_added_to_their_like(user.outputs[0]) for user in users
-        ):
-            both.outputs[0].replace_all_uses_with(second)
-            for user in users:
-                user.outputs[0].shape = None if second.shape is None else ir.Shape(second.shape)
-        return
+        if not all(_is_choice_of_scalars(user) and _is_broadcast_in_sums(user.outputs[0]) for user in users):
+            return False
+        both.outputs[0].replace_all_uses_with(second)
+        for user in users:
+            user.outputs[0].shape = None if second.shape is None else ir.Shape(second.shape)
+        return True
+    return False
 
 
-def _chooses_between_numbers(node: ir.Node) -> bool:
-    """Whether its output has the shape of its condition."""
+def _is_choice_of_scalars(node: ir.Node) -> bool:
+    """Whether ``node`` is a Where between two scalars, so that its output has the shape of its condition."""
     return node.op_type == "Where" and all(
         value is not None and value.shape == ir.Shape([]) for value in node.inputs[1:]
     )
 
 
-def _always(value: ir.Value) -> bool:
-    """Whether a condition is seen to hold everywhere: a constant, or a count that is at least 0, or both of them."""
-    known, node = _array(value), value.producer()
+def _is_always_true(value: ir.Value) -> bool:
+    """Whether a condition is true everywhere: a constant, a count compared with at most 0, or an And of such."""
+    known, node = constant_array(value), value.producer()
     if known is not None or node is None:
         return known is not None and known.dtype == bool and bool(known.all())
     if node.op_type == "And":
-        return all(operand is not None and _always(operand) for operand in node.inputs)
-    least = _array(node.inputs[1]) if node.op_type == "GreaterOrEqual" else None
-    return least is not None and least.size == 1 and least.item() <= 0 and _counts(node.inputs[0]) is not None
+        return all(operand is not None and _is_always_true(operand) for operand in node.inputs)
+    least = constant_array(node.inputs[1]) if node.op_type == "GreaterOrEqual" else None
+    return least is not None and least.size == 1 and least.item() <= 0 and _counting_shape(node.inputs[0]) is not None
 
 
-def _counts(value: ir.Value | None) -> ir.Shape | None:
-    """The shape of 0, 1, 2, .. along its only long axis, before it is expanded; None of anything else."""
+def _counting_shape(value: ir.Value | None) -> ir.Shape | None:
+    """The shape, before any Expand, of a value that counts 0, 1, 2, ... along one axis; None of any other value."""
     shape = None
     while value is not None and (node := value.producer()) is not None:
         if node.op_type == "Range":
-            start, _, step = map(_array, node.inputs)
-            return shape or value.shape if _is(start, 0) and _is(step, 1) else None
+            start, _, step = node.inputs
+            return shape or value.shape if is_number(start, 0) and is_number(step, 1) else None
         if node.op_type not in ("Expand", "Unsqueeze"):
             return None
         value = node.inputs[0]
@@ -144,49 +147,33 @@ def _counts(value: ir.Value | None) -> ir.Shape | None:
     return None
 
 
-def _equal_number(value: ir.Value) -> float | None:
-    """The number that every element of ``value`` is, whatever its shape turns out to be."""
-    known, node = _array(value), value.producer()
+def _common_number(value: ir.Value) -> float | None:
+    """The number that all elements of ``value`` equal, whatever its shape will be; None where they may differ."""
+    known, node = constant_array(value), value.producer()
     if known is not None:
         return float(known.flat[0]) if known.size and (known == known.flat[0]).all() else None
-    if node is None or node.op_type not in SAME or node.inputs[0] is None:
+    if node is None or node.op_type not in KEEP_EQUAL or node.inputs[0] is None:
         return None
-    return _equal_number(node.inputs[0])
+    return _common_number(node.inputs[0])
 
 
-def _only_added_to_their_like(value: ir.Value) -> bool:
-    """Whether it is only ever added to something that has the shape of the sum already."""
-    for user, place in value.uses():
-        other = user.inputs[1 - place] if user.op_type == "Add" else None
+def _is_broadcast_in_sums(value: ir.Value) -> bool:
+    """Whether ``value`` is only added to values that already have the shape of the sum."""
+    for user, index in value.uses():
+        other = user.inputs[1 - index] if user.op_type == "Add" else None
         total = user.outputs[0].shape
-        if other is None or total is None or not _known(other.shape, len(total)) or other.shape != total:
+        if other is None or total is None or not _has_named_axes(other.shape, len(total)) or other.shape != total:
             return False
     return True
 
 
-def _known(shape: ir.Shape | None, rank: int) -> bool:
-    """Whether it has ``rank`` axes, each with a size or a name: two without one look alike, and may differ."""
+def _has_named_axes(shape: ir.Shape | None, rank: int) -> bool:
+    """Whether ``shape`` has ``rank`` axes, each with a size or a name; two unnamed axes compare equal."""
     return shape is not None and len(shape) == rank and all(isinstance(axis, int) or axis.value for axis in shape)
 
 
-def _array(value: ir.Value | None) -> "np.ndarray[Any, Any] | None":
-    return value.const_value.numpy() if value is not None and value.const_value is not None else None
-
-
-def _is(array: "np.ndarray[Any, Any] | None", number: int) -> bool:
-    return array is not None and array.size == 1 and array.item() == number
-
-
-def constant(graph: ir.Graph, array: "np.ndarray[Any, Any]", name: str) -> ir.Value:
-    """A new initializer of ``graph``, with its type and shape, which onnx-ir does not take from its tensor."""
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
-
-
 def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
-    """Give ``value`` to all who took the output of ``node``, with what is known of it."""
+    """Use ``value`` in place of the output of ``node``, and remove ``node``."""
     output = node.outputs[0]
     if value.producer() is not None:
         value.shape, value.type = output.shape, output.type

@@ -1,80 +1,90 @@
-"""Attention as one operator of ONNX, which came with opset 23: ONNX Runtime is quicker with it."""
+"""Replace every attention by ONNX's Attention operator (opset 23), which ONNX Runtime runs faster.
+
+Written out, one attention is a dozen operators, most of which move numbers. For a short text, calling them takes most
+of the time.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from m2d_export.graphs.passes.fold_prologue import constant
+from m2d_export.graphs.passes.common import HEADS_FIRST, KEYS_TRANSPOSED, axis_order, constant
 
 OPSET = 23
-HEADS_FIRST = (0, 2, 1, 3)  # (batch, tokens, heads, numbers) to (batch, heads, tokens, numbers), and back
-HEADS_FIRST_TURNED = (0, 2, 3, 1)  # to (batch, heads, numbers, tokens), as keys are multiplied
-WRITTEN_OUT = ("Reshape", "Transpose", "MatMul", "Softmax", "Add", "Mul", "MatMul")  # from what it gives, backwards
+WRITTEN_OUT = ("Reshape", "Transpose", "MatMul", "Softmax", "Add", "Mul", "MatMul")  # an attention, last node first
 
 
-def attention_as_one(model: ir.Model) -> ir.Model | None:
-    """A copy of ``model`` with one operator for every attention; None unless all are written out as BERT's are.
+@dataclass(frozen=True, eq=False)
+class _Attention:
+    """An attention found in a graph; ``inputs`` are query, key and value, (batch, tokens, numbers) each."""
 
-    Written out, one is a dozen operators, most of which move numbers about; for a short text it is their calls that
-    take the time.
-    """
-    model = model.clone()
-    square: dict[ir.Value, ir.Value] = {}
-    softmaxes = sum(node.op_type == "Softmax" for node in model.graph)
-    replaced = [_replace(model.graph, node, square) for node in list(model.graph) if node.op_type == "Reshape"]
-    if not 0 < softmaxes == sum(replaced):
-        return None
+    last: ir.Node
+    inputs: tuple[ir.Value, ...]
+    mask: ir.Value
+    heads: int
+    scale: float
+
+
+def fuse_attention(model: ir.Model) -> bool:
+    """Fuse all attentions, or none where a Softmax belongs to an attention unlike BERT's; raises the opset to 23."""
+    found = [_find(model.graph, node) for node in model.graph if node.op_type == "Reshape"]
+    attentions = [attention for attention in found if attention is not None]
+    if not 0 < len(attentions) == sum(node.op_type == "Softmax" for node in model.graph):
+        return False
+    masks: dict[ir.Value, ir.Value] = {}
+    for attention in attentions:
+        _fuse(model.graph, attention, masks)
     RemoveUnusedNodesPass()(model)
     model.opset_imports[""] = OPSET
-    return model
-
-
-def _replace(graph: ir.Graph, last: ir.Node, square: dict[ir.Value, ir.Value]) -> bool:
-    """Replace the attention that ends in the Reshape ``last``, if one does."""
-    chain = _made_by(last.outputs[0], WRITTEN_OUT)
-    if chain is None:
-        return False
-    _, turned, weighted, softmax, masked, scaled, scores = chain
-    sides = ((scores.inputs[0], HEADS_FIRST), (scores.inputs[1], HEADS_FIRST_TURNED), (weighted.inputs[1], HEADS_FIRST))
-    taken = [_before_heads(graph, side, order) for side, order in sides]
-    heads = {count for _, count in taken}
-    if None in heads or len(heads) > 1 or _order(turned) != HEADS_FIRST or _of_texts(graph, last.outputs[0], 3) is None:
-        return False
-    factor, mask = scaled.inputs[1], masked.inputs[1]
-    scale = factor.const_value if factor is not None else None
-    if softmax.attributes.get_int("axis", -1) != -1 or scale is None or scale.size != 1:
-        return False
-    if mask is None or mask.producer() is None or mask.shape is None or len(mask.shape) != len(HEADS_FIRST):
-        return False
-    (count,) = heads
-    settings = {"q_num_heads": count, "kv_num_heads": count, "scale": float(scale.numpy().item())}
-    attention = ir.node("Attention", [*(value for value, _ in taken), _squared(graph, mask, square)], settings)
-    result, given = attention.outputs[0], last.outputs[0]
-    result.shape, result.type = given.shape, given.type
-    graph.insert_before(last, attention)
-    given.replace_all_uses_with(result)
     return True
 
 
-def _before_heads(graph: ir.Graph, side: ir.Value | None, order: tuple[int, ...]) -> tuple[ir.Value | None, int | None]:
-    """What was split into heads, (batch, tokens, numbers), and into how many; None where it was done otherwise."""
-    nodes = _made_by(side, ("Transpose", "Reshape"))
-    shape = _of_texts(graph, nodes[1].outputs[0], 4) if nodes is not None and _order(nodes[0]) == order else None
-    if nodes is None or shape is None or not isinstance(shape[2], int):
-        return None, None
+def _find(graph: ir.Graph, last: ir.Node) -> _Attention | None:
+    """The attention that ends in the Reshape ``last``; None if none does."""
+    chain = _chain(last.outputs[0], WRITTEN_OUT)
+    if chain is None:
+        return None
+    _, transpose, weighted, softmax, masked, scaled, scores = chain
+    sides = ((scores.inputs[0], HEADS_FIRST), (scores.inputs[1], KEYS_TRANSPOSED), (weighted.inputs[1], HEADS_FIRST))
+    split = [_before_heads(graph, side, order) for side, order in sides]
+    inputs = tuple(value for value, _ in split if value is not None)
+    heads = {count for _, count in split}
+    if len(inputs) < len(sides) or len(heads) > 1 or axis_order(transpose) != HEADS_FIRST:
+        return None
+    factor, mask = scaled.inputs[1], masked.inputs[1]
+    scale = factor.const_value if factor is not None else None
+    if softmax.attributes.get_int("axis", -1) != -1 or scale is None or scale.size != 1:
+        return None
+    if mask is None or mask.producer() is None or mask.shape is None or len(mask.shape) != len(HEADS_FIRST):
+        return None
+    if _shape_by_tokens(graph, last.outputs[0], 3) is None:
+        return None
+    return _Attention(last, inputs, mask, heads.pop(), float(scale.numpy().item()))
+
+
+def _before_heads(graph: ir.Graph, side: ir.Value | None, order: tuple[int, ...]) -> tuple[ir.Value | None, int]:
+    """The value (batch, tokens, numbers) that ``side`` is split from, and the count of heads; None and 0 if unlike."""
+    nodes = _chain(side, ("Transpose", "Reshape"))
+    if nodes is None or axis_order(nodes[0]) != order:
+        return None, 0
+    shape = _shape_by_tokens(graph, nodes[1].outputs[0], 4)
+    if shape is None or not isinstance(shape[2], int):
+        return None, 0
     return nodes[1].inputs[0], shape[2]
 
 
-def _of_texts(graph: ir.Graph, value: ir.Value, rank: int) -> ir.Shape | None:
-    """The shape of ``value`` if it has ``rank`` axes, first those of the inputs: nothing is cut into windows."""
-    texts, shape = graph.inputs[0].shape, value.shape
-    if texts is None or shape is None or len(shape) != rank or shape[:2] != texts[:2]:
+def _shape_by_tokens(graph: ir.Graph, value: ir.Value, rank: int) -> ir.Shape | None:
+    """The shape of ``value`` if it has ``rank`` axes and starts with (batch, tokens): no windows, no other cuts."""
+    tokens, shape = graph.inputs[0].shape, value.shape
+    if tokens is None or shape is None or len(shape) != rank or shape[:2] != tokens[:2]:
         return None
     return shape
 
 
-def _made_by(value: ir.Value | None, kinds: tuple[str, ...]) -> list[ir.Node] | None:
-    """The nodes of ``kinds`` that ``value`` comes out of, last one first, each by its first input and for no other."""
+def _chain(value: ir.Value | None, kinds: tuple[str, ...]) -> list[ir.Node] | None:
+    """The nodes of ``kinds`` that make ``value``, last one first; each feeds only the next, through its first input."""
     nodes: list[ir.Node] = []
     for kind in kinds:
         node = value.producer() if value is not None else None
@@ -85,12 +95,17 @@ def _made_by(value: ir.Value | None, kinds: tuple[str, ...]) -> list[ir.Node] | 
     return nodes
 
 
-def _order(transpose: ir.Node) -> tuple[int, ...]:
-    return tuple(transpose.attributes.get_ints("perm", ()))
+def _fuse(graph: ir.Graph, found: _Attention, masks: dict[ir.Value, ir.Value]) -> None:
+    settings = {"q_num_heads": found.heads, "kv_num_heads": found.heads, "scale": found.scale}
+    attention = ir.node("Attention", [*found.inputs, _with_rows(graph, found.mask, masks)], settings)
+    result, old = attention.outputs[0], found.last.outputs[0]
+    result.shape, result.type = old.shape, old.type
+    graph.insert_before(found.last, attention)
+    old.replace_all_uses_with(result)
 
 
-def _squared(graph: ir.Graph, mask: ir.Value, known: dict[ir.Value, ir.Value]) -> ir.Value:
-    """``mask`` with a row for every token: ONNX Runtime takes no (batch, 1, 1, tokens), though the standard does."""
+def _with_rows(graph: ir.Graph, mask: ir.Value, known: dict[ir.Value, ir.Value]) -> ir.Value:
+    """``mask`` with one row for each token; ONNX Runtime refuses (batch, 1, 1, tokens), which the standard allows."""
     if mask.shape is None or mask.shape[2] != 1:
         return mask
     if mask not in known:
@@ -99,7 +114,7 @@ def _squared(graph: ir.Graph, mask: ir.Value, known: dict[ir.Value, ir.Value]) -
         sizes = ir.node("Concat", [one, one, tokens.outputs[0], one], {"axis": 0})
         rows = ir.node("Expand", [mask, sizes.outputs[0]])
         producer = mask.producer()
-        assert producer is not None  # noqa: S101 - or it would not have been taken
+        assert producer is not None  # noqa: S101 - _find refuses any other mask
         graph.insert_after(producer, [tokens, sizes, rows])
         known[mask] = rows.outputs[0]
     return known[mask]
