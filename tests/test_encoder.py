@@ -1,4 +1,4 @@
-"""Texts in, vectors out: the contract of ``Encoder`` on real graphs."""
+"""``Encoder``: texts in, vectors out, on real graphs."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def full(bundle: Bundle) -> Iterator[Encoder]:
-    """The deepest layer at full width."""
+    """The deepest exit at full width."""
     with Encoder(bundle) as opened:
         yield opened
 
@@ -48,7 +48,7 @@ def test_vectors_come_back_in_the_order_of_their_texts(full: Encoder) -> None:
 
 
 @pytest.mark.parametrize("layer", range(1, LAYERS + 1))
-def test_a_text_has_one_vector_alone_and_among_many_others(bundle: Bundle, layer: int) -> None:
+def test_a_text_has_the_same_vector_alone_and_in_any_batch(bundle: Bundle, layer: int) -> None:
     others = ["on the mat " * (place % 17) for place in range(200)]
     with Encoder(bundle, layer) as opened:
         alone = opened.encode(["The cat sat on the mat."])[0]
@@ -71,7 +71,7 @@ def test_no_texts_give_no_vectors(bundle: Bundle, dim: int | None) -> None:
 
 
 @pytest.mark.parametrize("window", [1, 3, 4, 100])
-def test_a_generator_of_more_texts_than_a_window_is_read_to_its_end(
+def test_a_generator_longer_than_a_window_is_read_to_its_end(
     full: Encoder, monkeypatch: pytest.MonkeyPatch, window: int
 ) -> None:
     expected = full.encode(TEXTS)
@@ -79,14 +79,14 @@ def test_a_generator_of_more_texts_than_a_window_is_read_to_its_end(
     np.testing.assert_allclose(full.encode(text for text in TEXTS), expected, atol=1e-5)
 
 
-def test_a_bad_item_is_named_by_its_place_in_the_whole_input(full: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_item_is_named_by_its_place_in_the_input(full: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "WINDOW", 3)
-    with pytest.raises(InputError, match="item 7 is NoneType, not str") as caught:
+    with pytest.raises(InputError, match="item 7") as caught:
         full.encode(["fine"] * 7 + [None])  # type: ignore[list-item]
     assert caught.value.index == 7
 
 
-def test_an_error_of_the_callers_own_iterator_is_the_callers(full: Encoder) -> None:
+def test_an_error_of_the_callers_iterator_reaches_the_caller(full: Encoder) -> None:
     def texts() -> Iterator[str]:
         yield "fine"
         raise ConnectionError("the source went away")
@@ -97,38 +97,38 @@ def test_an_error_of_the_callers_own_iterator_is_the_callers(full: Encoder) -> N
 
 
 @pytest.mark.parametrize("texts", ["one text", b"one text", "", 5, None])
-def test_what_is_no_list_of_texts_is_refused(full: Encoder, texts: Any) -> None:
-    with pytest.raises(InputError, match=f"texts is one {type(texts).__name__}: pass a list of texts") as caught:
+def test_an_input_that_is_no_list_of_texts_is_refused(full: Encoder, texts: Any) -> None:
+    with pytest.raises(InputError, match=f"texts is {type(texts).__name__}") as caught:
         full.encode(texts)
     assert caught.value.index is None
 
 
-def test_any_sequence_of_strings_will_do(full: Encoder) -> None:
+def test_any_iterable_of_strings_is_accepted(full: Encoder) -> None:
     expected = full.encode(TEXTS[:2])
     for texts in (tuple(TEXTS[:2]), np.array(TEXTS[:2]), dict.fromkeys(TEXTS[:2])):
         np.testing.assert_array_equal(full.encode(texts), expected)
 
 
 @pytest.mark.parametrize("layer", [0, LAYERS + 1, 7, -1, "x", "1", 1.0, True])
-def test_a_layer_that_is_not_there_is_refused(bundle: Bundle, layer: Any) -> None:
-    with pytest.raises(SpecError, match=r"no exit at layer .*: this grid has layers 1, 2, 3|a layer is a whole number"):
+def test_a_layer_without_an_exit_is_refused(bundle: Bundle, layer: Any) -> None:
+    with pytest.raises(SpecError, match=rf"layers 1, 2, 3|whole number, got {layer!r}"):
         Encoder(bundle, layer)
 
 
 @pytest.mark.parametrize("dim", [0, -1, WIDTH + 1, 9999, "x", 32.0, True])
-def test_a_dim_that_is_not_there_is_refused(bundle: Bundle, dim: Any) -> None:
-    with pytest.raises(SpecError, match=r"dim .* is out of range: .* have 1 to 64 dims|a dim is a whole number"):
+def test_a_dim_outside_the_width_is_refused(bundle: Bundle, dim: Any) -> None:
+    with pytest.raises(SpecError, match=rf"dim {dim} .* 1 to 64|whole number, got {dim!r}"):
         Encoder(bundle, dim=dim)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"runtime": "onnx"}, "no runtime 'onnx': there are onnxrt, openvino, pytorch"),
-        ({"precision": "int8"}, "no int8 variant of layer 3 .* built with fp32"),
-        ({"threads": 0}, "threads must be a whole number from 1, got 0"),
-        ({"threads": True}, "threads must be a whole number from 1, got True"),
-        ({"threads": 1.5}, "threads must be a whole number from 1"),
+        ({"runtime": "onnx"}, "'onnx'.*onnxrt, openvino, pytorch"),
+        ({"precision": "int8"}, "fp32.*int8"),
+        ({"threads": 0}, "threads .* 0"),
+        ({"threads": True}, "threads .* True"),
+        ({"threads": 1.5}, r"threads .* 1\.5"),
     ],
 )
 def test_an_option_that_does_not_exist_is_refused(bundle: Bundle, options: dict[str, Any], message: str) -> None:
@@ -137,7 +137,7 @@ def test_an_option_that_does_not_exist_is_refused(bundle: Bundle, options: dict[
 
 
 @pytest.mark.parametrize(("layer", "dim"), [(1, 1), (2, 33), (3, 64)])
-def test_a_cell_is_the_prefix_of_its_layers_vector_scaled_to_unit_length(bundle: Bundle, layer: int, dim: int) -> None:
+def test_a_cell_is_the_start_of_its_layers_vector_scaled_to_unit_length(bundle: Bundle, layer: int, dim: int) -> None:
     with Encoder(bundle, layer, normalize=False) as opened:
         whole = opened.encode(TEXTS)
     with Encoder(bundle, layer, dim) as opened:
@@ -147,7 +147,7 @@ def test_a_cell_is_the_prefix_of_its_layers_vector_scaled_to_unit_length(bundle:
     np.testing.assert_allclose(cut, prefix / np.linalg.norm(prefix, axis=1, keepdims=True), atol=1e-5)
 
 
-def test_vectors_have_unit_length_unless_told_otherwise(bundle: Bundle) -> None:
+def test_vectors_have_unit_length_unless_normalize_is_false(bundle: Bundle) -> None:
     lengths = {}
     for normalize in (None, True, False):
         with Encoder(bundle, dim=16, normalize=normalize) as opened:
@@ -158,13 +158,13 @@ def test_vectors_have_unit_length_unless_told_otherwise(bundle: Bundle) -> None:
 
 
 def altered(root: Path, change: dict[str, Any]) -> Bundle:
-    """The bundle in ``root``, its manifest changed."""
+    """The bundle in ``root`` with a changed manifest."""
     manifest = json.loads((root / "manifest.json").read_text())
     (root / "manifest.json").write_text(json.dumps(manifest | change))
     return Bundle.open(root)
 
 
-def test_a_checkpoint_that_does_not_normalise_keeps_its_lengths_by_default(copied_bundle: Path) -> None:
+def test_lengths_stay_by_default_if_the_checkpoint_does_not_normalise(copied_bundle: Path) -> None:
     bundle = altered(copied_bundle, {"normalize": False})
     with Encoder(bundle) as as_it_is, Encoder(bundle, normalize=True) as scaled:
         assert not np.allclose(np.linalg.norm(as_it_is.encode(TEXTS), axis=1), 1, atol=0.1)
@@ -180,13 +180,13 @@ def test_the_full_cell_agrees_with_sentence_transformers(checkpoint: Path, full:
 
 @pytest.fixture(scope="module")
 def prompted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
-    """A checkpoint with a default prompt, whose prompts' tokens are not pooled, and its bundle."""
+    """A checkpoint with a default prompt that does not pool the tokens of prompts, and its bundle."""
     folder = tmp_path_factory.mktemp("prompted")
     prompts = {"query": "a woman is: ", "passage": "the man"}
     checkpoint = save_checkpoint(
         folder / "checkpoint", prompts=prompts, default_prompt_name="passage", include_prompt=False
     )
-    return checkpoint, pipeline.build(pipeline.plan(str(checkpoint), folder / "bundle.m2d", layers=[LAYERS]))
+    return checkpoint, pipeline.build(str(checkpoint), folder / "bundle.m2d", layers=[LAYERS])
 
 
 @pytest.mark.parametrize(
@@ -208,19 +208,17 @@ def test_prompts_agree_with_sentence_transformers(prompted: tuple[Path, Bundle],
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt_name": "qurey"}, "no prompt named 'qurey': this checkpoint has document, passage, query"),
-        ({"prompt_name": "query", "prompt": "x"}, "give either prompt or prompt_name"),
+        ({"prompt_name": "qurey"}, "'qurey'.* document, passage, query"),
+        ({"prompt_name": "query", "prompt": "x"}, "prompt or prompt_name"),
     ],
 )
-def test_a_prompt_that_does_not_exist_is_refused(
-    prompted: tuple[Path, Bundle], options: dict[str, str], message: str
-) -> None:
+def test_an_unknown_prompt_is_refused(prompted: tuple[Path, Bundle], options: dict[str, str], message: str) -> None:
     with Encoder(prompted[1]) as opened, pytest.raises(SpecError, match=message):
         opened.encode(["text"], **options)
 
 
 @pytest.mark.parametrize("runtime", ["onnxrt", "pytorch"])
-def test_a_closed_encoder_says_so_however_often_it_is_closed(bundle: Bundle, runtime: str) -> None:
+def test_a_closed_encoder_refuses_texts_and_can_be_closed_twice(bundle: Bundle, runtime: str) -> None:
     opened = Encoder(bundle, runtime=runtime)
     opened.encode(["text"])
     opened.close()
@@ -229,7 +227,7 @@ def test_a_closed_encoder_says_so_however_often_it_is_closed(bundle: Bundle, run
         opened.encode(["text"])
 
 
-def test_threads_may_share_one_encoder(full: Encoder) -> None:
+def test_threads_can_share_one_encoder(full: Encoder) -> None:
     inputs = [TEXTS[place:] + TEXTS[:place] for place in range(8)]
     expected = [full.encode(texts) for texts in inputs]
     with ThreadPoolExecutor(8) as pool:
@@ -238,11 +236,9 @@ def test_threads_may_share_one_encoder(full: Encoder) -> None:
                 np.testing.assert_array_equal(vectors, alone)
 
 
-def test_a_missing_onnxruntime_is_named_with_the_extra_that_has_it(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_package_is_named_with_its_extra(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(RuntimeUnavailable, match=r"onnxruntime is not installed.*pip install 'm2d-export\[cpu\]'"):
+    with pytest.raises(RuntimeUnavailable, match=r"onnxruntime.*m2d-export\[cpu\]"):
         Encoder(bundle)
 
 
@@ -252,16 +248,16 @@ def test_the_pytorch_runtime_gives_the_same_vectors(bundle: Bundle, full: Encode
         np.testing.assert_allclose(opened.encode(TEXTS), full.encode(TEXTS), atol=2e-5)
 
 
-def test_the_pytorch_runtime_needs_the_checkpoint_where_it_was(copied_bundle: Path, tmp_path: Path) -> None:
+def test_the_pytorch_runtime_needs_the_checkpoint_at_its_path(copied_bundle: Path, tmp_path: Path) -> None:
     origin = json.loads((copied_bundle / "manifest.json").read_text())["origin"]
     bundle = altered(copied_bundle, {"origin": origin | {"name": str(tmp_path / "moved")}})
-    with pytest.raises(CheckpointError, match=r"moved is neither a folder nor a Hub id"):
+    with pytest.raises(CheckpointError, match="moved"):
         Encoder(bundle, runtime="pytorch")
     with Encoder(bundle) as opened:
         assert opened.encode(["text"]).shape == (1, WIDTH)
 
 
-def test_the_pytorch_runtime_refuses_a_checkpoint_that_has_changed(
+def test_the_pytorch_runtime_refuses_a_changed_checkpoint(
     checkpoint: Path, copied_bundle: Path, tmp_path: Path
 ) -> None:
     from safetensors.numpy import load_file, save_file
@@ -272,24 +268,30 @@ def test_the_pytorch_runtime_refuses_a_checkpoint_that_has_changed(
     save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
     origin = json.loads((copied_bundle / "manifest.json").read_text())["origin"]
     bundle = altered(copied_bundle, {"origin": origin | {"name": str(changed)}})
-    with pytest.raises(CheckpointError, match="changed has changed since this bundle was built from it"):
+    with pytest.raises(CheckpointError, match="changed has changed"):
         Encoder(bundle, runtime="pytorch")
 
 
-def test_a_bundle_that_is_not_there_says_how_to_build_one(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="build one with m2d-export build"):
-        Encoder(Bundle.open(tmp_path / "none.m2d"))
+@pytest.mark.parametrize("as_given", [str, Path, Bundle.open], ids=["str", "Path", "Bundle"])
+def test_a_bundle_is_given_by_path_or_opened(bundle: Bundle, full: Encoder, as_given: Any) -> None:
+    with Encoder(as_given(str(bundle.root)), layer=LAYERS, dim=WIDTH) as opened:
+        np.testing.assert_array_equal(opened.encode(TEXTS), full.encode(TEXTS))
 
 
-def test_the_checkpoints_own_dim_is_the_default(bundle: Bundle) -> None:
+def test_a_path_without_a_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"none\.m2d.* m2d-export build"):
+        Encoder(tmp_path / "none.m2d")
+
+
+def test_the_default_dim_is_the_checkpoints_truncate_dim(bundle: Bundle) -> None:
     cut = replace(bundle, manifest=replace(bundle.manifest, truncate_dim=32))
     with Encoder(cut) as own, Encoder(bundle, dim=32) as asked:
         np.testing.assert_array_equal(own.encode(["the cat"]), asked.encode(["the cat"]))
 
 
-def test_a_batch_that_the_model_cannot_run_is_one_clear_error(bundle: Bundle) -> None:
+def test_a_batch_that_the_runtime_cannot_run_is_an_error(bundle: Bundle) -> None:
     wrong = replace(bundle.manifest.text, pad_id=10**9)
     with Encoder(replace(bundle, manifest=replace(bundle.manifest, text=wrong))) as opened:
         texts = ["the cat sat on the", "the cat sat on the mat"]  # one of them is padded
-        with pytest.raises(RuntimeUnavailable, match="cannot run this batch"):
+        with pytest.raises(RuntimeUnavailable, match="batch"):
             opened.encode(texts)
