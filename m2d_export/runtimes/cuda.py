@@ -1,4 +1,4 @@
-"""The part of CUDA that engines need, by ``cuda.bindings`` and without torch: memory, one stream, graphs."""
+"""The part of CUDA that engines need, through ``cuda.bindings``: memory, one stream, graphs."""
 
 import ctypes
 from collections.abc import Callable
@@ -14,10 +14,9 @@ from m2d_export.runtimes.runtime import Closing
 
 
 class Cuda(Closing):
-    """Memory and one stream of the first GPU, freed by ``close``, the last made first.
+    """Memory and one stream of the first GPU; ``close`` frees them in reverse order.
 
-    Every status is checked: RuntimeUnavailable names the call, and what CUDA says of it. ``extra`` is what installs the
-    bindings.
+    Every call is checked: RuntimeUnavailable names the call and CUDA's reason. ``extra`` installs the bindings.
     """
 
     def __init__(self, extra: str) -> None:
@@ -27,11 +26,11 @@ class Cuda(Closing):
         self._owned.callback(self._call, "cudaStreamDestroy", self.stream)
 
     def _call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
-        """What a function of CUDA gives beside its status."""
+        """Call a function of CUDA; returns its results without the status."""
         status, *values = getattr(self._api, name)(*arguments)
         if status != self._api.cudaError_t.cudaSuccess:
-            _, said = self._api.cudaGetErrorString(status)
-            raise RuntimeUnavailable(f"{name} failed: {said.decode()} ({status.name}, {int(status)})")
+            _, reason = self._api.cudaGetErrorString(status)
+            raise RuntimeUnavailable(f"{name} failed: {reason.decode()} ({status.name}, {int(status)})")
         return tuple(values)
 
     def memory(self, size: int) -> int:
@@ -41,7 +40,7 @@ class Cuda(Closing):
         return int(address)
 
     def pinned(self, size: int) -> NDArray[np.uint8]:
-        """``size`` bytes of the host that the GPU reads and writes by itself."""
+        """``size`` bytes of page-locked host memory, which the GPU can read and write."""
         (address,) = self._call("cudaMallocHost", max(size, 1))
         self._owned.callback(self._call, "cudaFreeHost", address)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(address)))
@@ -52,22 +51,22 @@ class Cuda(Closing):
         self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, self.stream)
 
     def copy_from(self, address: int, array: NDArray[Any]) -> None:
-        """Copy from the GPU into pinned ``array``, in the order of the stream: ``wait`` before it is read."""
+        """Copy from the GPU into pinned ``array``, in the order of the stream: call ``wait`` before you read it."""
         kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, self.stream)
 
     def wait(self) -> None:
-        """Wait until all that the stream was given is done."""
+        """Wait until the stream is empty."""
         self._call("cudaStreamSynchronize", self.stream)
 
     def captured(self, work: Callable[[], None]) -> Any:
-        """What ``work`` gives the stream, as a graph to launch; nothing of it runs yet."""
-        mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal  # other threads may go on
+        """Capture the calls of ``work`` as a graph to launch; none of them runs yet."""
+        mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal  # other threads are not affected
         self._call("cudaStreamBeginCapture", self.stream, mode)
         try:
             work()
         except BaseException:
-            self._api.cudaStreamEndCapture(self.stream)  # it only says again that the capture has failed
+            self._api.cudaStreamEndCapture(self.stream)  # its status only repeats that the capture failed
             raise
         (graph,) = self._call("cudaStreamEndCapture", self.stream)
         try:
@@ -77,7 +76,7 @@ class Cuda(Closing):
         return ready
 
     def launch(self, ready: Any) -> None:
-        """Give the stream a captured graph."""
+        """Run a captured graph in the stream."""
         self._call("cudaGraphLaunch", ready, self.stream)
 
     def free_graph(self, ready: Any) -> None:
@@ -85,5 +84,5 @@ class Cuda(Closing):
         self._call("cudaGraphExecDestroy", ready)
 
     def close(self) -> None:
-        """Free all of it; a second time frees nothing."""
+        """Free everything; a second call does nothing."""
         self._owned.close()

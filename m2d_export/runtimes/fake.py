@@ -1,4 +1,4 @@
-"""A runtime without a model: shipped, so that what drives runtimes can be tested without one."""
+"""A runtime without a model, to test the code that calls runtimes."""
 
 import time
 
@@ -11,9 +11,9 @@ from m2d_export.vectors import FloatArray
 
 
 class FakeRuntime(Runtime):
-    """Means of fixed random token vectors, after a sleep of ``seconds`` a batch.
+    """Means of fixed random token vectors, after a sleep of ``seconds`` per batch.
 
-    Equal texts get equal vectors whatever surrounds them, and texts that share tokens are similar.
+    A text's vector does not depend on its batch, and texts that share tokens have similar vectors.
     """
 
     name = "fake"
@@ -36,5 +36,5 @@ class FakeRuntime(Runtime):
         return np.asarray(sums / np.maximum(weights.sum(axis=1), 1e-9), dtype=np.float32)
 
     def close(self) -> None:
-        """Free nothing, but refuse to go on, as the real ones do."""
+        """Refuse further calls, as real runtimes do; there is nothing to free."""
         self._closed = True

@@ -1,4 +1,4 @@
-"""ONNX Runtime on a GPU: its CUDA and TensorRT providers, with arrays bound to the device."""
+"""ONNX Runtime on a GPU: its CUDA and TensorRT providers, with inputs and outputs in GPU memory."""
 
 from pathlib import Path
 from threading import Lock
@@ -9,7 +9,7 @@ import numpy as np
 from m2d_export.errors import RuntimeUnavailable, SpecError, first_line
 from m2d_export.host.extras import require
 from m2d_export.runtimes.onnxrt import open_session
-from m2d_export.runtimes.profiles import parts
+from m2d_export.runtimes.profiles import split
 from m2d_export.runtimes.runtime import CLOSED, GPU_TOKENS, Runtime, RuntimeOptions
 from m2d_export.spec import ShapeRange, TextSpec, Variant, default_shapes
 from m2d_export.text.batches import Batch
@@ -19,10 +19,10 @@ CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
 class OnnxGpuRuntime(Runtime):
-    """A graph in a session whose first provider is CUDA or TensorRT: RuntimeUnavailable where it is another.
+    """A session whose first provider is CUDA or TensorRT; RuntimeUnavailable where ONNX Runtime takes another one.
 
-    TensorRT builds its own engines of the graph when a profile is first met, for minutes; ``cache`` is a folder of
-    yours to keep them in. Within an fp16 graph it may compute in half what the graph has in float32.
+    The TensorRT provider builds its own engine when a profile is first used, which takes minutes; ``options.cache``
+    keeps the engines. In an fp16 graph it may compute in half where the graph has float32.
     """
 
     token_budget = GPU_TOKENS
@@ -32,8 +32,9 @@ class OnnxGpuRuntime(Runtime):
         wanted = TENSORRT if options.name == "onnxrt-trt" else CUDA
         if wanted not in ort.get_available_providers():
             raise RuntimeUnavailable(
-                f"this onnxruntime {ort.__version__} has no {wanted}: pip uninstall onnxruntime, which overwrites the "
-                "other package's files, then pip install --force-reinstall 'm2d-export[gpu]'"
+                f"this onnxruntime {ort.__version__} has no {wanted}: the packages onnxruntime and onnxruntime-gpu "
+                "overwrite each other. Run pip uninstall onnxruntime, then pip install --force-reinstall "
+                "'m2d-export[gpu]'"
             )
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # CUDA and cuDNN from their own wheels
@@ -42,7 +43,7 @@ class OnnxGpuRuntime(Runtime):
         self._profiles: tuple[ShapeRange, ...] = ()
         if wanted == TENSORRT:
             if variant.text is None:
-                raise SpecError("TensorRT is told how long texts get: take the variant from Bundle.variant")
+                raise SpecError("TensorRT needs the length of the longest text: take the variant from Bundle.variant")
             self._profiles = default_shapes(variant.text.max_tokens)
             providers = {TENSORRT: _tensorrt(variant.text, self._profiles, options.cache), **providers}
         self._array = ort.OrtValue.ortvalue_from_numpy
@@ -56,8 +57,8 @@ class OnnxGpuRuntime(Runtime):
         with self._turn:
             if self._session is None:
                 raise SpecError(CLOSED)
-            fitting = [part for _, part in parts(batch, self._profiles)] if self._profiles else [batch]
-            return np.concatenate([self._run(part)[: len(part.rows)] for part in fitting])
+            parts = [part for _, part in split(batch, self._profiles)] if self._profiles else [batch]
+            return np.concatenate([self._run(part)[: len(part.rows)] for part in parts])
 
     def _run(self, batch: Batch) -> FloatArray:
         binding = self._session.io_binding()
@@ -76,11 +77,10 @@ class OnnxGpuRuntime(Runtime):
 
 
 def _tensorrt(text: TextSpec, shapes: tuple[ShapeRange, ...], cache: Path | None) -> dict[str, str]:
-    """Options of the TensorRT provider: the profiles of our own engines, each for every input."""
-    names = ["input_ids", "attention_mask", *([] if text.include_prompt else ["pooling_mask"])]
+    """Options of the TensorRT provider: the default profiles, for every input."""
     options = {"device_id": "0", "trt_fp16_enable": "1"}
     for which in ("min", "opt", "max"):
-        sizes = [(name, *getattr(shape, which)) for shape in shapes for name in names]
+        sizes = [(name, *getattr(shape, which)) for shape in shapes for name in text.input_names]
         options[f"trt_profile_{which}_shapes"] = ",".join(f"{name}:{rows}x{tokens}" for name, rows, tokens in sizes)
     if cache is not None:
         options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache)}

@@ -1,4 +1,4 @@
-"""Batches made to fit an engine's profiles, in few shapes, so that what is captured of one is used again."""
+"""Batches cut and padded to fit an engine's profiles, in few shapes, so that a shape is captured once and reused."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,55 +9,59 @@ from m2d_export.errors import SpecError
 from m2d_export.spec import ShapeRange
 from m2d_export.text.batches import Batch, IntArray
 
-LEAST_TOKENS = 8  # lengths closer than that share a shape
+TOKEN_STEP = 8  # padded lengths are multiples of it, unless a profile ends between two
 
 
 @dataclass(frozen=True)
-class Place:
-    """The profile that runs a batch, by its number, and the (batch, tokens) that it is padded to."""
+class Slot:
+    """The number of the profile that runs a batch, and the (batch, tokens) shape that the batch is padded to."""
 
     profile: int
     shape: tuple[int, int]
 
 
-def fit(rows: int, tokens: int, profiles: Sequence[ShapeRange]) -> Place:
-    """Where ``rows`` texts of ``tokens`` tokens run, or as many of them as a profile holds.
+def fit(rows: int, tokens: int, profiles: Sequence[ShapeRange]) -> Slot:
+    """The slot for ``rows`` texts of ``tokens`` tokens, or for as many of them as its profile holds.
 
-    In the fewest calls, and among those in the narrowest profile. Raises SpecError where no profile is as long.
+    It needs the fewest calls; among equals the least padding, then the smallest profile. Raises SpecError where every
+    profile is too short.
     """
-    places = []
+    slots = []
     for number, profile in enumerate(profiles):
         if tokens <= profile.max[1]:
-            wanted = rounded(rows, 1), rounded(tokens, LEAST_TOKENS)
-            bounds = zip(wanted, profile.min, profile.max, strict=True)
-            batch, length = (min(max(size, least), most) for size, least, most in bounds)
-            places.append((-(-rows // batch), batch * length, profile.max, Place(number, (batch, length))))
-    if not places:
+            wanted = rounded(rows, 1), rounded(tokens, TOKEN_STEP)
+            limits = zip(wanted, profile.min, profile.max, strict=True)
+            batch, length = (min(max(size, smallest), largest) for size, smallest, largest in limits)
+            slots.append((-(-rows // batch), batch * length, profile.max, Slot(number, (batch, length))))
+    if not slots:
         offered = ", ".join(map(str, profiles))
-        raise SpecError(f"{tokens} tokens are more than this engine takes ({offered}): build it with other --shapes")
-    return min(places, key=lambda place: place[:-1])[-1]
+        raise SpecError(f"{tokens} tokens are too many for this engine ({offered}): build it with longer --shapes")
+    return min(slots, key=lambda slot: slot[:-1])[-1]
 
 
 def rounded(count: int, step: int) -> int:
-    """``count`` up to a multiple of ``step``, and of an eighth of the power of two above it: at most a quarter more."""
+    """``count`` rounded up to a multiple of ``step`` and of an eighth of the next power of two: by under a quarter."""
     step = max(step, 1 << max(0, (count - 1).bit_length() - 3))
     return -(-count // step) * step
 
 
-def parts(batch: Batch, profiles: Sequence[ShapeRange]) -> Iterator[tuple[Place, Batch]]:
-    """``batch`` in parts that a profile holds, each padded to its place; ``rows`` of a part names the real ones."""
+def split(batch: Batch, profiles: Sequence[ShapeRange]) -> Iterator[tuple[Slot, Batch]]:
+    """Yield the parts of ``batch``, each padded to its slot; only the first ``len(part.rows)`` texts of one are real.
+
+    Raises SpecError where every profile is too short.
+    """
     done, (rows, tokens) = 0, batch.input_ids.shape
     while done < rows:
-        place = fit(rows - done, tokens, profiles)
-        taken = slice(done, min(done + place.shape[0], rows))
-        ids, mask = (_padded(array[taken], place.shape) for array in (batch.input_ids, batch.attention_mask))
-        pooling = None if batch.pooling_mask is None else _padded(batch.pooling_mask[taken], place.shape)
-        yield place, Batch(ids, mask, pooling, batch.rows[taken])
+        slot = fit(rows - done, tokens, profiles)
+        taken = slice(done, min(done + slot.shape[0], rows))
+        ids, mask = (_padded(array[taken], slot.shape) for array in (batch.input_ids, batch.attention_mask))
+        pooling = None if batch.pooling_mask is None else _padded(batch.pooling_mask[taken], slot.shape)
+        yield slot, Batch(ids, mask, pooling, batch.rows[taken])
         done = taken.stop
 
 
 def _padded(array: IntArray, shape: tuple[int, int]) -> IntArray:
-    """Zeros behind each row, which the masks leave out; rows too many repeat the first, so that all are texts."""
+    """Pad each row with zeros, which the masks exclude; fill missing rows with copies of the first, a valid text."""
     padded = np.zeros(shape, dtype=np.int64)
     rows, tokens = array.shape
     padded[:rows, :tokens] = array

@@ -1,4 +1,4 @@
-"""PyTorch, running the checkpoint itself cut to the exit: the honest baseline at equal depth."""
+"""PyTorch with the checkpoint itself, cut to the exit: the baseline at equal depth."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from m2d_export.vectors import FloatArray
 
 
 class PytorchRuntime(Runtime):
-    """The truncated encoder with the attention that transformers chooses by itself, SDPA where there is one.
+    """The cut checkpoint with the attention that transformers chooses: SDPA where the architecture has it.
 
-    ``compute`` is what all of it is computed in, pooling too, as PyTorch users do. It needs the checkpoint a bundle was
-    built from: CheckpointError where it is gone, or has changed; RuntimeUnavailable where torch has no CUDA.
+    All of it is computed in ``options.compute``, pooling included. Raises CheckpointError where the checkpoint that the
+    bundle was built from is missing or has changed; RuntimeUnavailable where torch has no CUDA.
     """
 
     def __init__(self, variant: Variant, options: RuntimeOptions) -> None:

@@ -68,10 +68,6 @@ class Runtime(Closing, Protocol):
         """Full-width vectors of a batch, not normalised: (batch, width) float32, owned by the caller."""
         ...
 
-    def settle(self, batch: Batch) -> None:
-        """Warm up until further runs of ``batch`` behave alike."""
-        return
-
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         """Yield each batch with its vectors, in any order; a runtime may run several at once."""
         return ((batch, self.vectors(batch)) for batch in batches)

@@ -1,4 +1,4 @@
-"""How many tokens a batch should hold on this machine: measured, for it differs with processor, runtime and texts."""
+"""How many tokens a batch should hold here; it depends on processor, runtime and texts, so it is measured."""
 
 import time
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from m2d_export.runtimes.runtime import Runtime
 from m2d_export.spec import TextSpec
 from m2d_export.text.batches import TokenIds, batches
 
-SHARES = (0.25, 0.5, 1, 2, 4)  # of the budget that suits a runtime where nothing was measured
+SHARES = (0.25, 0.5, 1, 2, 4)  # of the runtime's default budget
 ROUNDS = 5
 
 
@@ -20,19 +20,19 @@ def budgets_of(runtime: Runtime) -> tuple[int, ...]:
 def budget_seconds(
     runtime: Runtime, tokens: Sequence[TokenIds], spec: TextSpec, rounds: int = ROUNDS
 ) -> dict[int, list[float]]:
-    """Seconds that ``tokens`` take in each round, by the token budget of their batches; budgets take turns."""
+    """Seconds that ``tokens`` take in each of ``rounds``, by token budget; in a round every budget runs once."""
     seconds: dict[int, list[float]] = {budget: [] for budget in budgets_of(runtime)}
     for number in range(rounds + 1):
         for budget, measured in seconds.items():
             started = time.perf_counter()
             for _ in runtime.each(batches(tokens, spec, budget)):
                 pass
-            if number:  # the first round meets new shapes
+            if number:  # the first round is the warm-up
                 measured.append(time.perf_counter() - started)
     return seconds
 
 
 def fastest_budget(runtime: Runtime, tokens: Sequence[TokenIds], spec: TextSpec) -> int:
-    """The token budget in whose batches ``tokens`` took the least, by the median round."""
+    """The token budget with which ``tokens`` take the fewest seconds, by the median over the rounds."""
     seconds = budget_seconds(runtime, tokens, spec)
     return min(seconds, key=lambda budget: median(seconds[budget]))

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from m2d_export import Bundle, Encoder, pipeline
+from m2d_export import plan as planning
 from m2d_export.bench.metrics import candidates
 from m2d_export.bench.records import groups
 from m2d_export.bench.sweep import Matrix
@@ -306,8 +307,8 @@ def test_a_real_gpu_gives_the_vectors_of_the_processor(
     kinds = [name] if name in ("trt", "trt-rtx") else []
     precisions = list(dict.fromkeys(["fp32", precision]))
     try:
-        plan = pipeline.plan(str(checkpoint), tmp_path / "out.m2d", precisions=precisions, engines=kinds)
-        built = pipeline.build(plan)
+        plan = planning.plan(str(checkpoint), tmp_path / "out.m2d", precisions=precisions, engines=kinds)
+        built = pipeline.build_planned(plan)
         reference = Encoder(built, 2, runtime="pytorch")
         encoder = Encoder(built, 2, runtime=name, precision=precision, compute=compute)
     except RuntimeUnavailable as error:  # a library that is not here, a card that it does not know

@@ -1,10 +1,12 @@
 """Sessions and threads of ONNX Runtime."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,18 +14,17 @@ import pytest
 
 from m2d_export import Bundle, Encoder
 from m2d_export.errors import RuntimeUnavailable, SpecError
-from m2d_export.runtimes import open_runtime
-from m2d_export.runtimes.onnxrt import OnnxRuntime
-from m2d_export.spec import TextSpec
-from m2d_export.text.batches import Batch, TokenIds, pad
+from m2d_export.runtimes import RuntimeOptions, open_runtime
+from m2d_export.runtimes.onnxrt import MANY, OnnxRuntime
+from m2d_export.text.batches import Batch, pad
+from tests.runtimes.examples import BATCH, ROWS, SPEC
 
-SPEC = TextSpec(max_tokens=48, pad_id=1)
-ROWS = [TokenIds([3, 40, 41, 4]), TokenIds([3, 42, 4]), TokenIds([3, 43, 44, 45, 46, 4])]
+OPTIONS = RuntimeOptions("onnxrt")
 
 
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Threads of every session that ONNX Runtime is asked for."""
+    """The number of threads of every session that ONNX Runtime opens."""
     import onnxruntime as ort
 
     seen: list[int] = []
@@ -38,28 +39,30 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_threads_reach_onnx_runtime(bundle: Bundle, sessions: list[int], threads: int) -> None:
+def test_the_session_has_the_threads_that_were_asked_for(bundle: Bundle, sessions: list[int], threads: int) -> None:
     open_runtime("onnxrt", bundle.variant(1), threads).close()
     assert sessions == [threads]
 
 
-def test_onnx_runtime_gives_each_of_many_batches_a_thread_and_few_all_of_them(
-    bundle: Bundle, sessions: list[int]
-) -> None:
-    batch = pad(ROWS, SPEC, range(3))
+def test_a_second_session_of_one_thread_opens_once_for_many_batches(bundle: Bundle, sessions: list[int]) -> None:
     with open_runtime("onnxrt", bundle.variant(1), 2) as runtime:
-        list(runtime.each([batch] * 3))
+        list(runtime.each([BATCH] * (MANY - 1)))
+        for _ in range(200):
+            runtime.vectors(BATCH)
         assert sessions == [2]
-        list(runtime.each([batch] * 20))
-        list(runtime.each([batch] * 20))
+        list(runtime.each([BATCH] * MANY))
+        list(runtime.each([BATCH] * MANY))
         assert sessions == [2, 1]
+
+
+def test_one_thread_needs_no_second_session(bundle: Bundle, sessions: list[int]) -> None:
     with open_runtime("onnxrt", bundle.variant(1), 1) as runtime:
-        list(runtime.each([batch] * 20))
-    assert sessions == [2, 1, 1]
+        list(runtime.each([BATCH] * MANY))
+    assert sessions == [1]
 
 
-def test_many_batches_come_back_in_order_with_the_vectors_of_each_alone(bundle: Bundle) -> None:
-    batches = [pad([ROWS[place % 3]] * (1 + place % 5), SPEC, [place]) for place in range(40)]
+def test_many_batches_come_back_in_order_with_their_own_vectors(bundle: Bundle) -> None:
+    batches = [pad([ROWS[index % 3]] * (1 + index % 5), SPEC, [index]) for index in range(40)]
     with open_runtime("onnxrt", bundle.variant(2), 2) as runtime:
         found = list(runtime.each(iter(batches)))
         assert [batch.rows[0] for batch, _ in found] == list(range(40))
@@ -67,17 +70,16 @@ def test_many_batches_come_back_in_order_with_the_vectors_of_each_alone(bundle: 
             np.testing.assert_allclose(vectors, runtime.vectors(batch), atol=1e-5)
 
 
-def test_a_bad_batch_among_many_is_one_error_and_the_next_ones_run(bundle: Bundle) -> None:
-    good = pad(ROWS, SPEC, range(3))
-    bad = replace(good, attention_mask=good.attention_mask[:, :2])
+def test_a_bad_batch_among_many_is_one_error_and_later_batches_run(bundle: Bundle) -> None:
+    bad = replace(BATCH, attention_mask=BATCH.attention_mask[:, :2])
     with open_runtime("onnxrt", bundle.variant(1), 2) as runtime:
-        with pytest.raises(RuntimeUnavailable, match="ONNX Runtime cannot run this batch: ") as caught:
-            list(runtime.each([good, bad] * 20))
+        with pytest.raises(RuntimeUnavailable, match="batch") as caught:
+            list(runtime.each([BATCH, bad] * 20))
         assert "\n" not in str(caught.value)
-        assert len(list(runtime.each([good] * 20))) == 20
+        assert len(list(runtime.each([BATCH] * 20))) == 20
 
 
-def test_who_wants_no_more_of_many_batches_does_not_wait_for_them(
+def test_a_caller_who_stops_early_does_not_wait_for_the_remaining_batches(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[Batch] = []
@@ -97,20 +99,21 @@ def test_who_wants_no_more_of_many_batches_does_not_wait_for_them(
         next(results)
         results.close()
         go_on.set()
-    assert len(ran) <= 4  # the first, and what its thread and the other had begun
+    assert len(ran) <= 4  # the first, and those that its thread and the other had begun
 
 
-def test_threads_may_share_streams(bundle: Bundle) -> None:
-    batches = [pad([ROWS[place % 3]] * 4, SPEC, [place]) for place in range(20)]
+def test_several_threads_may_send_many_batches_at_once(bundle: Bundle, sessions: list[int]) -> None:
+    batches = [pad([ROWS[index % 3]] * 4, SPEC, [index]) for index in range(20)]
     with open_runtime("onnxrt", bundle.variant(2), 2) as runtime, ThreadPoolExecutor(4) as pool:
         expected = [runtime.vectors(batch) for batch in batches]
         for found in pool.map(lambda _: list(runtime.each(batches)), range(8)):
             for (_, vectors), own in zip(found, expected, strict=True):
                 np.testing.assert_allclose(vectors, own, atol=1e-5)
+    assert sessions == [2, 1]
 
 
 @pytest.mark.parametrize("fate", ["gone", "replaced"])
-def test_an_encoder_never_reads_its_files_again_as_those_of_another_bundle(
+def test_an_open_encoder_never_reads_its_graph_again_where_another_has_replaced_it(
     copied_bundle: Path, fate: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     texts = ["A man is singing.", "A dog runs.", "Two women are cooking rice."]
@@ -120,19 +123,42 @@ def test_an_encoder_never_reads_its_files_again_as_those_of_another_bundle(
         graph.unlink()
         if fate == "replaced":
             copyfile(copied_bundle / "graphs" / "layer-01.fp32.onnx", graph)
-        encoder.token_budget = 8  # many batches, for which it wants a second session
+        encoder.token_budget = 8  # many batches, so that it wants a second session
         for _ in range(2):
             np.testing.assert_allclose(encoder.encode(texts * 20), np.tile(own, (20, 1)), atol=1e-6)
     (warning,) = [record.getMessage() for record in caplog.records if "second session" in record.getMessage()]
     assert str(graph) in warning
 
 
-@pytest.mark.parametrize("already", [0, 1])
-def test_many_batches_of_a_closed_runtime_are_refused(bundle: Bundle, already: int) -> None:
+@pytest.mark.parametrize("taken", [0, 1])
+def test_many_batches_of_a_closed_runtime_are_refused(bundle: Bundle, taken: int) -> None:
     runtime = open_runtime("onnxrt", bundle.variant(1), 2)
     results = runtime.each([pad(ROWS * 9, SPEC, range(27))] * 2000)
-    for _ in range(already):
+    for _ in range(taken):
         next(results)
     runtime.close()
-    with pytest.raises(SpecError, match="closed: open it again"):
+    with pytest.raises(SpecError, match="closed"):
         list(results)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x08" * 1000], ids=["empty", "text", "bytes"])
+def test_a_graph_that_cannot_be_loaded_is_named_in_one_line(bundle: Bundle, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.onnx").write_bytes(content)
+    with pytest.raises(RuntimeUnavailable, match=r"bad\.onnx") as caught:
+        OnnxRuntime(replace(bundle.variant(1), path=tmp_path / "bad.onnx"), OPTIONS)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_session_on_another_provider_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime as ort
+
+    class Elsewhere:
+        def __init__(self, *arguments: object, **options: object) -> None: ...
+
+        def get_providers(self) -> list[str]:
+            return ["AzureExecutionProvider", "CPUExecutionProvider"]
+
+    fallen_back = SimpleNamespace(InferenceSession=Elsewhere, SessionOptions=ort.SessionOptions)
+    monkeypatch.setitem(sys.modules, "onnxruntime", fallen_back)
+    with pytest.raises(RuntimeUnavailable, match=r"CPUExecutionProvider.*AzureExecutionProvider"):
+        OnnxRuntime(bundle.variant(1), OPTIONS)

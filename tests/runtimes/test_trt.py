@@ -167,7 +167,7 @@ def test_of_many_shapes_only_some_stay_captured(
 def test_a_prompt_that_is_not_pooled_has_its_own_input(
     make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built = pipeline.build(pipeline.plan(str(make_checkpoint(include_prompt=False)), tmp_path / "out.m2d", layers=[1]))
+    built = pipeline.build(str(make_checkpoint(include_prompt=False)), tmp_path / "out.m2d", layers=[1])
     here = installed(monkeypatch, full=True, cards=(CARD,))
     variant = with_engine(here, built.variant(1), "trt", tmp_path / "some.engine")
     spec = replace(SPEC, include_prompt=False)

@@ -1,0 +1,46 @@
+"""The types that an engine computes in, as far as TensorRT's engine inspector reports them."""
+
+import json
+import logging
+from collections.abc import Sequence
+
+from m2d_export.errors import RuntimeUnavailable
+from m2d_export.precisions import PRECISIONS, TYPED
+
+log = logging.getLogger(__name__)
+
+
+def check_types(information: str, precision: str, name: str) -> None:
+    """Raise RuntimeUnavailable where tensors between an engine's layers are neither ``precision`` nor fp32.
+
+    ``information`` is the engine inspector's JSON. Where it does not mention ``precision`` there is only a warning: the
+    inspector reports nothing about the inside of an encoder that is fused into one node.
+    """
+    found = set(filter(None, map(_precision, _inner_types(information))))
+    if found - {precision, "fp32"}:
+        raise RuntimeUnavailable(
+            f"{name} should compute in {precision}, but computes in {', '.join(sorted(found))}: build it again"
+        )
+    if precision not in found:
+        log.warning("%s does not report whether it computes in %s: only its build says so", name, precision)
+
+
+def _inner_types(information: str) -> Sequence[str]:
+    """The types, in the library's words, of all tensors that are neither input nor output of the engine."""
+    try:
+        parsed = json.loads(information)
+        layers = [layer for layer in parsed.get("Layers", []) if isinstance(layer, dict)]
+        outside = set(parsed.get("Bindings", []))
+        tensors = [tensor for layer in layers for side in ("Inputs", "Outputs") for tensor in layer.get(side, [])]
+        return [tensor["Format/Datatype"] for tensor in tensors if tensor["Name"] not in outside]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []  # a format other than TensorRT 10's: there is nothing to compare
+
+
+def _precision(words: str) -> str | None:
+    """The precision that a type's description names, such as "Row major linear FP16 format"; None for integers."""
+    for precision in reversed(TYPED):  # bf16 first: "bfloat16" holds "float16", which holds "float"
+        row = PRECISIONS[precision]
+        if any(name.lower() in words.lower() for name in (precision, row.tensorrt, row.torch)):
+            return precision
+    return None
