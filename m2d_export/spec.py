@@ -12,6 +12,8 @@ from m2d_export.errors import SpecError
 
 SMALLEST_DEFAULT_DIM = 32
 BYTES_PER_FLOAT = 4
+INPUTS = ("input_ids", "attention_mask", "pooling_mask")  # of a graph, (batch, tokens) int64 each
+OUTPUT = "sentence_embedding"  # not "embedding": torch.export names a value of the graph so
 
 
 class Precision(StrEnum):
@@ -26,34 +28,7 @@ class Precision(StrEnum):
 HALVES = (Precision.FP16, Precision.BF16)
 
 
-@dataclass(frozen=True)
-class RuntimeSpec:
-    """What a runtime can: the precisions it runs, what it can be told to multiply floats in, where it runs.
-
-    Of ``computes`` the first is what it does untold; a runtime without any computes in the types of its graph.
-    """
-
-    precisions: tuple[Precision, ...]
-    computes: tuple[str, ...] = ()
-    gpu: bool = False
-
-    def compute(self, precision: str) -> str:
-        """What floats of a variant in ``precision`` are multiplied in untold."""
-        return self.computes[0] if self.computes else precision
-
-
 TYPED = (Precision.FP32, Precision.FP16, Precision.BF16)  # int8 graphs are made for processors
-# A name says library and device, so that measurements of several need no field more. Without a device: the processor.
-RUNTIMES: Mapping[str, RuntimeSpec] = {
-    "onnxrt": RuntimeSpec((Precision.FP32, Precision.FP16, Precision.INT8), ("fp32",)),
-    "openvino": RuntimeSpec(tuple(Precision), ("fp32", "bf16")),
-    "pytorch": RuntimeSpec((Precision.FP32,), ("fp32",)),
-    "trt": RuntimeSpec(TYPED, gpu=True),
-    "trt-rtx": RuntimeSpec(TYPED, gpu=True),
-    "onnxrt-cuda": RuntimeSpec((Precision.FP32, Precision.FP16), gpu=True),
-    "onnxrt-trt": RuntimeSpec((Precision.FP16,), gpu=True),  # its fp32 would be TF32, which it has no switch for
-    "pytorch-cuda": RuntimeSpec((Precision.FP32,), ("fp32", "fp16", "bf16"), gpu=True),
-}
 
 
 @dataclass(frozen=True, order=True)
@@ -163,6 +138,11 @@ class TextSpec:
     default_prompt_name: str | None = None
     include_prompt: bool = True  # False: a prompt's tokens are read but not pooled
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The inputs of a graph; ``pooling_mask`` is one only if a prompt's tokens are not pooled."""
+        return INPUTS[:2] if self.include_prompt else INPUTS
+
     def prompt(self, prompt: str | None = None, prompt_name: str | None = None) -> str:
         """Resolve a prompt as sentence-transformers does: given, else named, else the default, else none."""
         if prompt is not None and prompt_name is not None:
@@ -189,36 +169,37 @@ class Origin:
 
 @dataclass(frozen=True)
 class ShapeRange:
-    """What a profile of an engine is for: (batch, tokens) at the least, where it is tuned, at the most."""
+    """The (batch, tokens) shapes of one optimisation profile, in TensorRT's words: smallest, tuned for, largest."""
 
-    least: tuple[int, int]
-    best: tuple[int, int]
-    most: tuple[int, int]
+    min: tuple[int, int]
+    opt: tuple[int, int]
+    max: tuple[int, int]
 
     def __post_init__(self) -> None:
-        for what, sizes in zip(("batch", "tokens"), zip(self.least, self.best, self.most, strict=True), strict=True):
+        for what, sizes in zip(("batch", "tokens"), zip(self.min, self.opt, self.max, strict=True), strict=True):
             if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
-                raise SpecError(f"shapes {self}: {what} must not fall from the least to the most, from 1; got {sizes}")
+                raise SpecError(
+                    f"shapes {self}: {what} must rise from 1 or more; got {sizes}"
+                )
 
     def __str__(self) -> str:
-        return ":".join(f"{batch}x{tokens}" for batch, tokens in (self.least, self.best, self.most))
+        return ":".join(f"{batch}x{tokens}" for batch, tokens in (self.min, self.opt, self.max))
 
 
 def parse_shapes(text: str) -> tuple[ShapeRange, ...]:
-    """Read shape ranges such as 1x1:8x16:32x32,1x33:8x128:32x256: least, best, most batch x tokens of each."""
+    """Read shape ranges, each MIN:OPT:MAX of batch x tokens, such as 1x1:8x16:32x32,1x33:8x128:32x256."""
     ranges = []
     for item in text.split(","):
         found = re.fullmatch(r"\s*(\d+)x(\d+):(\d+)x(\d+):(\d+)x(\d+)\s*", item, re.ASCII)
         if not found:
-            raise SpecError(f"--shapes takes LEAST:BEST:MOST of batch x tokens, such as 1x1:8x16:32x64; got {item!r}")
+            raise SpecError(f"--shapes takes MIN:OPT:MAX of batch x tokens, such as 1x1:8x16:32x64; got {item!r}")
         numbers = [int(number) for number in found.groups()]
-        least, best, most = zip(numbers[::2], numbers[1::2], strict=True)
-        ranges.append(ShapeRange(least, best, most))
+        ranges.append(ShapeRange(*zip(numbers[::2], numbers[1::2], strict=True)))
     return tuple(ranges)
 
 
 def default_shapes(max_tokens: int) -> tuple[ShapeRange, ...]:
-    """Narrow profiles by length, to 32, 128, 512 tokens and the most: an engine is tuned where each is at its best."""
+    """One profile for each range of lengths: to 32, 128 and 512 tokens, and to ``max_tokens``."""
     ends = [end for end in (32, 128, 512) if end < max_tokens] + [max_tokens]
     starts = [1, *(end + 1 for end in ends[:-1])]
     return tuple(ShapeRange((1, start), (32, end), (128, end)) for start, end in zip(starts, ends, strict=True))
@@ -226,11 +207,11 @@ def default_shapes(max_tokens: int) -> tuple[ShapeRange, ...]:
 
 @dataclass(frozen=True)
 class EngineKey:
-    """All that an engine hangs on: equal keys, exchangeable engines.
+    """Everything that decides what an engine is: engines with equal keys can replace each other.
 
-    ``graph`` and ``weights`` are sha256; ``targets`` compute capabilities such as sm86, that of ``gpu`` where there is
-    one, empty for those that the library takes by itself; ``gpu`` names the card an engine was tuned on, None where it
-    was built without one; ``flags`` is what the builder was told beside the graph.
+    ``graph`` and ``weights`` are sha256. ``targets`` are compute capabilities such as sm86; empty means the library's
+    default. ``gpu`` names the card that the engine was tuned on, None if it was built without a card. ``flags`` are the
+    builder's settings.
     """
 
     kind: str
@@ -250,22 +231,32 @@ class EngineKey:
 
 @dataclass(frozen=True)
 class Engine:
-    """A built engine: its file, unread as yet, and what it must be.
+    """A built engine: its file, which is not read yet, and what the file must be.
 
-    ``kept`` is a folder beside the bundle for what its library compiles on a card.
+    ``cache`` is a folder next to the bundle for code that the library compiles on a card.
     """
 
     path: Path
     sha256: str
     key: EngineKey
-    kept: Path
+    cache: Path
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """An engine of a bundle: the exit and precision it was built from, its ``path`` in the bundle, and its key."""
+
+    layer: int
+    precision: Precision
+    path: str
+    key: EngineKey
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One built file: an exit in a precision; ``path`` is absolute, ``origin`` the checkpoint it stems from.
+    """An exit in a precision, ready to open: its graph at the absolute ``path``, and at most one engine of each kind.
 
-    ``sha256`` are those of its graph and of its weights.
+    ``origin`` is the checkpoint that it was built from. ``sha256`` are those of the graph and of its weights.
     """
 
     layer: int
@@ -273,12 +264,12 @@ class Variant:
     path: Path
     width: int
     origin: Origin
-    engines: tuple[Engine, ...] = ()  # made from it, at most one of a kind
+    engines: tuple[Engine, ...] = ()
     sha256: tuple[str, ...] = ()
     text: TextSpec | None = None
 
     def engine(self, kind: str) -> Engine:
-        """The engine of ``kind`` that was made from it; SpecError says how to build one."""
+        """The engine of ``kind``; raises SpecError, which says how to build one."""
         for engine in self.engines:
             if engine.key.kind == kind:
                 return engine

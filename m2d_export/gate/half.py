@@ -1,35 +1,36 @@
-"""The gate of fp16 and bf16: a half graph judged by the arithmetic of a GPU, on whatever machine builds it."""
+"""The gate of fp16 and bf16: the graph runs with the rounding of a GPU, on any machine."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from m2d_export.gate.parity import Parity, compare
+from m2d_export.gate.parity import Verdict, compare
+from m2d_export.gate.reference import Reference
 from m2d_export.graphs.export import save_graphs
-from m2d_export.graphs.half import GREATEST, peak_names, rounded_model
-from m2d_export.runtimes import Runtime
+from m2d_export.graphs.rounding import peak_names, rounded_graph
+from m2d_export.precisions import PRECISIONS
+from m2d_export.runtimes import Runtime, RuntimeOptions
 from m2d_export.runtimes.onnxrt import OnnxRuntime
-from m2d_export.spec import TextSpec, Variant
-from m2d_export.text.batches import Batch, TokenIds, Tokenizer, pad
+from m2d_export.spec import Variant
+from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray, cosine
 
-BATCH_SIZES, TOKENS = (1, 2, 32), (2, 16, 128)
-HEADROOM = 2  # the probe texts stay below the greatest number by this factor, since others will reach further
+HEADROOM = 2  # the probe texts stay below the largest number by this factor, because other texts will reach further
 
 
 class RoundedRuntime(OnnxRuntime):
-    """The graph of ``variant``, every half result rounded as it is on a GPU; the largest of each is kept."""
+    """ONNX Runtime with every half result rounded as on a GPU; it records the largest magnitude of each value."""
 
     def __init__(self, variant: Variant) -> None:
-        rounded = rounded_model(ir.load(variant.path), variant.precision)
+        rounded = rounded_graph(ir.load(variant.path), variant.precision)
         with tempfile.TemporaryDirectory(prefix="m2d-rounded-") as folder:
             path = Path(folder, "rounded.onnx")
             save_graphs({path: rounded}, path.with_suffix(".bin"))
-            super().__init__(replace(variant, path=path))
+            super().__init__(replace(variant, path=path), RuntimeOptions("onnxrt"))
         self._precision, self._names = variant.precision, peak_names(rounded)
         self._peaks = np.zeros(len(self._names), dtype=np.float32)
 
@@ -40,7 +41,7 @@ class RoundedRuntime(OnnxRuntime):
         return vectors
 
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Each batch with its vectors, one after the other, since what they reach is kept by ``vectors``."""
+        """Each batch with its vectors, one after the other: only ``vectors`` records the peaks."""
         return Runtime.each(self, batches)
 
     @property
@@ -49,47 +50,31 @@ class RoundedRuntime(OnnxRuntime):
         return float(self._peaks.max())
 
     def overflows(self) -> list[str]:
-        """The first value that comes too near to the greatest number, in words; empty where none does."""
-        limit = GREATEST[self._precision] / HEADROOM
+        """The first value that comes too close to the largest number, in words; empty if none does."""
+        largest = PRECISIONS[self._precision].largest or np.inf
         for name, peak in zip(self._names, self._peaks, strict=True):
-            if not peak <= limit:
+            if not peak <= largest / HEADROOM:
                 return [
-                    f"{name} reaches {peak:.3g}, and {self._precision} ends at {GREATEST[self._precision]:.6g}: "
-                    "leave this precision out, or build bf16, which reaches as far as fp32"
+                    f"{name} reaches {peak:.3g}, but {self._precision} ends at {largest:.6g}: leave out this "
+                    "precision, or build bf16, which has the range of fp32"
                 ]
         return []
 
 
-def grid(tokens: Sequence[TokenIds], spec: TextSpec) -> list[Batch]:
-    """Batches of 1, 2 and 32 texts by 2, 16, 128 and the most tokens, each full and with padding."""
-    stream = [token for item in tokens for token in item.ids if token != spec.pad_id]
-    batches = []
-    for length in sorted({min(count, spec.max_tokens) for count in (*TOKENS, spec.max_tokens)}):
-        for size in BATCH_SIZES:
-            starts = [(7 * row + length) % len(stream) for row in range(size)]
-            rows = [[stream[(start + place) % len(stream)] for place in range(length)] for start in starts]
-            short = [row[: max(1, length - (number + 1) * length // (size + 1))] for number, row in enumerate(rows)]
-            batches += [pad([TokenIds(row) for row in kind], spec, range(size), length) for kind in (rows, short)]
-    return batches
-
-
-def compare_half(
-    runtime: RoundedRuntime,
-    reference: FloatArray,
-    tokenizer: Tokenizer,
-    tokens: Sequence[TokenIds],
-    dims: Sequence[int],
-    shapes: Sequence[tuple[Batch, FloatArray]],
-) -> Parity:
-    """As ``parity.compare``, and over the batches of ``grid`` with the reference's vectors of each."""
-    found = compare(runtime, reference, tokenizer, tokens, dims)
-    pairs = [(runtime.vectors(batch), expected) for batch, expected in shapes]
+def check_half(variant: Variant, reference: Reference) -> Verdict:
+    """Compare the probe texts at every dim, and batches of many shapes; look for values close to overflow."""
+    layer = variant.layer
+    with RoundedRuntime(variant) as runtime:
+        expected = reference.probe_vectors[layer]
+        found = compare(runtime, expected, reference.tokenizer, reference.probes, reference.dims)
+        pairs = [(runtime.vectors(batch), vectors[layer]) for batch, vectors in reference.shapes]
+        overflows, peak = runtime.overflows(), runtime.peak
     with np.errstate(all="ignore"):
         cosines = np.concatenate([cosine(vectors, expected) for vectors, expected in pairs])
-    finite = all(bool(np.isfinite(vectors).all()) for both in pairs for vectors in both)
-    return replace(
+    parity = replace(
         found,
-        finite=found.finite and finite,
+        finite=found.finite and all(bool(np.isfinite(vectors).all()) for both in pairs for vectors in both),
         cosine_min=min(found.cosine_min, float(cosines.min())),
-        peak=runtime.peak,
+        peak=peak,
     )
+    return parity, [*overflows, *parity.failures(PRECISIONS[variant.precision].bounds)]

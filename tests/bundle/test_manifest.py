@@ -14,7 +14,9 @@ import pytest
 from rich.console import Console
 
 from m2d_export import Bundle
-from m2d_export.bundle.bundle import MANIFEST, MAX_MANIFEST_BYTES, Manifest
+from m2d_export.bundle.disk import MAX_MANIFEST_BYTES
+from m2d_export.bundle.manifest import MANIFEST
+from m2d_export.bundle.reading import read_manifest
 from m2d_export.cli.show import summary
 from m2d_export.errors import M2DError, ManifestError
 from m2d_export.spec import Origin, Pooling, TextSpec
@@ -22,7 +24,7 @@ from tests.support.bundles import DELETE, FILES, SCHEMA, TEXTS, TOKENIZER, WEIGH
 
 
 def test_a_manifest_survives_being_written_and_read(bundle: Bundle) -> None:
-    assert Manifest.from_json(bundle.manifest.to_json()) == bundle.manifest
+    assert read_manifest(bundle.manifest.to_json()) == bundle.manifest
     assert (bundle.root / MANIFEST).read_text(encoding="utf-8") == bundle.manifest.to_json()
 
 
@@ -35,7 +37,7 @@ def test_an_unusual_manifest_survives_too(bundle: Bundle) -> None:
         heads=(),
         normalize=False,
     )
-    assert Manifest.from_json(unusual.to_json()) == unusual
+    assert read_manifest(unusual.to_json()) == unusual
     jsonschema.validate(json.loads(unusual.to_json()), SCHEMA)
 
 
@@ -60,8 +62,17 @@ def test_the_manifest_has_the_structure_that_format_1_froze(bundle: Bundle) -> N
     file = {"size": "int", "sha256": "str"}
     figures = ("cosine_mean", "cosine_min", "distinction", "invariance", "invariance_cosine", "max_abs_diff")
     parity = {**dict.fromkeys(figures, "float"), "finite": "bool", "texts": "int"}
-    variant = {"layer": "int", "precision": "str", "path": "str", "weights": "str", "parity": parity}
-    packages = ("m2d-export", "onnx-ir", "onnxruntime", "onnxscript", "sentence-transformers", "torch", "transformers")
+    variant = {"layer": "int", "precision": "str", "graphs": {"default": "str"}, "weights": "str", "parity": parity}
+    packages = (
+        "m2d-export",
+        "nncf",
+        "onnx-ir",
+        "onnxruntime",
+        "onnxscript",
+        "sentence-transformers",
+        "torch",
+        "transformers",
+    )
     assert shape(json.loads(bundle.manifest.to_json())) == {
         "format": "int",
         "origin": {"name": "str", "revision": "NoneType", "fingerprint": "str"},
@@ -83,6 +94,8 @@ def test_the_manifest_has_the_structure_that_format_1_froze(bundle: Bundle) -> N
         "versions": dict.fromkeys(packages, "str"),
         "similarity": "str",
         "truncate_dim": "NoneType",
+        "calibration": "NoneType",
+        "engines": [],
     }
 
 
@@ -123,7 +136,9 @@ BROKEN: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "head at layer 0": (("heads",), [0]),
     "no variants": (("variants",), []),
     "no layers": (("grid", "layers"), []),
-    "null for a graph of ONNX Runtime's": (("variants", 0, "onnxrt"), None),
+    "null for a graph": (("variants", 0, "graphs", "onnxrt"), None),
+    "no default graph": (("variants", 0, "graphs", "default"), DELETE),
+    "list for the graphs": (("variants", 0, "graphs"), []),
     "layers twice": (("grid", "layers"), [1, 1]),
     "a long text for a number": (("grid", "width"), "x" * 1_000_000),
 }
@@ -134,9 +149,12 @@ ONLY_THE_READER_SEES = {
     "layers descending": (("grid", "layers"), [3, 2, 1]),
     "dim beyond the width": (("grid", "dims"), [65]),
     "whole number as a fraction": (("grid", "depth"), 3.0),
-    "a graph that is no file of the bundle": (("variants", 0, "path"), "graphs/layer-09.fp32.onnx"),
+    "a graph that is no file of the bundle": (("variants", 0, "graphs", "default"), "graphs/layer-09.fp32.onnx"),
     "weights that are no file of the bundle": (("variants", 0, "weights"), "/etc/passwd"),
-    "a graph of ONNX Runtime's that is none": (("variants", 0, "onnxrt"), "graphs/layer-01.fp32.onnxrt.onnx"),
+    "a runtime's graph that is no file of the bundle": (
+        ("variants", 0, "graphs", "onnxrt"),
+        "graphs/layer-01.fp32.onnxrt.onnx",
+    ),
     "lone surrogates": (("text", "prompts"), {"query": "\ud800"}),
     "NaN in a field that nobody reads": (("later",), math.nan),
     "an infinite figure": (("variants", 0, "parity", "cosine_min"), math.inf),
@@ -288,7 +306,7 @@ def test_any_value_at_any_place_of_a_manifest_is_an_error_or_a_usable_bundle(bun
             changed = copy.deepcopy(data)
             put(changed, place, value)
             try:
-                use(Bundle(bundle.root, Manifest.from_json(json.dumps(changed)), bundle.id))
+                use(Bundle(bundle.root, read_manifest(json.dumps(changed)), bundle.id))
             except M2DError:
                 continue
             except Exception as error:

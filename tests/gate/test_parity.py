@@ -8,15 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from m2d_export.bundle.bundle import Bundle
+from m2d_export.bundle.disk import Bundle
+from m2d_export.checkpoints.exits import ExitEncoder
 from m2d_export.checkpoints.load import load_checkpoint
 from m2d_export.errors import ParityError
-from m2d_export.gate.parity import PROBES, Parity, check_reference, compare, probe_tokens
+from m2d_export.gate.parity import Parity, compare
+from m2d_export.gate.reference import PROBES, checked_reference
+from m2d_export.precisions import PRECISIONS
 from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.spec import Precision
-from m2d_export.text.batches import Batch, TokenIds, Tokenizer
+from m2d_export.text.batches import Batch
+from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.vectors import FloatArray
 
+BOUNDS = PRECISIONS[Precision.FP32].bounds
 SOUND = Parity(24, True, 1.0, 1.0, 0.0, 0.0, 1.0, 0.5)
 
 
@@ -55,15 +60,15 @@ def judged(runtime: FakeRuntime, tokenizer: Tokenizer, tokens: list[TokenIds]) -
 
     reference = FakeRuntime()
     vectors = np.concatenate([reference.vectors(pad([item], tokenizer.spec, [0])) for item in tokens])
-    return compare(runtime, vectors, tokenizer, tokens, [32, 16]).failures(Precision.FP32)
+    return compare(runtime, vectors, tokenizer, tokens, [32, 16]).failures(BOUNDS)
 
 
 @pytest.mark.parametrize(
     ("runtime", "complaint"),
     [
         (FakeRuntime(), None),
-        (Leaky(), "a text alone and in a batch differ"),
-        (PaddingBlind(), "a text alone and in a batch differ"),
+        (Leaky(), "by itself and in a batch"),
+        (PaddingBlind(), "by itself and in a batch"),
         (Constant(), "output is constant"),
         (Broken(), "NaN"),
     ],
@@ -89,34 +94,34 @@ def test_the_gate_names_what_is_wrong(bundle: Bundle, runtime: FakeRuntime, comp
     ],
 )
 def test_bounds_of_fp32(change: dict[str, float], failing: bool) -> None:
-    assert bool(replace(SOUND, **change).failures(Precision.FP32)) == failing
+    assert bool(replace(SOUND, **change).failures(BOUNDS)) == failing
 
 
 def test_a_reference_of_nan_passes_nothing(bundle: Bundle) -> None:
     tokens = bundle.tokenizer.encode(PROBES)
     reference = np.full((len(tokens), 32), np.nan, dtype=np.float32)
-    assert compare(FakeRuntime(), reference, bundle.tokenizer, tokens, [32]).failures(Precision.FP32)
+    assert compare(FakeRuntime(), reference, bundle.tokenizer, tokens, [32]).failures(BOUNDS)
 
 
 def test_a_reference_that_is_not_sentence_transformers_own_is_refused(
     make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = load_checkpoint(str(make_checkpoint(prompts={"query": "the cat: "})))
-    tokenizer = Tokenizer(loaded.tokenizer_json, loaded.text)
-    check_reference(loaded, tokenizer)
+    exits = ExitEncoder(loaded, [loaded.depth]).eval()
+    checked_reference(loaded, exits, [loaded.width])
     with torch.no_grad():
         loaded.original[0].auto_model.embeddings.token_type_embeddings.weight[0] += 1
     encode = loaded.original.encode
-    kept = encode(list(PROBES))
+    others = encode(list(PROBES))
     with torch.no_grad():
         loaded.original[0].auto_model.embeddings.token_type_embeddings.weight[0] -= 1
-    monkeypatch.setattr(loaded.original, "encode", lambda texts, **options: kept[: len(texts)])
-    with pytest.raises(ParityError, match="sentence-transformers' own vectors"):
-        check_reference(loaded, tokenizer)
+    monkeypatch.setattr(loaded.original, "encode", lambda texts, **options: others[: len(texts)])
+    with pytest.raises(ParityError, match="sentence-transformers"):
+        checked_reference(loaded, exits, [loaded.width])
 
 
 def test_texts_behind_a_prompt_are_probed_where_it_is_not_pooled(make_checkpoint: Callable[..., Path]) -> None:
     loaded = load_checkpoint(str(make_checkpoint(include_prompt=False)))
-    tokens = probe_tokens(loaded, Tokenizer(loaded.tokenizer_json, loaded.text))
+    tokens = checked_reference(loaded, ExitEncoder(loaded, [1]).eval(), [loaded.width]).probes
     assert len(tokens) == 2 * len(PROBES)
     assert any(item.prompt_length for item in tokens)

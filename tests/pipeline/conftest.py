@@ -6,10 +6,10 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from m2d_export import pipeline
-from m2d_export.gate import parity
+from m2d_export import plan as planning
+from m2d_export.gate import reference
 from m2d_export.graphs import export as graphs
-from m2d_export.pipeline import Plan
+from m2d_export.plan import Plan
 from tests.pipeline.forge import PROBES, Forge, load_once
 
 
@@ -26,10 +26,10 @@ def forge(
 @pytest.fixture
 def plan(forge: Forge, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
     """``build.plan`` with the target ``new.m2d``; what it plans builds without exporting, and with few probe texts."""
-    monkeypatch.setattr(pipeline, "load_checkpoint", load_once)
-    monkeypatch.setattr(parity, "PROBES", parity.PROBES[:PROBES])
-    monkeypatch.setattr(graphs, "model_from_exits", lambda *arguments: ir.load(forge.exported()))
-    return lambda **options: pipeline.plan(str(checkpoint), **{"target": tmp_path / "new.m2d", **options})
+    monkeypatch.setattr(planning, "load_checkpoint", load_once)
+    monkeypatch.setattr(reference, "PROBES", reference.PROBES[:PROBES])
+    monkeypatch.setattr(graphs, "export_exits", lambda *arguments: ir.load(forge.exported()))
+    return lambda **options: planning.plan(str(checkpoint), **{"target": tmp_path / "new.m2d", **options})
 
 
 @pytest.fixture

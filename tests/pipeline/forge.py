@@ -12,18 +12,19 @@ import onnx_ir as ir
 import torch
 
 from m2d_export import Bundle, pipeline
+from m2d_export import plan as planning
 from m2d_export.checkpoints.exits import ExitEncoder
 from m2d_export.checkpoints.load import load_checkpoint
 from m2d_export.errors import M2DError
-from m2d_export.gate import parity
+from m2d_export.gate import reference
 from m2d_export.graphs import export as graphs
 from m2d_export.host.files import STAGING
-from m2d_export.pipeline import Report
+from m2d_export.plan import Progress
 
 STEPS = (  # of a build of one exit
     "loading the checkpoint",
     "exporting all exits once",
-    "cutting the fp32 graphs of every exit",
+    "making the fp32 graphs of every exit",
     "writing fp32 graphs and their shared weights",
     "running the reference",
     "parity of layer 1, fp32",
@@ -61,10 +62,10 @@ def build(
     target: Path,
     force: bool = False,
     layers: Sequence[int] | None = (1,),
-    report: Report = lambda step: None,
+    progress: Progress = lambda step: None,
 ) -> None:
-    planned = pipeline.plan(str(checkpoint), target, layers=layers, force=force, report=report)
-    pipeline.build(planned, force=force, report=report)
+    planned = planning.plan(str(checkpoint), target, layers=layers, force=force, progress=progress)
+    pipeline.build_planned(planned, progress)
 
 
 def serve(connection: Connection, checkpoint: Path, exported: Path) -> None:
@@ -72,12 +73,12 @@ def serve(connection: Connection, checkpoint: Path, exported: Path) -> None:
     torch.set_num_threads(1)  # thread pools do not survive a fork
     loaded = load_checkpoint(str(checkpoint))
     exits = ExitEncoder(loaded, range(1, loaded.depth + 1)).eval()
-    model = graphs.model_from_exits(exits, loaded.width, loaded.text.max_tokens)
+    model = graphs.export_exits(exits, loaded.width, loaded.text)
     ir.save(model, exported)
     # What every fork would do alike, done once; and a few probe texts only.
-    pipeline.load_checkpoint = lambda *arguments: loaded
-    graphs.model_from_exits = lambda *arguments: model
-    parity.PROBES = parity.PROBES[:PROBES]
+    planning.load_checkpoint = lambda *arguments: loaded
+    graphs.export_exits = lambda *arguments: model
+    reference.PROBES = reference.PROBES[:PROBES]
     connection.send((0, "ready"))
     while task := connection.recv():
         function, arguments = task

@@ -10,17 +10,19 @@ import pytest
 
 from m2d_export import Bundle, pipeline
 from m2d_export.errors import ParityError
-from m2d_export.gate import parity
+from m2d_export.gate.parity import compare
+from m2d_export.gate.reference import PROBES
 from m2d_export.graphs import export as graphs
-from m2d_export.pipeline import Plan
+from m2d_export.plan import Plan
+from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import Precision
 from m2d_export.text.batches import Batch
 from tests.pipeline.forge import tree
 
 
 def corrupted(change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., ir.Model]:
-    """``graphs.graph_from_model``, but ``change`` is made to one weight of layer 2."""
-    cut_as_it_is = graphs.graph_from_model
+    """``graphs.cut_graph``, but ``change`` is made to one weight of layer 2."""
+    cut_as_it_is = graphs.cut_graph
 
     def cut(model: ir.Model, layer: int, *arguments: Any) -> ir.Model:
         graph = cut_as_it_is(model, layer, *arguments)
@@ -34,7 +36,7 @@ def corrupted(change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., ir.Mo
 
 CORRUPTIONS = {
     "scaled": (lambda weight: weight * np.float32(1.1), "cosine to the reference"),
-    "NaN": (lambda weight: weight * np.float32("nan"), "it, or the reference, gives NaN or infinity"),
+    "NaN": (lambda weight: weight * np.float32("nan"), "the graph or the reference gives NaN"),
 }
 
 
@@ -46,11 +48,11 @@ def test_one_exit_that_fails_parity_keeps_the_bundle_from_being_published(
     change: Callable[[np.ndarray], np.ndarray],
     reason: str,
 ) -> None:
-    monkeypatch.setattr(graphs, "graph_from_model", corrupted(change))
+    monkeypatch.setattr(graphs, "cut_graph", corrupted(change))
     before = tree(old.parent)
-    for planned, force in ((plan(layers=[1, 2, 3]), False), (plan(target=old, layers=[1, 2], force=True), True)):
-        with pytest.raises(ParityError, match=f"not published.*layer 2, fp32: {reason}") as caught:
-            pipeline.build(planned, force=force)
+    for planned in (plan(layers=[1, 2, 3]), plan(target=old, layers=[1, 2], force=True)):
+        with pytest.raises(ParityError, match=f"layer 2, fp32: {reason}") as caught:
+            pipeline.build_planned(planned)
         assert "layer 1" not in str(caught.value)
         assert "layer 3" not in str(caught.value)
     assert tree(old.parent) == before  # neither a new bundle, nor staging, nor a change to the old one
@@ -71,7 +73,7 @@ class Returns:
 @pytest.mark.parametrize(
     ("vector", "failure"),
     [
-        (np.linspace(-1, 1, 64, dtype=np.float32), "its output is constant"),
+        (np.linspace(-1, 1, 64, dtype=np.float32), "output is constant"),
         (np.full(64, np.nan, dtype=np.float32), "NaN or infinity"),
         (np.full(64, np.inf, dtype=np.float32), "NaN or infinity"),
         (np.zeros(64, dtype=np.float32), "cosine to the reference is 0"),
@@ -79,9 +81,9 @@ class Returns:
     ids=["constant", "NaN", "infinite", "zero"],
 )
 def test_a_degenerate_output_fails_parity_even_where_the_reference_has_it_too(
-    plan: Callable[..., Plan], bundle: Bundle, vector: np.ndarray, failure: str
+    bundle: Bundle, vector: np.ndarray, failure: str
 ) -> None:
-    tokens = parity.probe_tokens(plan().checkpoint, bundle.tokenizer)
+    tokens = bundle.tokenizer.encode(PROBES)
     reference = np.tile(vector, (len(tokens), 1))
-    found = parity.compare(Returns(vector), reference, bundle.tokenizer, tokens, dims=[64, 32])
-    assert any(failure in problem for problem in found.failures(Precision.FP32))
+    found = compare(Returns(vector), reference, bundle.tokenizer, tokens, dims=[64, 32])
+    assert any(failure in problem for problem in found.failures(PRECISIONS[Precision.FP32].bounds))

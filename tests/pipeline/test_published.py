@@ -11,20 +11,20 @@ import onnx
 import pytest
 
 from m2d_export import Bundle, pipeline
-from m2d_export.bundle.bundle import MANIFEST
+from m2d_export.bundle.manifest import MANIFEST
 from m2d_export.errors import SpecError
-from m2d_export.pipeline import Plan
+from m2d_export.plan import Plan
 from tests.pipeline.forge import STEPS, Forge, build, sound, staging, tree
 
 
 def test_two_builds_in_one_process_give_the_same_bytes(plan: Callable[..., Plan], tmp_path: Path) -> None:
-    one, other = (pipeline.build(plan(target=tmp_path / name, layers=[1])).root for name in ("one", "other"))
+    one, other = (pipeline.build_planned(plan(target=tmp_path / name, layers=[1])).root for name in ("one", "other"))
     assert tree(one) == tree(other)
 
 
 def test_a_build_reports_every_step_as_it_begins(plan: Callable[..., Plan]) -> None:
     steps: list[str] = []
-    pipeline.build(plan(layers=[1], report=steps.append), report=steps.append)
+    pipeline.build_planned(plan(layers=[1], progress=steps.append), progress=steps.append)
     assert tuple(steps) == STEPS
 
 
@@ -47,14 +47,14 @@ def test_a_bundle_is_private_until_it_is_published(plan: Callable[..., Plan]) ->
         modes[step] = [stat.S_IMODE(path.stat().st_mode) for path in staging(planned.target)]
         assert not planned.target.exists()
 
-    pipeline.build(planned, report=look)
+    pipeline.build_planned(planned, progress=look)
     assert modes == {step: [] if step == STEPS[1] else [0o700] for step in STEPS[1:]}
     assert stat.S_IMODE(planned.target.stat().st_mode) == 0o755
     assert staging(planned.target) == []
 
 
 def test_layers_and_dims_are_those_asked_for(plan: Callable[..., Plan]) -> None:
-    built = pipeline.build(plan(layers=[3, 1, 1], dims=[8, 48]))
+    built = pipeline.build_planned(plan(layers=[3, 1, 1], dims=[8, 48]))
     assert (built.grid.layers, built.grid.dims) == ((1, 3), (48, 8))
     assert sorted(path.name for path in (built.root / "graphs").iterdir()) == [
         "layer-01.fp32.onnx",
@@ -72,7 +72,7 @@ def test_layers_and_dims_that_do_not_exist_are_refused_by_the_plan(
 
 
 def test_folders_on_the_way_to_the_target_are_made(plan: Callable[..., Plan], tmp_path: Path) -> None:
-    assert sound(pipeline.build(plan(target=tmp_path / "not" / "yet" / "new.m2d")).root)
+    assert sound(pipeline.build_planned(plan(target=tmp_path / "not" / "yet" / "new.m2d")).root)
 
 
 # The weights
@@ -86,15 +86,15 @@ def external(graph: Path) -> dict[str, Mapping[str, str]]:
 
 
 def test_all_weights_lie_in_one_file_beside_the_graphs(bundle: Bundle) -> None:
-    folders = {Path(entry.path).parent for entry in bundle.manifest.variants}
+    folders = {Path(entry.graph()).parent for entry in bundle.manifest.variants}
     assert folders == {Path("graphs")}
     for entry in bundle.manifest.variants:
-        assert {place["location"] for place in external(bundle.root / entry.path).values()} == {"weights.fp32.bin"}
+        assert {place["location"] for place in external(bundle.root / entry.graph()).values()} == {"weights.fp32.bin"}
         assert entry.weights == "graphs/weights.fp32.bin"
 
 
 def test_every_distinct_tensor_is_stored_once_on_a_page_of_its_own(bundle: Bundle) -> None:
-    found = [place for entry in bundle.manifest.variants for place in external(bundle.root / entry.path).values()]
+    found = [place for entry in bundle.manifest.variants for place in external(bundle.root / entry.graph()).values()]
     ranges = sorted({(int(place["offset"]), int(place["length"])) for place in found})
     data = (bundle.root / "graphs/weights.fp32.bin").read_bytes()
     digests = {hashlib.sha256(data[offset : offset + length]).digest() for offset, length in ranges}
@@ -107,7 +107,7 @@ def test_every_distinct_tensor_is_stored_once_on_a_page_of_its_own(bundle: Bundl
 
 
 def test_initializers_of_one_name_are_one_tensor_in_every_exit(bundle: Bundle) -> None:
-    shallow, middle, deep = (external(bundle.root / entry.path) for entry in bundle.manifest.variants)
+    shallow, middle, deep = (external(bundle.root / entry.graph()) for entry in bundle.manifest.variants)
     for one, other in ((shallow, middle), (shallow, deep), (middle, deep)):
         common = one.keys() & other.keys()
         assert len(common) > 10
@@ -126,5 +126,7 @@ def test_no_graph_names_a_folder_of_this_machine(bundle: Bundle, checkpoint: Pat
 def test_all_exits_together_are_hardly_larger_than_the_deepest_alone(minilm_bundle: Bundle) -> None:
     files, deepest = minilm_bundle.manifest.files, minilm_bundle.manifest.variants[-1]
     together = sum(entry.size for name, entry in files.items() if name.startswith("graphs/"))
-    needed = {place["offset"]: int(place["length"]) for place in external(minilm_bundle.root / deepest.path).values()}
-    assert together <= 1.03 * (files[deepest.path].size + sum(needed.values()))
+    needed = {
+        place["offset"]: int(place["length"]) for place in external(minilm_bundle.root / deepest.graph()).values()
+    }
+    assert together <= 1.03 * (files[deepest.graph()].size + sum(needed.values()))

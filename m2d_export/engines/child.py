@@ -1,0 +1,176 @@
+"""One engine built from one ONNX graph; run as a child process, because the library may crash, hang or keep memory.
+
+One function serves TensorRT and TensorRT for RTX: it calls only what TensorRT 10.12, TensorRT 11 and RTX 1.7 share. All
+of them build strongly typed networks, so the graph decides the precision and the builder has no setting for it.
+"""
+
+import ctypes
+import json
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from m2d_export.engines.library import library, logger
+from m2d_export.errors import ExportError, M2DError, first_line
+from m2d_export.host.files import atomic_file, writing
+from m2d_export.precisions import PRECISIONS
+from m2d_export.spec import EngineKey, ShapeRange
+
+FLAGS = ("strongly-typed", "no-tf32", "detailed")  # the builder settings of engine_from_graph
+PHASE = "phase: "
+TIMEOUT = 3600.0  # seconds for one engine: TensorRT tunes a deep encoder for minutes
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class Job:
+    """One engine to build within ``timeout`` seconds.
+
+    ``matmuls`` counts the matrix products of the graph by type. ``timings`` is a timing cache that builds share.
+    """
+
+    graph: Path
+    key: EngineKey
+    matmuls: Mapping[str, int]
+    output: Path
+    timings: Path | None = None
+    timeout: float = TIMEOUT
+
+    def to_json(self) -> str:
+        """The job as a child process reads it."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        """Read what ``to_json`` wrote."""
+        data = json.loads(text)
+        key, timings = data["key"], data["timings"]
+        shapes = tuple(ShapeRange(*(tuple(shape[name]) for name in ("min", "opt", "max"))) for shape in key["shapes"])
+        lists = {name: tuple(key[name]) for name in ("targets", "flags")}
+        return cls(
+            graph=Path(data["graph"]),
+            key=EngineKey(**{**key, "shapes": shapes, **lists}),
+            matmuls=data["matmuls"],
+            output=Path(data["output"]),
+            timings=None if timings is None else Path(timings),
+            timeout=data["timeout"],
+        )
+
+
+def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> bytes:
+    """Build the engine of ``job`` with the module ``trt``; ``progress`` receives the name of each phase.
+
+    Raises ExportError with the library's own words, or if the network's types differ from the graph's.
+    """
+    log = logger(trt)
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(job.graph)):  # by path: the parser looks for the weights next to the graph
+        raise ExportError(f"{job.key.kind} cannot read {job.graph.name}: {_parser_errors(parser)}")
+    _check_matmuls(trt, network, job)
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 stays fp32; who wants less precision asks for fp16
+    config.progress_monitor = _monitor(trt, progress)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # lets an engine report the types it computes in
+    for shapes in job.key.shapes:
+        profile = builder.create_optimization_profile()
+        for place in range(network.num_inputs):
+            profile.set_shape(network.get_input(place).name, shapes.min, shapes.opt, shapes.max)
+        config.add_optimization_profile(profile)
+    if job.key.gpu is None and job.key.targets:  # the full library builds for the card of this machine
+        config.num_compute_capabilities = len(job.key.targets)
+        for place, target in enumerate(job.key.targets):
+            config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), place)
+    if job.timings is not None:
+        _share_timings(config, job.timings)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        reason = "; ".join(log.errors[:3]) or "it gives no reason"  # the first error is the cause
+        raise ExportError(f"{job.key.kind} cannot build {job.graph.name}: {reason}")
+    if job.timings is not None and (timed := config.get_timing_cache()) is not None:
+        with atomic_file(job.timings) as staged:
+            staged.write_bytes(bytes(timed.serialize()))
+    return bytes(plan)
+
+
+def _share_timings(config: Any, path: Path) -> None:
+    """Start from the timing cache of earlier builds; from an empty one if that is damaged or of another card."""
+    known = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
+    if known is None or not config.set_timing_cache(known, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _monitor(trt: Any, progress: Callable[[str], None]) -> Any:
+    """A progress monitor that reports the phases directly below the whole build."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.root: str | None = None
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            if parent is None:
+                self.root = name
+            elif parent == self.root:
+                progress(name)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            return True
+
+        def phase_finish(self, name: str) -> None:
+            pass
+
+    return Monitor()
+
+
+def _parser_errors(parser: Any) -> str:
+    errors = [parser.get_error(place) for place in range(parser.num_errors)]
+    lines = [f"{first_line(Exception(e.desc()))} (node {e.node_name()!r}, {e.node_operator()})" for e in errors]
+    return "; ".join(lines) or "it gives no reason"
+
+
+def _check_matmuls(trt: Any, network: Any, job: Job) -> None:
+    """Raise ExportError unless the network multiplies in exactly the types of the graph."""
+    onnx_names = {row.tensorrt: row.onnx for row in PRECISIONS.values()}
+    found: dict[str, int] = {}
+    for layer in (network.get_layer(place) for place in range(network.num_layers)):
+        if layer.type == trt.LayerType.MATRIX_MULTIPLY:
+            kind = layer.get_output(0).dtype.name
+            kind = onnx_names.get(kind, kind)
+            found[kind] = found.get(kind, 0) + 1
+    if found != dict(job.matmuls):
+        raise ExportError(
+            f"{job.key.kind} would not compute {job.graph.name} in the types of the graph: the graph has the matmuls "
+            f"{dict(job.matmuls)}, the network {found}"
+        )
+
+
+def main() -> int:
+    """Build the job on standard input: phases go to standard output, errors to standard error."""
+    _end_with_parent()
+    job = Job.from_json(sys.stdin.read())
+    # If the parent is killed, this ends the build a second after the parent would have. The library sees no exception.
+    signal.setitimer(signal.ITIMER_REAL, job.timeout + 1)
+    try:
+        plan = engine_from_graph(library(job.key.kind), job, lambda name: print(PHASE + name, flush=True))  # noqa: T201
+        with writing(job.output):
+            job.output.parent.mkdir(exist_ok=True)
+            job.output.write_bytes(plan)
+    except M2DError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _end_with_parent() -> None:
+    """Have Linux kill this process when its parent ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

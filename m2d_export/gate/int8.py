@@ -1,0 +1,34 @@
+"""The gate of int8: ordinary sentences decide, and the probe texts must still be finite and independent of padding."""
+
+from dataclasses import replace
+
+from m2d_export.agreement import agreement, yardstick
+from m2d_export.gate.parity import Verdict, compare, compare_single, vectors_of_single_texts
+from m2d_export.gate.reference import Reference
+from m2d_export.precisions import PRECISIONS
+from m2d_export.runtimes.open import open_runtime
+from m2d_export.spec import Variant
+
+
+def check_int8(variant: Variant, reference: Reference) -> Verdict:
+    """Compare ordinary sentences at full width; of the probe texts, only what must hold for every text.
+
+    int8 is further off on unusual texts: control characters, emoji, one word of 300 letters.
+    """
+    tokenizer, sentences = reference.tokenizer, reference.sentences
+    expected = reference.sentence_vectors[variant.layer]
+    width = (expected.shape[1],)
+    with open_runtime("onnxrt", variant) as runtime:
+        probes = compare(runtime, reference.probe_vectors[variant.layer], tokenizer, reference.probes, width)
+        single = vectors_of_single_texts(runtime, tokenizer, sentences)
+        found = compare_single(single, runtime, expected, tokenizer, sentences, width)
+    parity = replace(
+        found,
+        finite=found.finite and probes.finite,
+        invariance=max(found.invariance, probes.invariance),
+        invariance_cosine=min(found.invariance_cosine, probes.invariance_cosine),
+        distinction=min(found.distinction, probes.distinction),
+        agreement=agreement(single, yardstick(expected)).spearman,
+        probes_cosine_min=probes.cosine_min,
+    )
+    return parity, parity.failures(PRECISIONS[variant.precision].bounds)

@@ -1,0 +1,144 @@
+"""The reference that every graph is compared with: the exits in PyTorch and float32, themselves checked first."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from m2d_export.checkpoints.exits import ExitEncoder
+from m2d_export.checkpoints.load import Checkpoint
+from m2d_export.errors import ParityError
+from m2d_export.precisions import PRECISIONS
+from m2d_export.spec import Precision, TextSpec
+from m2d_export.text.batches import Batch, batches, pad
+from m2d_export.text.tokenizer import TokenIds, Tokenizer
+from m2d_export.text.packaged import held_out_texts
+from m2d_export.vectors import FloatArray, cosine
+
+BATCH_SIZES, TOKENS = (1, 2, 32), (2, 16, 128)  # of the shape batches
+PROMPT = "represent this text: "
+
+PROBES = (
+    "A man is playing a guitar on the stage.",
+    "Interest rates rose for the third month in a row.",
+    "The cat sat on the mat.",
+    "A cat was sitting on a mat.",
+    "Is this seat taken?",
+    "no",
+    "",
+    "   ",
+    "3.14159, 1e-9 and 42",
+    "def truncate(vectors, dim): return vectors[:, :dim]",
+    "NAÏVE Café — “quoted”, dash–dash… and ﬁ ligatures",
+    "Die Straßenbahn fährt heute nicht über die Brücke.",
+    "Кошка спит на подоконнике.",
+    "東京は日本の首都です。",
+    "हिन्दी में एक वाक्य",
+    "اللغة العربية تكتب من اليمين إلى اليسار",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 emoji",
+    "tab\tand\nnewline\rand\u00a0no-break space",
+    "[CLS] [SEP] <s> </s> [MASK] <mask> are words here",
+    "Pneumonoultramicroscopicsilicovolcanoconiosis " * 3,
+    "x" * 300,
+    "The committee, which had met twice that week already, could not agree on the budget for the new library. " * 3,
+    "one two three four five six seven eight nine ten " * 7,
+    "A long report goes on and on about many things, none of which matters much. " * 60,
+)  # the last one is longer than most encoders read: truncation is compared too
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Texts, and the exits' own vectors of them; each part is computed when it is first asked for.
+
+    ``probes`` are the token ids of the probe texts, ``dims`` the dims to compare at.
+    """
+
+    exits: ExitEncoder
+    tokenizer: Tokenizer
+    dims: Sequence[int]
+    probes: Sequence[TokenIds]
+
+    @cached_property
+    def probe_vectors(self) -> Mapping[int, FloatArray]:
+        """Vectors of the probe texts by layer, (texts, width) each."""
+        return self._vectors(self.probes)
+
+    @cached_property
+    def sentences(self) -> Sequence[TokenIds]:
+        """Token ids of 200 ordinary sentences, which calibration does not use."""
+        return self.tokenizer.encode(held_out_texts(), self.tokenizer.spec.prompt())
+
+    @cached_property
+    def sentence_vectors(self) -> Mapping[int, FloatArray]:
+        """Vectors of ``sentences`` by layer, (texts, width) each."""
+        return self._vectors(self.sentences)
+
+    @cached_property
+    def shapes(self) -> Sequence[tuple[Batch, Mapping[int, FloatArray]]]:
+        """Batches of many shapes, each with its vectors by layer, (batch, width)."""
+        return [
+            (batch, dict(zip(self.exits.layers, self.exits.vectors(batch), strict=True)))
+            for batch in shape_batches(self.probes, self.tokenizer.spec)
+        ]
+
+    def _vectors(self, tokens: Sequence[TokenIds]) -> dict[int, FloatArray]:
+        """Each text is computed by itself, so that no padding is involved."""
+        parts = [self.exits.vectors(pad([item], self.tokenizer.spec, [0])) for item in tokens]
+        return {layer: np.concatenate([part[place] for part in parts]) for place, layer in enumerate(self.exits.layers)}
+
+
+def checked_reference(checkpoint: Checkpoint, exits: ExitEncoder, dims: Sequence[int]) -> Reference:
+    """The reference of ``checkpoint``, after its tokenizer and its full depth were compared with sentence-transformers.
+
+    Raises ParityError where token ids or vectors differ.
+    """
+    tokenizer = Tokenizer(checkpoint.tokenizer_json, checkpoint.text)
+    reference = Reference(exits, tokenizer, dims, _probe_tokens(checkpoint, tokenizer))
+    _check_full_depth(checkpoint, tokenizer)
+    return reference
+
+
+def _probe_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[TokenIds]:
+    """Token ids of the probe texts; with a prompt too where its tokens are not pooled, to try the pooling mask."""
+    tokens = tokenizer.encode(PROBES)
+    for text, item in zip(PROBES, tokens, strict=True):
+        expected = checkpoint.reference_ids(text) or [tokenizer.spec.pad_id]  # one padding token for no tokens
+        if list(item.ids) != expected:
+            raise ParityError(
+                f"the bundle's tokenizer reads {text[:40]!r} as {list(item.ids)[:8]}... ({len(item.ids)} tokens), "
+                f"but sentence-transformers reads it as {expected[:8]}... ({len(expected)} tokens)"
+            )
+    return tokens if tokenizer.spec.include_prompt else tokens + tokenizer.encode(PROBES, PROMPT)
+
+
+def _check_full_depth(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    """Raise ParityError unless the deepest exit gives sentence-transformers' vectors, with every prompt."""
+    exits = ExitEncoder(checkpoint, [checkpoint.depth]).eval()
+    for prompt in dict.fromkeys(["", *checkpoint.text.prompts.values()]):
+        texts = [text for text in PROBES if checkpoint.reference_ids(prompt + text)]
+        tokens = tokenizer.encode(texts, prompt)
+        vectors = np.empty((len(texts), checkpoint.width), dtype=np.float32)
+        for batch in batches(tokens, tokenizer.spec):
+            vectors[batch.rows] = exits.vectors(batch)[0]
+        expected = checkpoint.original.encode(texts, prompt=prompt, truncate_dim=checkpoint.width)
+        smallest = float(cosine(vectors, expected).min())
+        if not smallest >= PRECISIONS[Precision.FP32].bounds.cosine_min:  # NaN fails too
+            behind = f" with the prompt {prompt!r}" if prompt else ""
+            raise ParityError(
+                f"the reference differs from sentence-transformers{behind} (cosine {smallest:.7f}): this checkpoint "
+                "has a setting that the export cannot reproduce"
+            )
+
+
+def shape_batches(tokens: Sequence[TokenIds], spec: TextSpec) -> list[Batch]:
+    """Batches of 1, 2 and 32 texts by 2, 16, 128 and the most tokens, each once full and once with padding."""
+    stream = [token for item in tokens for token in item.ids if token != spec.pad_id]
+    found = []
+    for length in sorted({min(count, spec.max_tokens) for count in (*TOKENS, spec.max_tokens)}):
+        for size in BATCH_SIZES:
+            starts = [(7 * row + length) % len(stream) for row in range(size)]
+            full = [[stream[(start + place) % len(stream)] for place in range(length)] for start in starts]
+            cut = [row[: max(1, length - (number + 1) * length // (size + 1))] for number, row in enumerate(full)]
+            found += [pad([TokenIds(row) for row in rows], spec, range(size), length) for rows in (full, cut)]
+    return found

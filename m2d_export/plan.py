@@ -1,0 +1,133 @@
+"""The plan of a build: everything that can fail is checked here, before the work starts."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from m2d_export.bundle.manifest import MANIFEST
+from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
+from m2d_export.engines.builds import EnginePlan, plan_engines
+from m2d_export.errors import OutputError, SpecError
+from m2d_export.host.extras import require
+from m2d_export.host.files import check_room, writing
+from m2d_export.precisions import PRECISIONS
+from m2d_export.spec import Grid, Precision, ShapeRange, default_dims
+from m2d_export.text.files import read_texts
+from m2d_export.text.packaged import calibration_texts
+
+CALIBRATION_TEXTS = 300
+
+Progress = Callable[[str], None]
+
+
+def no_progress(step: str) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Texts that give int8 its activation ranges; ``source`` says in words where they are from."""
+
+    source: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build will make; ``weight_bytes`` is the size of the float32 weights in memory."""
+
+    checkpoint: Checkpoint
+    grid: Grid
+    precisions: tuple[Precision, ...]
+    calibration: Calibration | None
+    target: Path
+    weight_bytes: int
+    engines: EnginePlan
+    force: bool
+
+
+def plan(
+    checkpoint: str | Path,
+    target: str | Path,
+    *,
+    revision: str | None = None,
+    layers: Sequence[int] | None = None,
+    dims: Sequence[int] | None = None,
+    precisions: Sequence[str] = (Precision.FP32,),
+    calibration: Path | None = None,
+    engines: Sequence[str] = (),
+    shapes: Sequence[ShapeRange] | None = None,
+    targets: Sequence[str] = (),
+    force: bool = False,
+    progress: Progress = no_progress,
+) -> Plan:
+    """Load the checkpoint and check everything that can fail; writes nothing. The options are those of ``build``."""
+    path = Path(os.path.expanduser(target)).absolute()
+    with writing(path):
+        check_target(path, force)
+    require("onnxruntime", "cpu")  # the gate runs every graph
+    chosen = _precisions(precisions)
+    texts = _calibration(chosen, calibration)
+    progress("loading the checkpoint")
+    loaded = load_checkpoint(str(checkpoint), revision)
+    grid = _grid(loaded, layers, dims)
+    tensors = {tensor.data_ptr(): tensor.nbytes for tensor in loaded.encoder.state_dict().values()}
+    planned = plan_engines(engines, shapes, targets, chosen, loaded.text.max_tokens)
+    found = Plan(loaded, grid, chosen, texts, path, sum(tensors.values()), planned, force)
+    check_room(path, _bytes_needed(found))
+    return found
+
+
+def check_target(target: Path, force: bool) -> None:
+    """Raise OutputError if ``target`` exists, unless it is a bundle and ``force`` is set."""
+    if not target.exists() and not target.is_symlink():
+        return
+    if not (target.is_dir() and not target.is_symlink() and (target / MANIFEST).is_file()):
+        raise OutputError(f"{target} exists and is not a bundle: choose another path, or remove it yourself")
+    if not force:
+        raise OutputError(f"{target} exists: use --force to replace it, or choose another path")
+
+
+def _grid(loaded: Checkpoint, layers: Sequence[int] | None, dims: Sequence[int] | None) -> Grid:
+    trained = loaded.trained_dims or (loaded.width,)
+    chosen = dims if dims is not None else loaded.trained_dims or default_dims(loaded.width)
+    return Grid(
+        depth=loaded.depth,
+        width=loaded.width,
+        layers=tuple(range(1, loaded.depth + 1)) if layers is None else tuple(sorted(set(layers))),
+        dims=tuple(sorted(set(chosen), reverse=True)),
+        trained_dims=tuple(sorted(trained, reverse=True)),
+    )
+
+
+def _precisions(names: Sequence[str]) -> tuple[Precision, ...]:
+    try:
+        chosen = {Precision(name) for name in names}
+    except ValueError as error:
+        raise SpecError(f"{error}: a bundle can have {', '.join(Precision)}") from None
+    return tuple(precision for precision in Precision if precision in chosen)
+
+
+def _calibration(precisions: Sequence[Precision], path: Path | None) -> Calibration | None:
+    """Up to 300 texts, evenly from the whole file; None without int8."""
+    if Precision.INT8 not in precisions:
+        if path is not None:
+            raise SpecError("--calibration belongs to int8: add int8 to --precision, or leave --calibration out")
+        return None
+    require("nncf", "int8")
+    texts = calibration_texts() if path is None else read_texts(path, "calibration")
+    taken = texts[:: -(-len(texts) // CALIBRATION_TEXTS)]
+    return Calibration(f"{len(taken)} texts of {'this package' if path is None else path.name}", taken)
+
+
+def _bytes_needed(plan: Plan) -> int:
+    """About the disk space of a build: twice the weights in each precision, and engines with weights of their own."""
+    embedding = sum(value.nbytes for value in plan.checkpoint.encoder.get_input_embeddings().parameters())
+    blocks = plan.weight_bytes - embedding
+    per_engine_kind = sum(embedding + blocks * layer // plan.grid.depth for layer in plan.grid.layers)
+    needed = 0
+    for row in (PRECISIONS[precision] for precision in plan.precisions):
+        kinds = len(plan.engines.versions) if row.typed else 0
+        needed += (2 * plan.weight_bytes + per_engine_kind * kinds) * row.weight_bytes
+    return needed // PRECISIONS[Precision.FP32].weight_bytes

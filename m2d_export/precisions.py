@@ -1,0 +1,111 @@
+"""One row per precision: how its graphs are made, which gate they pass, and what each library calls it.
+
+A new precision is a row here, a maker in graphs/, and its tests.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from m2d_export.spec import Precision
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a graph must reach before it is published; compared values are unit vectors.
+
+    ``cosine_min`` and ``cosine_mean``: to the reference, over texts. ``invariance``: largest change of a number of a
+    text's vector between the text by itself and in a padded batch; ``invariance_cosine``: smallest cosine of the two.
+    ``agreement``: Spearman x 100 with the reference. ``deployed_*``: of a cell deployed as one graph, to ``Encoder``.
+    """
+
+    cosine_min: float
+    cosine_mean: float
+    invariance: float
+    invariance_cosine: float = 0.0
+    agreement: float = 0.0
+    deployed_cosine: float = 0.99999
+    deployed_difference: float = 1e-5
+
+
+@dataclass(frozen=True)
+class PrecisionSpec:
+    """What a precision is.
+
+    ``typed``: the graph states the type of every value, which TensorRT asks for. ``graphs`` and ``gate`` name functions
+    as "module:function". ``onnx``, ``torch`` and ``tensorrt`` are those libraries' names of its type.
+    ``largest`` is the largest finite number of a half type.
+    """
+
+    weight_bytes: int
+    graphs: str
+    gate: str
+    bounds: Bounds
+    typed: bool = False
+    onnx: str = "FLOAT"
+    torch: str = "float32"
+    tensorrt: str = "FLOAT"
+    largest: float | None = None
+
+    @property
+    def is_half(self) -> bool:
+        """Whether weights and matmuls have 16-bit floats."""
+        return self.largest is not None
+
+
+# In order of exactness. Bounds of int8 were fitted on all-MiniLM-L6-v2 and then frozen (docs/design.md, decision 9).
+PRECISIONS: Mapping[Precision, PrecisionSpec] = {
+    Precision.FP32: PrecisionSpec(
+        weight_bytes=4,
+        graphs="graphs.export:float32_graphs",
+        gate="gate.parity:check_float32",
+        bounds=Bounds(cosine_min=0.99999, cosine_mean=0.99999, invariance=1e-5),
+        typed=True,
+    ),
+    Precision.FP16: PrecisionSpec(
+        weight_bytes=2,
+        graphs="graphs.half:half_graphs",
+        gate="gate.half:check_half",
+        bounds=Bounds(cosine_min=0.9999, cosine_mean=0.99995, invariance=2e-3, deployed_difference=1e-3),
+        typed=True,
+        onnx="FLOAT16",
+        torch="float16",
+        tensorrt="HALF",
+        largest=65504.0,
+    ),
+    Precision.BF16: PrecisionSpec(
+        weight_bytes=2,
+        graphs="graphs.half:half_graphs",
+        gate="gate.half:check_half",
+        bounds=Bounds(cosine_min=0.998, cosine_mean=0.999, invariance=1e-2),
+        typed=True,
+        onnx="BFLOAT16",
+        torch="bfloat16",
+        tensorrt="BF16",
+        largest=3.3895314e38,
+    ),
+    Precision.INT8: PrecisionSpec(
+        weight_bytes=1,
+        graphs="graphs.int8:int8_graphs",
+        gate="gate.int8:check_int8",
+        # A value that is rounded the other way next to other texts changes numbers of a vector by about 1e-3.
+        bounds=Bounds(
+            cosine_min=0.99,
+            cosine_mean=0.995,
+            invariance=2e-3,
+            invariance_cosine=0.999,
+            agreement=98.0,
+            deployed_cosine=0.999,
+            deployed_difference=1e-3,
+        ),
+    ),
+}
+TYPED = tuple(precision for precision, row in PRECISIONS.items() if row.typed)
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    """The function that a row names as "module:function", imported now."""
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(import_module(f"m2d_export.{module}"), function)
+    return found
