@@ -1,4 +1,4 @@
-"""The command line: the only package that imports click; every command imports what it needs when it runs."""
+"""The command line, the only room that imports click. A command imports what it needs when it runs."""
 
 import signal
 import sys
@@ -19,8 +19,8 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "sho
 def cli() -> None:
     """ONNX export and optimised inference for 2D-Matryoshka sentence encoders.
 
-    Every prefix of such an encoder's layers and of its dims is a usable encoder: build makes one verified graph per
-    exit layer, bench measures the layer x dim grid, encode runs a cell of it.
+    Such an encoder can stop after any layer and keep any number of dims. build makes one verified ONNX graph per exit
+    layer, bench measures every cell (layer x dim), select chooses one, encode runs it.
     """
 
 
@@ -41,13 +41,13 @@ for command in (
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: 0 done, 1 a gate failed, 2 wrong use or environment, 130 and 143 stopped."""
+    """Run the command line and exit: 0 done, 1 a check failed, 2 wrong use or environment, 130 or 143 stopped."""
     run(cli)
 
 
 def run(command: click.Command) -> NoReturn:
-    """Run a command with our errors and exit codes."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))  # so that staging is cleaned up
+    """Run a command and exit; an expected error is one line on standard error."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))  # exit runs the clean-up of staging
     try:
         command.main(standalone_mode=False)
     except M2DError as error:
@@ -55,7 +55,7 @@ def run(command: click.Command) -> NoReturn:
         sys.exit(error.exit_code)
     except click.ClickException as error:
         path = getattr(getattr(error, "ctx", None), "command_path", "m2d-export")
-        click.echo(f"Error: {' '.join(error.format_message().split())} ({path} --help says more)", err=True)
+        click.echo(f"Error: {' '.join(error.format_message().split())} (see {path} --help)", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)

@@ -8,16 +8,21 @@ from typing import IO, Any
 import click
 
 from m2d_export.cli.common import (
+    CellType,
     Numbers,
     Words,
+    cell_option,
     examples,
     listed,
     runtime_options,
-    say_of_int8,
-    say_of_shapes,
     steps,
+    warn_if_int8_is_slow,
+    warn_if_shapes_are_short,
 )
 from m2d_export.errors import DataError, IntegrityError, OutputError
+from m2d_export.spec import Cell
+
+revision_option = click.option("--revision", help="Branch, tag or commit of a Hub checkpoint.")
 
 
 @click.command(
@@ -32,20 +37,49 @@ from m2d_export.errors import DataError, IntegrityError, OutputError
 )
 @click.argument("checkpoint")
 @click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Bundle to write.")
-@click.option("--revision", help="Branch, tag or commit of a Hub checkpoint.")
+@revision_option
 @click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers to build.")
-@click.option("--dims", type=Numbers(), help="Dims that bench walks.  [default: the trained ones, or powers of two]")
 @click.option(
-    "--precision", "precisions", type=Words(), metavar="fp32,fp16,..", default="fp32", help="Of fp32, fp16, bf16, int8."
+    "--dims",
+    type=Numbers(),
+    help="Dims that bench measures.  [default: the trained dims, or powers of two from 32]",
 )
 @click.option(
-    "--calibration", type=click.Path(path_type=Path), help="Your texts, one a line, to take int8 ranges from."
+    "--precision",
+    "precisions",
+    type=Words(),
+    metavar="fp32,fp16,..",
+    default="fp32",
+    help="Precisions to build, of fp32, fp16, bf16 and int8.",
 )
-@click.option("--engine", "engines", type=Words(), metavar="trt,trt-rtx", default=(), help="TensorRT engines to add.")
-@click.option("--shapes", metavar="1x1:8x16:32x64,..", help="Least:best:most batch x tokens of engines.")
-@click.option("--gpu", "targets", type=Words(), metavar="sm86,..", default=(), help="What trt-rtx engines run on.")
-@click.option("--force", is_flag=True, help="Replace the bundle that is there.")
-@click.option("--dry-run", is_flag=True, help="Load and check everything, say what would be built, write nothing.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="File of your texts, one a line, that int8 is calibrated on.  [default: texts of this package]",
+)
+@click.option(
+    "--engine",
+    "engines",
+    type=Words(),
+    metavar="trt,trt-rtx",
+    default=(),
+    help="TensorRT engines to add.  [default: none]",
+)
+@click.option(
+    "--shapes",
+    metavar="MIN:OPT:MAX,..",
+    help="Batch x tokens of the engines, such as 1x1:8x16:32x64.  [default: ranges of lengths up to the longest text]",
+)
+@click.option(
+    "--gpu",
+    "targets",
+    type=Words(),
+    metavar="sm86,..",
+    default=(),
+    help="GPUs that trt-rtx engines are built for.  [default: the library's choice]",
+)
+@click.option("--force", is_flag=True, help="Replace the bundle at the output.")
+@click.option("--dry-run", is_flag=True, help="Check everything and print what would be built; write nothing.")
 def build(
     checkpoint: str,
     target: Path,
@@ -64,11 +98,13 @@ def build(
 
     CHECKPOINT is a sentence-transformers folder, a transformers folder (mean pooling), or a Hub id.
     """
-    from m2d_export import pipeline
-    from m2d_export.spec import TYPED, parse_shapes
+    from m2d_export.pipeline import build_planned
+    from m2d_export.plan import plan
+    from m2d_export.precisions import TYPED
+    from m2d_export.spec import parse_shapes
 
-    with steps() as report:
-        planned = pipeline.plan(
+    with steps() as progress:
+        planned = plan(
             checkpoint,
             target,
             revision=revision,
@@ -80,21 +116,21 @@ def build(
             shapes=None if shapes is None else parse_shapes(shapes),
             targets=targets,
             force=force,
-            report=report,
+            progress=progress,
         )
         grid = planned.grid
         what = (
-            f"{len(grid.layers)} exits of {planned.checkpoint.architecture} (layers {listed(grid.layers)} of "
-            f"{grid.depth}), {' and '.join(planned.precisions)}, dims {listed(grid.dims)}, "
+            f"{planned.checkpoint.architecture}, exits at layers {listed(grid.layers)} of {grid.depth}, "
+            f"dims {listed(grid.dims)}, {' and '.join(planned.precisions)}, "
             f"pooling {planned.checkpoint.pooling}, about {planned.weight_bytes / 1e6:.0f} MB in fp32"
         )
         if planned.engines.versions:
             made = [precision for precision in planned.precisions if precision in TYPED]
             what += f"; {' and '.join(planned.engines.versions)} engines of {' and '.join(made)}"
-        say_of_int8(planned.precisions)
-        say_of_shapes(planned.engines.shapes, planned.checkpoint.text.max_tokens)
+        warn_if_int8_is_slow(planned.precisions)
+        warn_if_shapes_are_short(planned.engines.shapes, planned.checkpoint.text.max_tokens)
         if not dry_run:
-            pipeline.build(planned, force=force, report=report)
+            build_planned(planned, progress)
     click.echo(f"{'would build' if dry_run else 'built'} {target}: {what}")
 
 
@@ -107,8 +143,8 @@ def build(
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of a table.")
 def show(bundle: Path, as_json: bool) -> None:
-    """Show what BUNDLE holds, and the parity figures it was published with."""
-    from m2d_export.bundle.bundle import Bundle
+    """Show the settings of BUNDLE, its graphs with their sizes, and how closely they match PyTorch."""
+    from m2d_export.bundle.disk import Bundle
 
     opened = Bundle.open(bundle)
     if as_json:
@@ -127,42 +163,40 @@ def show(bundle: Path, as_json: bool) -> None:
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(bundle: Path, as_json: bool) -> None:
     """Check every file of BUNDLE against its manifest: sizes, sha256, nothing missing, nothing extra."""
-    from m2d_export.bundle.bundle import Bundle
+    from m2d_export.bundle.disk import Bundle
 
     opened = Bundle.open(bundle)
     problems = opened.problems()
     if as_json:
         click.echo(json.dumps({"bundle": opened.id, "files": len(opened.manifest.files), "problems": problems}))
     if problems:
-        raise IntegrityError(f"{bundle} is not sound: {'; '.join(problems)}. Build it again, or copy it again")
+        raise IntegrityError(f"{bundle} is damaged: {'; '.join(problems)}. Build it again, or copy it again")
     if not as_json:
         size = sum(entry.size for entry in opened.manifest.files.values())
-        click.echo(f"{bundle} is sound: {len(opened.manifest.files)} files, {size / 1e6:.1f} MB")
+        click.echo(f"{bundle} is intact: {len(opened.manifest.files)} files, {size / 1e6:.1f} MB")
 
 
 @click.command(
     epilog=examples(
-        "m2d-export encode minilm.m2d texts.txt --layer 3 --dim 64 -o vectors.npy",
+        "m2d-export encode minilm.m2d texts.txt --cell 3x64 -o vectors.npy",
         'echo "A parrot is talking." | m2d-export encode minilm.m2d -o vectors.npy',
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--layer", type=int, help="Exit layer.  [default: the deepest]")
-@click.option("--dim", type=int, help="Numbers to keep of each vector.  [default: all]")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="NumPy file to write.")
-@click.option("--prompt", help="Text to put before every text.")
-@click.option("--prompt-name", help="One of the checkpoint's own prompts.")
-@click.option("--force", is_flag=True, help="Replace the output that is there.")
+@cell_option
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="NumPy file (.npy) to write.")
+@click.option("--prompt", help="Text to put before every text.  [default: the checkpoint's default prompt, if any]")
+@click.option("--prompt-name", help="Name of one of the checkpoint's prompts.")
+@click.option("--force", is_flag=True, help="Replace the file at the output.")
 @runtime_options
 def encode(
     bundle: Path,
     file: IO[bytes],
-    layer: int | None,
-    dim: int | None,
+    cell: Cell | None,
     output: Path,
     prompt: str | None,
     prompt_name: str | None,
@@ -172,48 +206,45 @@ def encode(
     compute: str | None,
     threads: int | None,
 ) -> None:
-    """Encode FILE, one text a line (- is standard input), into a float32 array (lines, dim)."""
-    from m2d_export.bundle.bundle import Bundle
+    """Encode FILE, UTF-8 with one text a line (- is standard input), into a float32 array (lines, dim)."""
     from m2d_export.encoder import Encoder
     from m2d_export.host.files import atomic_file
     from m2d_export.vectors import write_npy
 
     if output.is_file() and (not force or (Path(file.name).exists() and output.samefile(file.name))):
-        raise OutputError(f"{output} exists: use --force to replace it, or choose another path than the input's")
+        raise OutputError(f"{output} exists: use --force to replace it, or choose a path that is not the input's")
+    layer, dim = (cell.layer, cell.dim) if cell else (None, None)
     options: dict[str, Any] = {"runtime": runtime, "precision": precision, "compute": compute, "threads": threads}
-    with steps() as report, Encoder(Bundle.open(bundle), layer, dim, **options) as encoder:
-        say_of_int8([precision])
-        parts = encoder.stream(_lines(file, report), prompt=prompt, prompt_name=prompt_name)
+    with steps() as progress, Encoder(bundle, layer, dim, **options) as encoder:
+        warn_if_int8_is_slow([precision])
+        parts = encoder.stream(_lines(file, progress), prompt=prompt, prompt_name=prompt_name)
         with atomic_file(output) as staged, staged.open("wb") as stream:
             count = write_npy(stream, parts, encoder.cell.dim)
     click.echo(f"wrote {output}: {count} vectors of {encoder.cell.dim} float32 numbers, cell {encoder.cell}")
 
 
-@click.command(
-    "slice",
-    epilog=examples(
-        "m2d-export slice ./minilm --layer 3 --dim 128 -o minilm-layer3",
-    ),
-)
+@click.command("slice", epilog=examples("m2d-export slice ./minilm --cell 3x128 -o minilm-layer3"))
 @click.argument("checkpoint")
-@click.option("--layer", type=int, required=True, help="Exit layer.")
-@click.option("--dim", type=int, help="Numbers to keep of each vector, as truncate_dim.  [default: all]")
+@click.option(
+    "--cell", type=CellType(), required=True, help="Exit layer and dim; a dim below the width becomes truncate_dim."
+)
 @click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--revision", help="Branch, tag or commit of a Hub checkpoint.")
-def slice_(checkpoint: str, layer: int, dim: int | None, target: Path, revision: str | None) -> None:
-    """Write one exit of CHECKPOINT as an ordinary sentence-transformers folder."""
+@revision_option
+def slice_(checkpoint: str, cell: Cell, target: Path, revision: str | None) -> None:
+    """Write one cell of CHECKPOINT as an ordinary sentence-transformers folder."""
     from m2d_export.checkpoints.slice import slice_checkpoint
 
-    with steps() as report:
-        report(f"cutting layer {layer} out of the checkpoint")
-        slice_checkpoint(checkpoint, layer, target, dim=dim, revision=revision)
-    click.echo(f"wrote {target}: a sentence-transformers folder of layer {layer}")
+    with steps() as progress:
+        progress(f"cutting the checkpoint after layer {cell.layer}")
+        slice_checkpoint(checkpoint, cell.layer, target, dim=cell.dim, revision=revision)
+    click.echo(f"wrote {target}: a sentence-transformers folder of cell {cell}")
 
 
-def _lines(file: IO[bytes], report: Callable[[str], None]) -> Iterator[str]:
+def _lines(file: IO[bytes], progress: Callable[[str], None]) -> Iterator[str]:
+    """The texts of a file, one a line; raises DataError naming a line that is not UTF-8."""
     for number, line in enumerate(_read(file), 1):
         if number % 10_000 == 0:
-            report(f"{number} texts")
+            progress(f"{number} texts")
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
@@ -221,7 +252,7 @@ def _lines(file: IO[bytes], report: Callable[[str], None]) -> Iterator[str]:
 
 
 def _read(file: IO[bytes]) -> Iterator[bytes]:
-    """The lines of a file; one that cannot be read is its own fault, not the output's."""
+    """The lines of a file; raises DataError here, so that a failed read is not reported as a failed write."""
     try:
         yield from file
     except OSError as error:
