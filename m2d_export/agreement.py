@@ -1,4 +1,4 @@
-"""How far two encoders agree on texts that nobody has graded: on the order of pairs, and on nearest neighbours."""
+"""How far two encoders agree on texts without labels: on the order of pairs, and on nearest neighbours."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,21 +11,22 @@ from m2d_export.errors import DataError
 from m2d_export.host.extras import require
 from m2d_export.vectors import FloatArray, cosine, truncate
 
-LEAST_TEXTS = 20  # fewer have too few neighbours that are not simply all the others
+MIN_TEXTS = 20  # with fewer texts, the ten nearest neighbours of a text are more than half of all others
 NEIGHBOURS = 10
-QUERIES = 4096  # texts whose neighbours are searched, at most: time grows with the texts, not with their square
+QUERIES = 4096  # at most so many texts are searched for, so that time grows linearly with the number of texts
 PAIRS = 20_000
-BLOCK = 1 << 20  # similarities held at a time: 4 MB, and a few times that while they are searched
+BLOCK = 1 << 20  # similarities in memory at a time: 4 MB, and a few times as much while they are sorted
 
 IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """A cell against the full cell on ``count`` texts, all x 100; None where a constant cell leaves it undefined.
+    """Agreement of a cell with the full cell on ``count`` texts, all x 100.
 
-    Spearman of the two cells' cosines over all sampled pairs, over the random half and over the half made of a text
-    and one of the full cell's nearest neighbours; and the mean share of ten neighbours that both have.
+    ``spearman`` compares the cosines of all sampled pairs, ``random_spearman`` of the random half, ``nearest_spearman``
+    of the half that pairs a text with one of its nearest neighbours in the full cell. They are None where a cell gives
+    every pair the same cosine. ``overlap_at_10`` is the mean share of ten nearest neighbours that both cells find.
     """
 
     count: int
@@ -36,11 +37,11 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Yardstick:
-    """What every cell is compared with: the full cell's neighbours, and its cosines of the sampled pairs.
+class AgreementReference:
+    """The full cell's side of the comparison: its nearest neighbours, and its cosines of sampled pairs.
 
-    ``left`` and ``right`` are (pairs,) places in the texts: random pairs, then as many of nearest neighbours.
-    ``queries`` are the texts whose ``neighbours`` (queries, 10) were searched.
+    ``left`` and ``right`` are (pairs,) indices of texts: first random pairs, then as many pairs of nearest neighbours.
+    ``queries`` (q,) are the texts whose ``neighbours`` (q, 10) were searched.
     """
 
     count: int
@@ -51,7 +52,7 @@ class Yardstick:
     cosines: NDArray[np.float64]
 
 
-def yardstick(full: NDArray[Any], *, pairs: int = PAIRS, seed: int = 0) -> Yardstick:
+def agreement_reference(full: NDArray[Any], *, pairs: int = PAIRS, seed: int = 0) -> AgreementReference:
     """Sample pairs of texts and search neighbours with the full cell's vectors (texts, width).
 
     Neighbours of up to 4,096 sampled texts are searched among all texts. Raises DataError for fewer than 20 texts.
@@ -64,27 +65,30 @@ def yardstick(full: NDArray[Any], *, pairs: int = PAIRS, seed: int = 0) -> Yards
     half = pairs // 2
     left = rng.integers(count, size=half)
     right = (left + rng.integers(1, count, size=half)) % count  # any other text
-    near = rng.integers(len(queries), size=half)
-    left = np.concatenate([left, queries[near]])
-    right = np.concatenate([right, neighbours[near, rng.integers(NEIGHBOURS, size=half)]])
-    return Yardstick(count, queries, neighbours, left, right, cosine(full[left], full[right]))
+    sampled = rng.integers(len(queries), size=half)
+    left = np.concatenate([left, queries[sampled]])
+    right = np.concatenate([right, neighbours[sampled, rng.integers(NEIGHBOURS, size=half)]])
+    return AgreementReference(count, queries, neighbours, left, right, cosine(full[left], full[right]))
 
 
-def agreement(vectors: NDArray[Any], stick: Yardstick) -> Agreement:
-    """How far a cell's ``vectors`` (texts, dim) agree with the full cell that ``stick`` was made of.
+def agreement(vectors: NDArray[Any], reference: AgreementReference) -> Agreement:
+    """Compare a cell's ``vectors`` (texts, dim) with the full cell's ``reference`` on the same texts.
 
-    Raises RuntimeUnavailable without scipy, DataError where these are not the vectors of as many texts.
+    Raises DataError if the numbers of texts differ, RuntimeUnavailable without scipy.
     """
-    if len(vectors) != stick.count:
-        raise DataError(f"{len(vectors)} vectors, but the full cell has {stick.count}: encode the same texts with both")
-    cosines, half = cosine(vectors[stick.left], vectors[stick.right]), len(stick.left) // 2
-    found = nearest(vectors, stick.queries)
-    shared = (found[:, :, None] == stick.neighbours[:, None, :]).sum(axis=(1, 2))
+    if len(vectors) != reference.count:
+        raise DataError(
+            f"{len(vectors)} vectors cannot be compared with {reference.count} of the full cell: "
+            "encode the same texts with both"
+        )
+    cosines, half = cosine(vectors[reference.left], vectors[reference.right]), len(reference.left) // 2
+    found = nearest(vectors, reference.queries)
+    shared = (found[:, :, None] == reference.neighbours[:, None, :]).sum(axis=(1, 2))
     return Agreement(
-        count=stick.count,
-        spearman=_spearman(cosines, stick.cosines),
-        random_spearman=_spearman(cosines[:half], stick.cosines[:half]),
-        nearest_spearman=_spearman(cosines[half:], stick.cosines[half:]),
+        count=reference.count,
+        spearman=_spearman(cosines, reference.cosines),
+        random_spearman=_spearman(cosines[:half], reference.cosines[:half]),
+        nearest_spearman=_spearman(cosines[half:], reference.cosines[half:]),
         overlap_at_10=float(shared.mean() / NEIGHBOURS * 100),
     )
 
@@ -101,17 +105,17 @@ def nearest(vectors: NDArray[Any], queries: IntArray, count: int = NEIGHBOURS) -
 
 
 def blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Slices of ``rows`` so that rows x ``columns`` of one stay within some megabytes."""
+    """Slices of ``rows``, each small enough that a block of slice x ``columns`` takes a few megabytes."""
     step = max(1, BLOCK // columns)
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def top(scores: FloatArray, count: int) -> IntArray:
-    """Places of the ``count`` highest scores of each row, highest first: (rows, n) float32 -> (rows, count).
+    """Indices of the ``count`` highest scores of each row, highest first: (rows, n) float32 -> (rows, count).
 
-    Equal scores stand in the order of their places, whatever the machine: each score and its place become one integer.
+    Equal scores stand in the order of their indices on every machine, because score and index become one integer.
     """
-    bits = (scores + np.float32(0)).view(np.int32)  # the sum makes -0.0 the 0.0 it equals
+    bits = (scores + np.float32(0)).view(np.int32)  # the sum turns -0.0 into 0.0, which it equals
     ascending = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64)
     last = scores.shape[1] - 1
     keys = (ascending << 32) | np.arange(last, -1, -1)
@@ -126,7 +130,7 @@ def _spearman(left: NDArray[np.float64], right: NDArray[np.float64]) -> float | 
     return float(require("scipy.stats", "bench").spearmanr(left, right).statistic * 100)
 
 
-def check_count(count: int, what: str, purpose: str = "agreement") -> None:
-    """Raise DataError where ``what`` has fewer than 20 distinct texts."""
-    if count < LEAST_TEXTS:
-        raise DataError(f"{count} distinct texts in {what}: {purpose} needs at least {LEAST_TEXTS}")
+def check_count(count: int, source: str, purpose: str = "agreement") -> None:
+    """Raise DataError if ``source`` has fewer than 20 distinct texts."""
+    if count < MIN_TEXTS:
+        raise DataError(f"{source}: {count} distinct texts, but {purpose} needs at least {MIN_TEXTS}: add more texts")

@@ -1,4 +1,4 @@
-"""What a dim is: the first numbers of a vector, normalised after the cut. The only place that says so."""
+"""Vectors cut to a dim: the first numbers, normalised after the cut. No other module defines what a dim is."""
 
 from collections.abc import Iterable
 from typing import IO, Any, cast
@@ -8,18 +8,18 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
-EPSILON = 1e-12  # torch.nn.functional.normalize's own, so that a zero vector stays zero instead of NaN
+EPSILON = 1e-12  # as in torch.nn.functional.normalize: a zero vector stays zero instead of becoming NaN
 
 
 def truncate(vectors: NDArray[Any], dim: int, normalize: bool = True) -> FloatArray:
     """Keep the first ``dim`` numbers of each row, then scale rows to unit length: (n, width) -> (n, dim) float32.
 
-    The order matters: a prefix of a unit vector is not a unit vector.
+    Rows are scaled after the cut, because the first numbers of a unit vector are not a unit vector.
     """
     prefix = np.ascontiguousarray(vectors[:, :dim], dtype=np.float32)
     if not normalize:
         return prefix
-    # As np.linalg.norm does it, in fewer calls: after a model has run, each finds the processor's caches emptied.
+    # The same as np.linalg.norm in fewer calls: each call costs time, which matters for a single text.
     lengths = np.sqrt(np.add.reduce(prefix * prefix, axis=1, keepdims=True))
     return cast(FloatArray, prefix / np.maximum(lengths, EPSILON))
 
@@ -32,9 +32,9 @@ def cosine(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def write_npy(file: IO[bytes], parts: Iterable[FloatArray], dim: int) -> int:
-    """Write parts (n, dim) float32 as one array in NumPy's format, holding one at a time; returns its rows.
+    """Write parts (n, dim) float32 as one array in NumPy's format, with one part in memory; returns the rows written.
 
-    ``file`` can seek. NumPy leaves room in a header for the first axis to grow into.
+    ``file`` must be seekable: the header is written again at the end. NumPy leaves room in it for a larger first axis.
     """
     rows = 0
     _write_header(file, rows, dim)

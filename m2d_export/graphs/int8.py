@@ -23,7 +23,8 @@ from m2d_export.graphs.passes.prevent_saturation import prevent_saturation
 from m2d_export.graphs.passes.split_heads_last import split_heads_last
 from m2d_export.host.extras import require
 from m2d_export.spec import Precision
-from m2d_export.text.batches import Tokenizer, pad
+from m2d_export.text.batches import pad
+from m2d_export.text.tokenizer import Tokenizer
 
 PARAGRAPH = 8  # texts joined into one sample, because long texts have other activation ranges than short ones
 

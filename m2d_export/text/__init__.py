@@ -1,1 +1,1 @@
-"""Texts: read from files, turned into token ids, and padded into batches; the sentences that come with the package."""
+"""Texts: read from files or from this package, turned into token ids, padded into batches."""

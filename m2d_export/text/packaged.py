@@ -1,4 +1,4 @@
-"""The sentences that come with this package: a toy set of graded pairs, and what int8 is calibrated and judged on."""
+"""Sentences in this package: toy pairs with scores, texts to calibrate int8 with, and texts to judge int8 on."""
 
 import csv
 import io
@@ -6,20 +6,20 @@ from importlib.resources import files
 
 
 def toy_csv() -> str:
-    """The graded pairs as CSV, with a header."""
+    """The toy pairs as CSV, with a header."""
     return files("m2d_export.text").joinpath("toy_sts.csv").read_text(encoding="utf-8")
 
 
 def calibration_texts() -> tuple[str, ...]:
-    """What activation ranges are taken from where nobody gives texts: the left sentences of the toy set."""
-    return _side("sentence1")
+    """The left sentences of the toy pairs, which calibrate int8 if the user gives no texts."""
+    return _column("sentence1")
 
 
 def held_out_texts() -> tuple[str, ...]:
-    """What a quantized graph is judged on: the right sentences of the toy set, which it was not calibrated with."""
-    left = set(calibration_texts())
-    return tuple(text for text in _side("sentence2") if text not in left)
+    """The right sentences of the toy pairs, without any that ``calibration_texts`` has."""
+    used = set(calibration_texts())
+    return tuple(text for text in _column("sentence2") if text not in used)
 
 
-def _side(column: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(row[column] for row in csv.DictReader(io.StringIO(toy_csv()))))
+def _column(name: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(row[name] for row in csv.DictReader(io.StringIO(toy_csv()))))
