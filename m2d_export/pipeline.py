@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from m2d_export.bundle import manifest as layout
 from m2d_export.bundle.disk import Bundle, published_engine
@@ -12,7 +12,7 @@ from m2d_export.engines.builds import EngineCache, TypedGraph, build_engines
 from m2d_export.errors import ExportError, ParityError
 from m2d_export.host.files import publish, remove_stale, sha256_of, staged_directory, writing
 from m2d_export.host.machine import versions
-from m2d_export.plan import Plan, Progress, check_target, no_progress, plan
+from m2d_export.plan import BuildOptions, Plan, Progress, check_target, no_progress, plan
 from m2d_export.precisions import PRECISIONS, function_of
 from m2d_export.spec import EngineEntry, Precision, Variant
 from m2d_export.text.tokenizer import Tokenizer
@@ -26,17 +26,14 @@ TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript 
 Graphs = dict[tuple[int, Precision], dict[str, str]]  # of an exit in a precision: path in the bundle by runtime
 
 
-def build(checkpoint: str | Path, target: str | Path, *, progress: Progress = no_progress, **options: Any) -> Bundle:
+def build(
+    checkpoint: str | Path, target: str | Path, *, progress: Progress = no_progress, **options: Unpack[BuildOptions]
+) -> Bundle:
     """Build a bundle from a checkpoint: one verified graph per exit layer, weights stored once.
 
-    ``checkpoint`` is a sentence-transformers or transformers folder, or a Hub id. ``options`` are keywords:
-    ``revision`` of the Hub id; ``layers`` (default: all); ``dims`` that bench measures (default: the trained ones, or
-    the width and the powers of two below it); ``precisions`` (default: ("fp32",)); ``calibration``, a file of texts for
-    int8 (default: texts of this package); ``engines`` (kinds of TensorRT engine), ``shapes`` and ``targets`` of them;
-    ``force`` to replace a bundle. ``progress`` receives each step in words.
-
-    The target appears whole or stays what it was. Raises SpecError, DataError, CheckpointError, OutputError,
-    DiskFullError and RuntimeUnavailable before the work; ExportError and ParityError during it.
+    ``checkpoint`` is a sentence-transformers or transformers folder, or a Hub id; ``options`` are those of ``plan``;
+    ``progress`` receives each step in words. The target appears whole, or stays what it was. Raises what ``plan``
+    raises before the work starts, ExportError and ParityError during it.
     """
     return build_planned(plan(checkpoint, target, progress=progress, **options), progress)
 

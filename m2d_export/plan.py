@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from m2d_export.bundle.manifest import MANIFEST
 from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
@@ -47,6 +48,20 @@ class Plan:
     force: bool
 
 
+class BuildOptions(TypedDict, total=False):
+    """The keywords of ``build``, which ``plan`` describes."""
+
+    revision: str | None
+    layers: Sequence[int] | None
+    dims: Sequence[int] | None
+    precisions: Sequence[str]
+    calibration: Path | None
+    engines: Sequence[str]
+    shapes: Sequence[ShapeRange] | None
+    targets: Sequence[str]
+    force: bool
+
+
 def plan(
     checkpoint: str | Path,
     target: str | Path,
@@ -62,7 +77,14 @@ def plan(
     force: bool = False,
     progress: Progress = no_progress,
 ) -> Plan:
-    """Load the checkpoint and check everything that can fail; writes nothing. The options are those of ``build``."""
+    """Load the checkpoint and check everything that can fail; writes nothing.
+
+    ``revision`` is the branch, tag or commit of a Hub id. ``layers`` are the exits (None: all), ``dims`` what bench
+    measures (None: the trained ones, or the width and the powers of two below it). ``calibration`` is a file of texts,
+    one a line, for int8 (None: texts of this package). ``engines`` are kinds of TensorRT engine, ``shapes`` their
+    profiles and ``targets`` their compute capabilities. ``force`` replaces the bundle at ``target``. Raises SpecError,
+    DataError, CheckpointError, OutputError, DiskFullError, RuntimeUnavailable.
+    """
     path = Path(os.path.expanduser(target)).absolute()
     with writing(path):
         check_target(path, force)

@@ -1,4 +1,4 @@
-"""The vocabulary of the package: frozen, validated values that depend on nothing but the standard library."""
+"""The words of the package as frozen, validated values; only the standard library is imported."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ from m2d_export.errors import SpecError
 
 SMALLEST_DEFAULT_DIM = 32
 BYTES_PER_FLOAT = 4
-INPUTS = ("input_ids", "attention_mask", "pooling_mask")  # of a graph, (batch, tokens) int64 each
-OUTPUT = "sentence_embedding"  # not "embedding": torch.export names a value of the graph so
+INPUTS = ("input_ids", "attention_mask", "pooling_mask")  # of every graph: (batch, tokens) int64 each
+OUTPUT = "sentence_embedding"  # "embedding" is taken: torch.export gives that name to a value in the graph
 
 
 class Precision(StrEnum):
-    """What a variant stores its weights in."""
+    """The type that weights are stored in; precisions.py has everything else about each."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -25,15 +25,9 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
-HALVES = (Precision.FP16, Precision.BF16)
-
-
-TYPED = (Precision.FP32, Precision.FP16, Precision.BF16)  # int8 graphs are made for processors
-
-
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One point of the grid: run ``layer`` blocks, keep the first ``dim`` numbers."""
+    """One point of the grid: run the first ``layer`` blocks, keep the first ``dim`` numbers of the vector."""
 
     layer: int
     dim: int
@@ -43,7 +37,7 @@ class Cell:
 
     @staticmethod
     def parse(text: str) -> "Cell":
-        """A cell as it is written, such as 3x128; raises SpecError for anything else."""
+        """Read a cell such as 3x128; raises SpecError for anything else."""
         found = re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text)
         if not found:
             raise SpecError(f"a cell is written LAYERxDIM, such as 3x128; got {text!r}")
@@ -52,10 +46,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The layers that have an exit, and the dims that bench walks.
+    """The exit layers of a bundle, and the dims that bench measures.
 
-    ``layers`` ascends within 1..depth, ``dims`` descends within width..1. Any dim from 1 to the width can be
-    asked of an encoder; ``trained_dims`` are the ones training optimised.
+    ``layers`` ascend from 1 to ``depth``, ``dims`` descend from ``width`` to 1. An encoder accepts any dim from 1 to
+    ``width``; training optimised ``trained_dims``. Raises SpecError for anything else.
     """
 
     depth: int
@@ -78,7 +72,7 @@ class Grid:
             raise SpecError(f"dims must descend without repeats, got {self.dims}")
 
     def check_layer(self, layer: int) -> int:
-        """Return ``layer`` if it has an exit, else raise SpecError listing the ones that do."""
+        """Return ``layer`` if there is an exit; raises SpecError listing the exits."""
         if isinstance(layer, bool) or not isinstance(layer, int):
             raise SpecError(f"a layer is a whole number, got {layer!r}")
         if layer not in self.layers:
@@ -86,7 +80,7 @@ class Grid:
         return layer
 
     def check_dim(self, dim: int) -> int:
-        """Return ``dim`` if it lies in 1..width, else raise SpecError."""
+        """Return ``dim`` if it is from 1 to the width; raises SpecError otherwise."""
         if isinstance(dim, bool) or not isinstance(dim, int):
             raise SpecError(f"a dim is a whole number, got {dim!r}")
         if not 1 <= dim <= self.width:
@@ -95,7 +89,7 @@ class Grid:
 
     @property
     def full(self) -> Cell:
-        """The cell every other one is compared with: the deepest exit at full width."""
+        """The deepest exit at full width: other cells are compared with it."""
         return Cell(self.layers[-1], self.width)
 
 
@@ -119,7 +113,7 @@ def parse_numbers(text: str, what: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Pooling:
-    """How token vectors become one vector: sentence-transformers' pooling modes, concatenated in this order."""
+    """How token vectors become one vector: pooling modes of sentence-transformers, concatenated in this order."""
 
     modes: tuple[str, ...] = ("mean",)
     include_prompt: bool = True
@@ -130,13 +124,13 @@ class Pooling:
 
 @dataclass(frozen=True)
 class TextSpec:
-    """Everything between a string and token ids that ``tokenizer.json`` does not say."""
+    """How texts become token ids, as far as ``tokenizer.json`` does not say it."""
 
     max_tokens: int
     pad_id: int
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
-    include_prompt: bool = True  # False: a prompt's tokens are read but not pooled
+    include_prompt: bool = True  # False: the encoder reads a prompt's tokens, but does not pool them
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -144,9 +138,9 @@ class TextSpec:
         return INPUTS[:2] if self.include_prompt else INPUTS
 
     def prompt(self, prompt: str | None = None, prompt_name: str | None = None) -> str:
-        """Resolve a prompt as sentence-transformers does: given, else named, else the default, else none."""
+        """The prompt itself, else the named one, else the default one, else "": as in sentence-transformers."""
         if prompt is not None and prompt_name is not None:
-            raise SpecError("give either prompt or prompt_name, not both")
+            raise SpecError("prompt and prompt_name exclude each other: give one of them")
         if prompt is not None:
             return prompt
         name = prompt_name if prompt_name is not None else self.default_prompt_name
@@ -160,7 +154,7 @@ class TextSpec:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a bundle's weights came from; ``fingerprint`` is a sha256 over weights, tokenizer and settings."""
+    """The checkpoint of a bundle; ``fingerprint`` is a sha256 over its weights, tokenizer and settings."""
 
     name: str
     revision: str | None
@@ -178,9 +172,7 @@ class ShapeRange:
     def __post_init__(self) -> None:
         for what, sizes in zip(("batch", "tokens"), zip(self.min, self.opt, self.max, strict=True), strict=True):
             if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
-                raise SpecError(
-                    f"shapes {self}: {what} must rise from 1 or more; got {sizes}"
-                )
+                raise SpecError(f"shapes {self}: {what} must be at least 1 and must not decrease; got {sizes}")
 
     def __str__(self) -> str:
         return ":".join(f"{batch}x{tokens}" for batch, tokens in (self.min, self.opt, self.max))

@@ -11,9 +11,11 @@ from m2d_export.bench.similarity import spearman
 from m2d_export.bench.sts import load_pairs
 from m2d_export.gate.half import RoundedRuntime, grid
 from m2d_export.gate.parity import PROBES
-from m2d_export.spec import HALVES
+from m2d_export.spec import Precision
 from m2d_export.vectors import cosine, truncate
 from tests.support.half_in_torch import ALIKE, in_half
+
+HALVES = (Precision.FP16, Precision.BF16)
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +46,7 @@ def test_minilm_vectors_are_sentence_transformers_own(minilm: Path, minilm_bundl
 def minilm_int8(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """all-MiniLM-L6-v2 in fp32 and int8, every exit."""
     target = tmp_path_factory.mktemp("minilm-int8") / "minilm.m2d"
-    return pipeline.build(pipeline.plan(str(minilm), target, precisions=["fp32", "int8"]))
+    return pipeline.build(str(minilm), target, precisions=["fp32", "int8"])
 
 
 def test_every_exit_of_minilm_is_what_int8_is_asked_to_be(minilm_int8: Bundle) -> None:
@@ -81,7 +83,7 @@ def test_minilm_in_int8_keeps_its_score_and_no_text_depends_on_its_neighbours(
 
 
 def test_minilm_in_half_is_what_torch_computes_in_half_at_every_exit(minilm: Path, tmp_path: Path) -> None:
-    bundle = pipeline.build(pipeline.plan(str(minilm), tmp_path / "minilm.m2d", precisions=HALVES))
+    bundle = pipeline.build(str(minilm), tmp_path / "minilm.m2d", precisions=HALVES)
     shapes = grid(bundle.tokenizer.encode(PROBES), bundle.manifest.text)
     shapes = [batch for batch in shapes if batch.input_ids.size <= 32 * 128]  # torch takes minutes for the largest
     for precision in HALVES:
@@ -109,13 +111,13 @@ def distilbert_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     import torch
     from transformers import AutoModel, DistilBertConfig
 
-    from tests.conftest import tiny_tokenizer
+    from tests.support.checkpoints import tiny_tokenizer
 
     folder = tmp_path_factory.mktemp("distilbert")
     torch.manual_seed(0)
     AutoModel.from_config(DistilBertConfig()).save_pretrained(folder / "checkpoint")
     tiny_tokenizer(512).save_pretrained(folder / "checkpoint")
-    return pipeline.build(pipeline.plan(str(folder / "checkpoint"), folder / "distilbert.m2d"))
+    return pipeline.build(str(folder / "checkpoint"), folder / "distilbert.m2d")
 
 
 def test_a_full_size_distilbert_builds_with_every_exit(distilbert_bundle: Bundle) -> None:

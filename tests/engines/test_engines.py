@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,35 @@ import pytest
 from click.testing import CliRunner
 
 from m2d_export import Bundle, pipeline
-from m2d_export.bundle.bundle import Manifest
+from m2d_export import plan as planning
+from m2d_export.bundle.disk import published_engine
+from m2d_export.bundle.reading import read_manifest
 from m2d_export.cli import cli
 from m2d_export.engines import builds as engine_builds
-from m2d_export.engines.builds import EnginePlan, build_engines
-from m2d_export.engines.engine import Job, engine_from_graph
+from m2d_export.engines.builds import EngineCache, EnginePlan, TypedGraph, build_engines
+from m2d_export.engines.child import Job, engine_from_graph
 from m2d_export.errors import ExportError
 from m2d_export.host.gpu import Gpu
-from m2d_export.spec import TYPED
-from tests.conftest import ARCHITECTURES, SHAPES, save_checkpoint
+from m2d_export.precisions import TYPED
+from tests.support.checkpoints import ARCHITECTURES, SHAPES, save_checkpoint
 
 rtx = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
 
 
 CARD = Gpu("Made-up RTX", "sm89")
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "bundle-format.schema.json").read_text())
+
+
+def typed_graphs(bundle: Bundle, folder: Path) -> list[TypedGraph]:
+    """The graphs of ``bundle``, as copied to ``folder``."""
+    return [
+        TypedGraph(entry.layer, entry.precision, folder / entry.graph(), folder / entry.weights)
+        for entry in bundle.manifest.variants
+    ]
+
+
+def cache_of(target: Path) -> EngineCache:
+    return EngineCache(target, partial(published_engine, target))
 
 
 @pytest.fixture
@@ -46,7 +61,7 @@ def again(engined: Bundle, tmp_path: Path) -> Callable[..., tuple[list[str], lis
         timeout = changes.pop("timeout", 300.0)
         plan = replace(EnginePlan({"trt-rtx": rtx.__version__}, SHAPES, (), None), **changes)
         shutil.rmtree(staging / "engines", ignore_errors=True)
-        _, failed = build_engines(plan, staging, target, engined.manifest.variants, said.append, timeout)
+        _, failed = build_engines(plan, typed_graphs(engined, staging), staging, cache_of(target), said.append, timeout)
         built, kept = (
             [step.removeprefix(verb).partition(":")[0] for step in said if step.startswith(verb)]
             for verb in ("building the engine of ", "keeping the engine of ")
@@ -69,7 +84,7 @@ def test_every_exit_has_an_engine_of_each_precision_that_hangs_on_its_graph(engi
     ]
     for entry in engined.manifest.engines:
         variant = engined.entry(entry.layer, entry.precision)
-        assert entry.key.graph == files[variant.path].sha256
+        assert entry.key.graph == files[variant.graph()].sha256
         assert entry.key.weights == files[variant.weights].sha256
         assert (entry.key.version, entry.key.shapes, entry.key.gpu) == (rtx.__version__, SHAPES, None)
         assert files[entry.path].size > 100_000
@@ -79,9 +94,9 @@ def test_every_exit_has_an_engine_of_each_precision_that_hangs_on_its_graph(engi
 
 def test_a_manifest_with_engines_survives_and_follows_the_schema(engined: Bundle, bundle: Bundle) -> None:
     written = engined.manifest.to_json()
-    assert Manifest.from_json(written) == engined.manifest
+    assert read_manifest(written) == engined.manifest
     jsonschema.validate(json.loads(written), SCHEMA)
-    assert "engines" not in json.loads(bundle.manifest.to_json())
+    assert json.loads(bundle.manifest.to_json())["engines"] == []
 
 
 def test_show_lists_engines_and_verify_checks_them(engined: Bundle, tmp_path: Path) -> None:
@@ -102,7 +117,7 @@ def test_show_lists_engines_and_verify_checks_them(engined: Bundle, tmp_path: Pa
 def test_every_architecture_builds_in_every_typed_precision(architecture: str, tmp_path: Path) -> None:
     checkpoint, target = save_checkpoint(tmp_path / "made", architecture), tmp_path / "out.m2d"
     options: dict[str, Any] = {"precisions": TYPED, "engines": ["trt-rtx"], "shapes": SHAPES}
-    bundle = pipeline.build(pipeline.plan(str(checkpoint), target, **options))
+    bundle = pipeline.build(str(checkpoint), target, **options)
     assert {(entry.layer, entry.precision) for entry in bundle.manifest.engines} == set(product((1, 2, 3), TYPED))
     shown = CliRunner().invoke(cli, ["show", str(target)], env={"COLUMNS": "160"}).output
     assert shown.count(f"trt-rtx {rtx.__version__}") == len(TYPED) * 3
@@ -113,7 +128,7 @@ def test_every_architecture_builds_in_every_typed_precision(architecture: str, t
 def test_all_exits_of_minilm_build_in_both_precisions(minilm: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.m2d"
     options: dict[str, Any] = {"precisions": ["fp32", "fp16"], "engines": ["trt-rtx"]}
-    bundle = pipeline.build(pipeline.plan(str(minilm), target, **options))
+    bundle = pipeline.build(str(minilm), target, **options)
     shown = CliRunner().invoke(cli, ["show", str(target)], env={"COLUMNS": "160"}).output
     assert shown.count(f"trt-rtx {rtx.__version__}") == len(bundle.manifest.engines) == 2 * 6
     assert len({entry.key.digest for entry in bundle.manifest.engines}) == 2 * 6
@@ -143,14 +158,16 @@ def test_a_damaged_engine_of_the_old_bundle_is_built_anew(
 KILLED = """
 import os, pickle, signal, sys
 from pathlib import Path
-from m2d_export.engines.builds import build_engines
+from functools import partial
+from m2d_export.bundle.disk import published_engine
+from m2d_export.engines.builds import EngineCache, build_engines
 
 def report(step):
     if step.startswith("building the engine of layer 2"):
         os.kill(os.getpid(), signal.SIGKILL)
 
-plan, staging, target, variants = pickle.loads(Path(sys.argv[1]).read_bytes())
-build_engines(plan, staging, target, variants, report)
+plan, graphs, staging, target = pickle.loads(Path(sys.argv[1]).read_bytes())
+build_engines(plan, graphs, staging, EngineCache(target, partial(published_engine, target)), report)
 """
 
 
@@ -159,8 +176,8 @@ def test_a_killed_build_goes_on_where_it_was(again: Callable[..., Any], engined:
 
     target = tmp_path / "new.m2d"
     plan = EnginePlan({"trt-rtx": rtx.__version__}, SHAPES, (), None)
-    job = tmp_path / "job.pickle"
-    job.write_bytes(pickle.dumps((plan, tmp_path / "staging", target, engined.manifest.variants)))
+    job, staging = tmp_path / "job.pickle", tmp_path / "staging"
+    job.write_bytes(pickle.dumps((plan, typed_graphs(engined, staging), staging, target)))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", KILLED, str(job)], env=environment, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -253,7 +270,7 @@ def test_a_killed_build_takes_the_child_that_builds_with_it(engined: Bundle, tmp
 
 def test_a_child_whose_time_is_up_ends_by_itself(engined: Bundle, tmp_path: Path) -> None:
     job = job_of(engined, tmp_path, timeout=0.1).to_json()
-    command = [sys.executable, "-m", "m2d_export.engines.engine"]
+    command = [sys.executable, "-m", "m2d_export.engines.child"]
     environment = slow_library(tmp_path / "slow", tmp_path / "started")
     done = subprocess.run(command, input=job, env=environment, capture_output=True, text=True, timeout=50)
     assert done.returncode == -signal.SIGALRM, done.stderr
@@ -263,7 +280,7 @@ def test_a_child_whose_time_is_up_ends_by_itself(engined: Bundle, tmp_path: Path
 
 
 def test_an_exit_that_fails_leaves_the_others(again: Callable[..., Any], tmp_path: Path, engined: Bundle) -> None:
-    graph = tmp_path / "staging" / engined.entry(1, "fp16").path
+    graph = tmp_path / "staging" / engined.entry(1, "fp16").graph()
     graph.write_bytes(unknown_operator(graph).read_bytes())
     built, _, failed = again(tmp_path / "new.m2d")
     assert built == ALL
@@ -286,7 +303,7 @@ def unknown_operator(graph: Path) -> Path:
 
 def job_of(bundle: Bundle, tmp_path: Path, **changes: Any) -> Job:
     entry = next(entry for entry in bundle.manifest.engines if (entry.layer, entry.precision) == (1, "fp16"))
-    fields = {"graph": bundle.variant(1, "fp16").path, "key": entry.key, "products": {"FLOAT16": 8, "FLOAT": 1}}
+    fields = {"graph": bundle.variant(1, "fp16").path, "key": entry.key, "matmuls": {"FLOAT16": 8, "FLOAT": 1}}
     return Job(**{**fields, "output": tmp_path / "out.engine", **changes})
 
 
@@ -300,7 +317,7 @@ def test_the_parser_has_its_own_words_and_names_the_node(engined: Bundle, tmp_pa
 
 def test_a_network_that_is_not_typed_as_the_graph_is_refused(engined: Bundle, tmp_path: Path) -> None:
     job = job_of(engined, tmp_path, graph=engined.variant(1, "fp32").path)
-    with pytest.raises(ExportError, match=r"as it is typed: products in the graph .*FLOAT16.* in the network .*FLOAT'"):
+    with pytest.raises(ExportError, match=r"FLOAT16.* the network .*FLOAT'"):
         engine_from_graph(rtx, job, lambda phase: None)
 
 
@@ -326,7 +343,7 @@ def test_a_bundle_without_some_of_its_engines_is_published_and_said(
 ) -> None:
     monkeypatch.setattr(engine_builds, "run", lambda job, progress: "no luck")
     options: dict[str, Any] = {"layers": [1], "engines": ["trt-rtx"]}
-    plan = pipeline.plan(str(checkpoint), tmp_path / "out.m2d", **options)
-    with pytest.raises(ExportError, match=r"out\.m2d is published, all but these engines: layer 1, fp32.*: no luck"):
-        pipeline.build(plan)
+    plan = planning.plan(str(checkpoint), tmp_path / "out.m2d", **options)
+    with pytest.raises(ExportError, match=r"out\.m2d .*layer 1, fp32.*: no luck"):
+        pipeline.build_planned(plan)
     assert Bundle.open(tmp_path / "out.m2d").problems() == []

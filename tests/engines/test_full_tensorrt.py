@@ -8,10 +8,10 @@ from unittest.mock import call, create_autospec
 
 import pytest
 
-from m2d_export.engines.engine import FLAGS, Job, engine_from_graph
+from m2d_export.engines.child import FLAGS, Job, engine_from_graph
 from m2d_export.errors import ExportError
 from m2d_export.spec import EngineKey
-from tests.conftest import SHAPES
+from tests.support.checkpoints import SHAPES
 
 rtx = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
 
@@ -81,7 +81,7 @@ def test_the_full_tensorrt_is_built_by_the_same_function(tmp_path: Path) -> None
     assert trt.config.profiling_verbosity == rtx.ProfilingVerbosity.DETAILED
     profiles = [made.args[0] for made in trt.config.add_optimization_profile.call_args_list]
     assert [profile.set_shape.call_args_list for profile in profiles] == [
-        [call(name, shapes.least, shapes.best, shapes.most) for name in ("input_ids", "attention_mask")]
+        [call(name, shapes.min, shapes.opt, shapes.max) for name in ("input_ids", "attention_mask")]
         for shapes in SHAPES
     ]
     assert not trt.config.set_compute_capability.called
@@ -94,7 +94,7 @@ def test_the_full_tensorrt_is_built_by_the_same_function(tmp_path: Path) -> None
 def test_the_full_tensorrt_that_returns_nothing_is_an_error(tmp_path: Path) -> None:
     trt = stand_in(3)
     trt.builder.build_serialized_network.return_value = None
-    with pytest.raises(ExportError, match=r"trt cannot build some\.onnx: unsaid"):
+    with pytest.raises(ExportError, match=r"trt cannot build some\.onnx"):
         engine_from_graph(trt, full_job(tmp_path), lambda phase: None)
 
 

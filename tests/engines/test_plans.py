@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from m2d_export.engines.builds import EnginePlan, plan_engines
-from m2d_export.engines.engine import check_targets, library
+from m2d_export.engines.library import check_targets, library
 from m2d_export.errors import RuntimeUnavailable, SpecError
 from m2d_export.host.gpu import Gpu
 from m2d_export.spec import Precision, default_shapes, parse_shapes
-from tests.conftest import MAX_TOKENS, SHAPES
+from tests.support.checkpoints import MAX_TOKENS, SHAPES
 
 rtx = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
 
@@ -24,9 +24,9 @@ CARD = Gpu("Made-up RTX", "sm89")
     ("options", "error", "said"),
     [
         ({"kinds": ["tensort"]}, SpecError, "no engines called 'tensort': there are trt, trt-rtx"),
-        ({"kinds": [], "targets": ["sm86"]}, SpecError, "--shapes and --gpu are of engines"),
-        ({"precisions": [Precision.INT8]}, SpecError, "engines are built of fp32, fp16, bf16 graphs"),
-        ({"shapes": parse_shapes("1x1:1x8:1x64")}, SpecError, "go to 64 tokens, and this checkpoint reads 48"),
+        ({"kinds": [], "targets": ["sm86"]}, SpecError, "--engine trt-rtx"),
+        ({"precisions": [Precision.INT8]}, SpecError, "fp32, fp16, bf16"),
+        ({"shapes": parse_shapes("1x1:1x8:1x64")}, SpecError, "64 tokens.* 48"),
         ({"targets": ["sm90"]}, SpecError, f"'sm90' in trt-rtx {rtx.__version__}: it has sm75, sm80, sm86, sm89"),
         ({"kinds": ["trt"]}, RuntimeUnavailable, "--engine trt needs an NVIDIA GPU, .*: --engine trt-rtx builds"),
     ],
@@ -41,7 +41,7 @@ def test_what_no_engine_can_be_is_said_before_the_work(
 
 
 def test_gpu_of_an_engine_that_is_built_for_its_own_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SpecError, match="--gpu goes with --engine trt-rtx: trt builds for the GPU that it runs on"):
+    with pytest.raises(SpecError, match="--gpu .*--engine trt-rtx"):
         plan_engines(["trt"], None, ["sm86"], [Precision.FP16], MAX_TOKENS)
 
 
@@ -76,9 +76,9 @@ def test_targets_are_taken_once_and_in_order() -> None:
 def test_default_shapes_cover_every_length_once() -> None:
     for longest in (8, 32, 33, 256, 512, 8192):
         shapes = default_shapes(longest)
-        assert shapes[0].least == (1, 1)
-        assert shapes[-1].most[1] == longest
-        assert all(right.least[1] == left.most[1] + 1 for left, right in pairwise(shapes))
+        assert shapes[0].min == (1, 1)
+        assert shapes[-1].max[1] == longest
+        assert all(right.min[1] == left.max[1] + 1 for left, right in pairwise(shapes))
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_default_shapes_cover_every_length_once() -> None:
     [
         ("1x1:8x16", "such as 1x1:8x16:32x64; got '1x1:8x16'"),
         ("1x1:8x16:32x64,", "got ''"),
-        ("2x1:1x16:32x64", "batch must not fall"),
-        ("1x32:8x16:32x64", "tokens must not fall"),
+        ("2x1:1x16:32x64", "batch must"),
+        ("1x32:8x16:32x64", "tokens must"),
         ("0x1:8x16:32x64", "from 1"),
     ],
 )

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from m2d_export import Bundle
-from m2d_export.bundle.bundle import Manifest
-from m2d_export.engines.engine import read_engine
+from m2d_export.bundle.reading import read_manifest
+from m2d_export.engines.load import read_engine
 from m2d_export.errors import IntegrityError, ManifestError, RuntimeUnavailable
 from m2d_export.host.gpu import Gpu
 
@@ -32,17 +32,17 @@ def test_an_engine_is_read_where_all_of_it_fits(engined: Bundle) -> None:
 @pytest.mark.parametrize(
     ("changes", "version", "said"),
     [
-        ({}, "1.8.0", f"built for library {rtx.__version__}, here is 1.8.0: build it again"),
-        ({"gpu": "A100"}, rtx.__version__, "built for GPU A100, here is Made-up RTX: build it again"),
+        ({}, "1.8.0", f"library {rtx.__version__}.* 1.8.0"),
+        ({"gpu": "A100"}, rtx.__version__, "GPU A100.* Made-up RTX"),
         (
             {"gpu": CARD.name, "targets": ("sm90",)},  # cards of one name may differ
             rtx.__version__,
-            r"built for sm90, here is Made-up RTX \(sm89\): build it again$",
+            r"sm90,.* Made-up RTX \(sm89\): build it again$",
         ),
         (
             {"targets": ("sm80", "sm120")},
             rtx.__version__,
-            r"built for sm80, sm120, here is Made-up RTX \(sm89\): build it again with --gpu sm89",
+            r"sm80, sm120,.* Made-up RTX \(sm89\): .*--gpu sm89",
         ),
         (
             {"flags": ("strongly-typed",)},
@@ -81,8 +81,8 @@ def test_a_file_that_is_not_the_manifests_engine_is_refused(
         (lambda engine: engine["key"].update(weights="0" * 64), "was made from another graph than"),
         (lambda engine: engine.update(layer=3), "belongs to no variant"),
         (lambda engine: engine.update(path="engines/none"), "not among the files"),
-        (lambda engine: engine["key"]["shapes"][0].update(least=[4, 4], best=[2, 8]), "must not fall"),
-        (lambda engine: engine["key"]["shapes"][0].update(least=[4]), "expected batch and tokens"),
+        (lambda engine: engine["key"]["shapes"][0].update(min=[4, 4], opt=[2, 8]), "must not decrease"),
+        (lambda engine: engine["key"]["shapes"][0].update(min=[4]), "expected batch and tokens"),
     ],
 )
 def test_a_manifest_whose_engines_do_not_fit_is_refused(
@@ -91,4 +91,4 @@ def test_a_manifest_whose_engines_do_not_fit_is_refused(
     written = json.loads(engined.manifest.to_json())
     change(written["engines"][0])
     with pytest.raises(ManifestError, match=said):
-        Manifest.from_json(json.dumps(written))
+        read_manifest(json.dumps(written))
