@@ -21,7 +21,7 @@ class PytorchRuntime(Runtime):
 
     def __init__(self, variant: Variant, options: RuntimeOptions) -> None:
         torch = require("torch", "build")
-        from m2d_export.checkpoints.exits import ExitEncoder, truncate
+        from m2d_export.checkpoints.exits import ExitEncoder, cut_checkpoint
         from m2d_export.checkpoints.load import load_checkpoint
 
         on_gpu = RUNTIMES[options.name].device == "gpu"
@@ -37,7 +37,7 @@ class PytorchRuntime(Runtime):
                 f"{variant.origin.name} has changed since this bundle was built from it "
                 f"({checkpoint.origin.fingerprint[:12]} now, {variant.origin.fingerprint[:12]} then): build again"
             )
-        module: Any = ExitEncoder(truncate(checkpoint, variant.layer), [variant.layer]).eval()
+        module: Any = ExitEncoder(cut_checkpoint(checkpoint, variant.layer), [variant.layer]).eval()
         dtype = getattr(torch, PRECISIONS[Precision(options.compute)].torch)
         self._exit: ExitEncoder | None = module.to("cuda" if on_gpu else "cpu", dtype)
 

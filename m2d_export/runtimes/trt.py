@@ -72,7 +72,7 @@ class TensorrtRuntime(Runtime):
         if hasattr(self._runtime, "get_engine_validity"):
             validity, reasons = self._runtime.get_engine_validity(plan)
             known = trt.EngineInvalidityDiagnostics.__members__.items()
-            why = ", ".join(what for what, bit in known if int(bit) & int(reasons))
+            why = ", ".join(what for what, bit in known if int(bit) & int(reasons)) or "no reason"
             if validity == trt.EngineValidity.INVALID:
                 raise RuntimeUnavailable(
                     f"{name} cannot run on {self.provider}: {self.name} reports {why}. Build the engine again, or use "

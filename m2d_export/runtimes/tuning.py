@@ -6,7 +6,8 @@ from statistics import median
 
 from m2d_export.runtimes.runtime import Runtime
 from m2d_export.spec import TextSpec
-from m2d_export.text.batches import TokenIds, batches
+from m2d_export.text.batches import batches
+from m2d_export.text.tokenizer import TokenIds
 
 SHARES = (0.25, 0.5, 1, 2, 4)  # of the runtime's default budget
 ROUNDS = 5

@@ -1,22 +1,22 @@
-"""What an engine tells of the types that it computes in."""
+"""The types that an engine reports to compute in."""
 
 import json
 
 import pytest
 
 from m2d_export.errors import RuntimeUnavailable
-from m2d_export.runtimes.trt import check_types
+from m2d_export.runtimes.engine_types import check_types
 
 
 def information(*types: str) -> str:
-    tensors = [{"Name": f"inner {place}", "Format/Datatype": kind} for place, kind in enumerate(types)]
+    tensors = [{"Name": f"inner {index}", "Format/Datatype": kind} for index, kind in enumerate(types)]
     outer = [{"Name": "input_ids", "Format/Datatype": "Int64"}, {"Name": "out", "Format/Datatype": "Float"}]
     layers = [{"Name": "some", "Inputs": outer[:1], "Outputs": tensors}, {"Name": "last", "Outputs": outer[1:]}]
     return json.dumps({"Layers": layers, "Bindings": ["input_ids", "out"]})
 
 
 @pytest.mark.parametrize(
-    ("precision", "told"),
+    ("precision", "reported"),
     [
         ("fp16", information("Row major linear FP16 format", "Float", "Int64")),
         ("fp16", information("Half")),
@@ -24,36 +24,36 @@ def information(*types: str) -> str:
         ("fp32", information("Float", "Bool")),
     ],
 )
-def test_an_engine_that_tells_its_precision_is_taken(
-    precision: str, told: str, caplog: pytest.LogCaptureFixture
+def test_an_engine_that_reports_its_precision_is_accepted(
+    precision: str, reported: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    check_types(told, precision, "some.engine")
+    check_types(reported, precision, "some.engine")
     assert not caplog.records
 
 
 @pytest.mark.parametrize(
-    ("precision", "told"),
+    ("precision", "reported"),
     [
-        ("fp16", information("Float")),  # one node of all layers, and the cast before it
+        ("fp16", information("Float")),  # all layers in one node, and the cast before it
         ("bf16", information("Int64")),
         ("fp16", information()),
-        ("fp16", json.dumps({"Layers": ["a name alone"], "Bindings": []})),
+        ("fp16", json.dumps({"Layers": ["only a name"], "Bindings": []})),
         ("fp16", "no JSON"),
     ],
 )
-def test_an_engine_that_does_not_tell_its_precision_is_taken_with_a_warning(
-    precision: str, told: str, caplog: pytest.LogCaptureFixture
+def test_an_engine_that_does_not_report_its_precision_is_accepted_with_a_warning(
+    precision: str, reported: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    check_types(told, precision, "some.engine")
-    assert f"some.engine does not tell whether it computes in {precision}" in caplog.text
+    check_types(reported, precision, "some.engine")
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "some.engine" in warning
+    assert precision in warning
 
 
 @pytest.mark.parametrize(
     ("precision", "types", "found"),
     [("fp16", ["BF16"], "bf16"), ("fp32", ["Float", "Half"], "fp16, fp32"), ("bf16", ["Half", "BF16"], "bf16, fp16")],
 )
-def test_an_engine_that_computes_in_other_types_is_not_called_by_its_precision(
-    precision: str, types: list[str], found: str
-) -> None:
-    with pytest.raises(RuntimeUnavailable, match=f"some is to be {precision}, and computes in {found}: build it again"):
-        check_types(information(*types), precision, "some")
+def test_an_engine_that_computes_in_another_half_type_is_refused(precision: str, types: list[str], found: str) -> None:
+    with pytest.raises(RuntimeUnavailable, match=f"some.engine.*{precision}.*{found}"):
+        check_types(information(*types), precision, "some.engine")

@@ -14,8 +14,8 @@ from m2d_export.errors import RuntimeUnavailable
 from m2d_export.runtimes import Runtime, open_runtime
 from m2d_export.runtimes.openvino import MANY
 from m2d_export.text.batches import pad
-from tests.conftest import WIDTH
 from tests.runtimes.examples import BATCH, ROWS, SPEC
+from tests.support.checkpoints import WIDTH
 
 ov = pytest.importorskip("openvino", reason="the extra openvino is not installed")
 

@@ -14,10 +14,11 @@ from m2d_export.errors import M2DError, RuntimeUnavailable, SpecError
 from m2d_export.runtimes import Runtime, open_runtime
 from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.runtimes.table import RUNTIMES
-from m2d_export.text.batches import TokenIds, pad
+from m2d_export.text.batches import pad
+from m2d_export.text.tokenizer import TokenIds
 from m2d_export.vectors import cosine
-from tests.conftest import WIDTH
 from tests.runtimes.examples import BATCH, ROWS, SPEC
+from tests.support.checkpoints import WIDTH
 
 ON_CPU = [name for name, row in RUNTIMES.items() if row.device == "cpu"]
 NAMES = [*ON_CPU, "fake"]

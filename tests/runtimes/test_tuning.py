@@ -1,4 +1,4 @@
-"""The size of a batch, chosen by what it costs here."""
+"""The token budget of a batch, chosen by measuring."""
 
 import time
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
 
 TEXTS = ["the cat is here", "a dog", "one two three four five six seven eight"] * 100
-BUDGETS = (128, 256, 512, 1024, 2048)  # of a processor
-CALL = 0.005  # seconds, far over what the fake runtime itself takes
+BUDGETS = (128, 256, 512, 1024, 2048)  # the tried budgets of a CPU runtime
+CALL = 0.005  # seconds, much longer than a call of the fake runtime
 
 
-class Crammed(FakeRuntime):
-    """What has room for one small batch at a time: each further token costs more."""
+class QuadraticRuntime(FakeRuntime):
+    """The time of a call grows with the square of its tokens, so the smallest batches are the fastest."""
 
     def vectors(self, batch: Batch) -> FloatArray:
         time.sleep(CALL * (batch.input_ids.size / BUDGETS[0]) ** 2)
@@ -32,15 +32,15 @@ def encoder(bundle: Bundle) -> Iterator[Encoder]:
         yield opened
 
 
-def test_batches_hold_many_tokens_where_calls_are_dear_and_few_where_tokens_are(encoder: Encoder) -> None:
+def test_batches_are_large_where_calls_are_expensive_and_small_where_tokens_are(encoder: Encoder) -> None:
     encoder.runtime = FakeRuntime(seconds=CALL)
     assert encoder.tune(TEXTS) == encoder.token_budget > BUDGETS[1]
-    encoder.runtime = Crammed()
+    encoder.runtime = QuadraticRuntime()
     assert encoder.tune(TEXTS) == encoder.token_budget == BUDGETS[0]
 
 
 @pytest.mark.parametrize("runtime", ["onnxrt", "openvino"])
-def test_vectors_are_the_same_whatever_was_chosen(bundle: Bundle, runtime: str) -> None:
+def test_vectors_do_not_depend_on_the_budget(bundle: Bundle, runtime: str) -> None:
     pytest.importorskip({"onnxrt": "onnxruntime"}.get(runtime, runtime))
     with Encoder(bundle, 2, 32, runtime=runtime) as opened:
         expected = opened.encode(TEXTS)
@@ -49,13 +49,13 @@ def test_vectors_are_the_same_whatever_was_chosen(bundle: Bundle, runtime: str) 
             np.testing.assert_allclose(opened.encode(TEXTS), expected, atol=1e-5)
 
 
-def test_every_budget_is_timed_in_every_round_and_the_first_does_not_count(bundle: Bundle) -> None:
+def test_every_budget_is_timed_in_every_round_except_the_warm_up(bundle: Bundle) -> None:
     tokenizer = bundle.tokenizer
     seconds = budget_seconds(FakeRuntime(), tokenizer.encode(TEXTS), tokenizer.spec, rounds=3)
     assert {budget: len(measured) for budget, measured in seconds.items()} == dict.fromkeys(BUDGETS, 3)
 
 
-def test_what_suits_another_device_is_tried_around_what_suits_it() -> None:
+def test_the_tried_budgets_surround_the_default_of_the_runtime() -> None:
     class Wide(FakeRuntime):
         token_budget = 16384
 
@@ -63,8 +63,8 @@ def test_what_suits_another_device_is_tried_around_what_suits_it() -> None:
     assert budgets_of(Wide()) == (4096, 8192, 16384, 32768, 65536)
 
 
-def test_nothing_to_time_is_said(encoder: Encoder) -> None:
-    with pytest.raises(InputError, match="no text to time"):
+def test_tuning_without_texts_is_refused(encoder: Encoder) -> None:
+    with pytest.raises(InputError, match="no text"):
         encoder.tune([])
-    with pytest.raises(InputError, match="texts is one str"):
+    with pytest.raises(InputError, match="str"):
         encoder.tune("a cat")
