@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
-from m2d_export.bundle.bundle import TOKENIZER, Bundle
+from m2d_export.bundle.disk import Bundle
+from m2d_export.bundle.manifest import TOKENIZER
+from m2d_export.checkpoints.architectures import unused_positions
 from m2d_export.deploy.graph import OUTPUT, check_deployed, deployed_graph, save_graph
-from m2d_export.errors import OutputError, SpecError
-from m2d_export.host.files import publish, remove_stale, staged_directory, writing
+from m2d_export.errors import SpecError
+from m2d_export.host.files import new_folder
 from m2d_export.spec import Cell, Precision
 
 if TYPE_CHECKING:
@@ -37,18 +39,15 @@ def write_folder(
     checkpoint whose prompts are not pooled, and what ``deployed_graph`` raises.
     """
     path = Path(target).expanduser().absolute()
-    if path.exists() or path.is_symlink():
-        raise OutputError(f"{path} exists: choose another path, or remove it yourself")
     if not bundle.manifest.text.include_prompt:
         raise SpecError(
             "this checkpoint leaves its prompts' tokens out of the pooling, which no tool that loads such a folder can "
             "tell the graph: serve it with m2d-export triton, or use Encoder"
         )
-    model = deployed_graph(bundle, cell, precision, normalize)
-    if last_hidden_state:
-        _repeat_over_tokens(model, cell.dim)
-    remove_stale(path)
-    with staged_directory(path) as staging, writing(path):
+    with new_folder(path) as staging:
+        model = deployed_graph(bundle, cell, precision, normalize)
+        if last_hidden_state:
+            _repeat_over_tokens(model, cell.dim)
         graph = staging / GRAPH
         graph.parent.mkdir()
         save_graph(model, graph)
@@ -58,7 +57,6 @@ def write_folder(
             file = staging / name
             file.parent.mkdir(exist_ok=True)
             file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        publish(staging, path, replace=False)
     return path
 
 
@@ -82,7 +80,7 @@ def _settings(bundle: Bundle, cell: Cell) -> dict[str, Any]:
     """What each tool reads beside the graph. The pooling is one that a vector repeated over its tokens survives."""
     manifest, text = bundle.manifest, bundle.manifest.text
     kind = MODEL_TYPES.get(manifest.architecture, manifest.architecture.removesuffix("Model").lower())
-    unused = text.pad_id + 1 if "roberta" in kind else 0  # positions that this family leaves free
+    unused = unused_positions(kind, text.pad_id)  # positions that this family leaves free
     tokenizer = padding_tokenizer(bundle)
     pad_token = _pad_token(tokenizer, text.pad_id)
     return {

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m2d_export.bundle.bundle import Bundle
+from m2d_export.bundle.disk import Bundle
 from m2d_export.errors import ParityError
 from m2d_export.host.extras import require
-from m2d_export.runtimes import open_runtime
+from m2d_export.runtimes import RuntimeOptions, open_runtime
 from m2d_export.runtimes.onnxrt import OnnxRuntime
 from m2d_export.spec import Cell, Precision, Variant
 from m2d_export.text.batches import pad
@@ -122,7 +122,7 @@ def check_deployed(
     with open_runtime("onnxrt", bundle.variant(cell.layer, precision)) as runtime:
         expected = truncate(runtime.vectors(batch), cell.dim, scaled)
     variant = Variant(cell.layer, Precision(precision), path, cell.dim, bundle.manifest.origin)
-    with OnnxRuntime(variant) as runtime:
+    with OnnxRuntime(variant, RuntimeOptions("onnxrt")) as runtime:
         given = runtime.vectors(batch)
     if given.shape != expected.shape:
         raise ParityError(f"{path.name} gives vectors of shape {given.shape}, expected {expected.shape}")

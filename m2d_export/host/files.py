@@ -180,6 +180,20 @@ def _exchange(staging: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill; it is renamed to ``target`` in one step if the block succeeds, and removed if not.
+
+    Raises OutputError if something is at ``target`` already, or if it cannot be written.
+    """
+    if target.exists() or target.is_symlink():
+        raise OutputError(f"{target} exists: choose another path, or remove it yourself")
+    remove_stale(target)
+    with staged_directory(target) as staging, writing(target):
+        yield staging
+        publish(staging, target, replace=False)
+
+
+@contextlib.contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
     """A path to write to; it is renamed to ``target`` if the block succeeds, and removed if not."""
     with writing(target):

@@ -13,7 +13,16 @@ from types import SimpleNamespace
 import pytest
 
 from m2d_export.errors import DiskFullError, OutputError, SpecError
-from m2d_export.host.files import STAGING, atomic_file, check_room, publish, remove_stale, staged_directory, writing
+from m2d_export.host.files import (
+    STAGING,
+    atomic_file,
+    check_room,
+    new_folder,
+    publish,
+    remove_stale,
+    staged_directory,
+    writing,
+)
 
 TARGET = Path("/some/target")
 
@@ -178,6 +187,39 @@ def test_without_file_locks_builds_work_and_no_staging_counts_as_stale(
         assert remove_stale(target) == 0
         publish(folder(staging, "new"), target, replace=False)
     assert content(target) == "new"
+
+
+# new_folder
+
+
+def test_a_new_folder_appears_whole_and_removes_stale_staging(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    folder(tmp_path / f"{STAGING}target-dead", "half")
+    with new_folder(target) as staging:
+        folder(staging, "new")
+        assert not target.exists()
+    assert content(target) == "new"
+    assert names(tmp_path) == ["target"]
+
+
+def test_a_new_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "target") as staging:  # noqa: PT012
+        folder(staging, "half")
+        raise KeyboardInterrupt
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])
+def test_a_new_folder_does_not_replace_anything(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "target"
+    {
+        "folder": lambda: folder(target, "old"),
+        "file": lambda: target.write_text("old"),
+        "dangling link": lambda: target.symlink_to(tmp_path / "nowhere"),
+    }[kind]()
+    with pytest.raises(OutputError, match=str(target)), new_folder(target):
+        pytest.fail("the block ran")
+    assert names(tmp_path) == ["target"]
 
 
 # publish

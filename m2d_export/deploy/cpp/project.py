@@ -6,14 +6,16 @@ from importlib import resources
 from pathlib import Path
 
 from m2d_export import __version__
-from m2d_export.bundle.bundle import TOKENIZER, Bundle
+from m2d_export.bundle.disk import Bundle
+from m2d_export.bundle.manifest import TOKENIZER
 from m2d_export.deploy.cpp import ENGINES, RUNTIMES
 from m2d_export.deploy.cpp.vocabulary import vocabulary_file
 from m2d_export.deploy.graph import write_deployed
-from m2d_export.engines.engine import check_flags
-from m2d_export.errors import OutputError, SpecError
-from m2d_export.host.files import publish, remove_stale, staged_directory, writing
-from m2d_export.spec import TYPED, Cell, Engine, Precision
+from m2d_export.engines.load import check_flags
+from m2d_export.errors import SpecError
+from m2d_export.host.files import new_folder
+from m2d_export.precisions import TYPED
+from m2d_export.spec import Cell, Engine, Precision
 
 TENSORRT = {  # what CMakeLists.txt and README.md of both are filled with
     "tensorrt": {"library": "nvinfer", "name": "TensorRT", "archive": "TensorRT-[0-9]*.tar.*"},
@@ -49,20 +51,16 @@ def write_project(
     if ``target`` exists.
     """
     path = Path(target).expanduser().absolute()
-    if path.exists() or path.is_symlink():
-        raise OutputError(f"{path} exists: choose another path, or remove it yourself")
     if runtime not in RUNTIMES:
         raise SpecError(f"no C++ for the runtime {runtime!r}: there is {', '.join(RUNTIMES)}")
-    cell = Cell(bundle.grid.check_layer(cell.layer), bundle.grid.check_dim(cell.dim))
-    bundle.entry(cell.layer, precision)
-    engine = _engine(bundle, cell, precision, ENGINES[runtime]) if runtime in ENGINES else None
-    text = bundle.manifest.text
-    (empty,) = bundle.tokenizer.encode([""], text.prompt())
-    tokenizer_json = bundle.checked(TOKENIZER).read_text(encoding="utf-8")
-    vocabulary = vocabulary_file(tokenizer_json, text, cell.dim, empty.prompt_length, bundle.manifest.normalize)
-
-    remove_stale(path)
-    with staged_directory(path) as staging, writing(path):
+    with new_folder(path) as staging:
+        cell = Cell(bundle.grid.check_layer(cell.layer), bundle.grid.check_dim(cell.dim))
+        bundle.entry(cell.layer, precision)
+        engine = _engine(bundle, cell, precision, ENGINES[runtime]) if runtime in ENGINES else None
+        text = bundle.manifest.text
+        (empty,) = bundle.tokenizer.encode([""], text.prompt())
+        tokenizer_json = bundle.checked(TOKENIZER).read_text(encoding="utf-8")
+        vocabulary = vocabulary_file(tokenizer_json, text, cell.dim, empty.prompt_length, bundle.manifest.normalize)
         (staging / "m2d_encoder.hpp").write_text(header(runtime), encoding="utf-8")
         (staging / "example.cpp").write_text(_template("example.cpp"), encoding="utf-8")
         (staging / "CMakeLists.txt").write_text(_cmake(runtime), encoding="utf-8")
@@ -74,7 +72,6 @@ def write_project(
             write_deployed(bundle, cell, model / "model.onnx", precision)
         else:
             shutil.copyfile(engine.path, model / "model.plan")
-        publish(staging, path, replace=False)
     return path
 
 
@@ -87,9 +84,9 @@ def _engine(bundle: Bundle, cell: Cell, precision: str, kind: str) -> Engine:
     for entry in bundle.manifest.engines:
         if (entry.layer, entry.precision, entry.key.kind) != (cell.layer, precision, kind):
             continue
-        if max(shapes.most[1] for shapes in entry.key.shapes) < most_tokens:
+        if max(shapes.max[1] for shapes in entry.key.shapes) < most_tokens:
             raise SpecError(f"{entry.path} is not for texts of {most_tokens} tokens: build it with --shapes that are")
-        if any(shapes.least[0] > 1 for shapes in entry.key.shapes):
+        if any(shapes.min[0] > 1 for shapes in entry.key.shapes):
             raise SpecError(f"{entry.path} is not for a single text: build it with --shapes that begin at 1x")
         bundle.checked(entry.path)
         found = next(engine for engine in bundle.variant(cell.layer, precision).engines if engine.key == entry.key)
@@ -159,6 +156,6 @@ def _built_for(engine: Engine) -> dict[str, str]:
     return {
         "built": key.version,
         "gpu": key.gpu or cards,
-        "shapes": ", ".join(f"{shapes.most[0]} of up to {shapes.most[1]} tokens" for shapes in key.shapes),
+        "shapes": ", ".join(f"{shapes.max[0]} of up to {shapes.max[1]} tokens" for shapes in key.shapes),
         "sha256": engine.sha256,
     }

@@ -8,14 +8,14 @@ from pathlib import Path
 from string import Template
 
 from m2d_export import __version__
-from m2d_export.bundle.bundle import Bundle
+from m2d_export.bundle.disk import Bundle
 from m2d_export.deploy.folder import padding_tokenizer
 from m2d_export.deploy.graph import write_deployed
-from m2d_export.errors import OutputError, SpecError
-from m2d_export.host.files import publish, remove_stale, sha256_of, staged_directory, writing
+from m2d_export.errors import SpecError
+from m2d_export.host.files import new_folder, sha256_of
 from m2d_export.host.machine import versions
 from m2d_export.spec import Cell, Precision
-from m2d_export.text.batches import LEAST_FILL, TOKEN_BUDGET
+from m2d_export.text.batches import MIN_FILL, TOKEN_BUDGET
 
 BACKENDS = ("python", "onnxruntime", "tensorrt")
 RUNTIMES = {"onnxrt": "onnxruntime", "openvino": "openvino"}
@@ -72,8 +72,6 @@ def write_repository(
     ``write_deployed`` raises.
     """
     path = Path(target).expanduser().absolute()
-    if path.exists() or path.is_symlink():
-        raise OutputError(f"{path} exists: choose another path, or remove it yourself")
     if not cells:
         raise SpecError("name at least one cell, such as 3x128")
     if service.backend == "tensorrt" and precision != Precision.FP32:
@@ -83,8 +81,7 @@ def write_repository(
         )
     prompt = bundle.manifest.text.prompt(None, prompt_name)
     names = {model_name(cell, precision): cell for cell in sorted(set(cells))}
-    remove_stale(path)
-    with staged_directory(path) as staging, writing(path):
+    with new_folder(path) as staging:
         for name, cell in names.items():
             holder = name if service.backend == "python" else f"{name}_encoder"
             graph = _version(staging / holder) / "model.onnx"
@@ -98,7 +95,6 @@ def write_repository(
         sums = sorted(file for file in staging.rglob("*") if file.is_file())
         lines = [f"{sha256_of(file)}  {file.relative_to(staging).as_posix()}\n" for file in sums]
         (staging / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
-        publish(staging, path, replace=False)
     return names
 
 
@@ -149,7 +145,7 @@ def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service
         "threads": service.threads or 0,
         # An encoder inside the server is called once for all texts; here a second call costs less than much padding.
         "token_budget": TOKEN_BUDGET if here else service.max_batch_size * text.max_tokens,
-        "least_fill": LEAST_FILL if here else 0.0,
+        "least_fill": MIN_FILL if here else 0.0,
         "max_tokens": text.max_tokens,
         "max_bytes": max_bytes(text.max_tokens),
         "pad_id": text.pad_id,
