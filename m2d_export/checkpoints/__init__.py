@@ -1,1 +1,1 @@
-"""A checkpoint: loaded, cut into exits (the float32 reference), and sliced into ordinary folders."""
+"""Loads a checkpoint, runs its exits in PyTorch (the float32 reference), and saves an exit as an ordinary folder."""

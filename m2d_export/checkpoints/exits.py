@@ -1,4 +1,4 @@
-"""The exits of a checkpoint as one torch module: the fp32 reference that every variant is judged by."""
+"""The exits of a checkpoint as one PyTorch module: the float32 reference that every graph is compared with."""
 
 import copy
 from collections.abc import Sequence
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from m2d_export.checkpoints.architectures import has_final_norm
 from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import CheckpointError
-from m2d_export.spec import Pooling
+from m2d_export.spec import OUTPUT, Pooling
 from m2d_export.vectors import FloatArray
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class ExitEncoder(nn.Module):
-    """One pooled vector per exit layer, from a single pass: exit k pools ``hidden_states[k]``.
+    """One pooled vector for each exit layer from a single pass: exit k pools ``hidden_states[k]``.
 
-    The last exit pools ``last_hidden_state``; below it no final norm is applied, which is what a
-    2D-Matryoshka loss trains (decision 3 in docs/design.md). Vectors are not normalised.
+    The last exit pools ``last_hidden_state``. Other exits get no final norm, because a 2D-Matryoshka loss trains them
+    without it (docs/design.md, decision 3). Vectors are not normalised.
     """
 
     def __init__(self, checkpoint: Checkpoint, layers: Sequence[int]) -> None:
@@ -37,23 +38,26 @@ class ExitEncoder(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, pooling_mask: Tensor | None = None
     ) -> tuple[Tensor, ...]:
-        """Vectors of each exit: (batch, tokens) int64 -> as many (batch, width) float32 as there are layers."""
+        """Vectors of each exit: (batch, tokens) int64 -> one (batch, width) float32 for each layer."""
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
         states = [*output.hidden_states[:-1], output.last_hidden_state]  # depth + 1 of (batch, tokens, hidden)
         if len(states) != self.depth + 1:
-            raise CheckpointError(f"the encoder gives {len(states) - 1} hidden states, its config says {self.depth}")
+            raise CheckpointError(
+                f"{type(self.encoder).__name__} returned the states of {len(states) - 1} layers, "
+                f"but its config has {self.depth}: this architecture is not supported"
+            )
         mask = attention_mask if pooling_mask is None else pooling_mask
         return tuple(self._vector(states[layer], mask, str(layer)) for layer in self.layers)
 
     def _vector(self, states: Tensor, mask: Tensor, layer: str) -> Tensor:
-        features = {"sentence_embedding": pool(states, mask, self.pooling)}
+        features = {OUTPUT: pool(states, mask, self.pooling)}
         for module in ([self.heads[layer]] if layer in self.heads else []) + list(self.tail):
             features = module(features)
-        return features["sentence_embedding"]
+        return features[OUTPUT]
 
     @torch.inference_mode()
     def vectors(self, batch: "Batch") -> tuple[FloatArray, ...]:
-        """The same from and to numpy, wherever and in whatever the weights are."""
+        """Vectors of each exit, (batch, width) float32, whatever the device and type of the weights."""
         device = next(self.parameters()).device
         arrays = (batch.input_ids, batch.attention_mask, batch.pooling_mask)
         tensors = [None if array is None else torch.from_numpy(array).to(device) for array in arrays]
@@ -61,9 +65,10 @@ class ExitEncoder(nn.Module):
 
 
 def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    """Pool (batch, tokens, hidden) over the tokens whose mask is 1, padding on the right: (batch, hidden x modes).
+    """Pool the tokens whose mask is 1: (batch, tokens, hidden), (batch, tokens) -> (batch, hidden x modes).
 
-    The same numbers as sentence-transformers' ``Pooling``, in operators that every ONNX runtime fuses.
+    Padding is on the right. The result equals that of ``Pooling`` in sentence-transformers; its operators are simple
+    ones, which every ONNX runtime fuses.
     """
     weights = mask.to(states.dtype).unsqueeze(-1)  # (batch, tokens, 1)
     vectors = []
@@ -72,40 +77,35 @@ def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
             count = weights.sum(dim=1).clamp(min=1e-9)
             vectors.append((states * weights).sum(dim=1) / (count if mode == "mean" else count.sqrt()))
         elif mode == "weightedmean":
-            place = torch.ones_like(weights).cumsum(dim=1) * weights  # 1, 2, 3, ... where the mask is 1
-            vectors.append((states * place).sum(dim=1) / place.sum(dim=1).clamp(min=1e-9))
+            positions = torch.ones_like(weights).cumsum(dim=1) * weights  # 1, 2, 3, ... where the mask is 1
+            vectors.append((states * positions).sum(dim=1) / positions.sum(dim=1).clamp(min=1e-9))
         elif mode == "max":
-            # A finite floor, so that a text whose every token is masked stays finite.
+            # The lowest finite number instead of -inf, so that a text without any pooled token stays finite.
             vectors.append(states.masked_fill(weights == 0, torch.finfo(states.dtype).min).amax(dim=1))
         elif mode == "cls" and pooling.include_prompt:
             vectors.append(states[:, 0])
-        else:  # "lasttoken", or "cls" behind a prompt that is not pooled: one token, picked by a 0/1 weight
-            seen = mask.cumsum(dim=1) * mask  # 1 at the first pooled token, the count at the last
-            wanted = seen.amax(dim=1, keepdim=True) if mode == "lasttoken" else torch.ones_like(seen[:, :1])
-            pick = ((seen == wanted) & (mask == 1)).to(states.dtype).unsqueeze(-1)
+        else:  # "lasttoken", or "cls" after a prompt that is not pooled: picks one token by a weight of 0 or 1
+            count = mask.cumsum(dim=1) * mask  # 1 at the first pooled token, 2 at the second, ...
+            wanted = count.amax(dim=1, keepdim=True) if mode == "lasttoken" else torch.ones_like(count[:, :1])
+            pick = ((count == wanted) & (mask == 1)).to(states.dtype).unsqueeze(-1)
             vectors.append((states * pick).sum(dim=1))
     return torch.cat(vectors, dim=-1) if len(vectors) > 1 else vectors[0]
 
 
-def norms_its_last_layer(encoder: nn.Module) -> bool:
-    """Whether this is a pre-LN encoder (ModernBERT), whose truncated model is not its exit."""
-    return hasattr(encoder, "final_norm")
+def cut_checkpoint(checkpoint: Checkpoint, layer: int) -> Checkpoint:
+    """The checkpoint with only the first ``layer`` layers, and with the attention that transformers prefers.
 
-
-def truncate(checkpoint: Checkpoint, layer: int) -> Checkpoint:
-    """The checkpoint with only ``layer`` blocks: what that exit costs in torch, with torch's own attention.
-
-    A pre-LN encoder's final norm goes too, since exit ``layer`` is ``hidden_states[layer]``. Raises
-    CheckpointError unless the result is seen to compute just that.
+    A final norm is removed with the layers, because exit ``layer`` is ``hidden_states[layer]``. Raises CheckpointError
+    if the result does not give the vectors of that exit.
     """
     config = copy.deepcopy(checkpoint.encoder.config)
-    config._attn_implementation = None  # transformers' choice: sdpa where the architecture has it
+    config._attn_implementation = None  # lets transformers choose: sdpa if the architecture has it
     config.num_hidden_layers = layer
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:layer]
     encoder = AutoModel.from_config(config, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
     encoder.load_state_dict(checkpoint.encoder.state_dict(), strict=False)
-    if layer < checkpoint.depth and norms_its_last_layer(encoder):
+    if layer < checkpoint.depth and has_final_norm(encoder):
         encoder.final_norm = nn.Identity()
     heads = {layer: checkpoint.heads[layer]} if layer in checkpoint.heads else {}
     cut = replace(checkpoint, encoder=encoder, depth=layer, heads=heads)
@@ -115,6 +115,6 @@ def truncate(checkpoint: Checkpoint, layer: int) -> Checkpoint:
     if not torch.allclose(full, own, rtol=1e-4, atol=1e-4):
         raise CheckpointError(
             f"{type(encoder).__name__} cut to {layer} layers does not give the vectors of exit {layer}: "
-            "there is no truncated model of it"
+            "this architecture cannot be cut. Run its exits from a bundle instead"
         )
     return cut
