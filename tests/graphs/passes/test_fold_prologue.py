@@ -1,16 +1,12 @@
-"""What comes before the layers: computed once where no token changes it, left alone where one may."""
-
-from collections import Counter
+"""Nodes before the first layer are folded where no token can change them, and stay where one can."""
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
-from m2d_export.graphs.passes.fold_prologue import prologue_reduced
+from m2d_export.graphs.passes.fold_prologue import fold_prologue
+from tests.support.graph_files import kinds, parsed, run
 
-HEADER = '<ir_version: 10, opset_import: ["": 18]>\n'
 EMBEDDED = """
     g (int64[batch, tokens] ids, int64[batch, tokens] kinds) => (float[batch, tokens, 2] y)
     <float[5, 2] words = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, float[3, 2] types = {1, 2, 3, 4, 5, 6},
@@ -32,25 +28,23 @@ EMBEDDED = """
 
 
 def embedded(places: str = "0, 1, 2, 3", kind: str = "2, 2, 2, 2", types: str = "wide") -> ir.Model:
-    text = EMBEDDED.replace("PLACES", places).replace("KIND", kind).replace("TYPES", types)
-    found = ir.serde.deserialize_model(onnx.parser.parse_model(HEADER + text))
-    for node in found.graph:  # as the exporter knows it
+    model = parsed(EMBEDDED.replace("PLACES", places).replace("KIND", kind).replace("TYPES", types))
+    for node in model.graph:  # shapes that torch.export states
         if node.op_type in ("Gather", "Add") and node.inputs[0].name != "rows":
             node.outputs[0].shape = ir.Shape(["batch", "tokens", 2])
-    return found
+    return model
 
 
-def result(model: ir.Model) -> np.ndarray:
-    data = ir.serde.serialize_model(model).SerializeToString()
-    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
-    feeds = {"ids": np.array([[1, 2, 3], [4, 0, 1]]), "kinds": np.array([[0, 1, 2], [2, 1, 0]])}
-    return session.run(None, {value.name: feeds[value.name] for value in session.get_inputs()})[0]
+TOKENS = {"ids": np.array([[1, 2, 3], [4, 0, 1]]), "kinds": np.array([[0, 1, 2], [2, 1, 0]])}
 
 
-def test_types_that_are_all_one_and_positions_that_count_up_are_added_once() -> None:
-    expected, reduced = result(embedded()), prologue_reduced(embedded())
-    np.testing.assert_array_equal(result(reduced), expected)
-    assert Counter(node.op_type for node in reduced.graph) == {"Gather": 1, "Slice": 1, "Shape": 1, "Add": 1}
+def test_equal_token_types_and_counting_positions_are_added_beforehand() -> None:
+    model = embedded()
+    expected = run(model, TOKENS)
+    assert fold_prologue(model)
+    np.testing.assert_array_equal(run(model, TOKENS), expected)
+    assert kinds(model) == {"Gather": 1, "Slice": 1, "Shape": 1, "Add": 1}
+    assert not fold_prologue(model)
 
 
 @pytest.mark.parametrize(
@@ -63,10 +57,12 @@ def test_types_that_are_all_one_and_positions_that_count_up_are_added_once() -> 
     ],
     ids=["positions in another order", "positions from 1", "types that differ", "types that are given"],
 )
-def test_what_may_differ_from_token_to_token_is_looked_up(change: dict[str, str]) -> None:
-    expected, reduced = result(embedded(**change)), prologue_reduced(embedded(**change))
-    np.testing.assert_array_equal(result(reduced), expected)
-    assert Counter(node.op_type for node in reduced.graph)["Gather"] == 2
+def test_rows_that_differ_from_token_to_token_are_looked_up(change: dict[str, str]) -> None:
+    model = embedded(**change)
+    expected = run(model, TOKENS)
+    assert fold_prologue(model)
+    np.testing.assert_array_equal(run(model, TOKENS), expected)
+    assert kinds(model)["Gather"] == 2
 
 
 MASKED = """
@@ -103,37 +99,40 @@ MASKED = """
 
 
 def masked(always: str = "1", least: str = "0", pair: str = "last_i, last_j") -> ir.Model:
-    text = MASKED.replace("ALWAYS", always).replace("LEAST", least).replace("PAIR", pair)
-    model = ir.serde.deserialize_model(onnx.parser.parse_model(HEADER + text))
+    model = parsed(MASKED.replace("ALWAYS", always).replace("LEAST", least).replace("PAIR", pair))
     known = {"batches": ["batch"], "tokens": ["tokens"], "i": ["batch", 1, 1, 1], "j": [1, 1, 1, "tokens"]}
     known |= {"row": [1, 1, "tokens", 1], "counted": [1, 1, "tokens", 1], "sure": [1, 1, "tokens", 1]}
     known |= {"kept": ["batch", "tokens"], "picked": ["batch", 1, 1, "tokens"], "y": ["batch", 2, "tokens", "tokens"]}
     known |= {name: ["batch", 1, "tokens", "tokens"] for name in ("both", "added")}
-    for node in model.graph:  # as the exporter knows it
+    for node in model.graph:  # shapes that torch.export states
         if (shape := known.get(str(node.outputs[0].name))) is not None:
             node.outputs[0].shape = ir.Shape(shape)
     return model
 
 
-def added(model: ir.Model, batch: int = 3) -> np.ndarray:
-    data = ir.serde.serialize_model(model).SerializeToString()
-    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
-    mask = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0]])[:batch]
-    return session.run(None, {"mask": mask, "scores": np.zeros((batch, 2, 3, 3), dtype=np.float32)})[0]
+PADDING = {
+    "mask": np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0]]),
+    "scores": np.zeros((3, 2, 3, 3), dtype=np.float32),
+}
 
 
-def test_a_padding_mask_that_is_picked_number_by_number_is_taken_as_a_whole() -> None:
-    expected, reduced = added(masked()), prologue_reduced(masked())
-    np.testing.assert_array_equal(added(reduced), expected)
-    assert [node.op_type for node in reduced.graph] == ["Cast", "Unsqueeze", "Where", "Add"]
+def test_a_padding_mask_that_is_looked_up_number_by_number_is_taken_as_a_whole() -> None:
+    model = masked()
+    expected = run(model, PADDING)
+    assert fold_prologue(model)
+    np.testing.assert_array_equal(run(model, PADDING), expected)
+    assert [node.op_type for node in model.graph] == ["Cast", "Unsqueeze", "Where", "Add"]
+    assert not fold_prologue(model)
 
 
 @pytest.mark.parametrize(
     ("change", "stays"),
     [({"always": "0"}, "And"), ({"least": "1"}, "And"), ({"pair": "last_j, last_i"}, "GatherND")],
-    ids=["a condition that never holds", "one that the first row does not meet", "turned"],
+    ids=["a condition that is never true", "a condition that is false in the first row", "indices in another order"],
 )
-def test_a_mask_that_is_another_stays(change: dict[str, str], stays: str) -> None:
-    expected, reduced = added(masked(**change)), prologue_reduced(masked(**change))
-    np.testing.assert_array_equal(added(reduced), expected)
-    assert stays in {node.op_type for node in reduced.graph}
+def test_any_other_mask_stays(change: dict[str, str], stays: str) -> None:
+    model = masked(**change)
+    expected = run(model, PADDING)
+    fold_prologue(model)
+    np.testing.assert_array_equal(run(model, PADDING), expected)
+    assert stays in kinds(model)
