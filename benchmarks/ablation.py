@@ -1,21 +1,20 @@
-"""What each part of the grid recipe gives: short runs of one seed, each with one part more, judged on dev.
+"""What does each part of the grid recipe gain?
 
-    python -m benchmarks.ablation CHECKPOINT --texts sentences.txt -o benchmarks/results/ablation.json
+    M2D_STSB=DIR python -m benchmarks.ablation --texts sentences.txt -o benchmarks/results/ablation.json
 
-$M2D_STSB names the folder of STS-B's splits, ``--texts`` a file of sentences without scores
-(``python -m train.wordnet``). One epoch each, with the recipe's own warm-up and decay.
+Short runs with one seed are judged on STS-B dev. Each run has one part more than the run before. A run is one epoch
+with the recipe's own warm-up and decay. ``--texts`` is a file of sentences without scores
+(``python -m train.wordnet``).
 """
 
-import argparse
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks import common
 from m2d_export.checkpoints.load import load_checkpoint
-from m2d_export.host.machine import machine
 from train.data import load_data
 from train.losses import LossWeights
 from train.recipes import GridRecipe, default_dims
@@ -23,8 +22,9 @@ from train.train import GridTraining
 from train.work import Job
 
 EPOCHS = 1
-# Each rung is the one before it and what it names. Heads that do not learn stay the identity.
-RUNGS: tuple[tuple[str, Mapping[str, Any], Mapping[str, float]], ...] = (
+# Each recipe is the one before it with these settings and loss weights changed. A head that does not learn stays the
+# identity.
+RECIPES: tuple[tuple[str, Mapping[str, Any], Mapping[str, float]], ...] = (
     ("every cell, every step", {"head_learning_rate": 0.0, "unlabelled": 0}, {"similarities": 0.0, "vectors": 0.0}),
     ("+ a head per exit", {"head_learning_rate": GridRecipe.head_learning_rate}, {}),
     ("+ the full cell's cosines distilled", {}, {"similarities": LossWeights.similarities}),
@@ -34,29 +34,24 @@ RUNGS: tuple[tuple[str, Mapping[str, Any], Mapping[str, float]], ...] = (
 
 
 def main() -> None:
-    """Train every rung and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint")
-    parser.add_argument("--texts", required=True)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    """Train with each recipe, write."""
+    parser = common.parser("ablation", __doc__)
+    common.add_checkpoint(parser)
+    parser.add_argument("--texts", required=True, help="sentences without scores, one a line")
     arguments = parser.parse_args()
-    folder = os.environ.get("M2D_STSB")
-    if not folder:
-        parser.error("set M2D_STSB to a folder with STS-B's splits")
-    data = load_data(folder, unlabelled=arguments.texts)
-    loaded = load_checkpoint(arguments.checkpoint)
+    data = load_data(str(common.stsb_folder(parser)), unlabelled=arguments.texts)
+    path = str(common.checkpoint_of(arguments))
+    loaded = load_checkpoint(path)
     layers, dims = tuple(range(1, loaded.depth + 1)), default_dims(loaded.width)
     recipe, rows = GridRecipe(layers, dims, epochs=EPOCHS), []
-    for name, settings, weights in RUNGS:
+    for name, settings, weights in RECIPES:
         recipe = replace(recipe, **settings, weights=replace(recipe.weights, **weights))
-        checkpoint = load_checkpoint(arguments.checkpoint)
-        training = GridTraining(Job(arguments.checkpoint, checkpoint, data, recipe, "cpu", "fp32", Path("unused")))
+        training = GridTraining(Job(path, load_checkpoint(path), data, recipe, "cpu", "fp32", Path("unused")))
         while training.step < training.steps:
             training.take_step()
-        rows.append({"rung": name, "dev": {str(cell): score for cell, score in training.judge.grid().items()}})
+        rows.append({"recipe": name, "dev": {str(cell): score for cell, score in training.judge.grid().items()}})
         print(name, json.dumps(rows[-1]["dev"]), flush=True)
-    result = {"steps": training.steps, "seed": recipe.seed, "rows": rows, "machine": machine()}
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    common.write_results(arguments, {"steps": training.steps, "seed": recipe.seed, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,52 +1,48 @@
-"""Build a bundle step by step: seconds of every step, bytes of every file.
+"""What does a build cost: how many seconds does each step take, and how many bytes does each file have?
 
-    python benchmarks/build_cost.py CHECKPOINT -o benchmarks/results/build_cost.json
+    python -m benchmarks.build_cost -o benchmarks/results/build_cost.json
 
-Seconds are those of one build in a fresh process, imports included: what a user waits.
+The seconds are those of one build in a fresh process, imports included, so they are what a user waits for.
 """
 
-import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 
+STARTED = time.perf_counter()  # before the imports, which a user waits for as well
+
+from benchmarks import common  # noqa: E402
+from m2d_export import build  # noqa: E402
+
 
 def main() -> None:
-    """Measure, print, write."""
-    started = time.perf_counter()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint")
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    """Build, write, print."""
+    parser = common.parser("build_cost", __doc__)
+    common.add_checkpoint(parser)
     arguments = parser.parse_args()
+    begun: dict[str, float] = {}
 
-    from m2d_export import pipeline
-    from m2d_export.host.machine import machine
+    def progress(step: str) -> None:
+        begun[step] = time.perf_counter() - STARTED
 
-    steps: list[tuple[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-
-        def report(step: str) -> None:
-            steps.append((step, time.perf_counter() - started))
-
-        plan = pipeline.plan(arguments.checkpoint, Path(folder) / "bundle.m2d", report=report)
-        bundle = pipeline.build(plan, report=report)
-        total = time.perf_counter() - started
+        target = Path(folder) / "bundle.m2d"
+        bundle = build(common.checkpoint_of(arguments), target, progress=progress)
+        total = time.perf_counter() - STARTED
     files = {name: entry.size for name, entry in bundle.manifest.files.items()}
     graphs = sum(size for name, size in files.items() if name.startswith("graphs/"))
     deepest = bundle.manifest.variants[-1]
-    ends = [begun for _, begun in steps[1:]] + [total]
-    result = {
-        "command": "python benchmarks/build_cost.py all-MiniLM-L6-v2",
+    ends = [*list(begun.values())[1:], total]
+    size = graphs / (files[deepest.graph()] + files[deepest.weights])
+    results = {
         "seconds": total,
-        "steps": {step: end - begun for (step, begun), end in zip(steps, ends, strict=True)},
+        "steps": {step: end - start for (step, start), end in zip(begun.items(), ends, strict=True)},
         "graphs": len(bundle.manifest.variants),
         "files": files,
-        "all_graphs_over_the_deepest_alone": graphs / (files[deepest.path] + files[deepest.weights]),
-        "machine": machine(),
+        "all_graphs_over_the_deepest_alone": size,
     }
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"{total:.1f} s, all graphs {result['all_graphs_over_the_deepest_alone']:.4f} x the deepest alone")
+    common.write_results(arguments, results)
+    print(f"{total:.1f} s; the size of all graphs is {size:.4f} times that of the deepest")
 
 
 if __name__ == "__main__":

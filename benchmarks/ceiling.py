@@ -1,19 +1,17 @@
-"""How near the machine's limit: useful operations a second of a whole ``encode``, over those of its products alone.
+"""How close is ``encode`` to the speed limit of the machine?
 
-    M2D_STSB=path/to/stsb python -m benchmarks.ceiling minilm.m2d -o benchmarks/results/ceiling.json
+    M2D_STSB=DIR python -m benchmarks.ceiling minilm.m2d -o benchmarks/results/ceiling.json
 
-For every runtime and precision of the bundle, taking turns: the sentences of STS-B test and paragraphs of ten of them,
-from text to vector; and a graph of nothing but the matrix products of two layers, in the encoder's own shapes, at the
-default token budget, in the parallel streams that a whole ``encode`` runs in; for int8 quantized by the same quantizer,
-so with what scales and rounds the inputs of each product, as in the encoder. Useful operations are those of real
-tokens: 24 H^2 + 4 n H for each token of each layer, in a text of n tokens
-(a multiply-add is two; inner width 4 H). Beside it what else the time goes to: by token budget, by stage, and by kind
-of operation as the runtime's own profiler has it.
+The limit is a graph of only the matrix products (matmuls) of two layers, in the encoder's own shapes, at the default
+token budget, in the same runtime and on as many parallel streams as ``encode`` has. The int8 matmuls are quantized by
+the same quantizer, so they scale and round their inputs. The share is the useful operations a second of ``encode`` over
+those of the matmuls.
+Useful operations are those of real tokens: 24 H^2 + 4 n H for each token of each layer, in a text of n tokens (a
+multiply-add is two operations, the inner width is 4 H). The file also shows where the rest of the time goes: by token
+budget, by stage, and by kind of operation (from the runtime's own profiler).
 """
 
-import argparse
 import json
-import os
 import tempfile
 import time
 from collections import Counter
@@ -29,61 +27,61 @@ import onnx_ir as ir
 import onnxruntime
 import openvino
 
+from benchmarks import common
 from m2d_export import Bundle, Encoder
-from m2d_export.bench.sts import load_pairs
-from m2d_export.graphs.int8 import int8_models
-from m2d_export.host.machine import cores, flags, machine
-from m2d_export.runtimes.onnxrt import SETTINGS
+from m2d_export.graphs.int8 import int8_graphs
+from m2d_export.host.machine import cores, flags
+from m2d_export.runtimes.onnxrt import session_options
 from m2d_export.runtimes.openvino import SHORT
 from m2d_export.runtimes.tuning import budget_seconds
-from m2d_export.spec import RUNTIMES, Precision
+from m2d_export.spec import Precision
 from m2d_export.text.batches import TOKEN_BUDGET, Batch, batches
 
-ROUNDS, PARAGRAPH, LAYERS, CALLS = 5, 10, 2, 32
-KINDS = 6  # of operations, that a profile names
+LAYERS, CALLS = 2, 32
+KINDS = 6  # of operations that a profile names
+Work = tuple[Callable[[], Any], float]  # a call and its operations
 
 
-def products(width: int, precision: str) -> bytes:
-    """A model of the products of ``LAYERS`` layers, one after the other: x (tokens, width) to (tokens, width)."""
-    generator = np.random.default_rng(0)
+def matmul_model(width: int, precision: str) -> bytes:
+    """A model of the matmuls of ``LAYERS`` layers, one after the other: x (tokens, width) to (tokens, width)."""
+    chance = np.random.default_rng(0)
     nodes, weights, last = [], [], "x"
-    joined = precision == Precision.INT8  # query, key and value are one product in int8 graphs
+    joined = precision == Precision.INT8  # int8 graphs have one matmul for query, key and value
     attention = [(width, 3 * width)] if joined else [(width, width)] * 3
     shapes = [*attention, (width, width), (width, 4 * width), (4 * width, width)] * LAYERS
     for place, (rows, columns) in enumerate(shapes):
-        values = generator.standard_normal((rows, columns), dtype=np.float32) / np.float32(rows**0.5)
+        values = chance.standard_normal((rows, columns), dtype=np.float32) / np.float32(rows**0.5)
         weights.append(onnx.numpy_helper.from_array(values, f"w{place}"))
         nodes.append(onnx.helper.make_node("MatMul", [last, f"w{place}"], [f"y{place}"]))
         last = f"y{place}"
-        if columns == 3 * width:  # the next one takes a third of it
+        if columns == 3 * width:  # the next matmul takes a third of it
             nodes.append(onnx.helper.make_node("Slice", [last, "start", "end", "axis"], [f"third{place}"]))
             last = f"third{place}"
     bounds = {"start": 0, "end": width, "axis": 1} if joined else {}
     weights += [onnx.numpy_helper.from_array(np.array([number]), name) for name, number in bounds.items()]
     ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", width]) for name in ("x", last)]
-    graph = onnx.helper.make_graph(nodes, "products", ends[:1], ends[1:], weights)
+    graph = onnx.helper.make_graph(nodes, "matmuls", ends[:1], ends[1:], weights)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
     if precision == Precision.INT8:
-        samples = [{"x": generator.standard_normal((64, width), dtype=np.float32)} for _ in range(8)]
-        model = ir.serde.serialize_model(int8_models(ir.serde.deserialize_model(model), samples)[0])
+        samples = [{"x": chance.standard_normal((64, width), dtype=np.float32)} for _ in range(8)]
+        graphs = int8_graphs(ir.serde.deserialize_model(model), Precision.INT8, samples)
+        model = ir.serde.serialize_model(graphs["default"])
     written: bytes = model.SerializeToString()
     return written
 
 
 def session(model: bytes | str, profile: str | None) -> onnxruntime.InferenceSession:
-    """A session as the runtime opens it for one of its streams; ``profile`` is where it writes how long it took."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    for key, value in SETTINGS.items():
-        options.add_session_config_entry(key, value)
+    """A session like one stream of the runtime. ``profile`` is where it writes its profile, if anywhere."""
+    options = session_options(threads=1)
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, profile
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def products_alone(width: int, runtime: str, precision: str, threads: int) -> tuple[Callable[[], Any], float]:
-    """What multiplies, and how many operations that is."""
-    model, x = products(width, precision), np.random.default_rng(1).standard_normal((TOKEN_BUDGET, width), dtype="f4")
+def bare_matmuls(width: int, runtime: str, precision: str, threads: int) -> Work:
+    """A call that runs only matmuls, and the number of its operations."""
+    model = matmul_model(width, precision)
+    x = np.random.default_rng(1).standard_normal((TOKEN_BUDGET, width), dtype="f4")
     operations = 24.0 * width**2 * LAYERS * TOKEN_BUDGET * CALLS
     if runtime == "onnxrt":
         opened, pool = session(model, profile=None), ThreadPoolExecutor(threads)
@@ -100,17 +98,17 @@ def products_alone(width: int, runtime: str, precision: str, threads: int) -> tu
     return run, operations
 
 
-def useful(bundle: Bundle, texts: list[str]) -> float:
-    """Operations that ``texts`` need at full depth, padding not counted."""
+def useful_operations(bundle: Bundle, texts: list[str]) -> float:
+    """The operations that ``texts`` need at full depth, without padding."""
     lengths = np.array([len(item.ids) for item in bundle.tokenizer.encode(texts)], dtype=float)
     width = bundle.grid.width
     return float(bundle.grid.depth * (24 * width**2 * lengths + 4 * width * lengths**2).sum())
 
 
-def profiled(encoder: Encoder, path: Path, made: list[Batch]) -> dict[str, float]:
-    """Shares of the time of a graph by kind of operation, by the runtime's own profiler; the smallest together."""
+def profile(runtime: str, path: Path, made: list[Batch]) -> dict[str, float]:
+    """Share of a graph's time by kind of operation, from the runtime's own profiler; the smallest are "others"."""
     spent: Counter[str] = Counter()
-    if encoder.runtime.name == "onnxrt":
+    if runtime == "onnxrt":
         with tempfile.TemporaryDirectory() as folder:
             opened = session(str(path), f"{folder}/profile")
             names = [value.name for value in opened.get_inputs()]
@@ -132,85 +130,77 @@ def profiled(encoder: Encoder, path: Path, made: list[Batch]) -> dict[str, float
     return shares | {"others": 1 - sum(shares.values())}
 
 
-def peak(precision: str) -> float | None:
-    """Operations a second that the processor's vector units have room for; None where that is not known here."""
+def arithmetic_peak(precision: str) -> float | None:
+    """Operations a second that two vector units a core could do at the stated clock; None if that is not known."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     mhz = next((float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz")), None)
     lanes = 16 if "avx512f" in flags() else 8 if "avx2" in flags() else None
     if mhz is None or lanes is None:
         return None
     zen4 = any(line.split(":")[1].strip() == "25" for line in lines if line.startswith("cpu family"))
-    lanes = min(lanes, 8) if zen4 else lanes  # AMD's family 25 takes two turns for an instruction of 512 bits
+    lanes = min(lanes, 8) if zen4 else lanes  # AMD's family 25 takes two cycles for an instruction of 512 bits
     # In 32 bits: four int8 multiply-adds in one instruction with VNNI, in two without (multiply in pairs, then widen).
     each = 1 if precision == Precision.FP32 else 4 if flags() & {"avx512_vnni", "avx_vnni"} else 2
-    return cores() * mhz * 1e6 * 2 * 2 * lanes * each  # two units, a multiply-add is two
+    return cores() * mhz * 1e6 * 2 * 2 * lanes * each  # two units, and a multiply-add is two operations
 
 
 def main() -> None:
-    """Measure in turns, profile, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure, profile, write."""
+    parser = common.parser("ceiling", __doc__, rounds=5)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--limit", type=int, help="the first sentences only: to try it out")
+    parser.add_argument("--limit", type=common.positive, help="take only so many sentences, for a trial")
     arguments = parser.parse_args()
-    folder = os.environ.get("M2D_STSB")
-    if not folder:
-        parser.error("set M2D_STSB to a folder with STS-B's test.csv")
     bundle, threads = Bundle.open(arguments.bundle), cores()
-    pairs = load_pairs(str(Path(folder) / "test.csv"))
-    short = [text for pair in zip(*pairs.sides(), strict=True) for text in pair][: arguments.limit]
-    long = [" ".join(short[start : start + PARAGRAPH]) for start in range(0, len(short), PARAGRAPH)]
-    built = {entry.precision for entry in bundle.manifest.variants}
-    layer = bundle.grid.depth
+    short = common.sentences(common.stsb_test(parser))[: arguments.limit]
+    texts = {"short": short, "long": common.paragraphs(short)}
+    setups = [(runtime, kind) for runtime in ("onnxrt", "openvino") for kind in common.fp32_and_int8(bundle)]
     encoders = {
-        (name, kind): Encoder(bundle, layer, runtime=name, precision=kind, threads=threads)
-        for name in ("onnxrt", "openvino")
-        for kind in RUNTIMES[name].precisions
-        if kind in built and kind in (Precision.FP32, Precision.INT8)
+        setup: Encoder(bundle, bundle.grid.depth, runtime=setup[0], precision=setup[1], threads=threads)
+        for setup in setups
     }
-    calls: dict[tuple[tuple[str, str], str], tuple[Callable[[], Any], float]] = {}
-    for way, encoder in encoders.items():
-        calls[way, "products"] = products_alone(bundle.grid.width, *way, threads)
-        for name, texts in {"short": short, "long": long}.items():
-            calls[way, name] = (lambda encoder=encoder, texts=texts: encoder.encode(texts), useful(bundle, texts))
-    seconds: dict[Any, list[float]] = {key: [] for key in calls}
-    for number in range(ROUNDS + 1):
-        print(f"round {number} of {ROUNDS}", flush=True)
-        for key, (call, _) in calls.items():
-            time.sleep(0.2)  # threads of the last one come to rest
-            started = time.perf_counter()
-            call()
-            if number:
-                seconds[key].append(time.perf_counter() - started)
+    work: dict[tuple[tuple[str, str], str], Work] = {}
+    for setup, encoder in encoders.items():
+        work[setup, "matmuls"] = bare_matmuls(bundle.grid.width, *setup, threads)
+        for name, own in texts.items():
+            work[setup, name] = (lambda encode=encoder.encode, own=own: encode(own), useful_operations(bundle, own))
+    turns = {key: common.timed(call) for key, (call, _) in work.items()}
+    seconds = common.take_turns(turns, arguments.rounds, rest=0.2)
     started = time.perf_counter()
     tokens = bundle.tokenizer.encode(short)
     tokenized = time.perf_counter()
     made = list(batches(tokens, bundle.manifest.text))
     tokenizing, batching = tokenized - started, time.perf_counter() - tokenized
     rows = []
-    for way, encoder in encoders.items():
-        rate = {name: calls[way, name][1] / median(seconds[way, name]) for name in ("products", "short", "long")}
+    for (runtime, precision), encoder in encoders.items():
+        spent = {name: seconds[(runtime, precision), name] for name in ("matmuls", *texts)}
+        rates = {name: work[(runtime, precision), name][1] / median(own) for name, own in spent.items()}
         budgets = budget_seconds(encoder.runtime, tokens, bundle.manifest.text, 3)
-        path = bundle.variant(layer, way[1], way[0]).path
+        path = bundle.variant(bundle.grid.depth, precision, runtime).path
         row = {
-            "runtime": way[0],
-            "precision": way[1],
-            "operations_per_second": rate,
-            "share_short": rate["short"] / rate["products"],
-            "share_long": rate["long"] / rate["products"],
-            "peak_operations_per_second": peak(way[1]),
-            "seconds": {name: seconds[way, name] for name in ("products", "short", "long")},
-            "tokenizing_share_short": tokenizing / median(seconds[way, "short"]),
-            "batching_share_short": batching / median(seconds[way, "short"]),
+            "runtime": runtime,
+            "precision": precision,
+            "operations_per_second": rates,
+            "share_short": rates["short"] / rates["matmuls"],
+            "share_long": rates["long"] / rates["matmuls"],
+            "peak_operations_per_second": arithmetic_peak(precision),
+            "seconds": spent,
+            "tokenizing_share_short": tokenizing / median(spent["short"]),
+            "batching_share_short": batching / median(spent["short"]),
             "budget_seconds": {str(budget): median(taken) for budget, taken in budgets.items()},
-            "profile_short": profiled(encoder, path, made[:: max(1, len(made) // 8)]),
+            "profile_short": profile(runtime, path, made[:: max(1, len(made) // 8)]),
         }
         print(json.dumps(row, indent=1), flush=True)
         rows.append(row)
         encoder.close()
     padded = sum(batch.input_ids.size for batch in made) / sum(len(item.ids) for item in tokens) - 1
-    result = {"rounds": ROUNDS, "token_budget": TOKEN_BUDGET, "threads": threads, "padding_short": padded, "rows": rows}
-    arguments.output.write_text(json.dumps(result | {"machine": machine()}, indent=1) + "\n", encoding="utf-8")
+    results = {
+        "rounds": arguments.rounds,
+        "token_budget": TOKEN_BUDGET,
+        "threads": threads,
+        "padding_short": padded,
+        "rows": rows,
+    }
+    common.write_results(arguments, results)
 
 
 if __name__ == "__main__":

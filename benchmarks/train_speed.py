@@ -1,25 +1,23 @@
-"""Training steps of both recipes on the same pairs, side by side in one run.
+"""How fast is a training step of the grid recipe, compared with a step of the seed recipe?
 
-    M2D_STSB=path/to/stsb python -m benchmarks.train_speed CHECKPOINT -o benchmarks/results/train_speed.json
+    M2D_STSB=DIR python -m benchmarks.train_speed -o benchmarks/results/train_speed.json
 
-Steps alternate, on the same pairs of STS-B train, at the same batch size, in fp32 on the CPU. The seed recipe's step is
-what sentence-transformers' trainer does: tokenize the batch, Matryoshka2dLoss, backward, clip, AdamW. It trains two
-cells a step, the grid recipe all of them.
+Both take steps on the same pairs of STS-B train, with the same batch size, in fp32 on the CPU. A step of the seed
+recipe does the work of sentence-transformers' trainer: tokenize the batch, Matryoshka2dLoss, backward, clip, AdamW. It
+trains two cells. A step of the grid recipe trains all cells.
 """
 
-import argparse
-import json
-import os
-import statistics
-import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
+from benchmarks import common
 from m2d_export.checkpoints.load import load_checkpoint
-from m2d_export.host.machine import cores, machine
+from m2d_export.host.machine import cores
 from train.data import load_data
 from train.recipes import GridRecipe, SeedRecipe, default_dims
 from train.seed import seed_loss
@@ -29,14 +27,14 @@ from train.work import Job
 BATCH_SIZE, STEPS, WARM_UP = 16, 40, 3
 
 
-def seed_step(job: Job, batch: Callable[[int], list[int]]) -> Callable[[int], None]:
-    """One step of the seed recipe on the pairs that ``batch`` names."""
+def seed_step(job: Job, batch: Callable[[int], list[int]]) -> Callable[[], None]:
+    """A call that takes the next step of the seed recipe. ``batch`` gives the pairs of a step."""
     model, train, recipe = job.checkpoint.original.train(), job.data.train, job.recipe
-    loss = seed_loss(model, recipe)
+    loss, numbers = seed_loss(model, recipe), count()
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, fused=True)
 
-    def step(number: int) -> None:
-        pairs = batch(number)
+    def step() -> None:
+        pairs = batch(next(numbers))
         sides = [model.preprocess([train.texts[place] for place in side[pairs]]) for side in (train.left, train.right)]
         loss(sides, torch.tensor(train.scores[pairs])).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -47,48 +45,36 @@ def seed_step(job: Job, batch: Callable[[int], list[int]]) -> Callable[[int], No
 
 
 def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint")
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    """Measure, write, print."""
+    parser = common.parser("train_speed", __doc__, rounds=STEPS)
+    common.add_checkpoint(parser)
     arguments = parser.parse_args()
-    folder = os.environ.get("M2D_STSB")
-    if not folder:
-        parser.error("set M2D_STSB to a folder with STS-B's train.csv and dev.csv")
     torch.set_num_threads(cores())
-    data = load_data(folder)
+    data, path = load_data(str(common.stsb_folder(parser))), str(common.checkpoint_of(arguments))
 
     def job(recipe: type[SeedRecipe] | type[GridRecipe]) -> Job:
-        loaded = load_checkpoint(arguments.checkpoint)
+        loaded = load_checkpoint(path)
         options: dict[str, Any] = {"dims": default_dims(loaded.width), "batch_size": BATCH_SIZE}
         if recipe is GridRecipe:
             options["layers"] = tuple(range(1, loaded.depth + 1))
-        return Job(arguments.checkpoint, loaded, data, recipe(**options), "cpu", "fp32", Path("unused"))
+        return Job(path, loaded, data, recipe(**options), "cpu", "fp32", Path("unused"))
 
     grid = GridTraining(job(GridRecipe))
-    steps = {"seed": seed_step(job(SeedRecipe), grid.batch), "grid": lambda number: grid.take_step()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(WARM_UP + STEPS):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step(number)
-            if number >= WARM_UP:
-                seconds[name].append(time.perf_counter() - started)
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    result = {
-        "command": "python -m benchmarks.train_speed all-MiniLM-L6-v2",
+    turns = {"seed": common.timed(seed_step(job(SeedRecipe), grid.batch)), "grid": common.timed(grid.take_step)}
+    seconds = common.take_turns(turns, arguments.rounds, warm_up=WARM_UP)
+    middle = {name: median(spent) for name, spent in seconds.items()}
+    results = {
         "pairs_per_step": BATCH_SIZE,
         "threads": cores(),
         "cells_per_step": {"seed": 2, "grid": len(grid.recipe.layers) * len(grid.recipe.dims)},
         "seconds": seconds,
-        "sentences_per_second": {name: 2 * BATCH_SIZE / value for name, value in median.items()},
-        "ratio": median["seed"] / median["grid"],
-        "machine": machine(),
+        "sentences_per_second": {name: 2 * BATCH_SIZE / spent for name, spent in middle.items()},
+        "ratio": middle["seed"] / middle["grid"],
     }
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for name, value in result["sentences_per_second"].items():
-        print(f"{name:6} {value:6.1f} sentences/s")
-    print(f"ratio  {result['ratio']:6.2f}")
+    common.write_results(arguments, results)
+    for name, rate in results["sentences_per_second"].items():
+        print(f"{name:6} {rate:6.1f} sentences/s")
+    print(f"ratio  {results['ratio']:6.2f}")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
-"""What `m2d-export cpp` writes beside `Encoder` in Python: the same cell, runtime, threads and texts, taking turns.
+"""How fast is the C++ encoder, compared with ``Encoder`` in Python on the same runtime?
 
-    M2D_STSB=path/to/stsb python -m benchmarks.cpp minilm.m2d -o benchmarks/results/cpp.json
+    M2D_STSB=DIR python -m benchmarks.cpp minilm.m2d -o benchmarks/results/cpp.json
 
-At full depth and width in OpenVINO, and in ONNX Runtime where $ONNXRUNTIME_ROOT is the folder of a release, in fp32
-and int8 as the bundle has them: all sentences of STS-B test in one call, and some of them one at a time, in five
-rounds, each begun by the other one.
+Both encode at full depth and width, in fp32 and in int8, on as many threads: all sentences of STS-B test in one call,
+then some of them one at a time. OpenVINO is measured, and ONNX Runtime if $ONNXRUNTIME_ROOT names the folder of a
+release.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -21,30 +19,29 @@ from typing import Any
 
 import openvino
 
+from benchmarks import common
 from m2d_export import Bundle, Encoder
-from m2d_export.bench.sts import load_pairs
 from m2d_export.deploy.cpp.project import write_project
-from m2d_export.host.machine import cores, machine
+from m2d_export.host.machine import cores
 
 HERE = Path(__file__).resolve().parent
-ROUNDS, EVERY = 5, 20  # every so many texts are encoded alone
-IN_PYTHON = {"openvino": "openvino", "onnxruntime": "onnxrt"}  # the runtimes, as C++ and as Encoder call them
+EVERY = 20  # of so many texts, one is encoded by itself
 
 
 def runtimes() -> dict[str, str]:
-    """The runtimes that C++ can be compiled for here, each with what CMake is told of it."""
+    """The runtimes that C++ can be compiled for here, each with its option for CMake."""
     found = {"openvino": f"-DOpenVINO_DIR={Path(openvino.__file__).parent / 'cmake'}"}
     if root := os.environ.get("ONNXRUNTIME_ROOT"):
-        found["onnxruntime"] = f"-DONNXRUNTIME_ROOT={root}"
+        found["onnxrt"] = f"-DONNXRUNTIME_ROOT={root}"
     else:
-        print("not ONNX Runtime: $ONNXRUNTIME_ROOT names no release of it", flush=True)
+        print("ONNX Runtime is not measured: $ONNXRUNTIME_ROOT does not name a release", flush=True)
     return found
 
 
-def compiled(project: Path, build: Path, setting: str) -> Path:
-    """The C++ program of an exported project."""
+def compiled(project: Path, build: Path, option: str) -> Path:
+    """The timing program (times.cpp), compiled with an exported project."""
     for command in (
-        ["cmake", "-S", HERE, "-B", build, f"-DEXPORTED={project}", setting],
+        ["cmake", "-S", HERE, "-B", build, f"-DEXPORTED={project}", option],
         ["cmake", "--build", build],
     ):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -52,17 +49,17 @@ def compiled(project: Path, build: Path, setting: str) -> Path:
 
 
 class Worker:
-    """The C++ program, loaded, which answers when it is asked."""
+    """The timing program with its model loaded. It waits for requests."""
 
     def __init__(self, program: Path, project: Path, texts: Path, threads: int) -> None:
         command = [program, project / "model", texts, str(EVERY), str(threads)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._line()
 
-    def ask(self, what: str) -> list[float]:
-        """Seconds of a call with all texts, or of one call for some of them each."""
+    def seconds(self, workload: str) -> list[float]:
+        """Seconds of each call of a workload: "bulk" or "single"."""
         assert self._process.stdin is not None  # noqa: S101 (for the type checker)
-        print(what, file=self._process.stdin, flush=True)
+        print(workload, file=self._process.stdin, flush=True)
         return [float(part) for part in self._line().split()]
 
     def _line(self) -> str:
@@ -73,75 +70,52 @@ class Worker:
         return line
 
     def close(self) -> None:
-        """End it: it stops when its input does."""
+        """End the program: it stops when its input ends."""
         self._process.communicate()
 
 
-def timed(encoder: Encoder, calls: Sequence[Sequence[str]]) -> list[float]:
-    """Seconds of each call."""
-    seconds = []
-    for texts in calls:
-        started = time.perf_counter()
-        encoder.encode(texts)
-        seconds.append(time.perf_counter() - started)
-    return seconds
-
-
 def compared(
-    bundle: Bundle, runtime: str, setting: str, precision: str, texts: Sequence[str], folder: Path
+    bundle: Bundle, runtime: str, option: str, precision: str, texts: Sequence[str], folder: Path, rounds: int
 ) -> dict[str, Any]:
-    """Rounds of both, in turns; medians of them."""
+    """Seconds of both in every round, and their medians."""
     threads, cell = cores(), bundle.grid.full
     project = write_project(bundle, cell, folder / "project", runtime=runtime, precision=precision)
     (folder / "texts.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
-    spent: dict[str, list[float]] = {f"{who}_{what}": [] for who in ("cpp", "python") for what in ("bulk", "single")}
-    worker = Worker(compiled(project, folder / "build", setting), project, folder / "texts.txt", threads)
-    with Encoder(bundle, cell.layer, runtime=IN_PYTHON[runtime], precision=precision, threads=threads) as encoder:
-        turns = {
-            "cpp_bulk": lambda: worker.ask("bulk"),
-            "python_bulk": lambda: timed(encoder, [texts]),
-            "cpp_single": lambda: worker.ask("single"),
-            "python_single": lambda: timed(encoder, [[text] for text in texts[::EVERY]]),
+    worker = Worker(compiled(project, folder / "build", option), project, folder / "texts.txt", threads)
+    with Encoder(bundle, cell.layer, runtime=runtime, precision=precision, threads=threads) as encoder:
+        singles = [common.timed(lambda text=text: encoder.encode([text])) for text in texts[::EVERY]]
+        turns: dict[str, Callable[[], float]] = {
+            "cpp_bulk": lambda: worker.seconds("bulk")[0],
+            "python_bulk": common.timed(lambda: encoder.encode(texts)),
+            "cpp_single": lambda: median(worker.seconds("single")),
+            "python_single": lambda: median(single() for single in singles),
         }
-        for number in range(ROUNDS + 1):  # the first one is not counted
-            for name in list(turns)[:: -1 if number % 2 else 1]:
-                middle_of_turn = median(turns[name]())
-                if number:
-                    spent[name].append(middle_of_turn)
+        seconds = common.take_turns(turns, rounds)
     worker.close()
-    middle = {name: median(seconds) for name, seconds in spent.items()}
+    middle = {name: median(spent) for name, spent in seconds.items()}
     return {
         "per_second": {who: len(texts) / middle[f"{who}_bulk"] for who in ("cpp", "python")},
         "single_p50_ms": {who: 1000 * middle[f"{who}_single"] for who in ("cpp", "python")},
         "bulk_over_python": middle["python_bulk"] / middle["cpp_bulk"],
         "single_over_python": middle["cpp_single"] / middle["python_single"],
-        "seconds": spent,
+        "seconds": seconds,
     }
 
 
 def main() -> None:
-    """Build, compare, write."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.cpp", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Compile, measure, write."""
+    parser = common.parser("cpp", __doc__, rounds=5)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    stsb = os.environ.get("M2D_STSB")
-    if not stsb:
-        parser.error("set M2D_STSB to a folder with STS-B's test.csv")
-    bundle, texts = Bundle.open(arguments.bundle), list(load_pairs(str(Path(stsb) / "test.csv")).texts)
-    precisions = sorted({entry.precision for entry in bundle.manifest.variants} & {"fp32", "int8"})
+    bundle, texts = Bundle.open(arguments.bundle), list(common.stsb_test(parser).texts)
     rows: dict[str, dict[str, Any]] = {}
-    for (runtime, setting), precision in product(runtimes().items(), precisions):
+    for (runtime, option), precision in product(runtimes().items(), common.fp32_and_int8(bundle)):
         with tempfile.TemporaryDirectory() as folder:
-            row = compared(bundle, runtime, setting, precision, texts, Path(folder))
+            row = compared(bundle, runtime, option, precision, texts, Path(folder), arguments.rounds)
         rows.setdefault(runtime, {})[precision] = row
-        print(runtime, precision, json.dumps({key: row[key] for key in list(row)[:-1]}), flush=True)
-    result = {"rounds": ROUNDS, "texts": len(texts), "threads": cores(), "bundle": bundle.id}
-    arguments.output.write_text(
-        json.dumps(result | {"runtimes": rows, "machine": machine()}, indent=1) + "\n", encoding="utf-8"
-    )
+        print(runtime, precision, json.dumps({key: row[key] for key in row if key != "seconds"}), flush=True)
+    results = {"rounds": arguments.rounds, "texts": len(texts), "threads": cores(), "bundle": bundle.id}
+    common.write_results(arguments, results | {"runtimes": rows})
 
 
 if __name__ == "__main__":

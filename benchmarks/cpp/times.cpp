@@ -1,5 +1,5 @@
-// times FOLDER TEXTS EVERY THREADS: for every line "bulk" or "single" that it reads, the seconds of encoding the texts
-// of a file (one a line) in one call, or every so many of them alone, on one line.
+// times FOLDER TEXTS EVERY THREADS: answers each line that it reads with seconds, on one line. For "bulk" it encodes all
+// texts of a file (one a line) in one call. For "single" it encodes one text a call, and takes one of EVERY texts.
 #include <chrono>
 #include <fstream>
 #include <iostream>
@@ -25,8 +25,8 @@ int main(int, char** arguments) {
   const std::size_t every = std::stoul(arguments[3]);
   const m2d::Encoder encoder(arguments[1], std::stoi(arguments[4]));
   std::cout << "ready" << std::endl;
-  for (std::string asked; std::getline(std::cin, asked);) {
-    if (asked == "bulk") {
+  for (std::string request; std::getline(std::cin, request);) {
+    if (request == "bulk") {
       std::cout << seconds(encoder, texts.data(), texts.size());
     } else {
       for (std::size_t place = 0; place < texts.size(); place += every) {

@@ -1,4 +1,4 @@
-"""Processes of the environments: set up, run once, or kept to answer."""
+"""Processes in the environments of the systems: install, run a command, or keep a worker that answers requests."""
 
 import json
 import os
@@ -8,12 +8,12 @@ import sys
 import venv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from benchmarks import common
 from benchmarks.peers.systems import OURS
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 VERSIONS = """
 import json, sys
 from importlib.metadata import version
@@ -22,15 +22,15 @@ print(json.dumps({name: version(name) for name in sys.argv[1:]}))
 
 
 class CannotRunError(Exception):
-    """A system cannot be run here, and this is why, in one line."""
+    """A system cannot run here. The message is the reason, in one line."""
 
 
 class LacksFlagError(CannotRunError):
-    """The CPU has not what the system is made for: nothing is wrong."""
+    """The CPU lacks a flag that the system needs, which is no failure."""
 
 
 def python_of(environment: str, work: Path) -> Path:
-    """The Python of an environment, set up from its pinned requirements where that is not done."""
+    """The Python of an environment, installed from its pinned requirements if they have changed."""
     if environment == OURS:
         return Path(sys.executable)
     wanted, folder = HERE / f"{environment}.txt", work / "venvs" / environment
@@ -43,7 +43,7 @@ def python_of(environment: str, work: Path) -> Path:
 
 
 def versions(environment: str, work: Path) -> dict[str, str]:
-    """Versions of the packages that an environment's requirements name, as installed."""
+    """The installed versions of the packages in an environment's requirements."""
     lines = (HERE / f"{environment}.txt").read_text(encoding="utf-8").splitlines()
     names = [re.split(r"[\[=]", line)[0] for line in lines if "==" in line]
     command = [python_of(environment, work), "-c", VERSIONS, *names]
@@ -52,38 +52,38 @@ def versions(environment: str, work: Path) -> dict[str, str]:
 
 
 def variables(environment: str, work: Path, threads: int) -> dict[str, str]:
-    """Variables of the processes: equal threads for all, no Hub, and a peer sees no package but its own."""
+    """Environment variables: equal threads for all, no Hub, and for a peer only its own packages."""
     own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if environment == OURS:
-        own["PYTHONPATH"] = str(ROOT)
+        own["PYTHONPATH"] = str(common.ROOT)
     counts = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
     return own | counts | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(work / "hf"), "TOKENIZERS_PARALLELISM": "true"}
 
 
 def run(command: list[str], log: Path, variables: Mapping[str, str] | None = None) -> None:
-    """Run to the end; raises CannotRunError with the last line of what it said."""
+    """Run a command to its end. Raises CannotRunError with the error in its output."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
         code = subprocess.call(command, stdout=file, stderr=subprocess.STDOUT, env=variables)
     if code:
-        raise CannotRunError(_last_words(log, code))
+        raise CannotRunError(_error_in(log, code))
 
 
-def _last_words(log: Path, code: int) -> str:
-    """The line that names the error: Python's tracebacks end with it, though its message may go on below."""
+def _error_in(log: Path, code: int) -> str:
+    """The last line of a log that names an error, or its last line."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b|ERROR", line)]
-    return (errors or lines or [f"ended with code {code}, without a word"])[-1]
+    return (errors or lines or [f"ended with code {code} and no output"])[-1]
 
 
 class Child:
-    """A worker with its system loaded, which waits unless it is asked."""
+    """A worker process with its system loaded. It waits for requests."""
 
     def __init__(self, python: Path, settings: Mapping[str, Any], log: Path, variables: Mapping[str, str]) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
         with log.open("w", encoding="utf-8") as file:
-            # -P: the worker's own folder is not searched for packages.
+            # -P: the folder of worker.py is not searched for packages.
             self._process = subprocess.Popen(
                 [python, "-P", HERE / "worker.py", json.dumps(dict(settings))],
                 stdin=subprocess.PIPE,
@@ -99,12 +99,12 @@ class Child:
             raise
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Send one request, wait for its reply; raises CannotRunError."""
+        """Send a request and return its reply. Raises CannotRunError."""
         assert self._process.stdin is not None  # noqa: S101 (for the type checker)
         try:
             print(json.dumps(request, default=str), file=self._process.stdin, flush=True)
         except BrokenPipeError:
-            raise CannotRunError(_last_words(self._log, self._process.wait())) from None
+            raise CannotRunError(_error_in(self._log, self._process.wait())) from None
         return self._reply()
 
     def _reply(self) -> dict[str, Any]:
@@ -118,11 +118,5 @@ class Child:
         return reply
 
     def close(self) -> None:
-        """End it: it stops when its input does."""
+        """End the worker: it stops when its input ends."""
         self._process.communicate()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

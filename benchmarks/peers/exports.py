@@ -1,4 +1,4 @@
-"""The files that peers need, made by the peers themselves from the checkpoint: run in their environment, offline.
+"""Make the files that a peer needs from the checkpoint, with the peer's own tools. Runs offline in its environment.
 
 python exports.py STEP CHECKPOINT FOLDER [CALIBRATION]
 """
@@ -28,14 +28,14 @@ def _loaded(folder: str, backend: str, file: str) -> Any:
 
 
 def optimized(checkpoint: str, folder: str) -> None:
-    """Its graph at optimum's level O3."""
+    """The same graph, optimized by optimum at level O3."""
     from sentence_transformers import export_optimized_onnx_model
 
     export_optimized_onnx_model(_loaded(folder, "onnx", ONNX), "O3", folder)
 
 
 def dynamic(name: str) -> Callable[[str, str], None]:
-    """Its graph in dynamic int8, as it is set up for one kind of CPU."""
+    """A step: the same graph in dynamic int8, for one kind of CPU."""
 
     def export(checkpoint: str, folder: str) -> None:
         from sentence_transformers import export_dynamic_quantized_onnx_model
@@ -46,7 +46,7 @@ def dynamic(name: str) -> Callable[[str, str], None]:
 
 
 def openvino(checkpoint: str, folder: str) -> None:
-    """Its OpenVINO model."""
+    """sentence-transformers' own OpenVINO model."""
     from sentence_transformers import SentenceTransformer
 
     options = {"export": True}
@@ -54,17 +54,17 @@ def openvino(checkpoint: str, folder: str) -> None:
 
 
 def static(checkpoint: str, folder: str, calibration: str) -> None:
-    """Its OpenVINO model in static int8, calibrated as it does by default, but on sentences of a local folder."""
+    """The same in static int8 with the default calibration, on sentences of a local folder."""
     from sentence_transformers import export_static_quantized_openvino_model
 
-    # A folder is a dataset's name too. All four names must be given; those of a folder of CSV files are these.
+    # All four names of a dataset are required. A folder of CSV files has these.
     export_static_quantized_openvino_model(
         _loaded(folder, "openvino", OPENVINO), None, folder, calibration, "default", "train", "sentence"
     )
 
 
 def model2vec(checkpoint: str, folder: str) -> None:
-    """A static embedding distilled from the checkpoint, 256 numbers wide."""
+    """A static embedding distilled from the checkpoint, 256 dims."""
     from model2vec.distill import distill
 
     distill(checkpoint, device="cpu", pca_dims=256).save_pretrained(folder)

@@ -1,8 +1,7 @@
-"""Prepare each system, let them take turns, and put what came out in one object."""
+"""Prepare the systems, let them take turns, collect the results."""
 
 import csv
 import json
-import random
 import statistics
 import sys
 import time
@@ -13,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import common
 from benchmarks.peers.child import (
     HERE,
-    ROOT,
     CannotRunError,
     Child,
     LacksFlagError,
@@ -29,25 +28,24 @@ from m2d_export import Bundle
 from m2d_export.bench.similarity import spearman
 from m2d_export.bench.sts import Pairs, load_pairs
 from m2d_export.host.files import sha256_of
-from m2d_export.host.machine import machine, telling_flags
+from m2d_export.host.machine import kernel_flags
 from m2d_export.host.machine import versions as own_versions
 from m2d_export.vectors import FloatArray, cosine
 
-PARAGRAPH = 10  # sentences of a long text
 SINGLES = 50  # texts encoded one at a time in a turn
-# A turn of single texts is over in 0.1 s, while a machine shared with others is slow or fast for seconds: of one turn a
-# round, whoever met a slow second lost. Many short turns give every system its share of both.
+# A turn of single texts takes 0.1 s, but a shared machine is slow or fast for whole seconds. With many short turns,
+# every system meets both.
 SINGLE_TURNS = 10
-REST = 0.5  # seconds before a turn: idle threads of ONNX Runtime were seen to spin on for 40 ms, others for less
-SHORT_REST = 0.1  # before one of the short turns
+REST = 0.5  # seconds before a turn, in which the threads of the last system stop spinning
+SHORT_REST = 0.1  # before a turn of single texts
 OWN = ("m2d-export", "numpy", "tokenizers", "onnxruntime", "openvino", "nncf")
-BUILD = ("torch", "transformers", "onnx-ir", "onnxscript", "nncf")  # what our graphs come out of
+BUILD = ("torch", "transformers", "onnx-ir", "onnxscript", "nncf")  # packages that our graphs depend on
 REFERENCE = "sentence-transformers torch fp32"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where everything is, and with how many threads it runs."""
+    """The folders of a run, and its number of threads."""
 
     work: Path
     checkpoint: Path
@@ -59,32 +57,30 @@ class Place:
         return self.checkpoint if name == "checkpoint" else self.work / name
 
     def log(self, name: str) -> Path:
-        """Where a step or a system says what it says."""
+        """The log of a step or a system."""
         return self.work / "logs" / f"{name.replace(' ', '_')}.log"
 
 
 def opened(system: System, place: Place) -> Child:
-    """The system's worker, loaded, once its environment and its files are there; raises CannotRunError."""
-    if system.needs and system.needs not in telling_flags():
+    """Install the environment of a system, make its files, load its worker. Raises CannotRunError."""
+    if system.needs and system.needs not in kernel_flags():
         raise LacksFlagError(f"this CPU has no {system.needs}")
-    python, environ = (
-        python_of(system.environment, place.work),
-        variables(system.environment, place.work, place.threads),
-    )
+    python = python_of(system.environment, place.work)
     _exported(system, place)
     settings = {**system.settings, "path": str(place.folder(system.folder)), "threads": place.threads}
-    return Child(python, settings, place.log(system.name), environ)
+    environment = variables(system.environment, place.work, place.threads)
+    return Child(python, settings, place.log(system.name), environment)
 
 
 def _exported(system: System, place: Place) -> None:
-    """Make the files that a system needs, those that are not there already."""
+    """Make the files that a system needs and that are not there yet."""
     if system.environment == OURS:
-        checkpoint = place.checkpoint if system.folder == WEIGHTS else ROOT / "models" / system.folder
+        checkpoint = place.checkpoint if system.folder == WEIGHTS else common.ROOT / "models" / system.folder
         command = [sys.executable, "-m", "m2d_export", "build", str(checkpoint), "--precision", "fp32,int8", "--force"]
-        made_by = [*sorted((ROOT / "m2d_export").rglob("*.py")), *sorted(checkpoint.rglob("*.json"))]
-        made_by += sorted(checkpoint.rglob("*.safetensors"))  # its exits have weights of their own
+        made_by = [*sorted((common.ROOT / "m2d_export").rglob("*.py")), *sorted(checkpoint.rglob("*.json"))]
+        made_by += sorted(checkpoint.rglob("*.safetensors"))
         _once("build", [*command, "-o", str(place.folder(system.folder))], system.folder, OURS, made_by, place)
-    maker = system.folder  # the folders of exports bear the name of the environment that makes them
+    maker = system.folder  # exports are in a folder with the name of the environment that makes them
     for step in system.exports:
         command = [str(python_of(maker, place.work)), "-P", str(HERE / "exports.py"), step, str(place.checkpoint)]
         command += [str(place.folder(maker)), *([str(_calibration(place))] if step == "static" else [])]
@@ -93,7 +89,7 @@ def _exported(system: System, place: Place) -> None:
 
 
 def _once(step: str, command: list[str], folder: str, environment: str, made_by: Sequence[Path], place: Place) -> None:
-    """Make what a step makes in ``folder``, unless it is there, made by the same programs from the same weights."""
+    """Run a step for ``folder``, unless the same programs have run it with the same weights before."""
     done, stamp = place.work / f".{folder}.{step}", " ".join(sha256_of(path) for path in made_by)
     stamp += json.dumps(own_versions(BUILD)) if environment == OURS else ""
     if done.exists() and done.read_text(encoding="utf-8") == stamp:
@@ -104,28 +100,26 @@ def _once(step: str, command: list[str], folder: str, environment: str, made_by:
 
 
 def _calibration(place: Place) -> Path:
-    """A folder with the sentences of STS-B train, as a dataset that a peer can open by its path."""
+    """A folder with the sentences of STS-B train, which a peer can open as a dataset."""
     folder = place.work / "calibration"
     folder.mkdir(exist_ok=True)
     with (folder / "train.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(
-            [["sentence"], *([text] for text in load_pairs(str(place.stsb / "train.csv")).texts)]
-        )
+        texts = load_pairs(str(place.stsb / "train.csv")).texts
+        csv.writer(file).writerows([["sentence"], *([text] for text in texts)])
     return folder
 
 
 def workloads(pairs: Pairs, limit: int | None, work: Path) -> dict[str, Path]:
-    """Files of texts: the sentences, paragraphs of ten of them, and those that are encoded one at a time."""
-    short = [text for pair in zip(*pairs.sides(), strict=True) for text in pair][:limit]
-    long = [" ".join(short[start : start + PARAGRAPH]) for start in range(0, len(short) - PARAGRAPH + 1, PARAGRAPH)]
-    found = {"short": short, "long": long, "single": short[:: max(1, len(short) // SINGLES)][:SINGLES]}
+    """Files of texts: the sentences, paragraphs of ten of them, and the texts that are encoded one at a time."""
+    short = common.sentences(pairs)[:limit]
+    found = {"short": short, "long": common.paragraphs(short), "single": common.spread(short, SINGLES)}
     for name, texts in found.items():
         (work / f"{name}.json").write_text(json.dumps(texts), encoding="utf-8")
     return {name: work / f"{name}.json" for name in found}
 
 
 class Comparison:
-    """Every system that can run, loaded and waiting; what it has measured so far; why the others cannot."""
+    """The systems that can run, with their results so far, and the reason for each system that cannot."""
 
     def __init__(self, place: Place, pairs: Pairs, limit: int | None) -> None:
         place.work.mkdir(parents=True, exist_ok=True)
@@ -135,10 +129,11 @@ class Comparison:
         self.children: dict[System, Child] = {}
         self.rows: dict[str, dict[str, Any]] = {}
         self.not_run: dict[str, str] = {}
-        self.failed = False  # for another reason than that the CPU is not made for it
+        self.failed = False  # for a reason other than a missing flag of the CPU
+        self._orders = common.drawn_orders(SYSTEMS)
 
     def open(self, system: System) -> None:
-        """Load a system, score its vectors, and let it see all texts once, unmeasured."""
+        """Load a system and score its vectors. It encodes all texts once, which is not timed."""
         print(f"{system.name} ..", flush=True)
         try:
             child = self.children[system] = opened(system, self.place)
@@ -164,19 +159,17 @@ class Comparison:
             "seconds": {name: [] for name in self.texts},
         }
 
-    def round(self, number: int) -> None:
-        """One turn of each system with many texts, then several with one at a time, each in another order."""
-        order = random.Random(number)  # noqa: S311 - a seed for each round: nobody always follows the same one
-        self._turn(order, ("short", "long"), REST)
+    def round(self) -> None:
+        """One turn of each system with many texts, then several turns with one text at a time."""
+        self._take_turns(("short", "long"), REST)
         for _ in range(SINGLE_TURNS):
-            self._turn(order, ("single",), SHORT_REST)
+            self._take_turns(("single",), SHORT_REST)
 
-    def _turn(self, order: random.Random, names: Sequence[str], rest: float) -> None:
-        systems = list(self.children)
-        for system in order.sample(systems, len(systems)):
+    def _take_turns(self, workloads: Sequence[str], rest: float) -> None:
+        for system in [system for system in next(self._orders) if system in self.children]:
+            time.sleep(rest)
             try:
-                time.sleep(rest)
-                for name in names:
+                for name in workloads:
                     self.rows[system.name]["seconds"][name].append(self._ask(system, name))
             except CannotRunError as error:
                 self._drop(system, error)
@@ -188,7 +181,7 @@ class Comparison:
         return vectors
 
     def _ask(self, system: System, name: str) -> float:
-        """Seconds of a workload, or the median of its texts one at a time."""
+        """Seconds of a workload; the median for texts one at a time."""
         seconds: list[float] = self.children[system].ask(texts=self.texts[name], single=name == "single")["seconds"]
         return statistics.median(seconds)
 
@@ -200,8 +193,8 @@ class Comparison:
         if system in self.children:
             self.children.pop(system).close()
 
-    def result(self) -> dict[str, Any]:
-        """Everything, as the results file has it."""
+    def results(self) -> dict[str, Any]:
+        """The content of the results file."""
         counts = {name: len(json.loads(path.read_text(encoding="utf-8"))) for name, path in self.texts.items()}
         for row in self.rows.values():
             medians = {name: statistics.median(seconds) for name, seconds in row["seconds"].items()}
@@ -213,14 +206,13 @@ class Comparison:
             "threads": self.place.threads,
             "systems": self.rows,
             "not_run": self.not_run,
-            "cpu_flags": telling_flags(),
+            "cpu_flags": kernel_flags(),
             "versions": {"m2d-export": own_versions(OWN)}
             | {environment: versions(environment, self.place.work) for environment in sorted(used)},
             "bundles": {
                 name: Bundle.open(self.place.folder(name)).id
                 for name in sorted({system.folder for system in self.children if system.environment == OURS})
             },
-            "machine": machine(),
         }
 
     def close(self) -> None:

@@ -1,25 +1,27 @@
-"""What is compared: every system, the environment it runs in, the weights it runs on."""
+"""The systems that are compared, each with its environment and its weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 WEIGHTS = "all-MiniLM-L6-v2"
-REFERENCE = "minilm-l6-sts-2d"  # of models/: the same encoder, trained for its exits
-OURS = ""  # the environment that runs the benchmark itself
+SHIPPED = "minilm-l6-sts-2d"  # in models/: the same encoder, trained for its exits
+BF16, VNNI = "avx512_bf16", "avx512_vnni"  # flags of the CPU
+RUNTIMES = {"onnxrt": "ONNX Runtime", "openvino": "OpenVINO"}
+OURS = ""  # the environment that runs the benchmark
 
 
 @dataclass(frozen=True, eq=False)
 class System:
-    """One row: ``settings`` go to its worker; ``exports`` are steps of exports.py that its files need, in order."""
+    """A system. Its worker gets ``settings``. Its files need the steps ``exports`` of exports.py, in this order."""
 
     name: str
     weights: str
     environment: str
-    folder: str  # which of the benchmark's folders its worker opens
+    folder: str  # that its worker opens
     settings: Mapping[str, Any]
     exports: tuple[str, ...] = ()
-    needs: str = ""  # a flag of the CPU without which it is not run
+    needs: str = ""  # a flag of the CPU
 
 
 def _torch(dtype: str, name: str) -> System:
@@ -32,25 +34,22 @@ def _backend(backend: str, name: str, weights: str, file: str, *exports: str, ne
     return System(f"sentence-transformers {name}", f"{WEIGHTS} {weights}", "st5", "st5", settings, exports, needs)
 
 
-def _ours(runtime: str, name: str, precision: str, compute: str = "", needs: str = "") -> System:
-    settings = {"load": "bundle", "runtime": runtime, "precision": precision}
-    settings |= {"compute": compute} if compute else {}
-    title = f"m2d-export {name} {precision}" + (f" in {compute}" if compute else "")
-    return System(title, f"{WEIGHTS} {precision}", OURS, WEIGHTS, settings, needs=needs)
-
-
-def _exit(layer: int, runtime: str, name: str, precision: str, compute: str = "", needs: str = "") -> System:
-    """An exit of the reference checkpoint, which has weights of its own."""
-    settings = {"load": "bundle", "runtime": runtime, "precision": precision, "layer": layer}
-    settings |= {"compute": compute} if compute else {}
-    title = f"m2d-export {name} {precision}" + (f" in {compute}" if compute else "") + f" at exit {layer}"
-    return System(title, f"{REFERENCE} {precision}", OURS, REFERENCE, settings, needs=needs)
+def _ours(runtime: str, precision: str, compute: str = "", exit_layer: int | None = None) -> System:
+    """This package at full depth, or at an exit of the shipped checkpoint, which has its own weights."""
+    weights = WEIGHTS if exit_layer is None else SHIPPED
+    title = f"m2d-export {RUNTIMES[runtime]} {precision}"
+    settings: dict[str, Any] = {"load": "bundle", "runtime": runtime, "precision": precision}
+    if compute:
+        settings["compute"], title = compute, f"{title} in {compute}"
+    if exit_layer is not None:
+        settings["layer"], title = exit_layer, f"{title} at exit {exit_layer}"
+    return System(title, f"{weights} {precision}", OURS, weights, settings, needs=BF16 if compute else "")
 
 
 DYNAMIC, STATIC = "int8, dynamic", "int8, static"
-BF16, VNNI, QUANTIZED = "avx512_bf16", "avx512_vnni", "openvino/openvino_model_qint8_quantized.xml"
+QUANTIZED = "openvino/openvino_model_qint8_quantized.xml"
 DISTILLED = f"token vectors distilled from {WEIGHTS}"
-# torch asks for no flag: it runs in bf16 anywhere, slowly where the CPU cannot.
+# torch in bf16 needs no flag: it runs on every CPU, slowly if the CPU has no bf16.
 SYSTEMS = (
     _torch("float32", "fp32"),
     _torch("bfloat16", "bf16"),
@@ -62,14 +61,14 @@ SYSTEMS = (
     _backend("openvino", "OpenVINO static qint8", STATIC, QUANTIZED, "openvino", "static"),
     System("fastembed", f"{WEIGHTS} fp32", "fastembed", "st5", {"load": "fastembed"}, ("onnx",)),
     System("model2vec", DISTILLED, "model2vec", "model2vec", {"load": "model2vec"}, ("model2vec",)),
-    _ours("onnxrt", "ONNX Runtime", "fp32"),
-    _ours("onnxrt", "ONNX Runtime", "int8"),
-    _ours("openvino", "OpenVINO", "fp32"),
-    _ours("openvino", "OpenVINO", "fp32", "bf16", needs=BF16),
-    _ours("openvino", "OpenVINO", "int8"),
-    _ours("openvino", "OpenVINO", "int8", "bf16", needs=BF16),
-    _exit(3, "onnxrt", "ONNX Runtime", "fp32"),
-    _exit(3, "onnxrt", "ONNX Runtime", "int8"),
-    _exit(3, "openvino", "OpenVINO", "int8"),
-    _exit(3, "openvino", "OpenVINO", "int8", "bf16", needs=BF16),
+    _ours("onnxrt", "fp32"),
+    _ours("onnxrt", "int8"),
+    _ours("openvino", "fp32"),
+    _ours("openvino", "fp32", "bf16"),
+    _ours("openvino", "int8"),
+    _ours("openvino", "int8", "bf16"),
+    _ours("onnxrt", "fp32", exit_layer=3),
+    _ours("onnxrt", "int8", exit_layer=3),
+    _ours("openvino", "int8", exit_layer=3),
+    _ours("openvino", "int8", "bf16", exit_layer=3),
 )

@@ -1,9 +1,9 @@
-"""One system, loaded in its own environment, that encodes when the parent asks: a line of JSON in, one out.
+"""Load one system in its own environment and answer requests: a line of JSON in, a line of JSON out.
 
     python worker.py '{"load": "torch", "path": "..", "threads": 2, ..}'
 
-Runs in every environment, so it imports nothing but numpy, and each system's package where it is loaded. Batch sizes,
-sorting and everything else are the system's own defaults: only the number of threads is set.
+This file runs in every environment, so it imports numpy and only the packages of the system that it loads. The number
+of threads is set. Everything else has the default of the system.
 """
 
 import json
@@ -18,7 +18,7 @@ import numpy as np
 
 Encode = Callable[[list[str]], Any]
 Settings = dict[str, Any]
-Loaded = tuple[Encode, str]  # and what it multiplies in, where that can be told
+Loaded = tuple[Encode, str]  # with the type that it multiplies in, "" if unknown
 
 
 def torch_model(settings: Settings) -> Loaded:
@@ -37,7 +37,7 @@ def backend_model(settings: Settings) -> Loaded:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    torch.set_num_threads(settings["threads"])  # pooling and normalisation are still torch's
+    torch.set_num_threads(settings["threads"])  # for pooling and normalisation
     options: Settings = {"file_name": settings["file"]}
     if settings["backend"] == "onnx":
         import onnxruntime
@@ -49,13 +49,13 @@ def backend_model(settings: Settings) -> Loaded:
         options["ov_config"] = {"INFERENCE_NUM_THREADS": settings["threads"]}
     model = SentenceTransformer(settings["path"], device="cpu", backend=settings["backend"], model_kwargs=options)
     computes = ""
-    if settings["backend"] == "openvino":  # which takes bf16 for fp32 where the CPU has it
+    if settings["backend"] == "openvino":  # it computes fp32 in bf16 if the CPU can
         computes = model.transformers_model.request.get_property("INFERENCE_PRECISION_HINT").to_string()
     return lambda texts: model.encode(texts, show_progress_bar=False), computes
 
 
 def fastembed_model(settings: Settings) -> Loaded:
-    """The same fp32 graph in fastembed, as a model of one's own."""
+    """The same fp32 graph as a custom model of fastembed."""
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
 
@@ -63,12 +63,12 @@ def fastembed_model(settings: Settings) -> Loaded:
         model="local",
         pooling=PoolingType.MEAN,
         normalization=True,
-        sources=ModelSource(hf="local/none"),  # one is demanded; the path below is what is read
+        sources=ModelSource(hf="local/none"),  # required, but the path below is read
         dim=384,
         model_file="onnx/model.onnx",
     )
     model = TextEmbedding("local", specific_model_path=settings["path"], threads=settings["threads"], cuda=False)
-    # Of two limits in this file it takes the smaller, 128 tokens, which is older; all others read 256 tokens of a text.
+    # It takes the smaller of two limits in this file, 128 tokens. All other systems read 256 tokens of a text.
     written = (Path(settings["path"]) / "tokenizer_config.json").read_text(encoding="utf-8")
     model.model.tokenizer.enable_truncation(max_length=json.loads(written)["model_max_length"])
     return lambda texts: np.array(list(model.embed(texts))), ""
@@ -101,7 +101,11 @@ LOADERS: dict[str, Callable[[Settings], Loaded]] = {
 
 
 def answer(encode: Encode, request: dict[str, Any]) -> dict[str, Any]:
-    """Do one request: ``texts`` is a JSON file of a list, ``vectors`` a file to save to, ``single`` asks for each."""
+    """Answer a request. ``texts`` is a JSON file with a list of texts.
+
+    With ``vectors``, save their vectors to that file. Otherwise return seconds: of one call with all texts, or with
+    ``single`` of one call for each text.
+    """
     texts = json.loads(Path(request["texts"]).read_text(encoding="utf-8"))
     if "vectors" in request:
         vectors = np.asarray(encode(texts), dtype=np.float32)
@@ -117,9 +121,9 @@ def answer(encode: Encode, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Load, say so, then answer until the input ends."""
+    """Load the system, reply, then answer requests until the input ends."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not look like a reply
+    os.dup2(2, 1)  # a line that a library prints must not look like a reply
     settings = json.loads(sys.argv[1])
 
     def reply(message: dict[str, Any]) -> None:

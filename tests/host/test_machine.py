@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu_tables import GPU_PACKAGES
+from benchmarks.tables.gpu import GPU_PACKAGES
 from m2d_export.host import machine
 
 

@@ -1,6 +1,6 @@
-"""What `benchmarks/gpu.py` times: an exit in PyTorch, in sentence-transformers and in each of our runtimes.
+"""The systems on the GPU: an exit in PyTorch, in sentence-transformers and in each of our runtimes.
 
-Each takes token ids of the host and gives float32 vectors to the host, so that all do the same work.
+Each turns token ids on the host into float32 vectors on the host, so all do the same work.
 """
 
 import copy
@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.unpadded import PACKED, VARLEN, features_of, moved
-from m2d_export import Bundle, pipeline
-from m2d_export.checkpoints.exits import ExitEncoder, truncate
+from benchmarks.gpu.unpadded import PACKED, VARLEN, features_of, moved
+from m2d_export import Bundle, build
+from m2d_export.checkpoints.exits import ExitEncoder, cut_checkpoint
 from m2d_export.checkpoints.load import Checkpoint
-from m2d_export.engines.engine import LIBRARIES, library
+from m2d_export.engines.library import LIBRARIES, library
 from m2d_export.errors import ExportError, M2DError, RuntimeUnavailable, first_line
 from m2d_export.runtimes import check_runtime, open_runtime
 from m2d_export.spec import ShapeRange
@@ -32,7 +32,7 @@ OURS = "m2d-export, "
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how much is measured: the GPU's grid, or a smoke test of the script."""
+    """Device, precision and amount of work: those of a GPU, or of a trial on the CPU."""
 
     device: str
     precision: str
@@ -42,12 +42,12 @@ class Setting:
     matrix: int
     compiler: str
     runtimes: tuple[str, ...]
-    made_up: dict[str, int]  # the size of the encoder of random weights
-    texts: int  # of mixed lengths
+    made_up: dict[str, int]  # sizes of the encoder with random weights
+    texts: int  # texts of mixed lengths
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of every torch system."""
+        """The type of the torch systems."""
         return {"fp16": torch.float16, "fp32": torch.float32}[self.precision]
 
 
@@ -61,12 +61,12 @@ class Subject:
 
 
 def on_device(batch: Batch, device: str) -> tuple[Tensor, Tensor]:
-    """Token ids and mask as tensors where the module is."""
+    """Token ids and mask as tensors on the device."""
     return torch.from_numpy(batch.input_ids).to(device), torch.from_numpy(batch.attention_mask).to(device)
 
 
 def on_host(vectors: Tensor) -> FloatArray:
-    """Vectors as every system hands them over; waits until they are there."""
+    """Vectors on the host in float32; waits for the device."""
     return vectors.float().cpu().numpy()
 
 
@@ -76,16 +76,17 @@ def called(subject: Subject, module: Callable[[Tensor, Tensor], Tensor]) -> Call
 
 
 def exit_of(subject: Subject) -> nn.Module:
-    """The encoder cut to the layer, with the attention that transformers chooses (SDPA)."""
-    module = ExitEncoder(truncate(subject.checkpoint, subject.layer), [subject.layer]).eval()
-    # A copy: its head and tail are the checkpoint's own, which the float32 reference runs too.
+    """The encoder cut to the layer, with the default attention of transformers (SDPA)."""
+    module = ExitEncoder(cut_checkpoint(subject.checkpoint, subject.layer), [subject.layer]).eval()
+    # A copy, because the float32 reference uses the same head and tail.
     return copy.deepcopy(module).to(subject.setting.device, subject.setting.dtype)
 
 
 def exit_without_mask(subject: Subject) -> nn.Module:
-    """The same for texts without padding: transformers drops a mask of ones where it sees its values.
+    """The same without a mask, for texts without padding.
 
-    Where a graph is traced or captured it does not, and a mask excludes the fastest kernel of SDPA.
+    transformers drops a mask of ones, but not while a graph is traced or captured. The fastest
+    kernel of SDPA takes no mask.
     """
     module: Any = exit_of(subject)
     module.encoder = WithoutMask(module.encoder)
@@ -93,40 +94,40 @@ def exit_without_mask(subject: Subject) -> nn.Module:
 
 
 class WithoutMask(nn.Module):
-    """An encoder that is never told of a mask."""
+    """An encoder that ignores its mask."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> Any:
-        """The encoder's output; the mask is of ones."""
+        """The encoder's output for texts without padding."""
         return self.encoder(input_ids=input_ids, **options)
 
 
 def eager(subject: Subject) -> Call:
-    """PyTorch as it stands."""
+    """PyTorch in eager mode."""
     module = exit_of(subject)
     return called(subject, lambda ids, mask: module(ids, mask)[0])
 
 
 def compiled(subject: Subject) -> Call:
-    """torch.compile, each shape on its own; one shape more than the grid has is an error.
+    """torch.compile for each shape. A shape outside the grid raises an error.
 
-    Left alone, torch compiles eight shapes and runs all others eagerly, without a word.
+    By default torch compiles eight shapes and silently runs the others in eager mode.
     """
     dynamo, setting = torch._dynamo, subject.setting
-    dynamo.reset()  # forgets the encoder before this one
-    dynamo.config.recompile_limit = len(setting.batch_sizes) * len(setting.tokens) + 1  # and the example
+    dynamo.reset()  # drop what was compiled for an earlier encoder
+    dynamo.config.recompile_limit = len(setting.batch_sizes) * len(setting.tokens) + 1  # one for the example
     dynamo.config.fail_on_recompile_limit_hit = True
     module = torch.compile(exit_without_mask(subject), dynamic=False, backend=setting.compiler)
     return called(subject, lambda ids, mask: module(ids, mask)[0])
 
 
 def graphed(subject: Subject) -> Call:
-    """PyTorch captured in one CUDA graph a shape: no launch from Python is left."""
+    """PyTorch captured as one CUDA graph per shape, so that Python launches no kernel."""
     if subject.setting.device != "cuda":
-        raise RuntimeUnavailable("CUDA graphs need a GPU")
+        raise RuntimeUnavailable("CUDA graphs need a GPU: run this on a machine with one")
     module = exit_without_mask(subject)
     captured: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
 
@@ -136,7 +137,7 @@ def graphed(subject: Subject) -> Call:
             own_ids, own_mask = ids.clone(), mask.clone()
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):  # what runs for the first time allocates, which a capture must not
+            with torch.cuda.stream(stream):  # a first run allocates memory, and a capture must not
                 for _ in range(3):
                     module(own_ids, own_mask)
             torch.cuda.current_stream().wait_stream(stream)
@@ -154,7 +155,7 @@ def graphed(subject: Subject) -> Call:
 
 
 def modules_of(subject: Subject, **options: Any) -> list[nn.Module]:
-    """sentence-transformers' own modules at the same depth, from token ids to vectors, before it normalises them."""
+    """The modules of sentence-transformers at the same depth, from token ids to vectors, without Normalize."""
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(
@@ -167,7 +168,7 @@ def modules_of(subject: Subject, **options: Any) -> list[nn.Module]:
 
 
 def through(modules: Sequence[nn.Module], features: dict[str, Any]) -> Tensor:
-    """One module after the other, as sentence-transformers runs them."""
+    """Run the modules in order, as sentence-transformers does."""
     for module in modules:
         features = module(features)
     vectors: Tensor = features["sentence_embedding"]
@@ -175,7 +176,7 @@ def through(modules: Sequence[nn.Module], features: dict[str, Any]) -> Tensor:
 
 
 def sentence_transformers(subject: Subject) -> Call:
-    """sentence-transformers as it stands, on padded texts."""
+    """sentence-transformers on padded texts."""
     modules = modules_of(subject)
     return called(subject, lambda ids, mask: through(modules, {"input_ids": ids, "attention_mask": mask}))
 
@@ -183,17 +184,17 @@ def sentence_transformers(subject: Subject) -> Call:
 def unpadded(subject: Subject, attention: str) -> Call:
     """sentence-transformers on texts packed without padding, as it packs them for flash attention.
 
-    Texts are packed before the clock runs, as those of the others are padded.
+    Packing is not timed, and neither is the padding of the other systems.
     """
     modules = modules_of(subject, attn_implementation=attention)
     transformer: Any = modules[0]
     if not transformer.model._supports_attention_backend:
-        raise RuntimeUnavailable(f"{type(transformer.model).__name__} takes no other attention than its own")
-    if transformer.model_forward_params is not None:  # of those that it lets through to the model
+        raise RuntimeUnavailable(f"{type(transformer.model).__name__} cannot run packed texts: measure it padded")
+    if transformer.model_forward_params is not None:  # the inputs that it passes on to the model
         transformer.model_forward_params |= PACKED
     first_position = transformer._infer_flatten_position_offset()
 
-    packed: dict[int, tuple[Batch, dict[str, Any]]] = {}  # by a batch's id, which it keeps while it is held here
+    packed: dict[int, tuple[Batch, dict[str, Any]]] = {}  # by id of the batch; holding the batch keeps the id valid
 
     def run(batch: Batch) -> FloatArray:
         if id(batch) not in packed:
@@ -205,9 +206,9 @@ def unpadded(subject: Subject, attention: str) -> Call:
 
 
 def unpadded_by_torch(subject: Subject) -> Call:
-    """The same with torch's own kernel for texts of unlike lengths, which needs nothing installed."""
+    """The same with torch's own kernel for packed texts, which needs no further package."""
     if subject.setting.device != "cuda":
-        raise RuntimeUnavailable("torch has attention of unlike lengths for GPUs alone")
+        raise RuntimeUnavailable("torch has a kernel for packed texts on GPUs only: run this on a machine with one")
     return unpadded(subject, VARLEN)
 
 
@@ -220,12 +221,12 @@ BASELINES: dict[str, Callable[[Subject], Call]] = {
     "sentence-transformers, unpadded by torch": unpadded_by_torch,
 }
 
-# Whose making for a new shape takes far longer than running it: mixed lengths have too many.
+# They compile or capture each shape, which takes too long for the many shapes of mixed lengths.
 OF_ONE_SHAPE = {"pytorch, compiled", "pytorch, CUDA graph"}
 
 
 def profiles(setting: Setting) -> list[ShapeRange]:
-    """One for each length of the grid: each is tuned at it, for the larger batches."""
+    """One for each length of the grid, tuned at that length for the larger batches."""
     starts = (1, *(length + 1 for length in setting.tokens))
     best, most = setting.batch_sizes[-2], setting.batch_sizes[-1]
     ends = zip(starts, setting.tokens, strict=False)
@@ -233,7 +234,7 @@ def profiles(setting: Setting) -> list[ShapeRange]:
 
 
 def bundle_of(subject: Subject, target: Path, absent: dict[str, str]) -> Bundle:
-    """The exit built for every runtime of ours that may run here; says in ``absent`` why another does not."""
+    """The exit, built for each of our runtimes that can run here. ``absent`` gets the reason for each other one."""
     setting, kinds = subject.setting, []
     for name in setting.runtimes:
         try:
@@ -243,20 +244,19 @@ def bundle_of(subject: Subject, target: Path, absent: dict[str, str]) -> Bundle:
                 kinds.append(name)
         except M2DError as error:
             absent[OURS + name] = first_line(error)
-    plan = pipeline.plan(
-        subject.checkpoint.origin.name,
-        target,
-        layers=[subject.layer],
-        precisions=[setting.precision],
-        engines=kinds,
-        shapes=profiles(setting) if kinds else None,
-    )
     try:
-        return pipeline.build(plan)
+        return build(
+            subject.checkpoint.origin.name,
+            target,
+            layers=[subject.layer],
+            precisions=[setting.precision],
+            engines=kinds,
+            shapes=profiles(setting) if kinds else None,
+        )
     except ExportError as error:
         if not target.is_dir():
             raise
-        # It is there, but for engines that could not be built.
+        # The bundle was published without the engines that failed.
         built = Bundle.open(target)
         lacking = set(kinds) - {engine.key.kind for engine in built.manifest.engines}
         absent.update(dict.fromkeys([OURS + kind for kind in lacking], first_line(error)))
@@ -264,13 +264,13 @@ def bundle_of(subject: Subject, target: Path, absent: dict[str, str]) -> Bundle:
 
 
 def set_up(subject: Subject, example: Batch, opened: ExitStack) -> tuple[dict[str, Call], dict[str, str]]:
-    """The systems that run one batch here, and why each of the others does not."""
+    """The systems that can run a batch here, and for each other system the reason."""
     ready: dict[str, Call] = {}
     absent: dict[str, str] = {}
     folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="m2d-gpu-")))
     try:
         variant = bundle_of(subject, folder / "exit.m2d", absent).variant(subject.layer, subject.setting.precision)
-    except M2DError as error:  # the others are measured all the same
+    except M2DError as error:  # the other systems are measured nevertheless
         absent = {OURS + name: first_line(error) for name in subject.setting.runtimes} | absent
     makers: dict[str, Callable[[], Call]] = {name: partial(make, subject) for name, make in BASELINES.items()}
     for name in subject.setting.runtimes:
@@ -287,7 +287,7 @@ def set_up(subject: Subject, example: Batch, opened: ExitStack) -> tuple[dict[st
 
 
 def random_distilbert(folder: Path, like: Path, sizes: dict[str, int]) -> Path:
-    """A DistilBERT of random weights with the tokenizer of the checkpoint ``like``: good for speed and nothing else."""
+    """A DistilBERT with random weights and the tokenizer of the checkpoint ``like``, for timing only."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import AutoConfig, AutoModel, AutoTokenizer

@@ -1,21 +1,21 @@
-"""The work that `benchmarks/gpu.py` gives to every system, how many operations it is, and how long it takes."""
+"""The work that every system on the GPU gets: batches, their operations, and the peak of the card."""
 
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 
-from benchmarks.gpu_systems import Setting
+from benchmarks.common import timed
+from benchmarks.gpu.systems import Setting
 from m2d_export.checkpoints.load import Checkpoint
-from m2d_export.text.batches import Batch, TokenIds, pad
+from m2d_export.text.batches import Batch, pad
+from m2d_export.text.tokenizer import TokenIds
 
-SHORTEST = 4  # tokens of a text of the mixed ones
+SHORTEST = 4  # tokens of a text, among mixed lengths
 
 
 def inputs(checkpoint: Checkpoint, batch_size: int, tokens: int) -> Batch:
-    """Token ids without padding, the same for every system."""
+    """Random token ids without padding, the same for every system."""
     generator = np.random.default_rng(batch_size * 1000 + tokens)
     ids = generator.integers(5, checkpoint.encoder.config.vocab_size, (batch_size, tokens), dtype=np.int64)
     mask = np.ones_like(ids)
@@ -23,9 +23,9 @@ def inputs(checkpoint: Checkpoint, batch_size: int, tokens: int) -> Batch:
 
 
 def mixed(checkpoint: Checkpoint, setting: Setting) -> dict[str, list[Batch]]:
-    """Batches of texts of all lengths, each twice as rare as one of half its length: as they come, and sorted.
+    """Batches of texts of mixed lengths: as they come, which is mostly padding, and sorted, which is hardly any.
 
-    Padded to the longest of each batch, the first are mostly padding, the second hardly.
+    A text is half as frequent as one of half its length. A batch is padded to its longest text.
     """
     generator = np.random.default_rng(0)
     longest, size = setting.tokens[-1], setting.batch_sizes[-1]
@@ -43,46 +43,28 @@ def mixed(checkpoint: Checkpoint, setting: Setting) -> dict[str, list[Batch]]:
 
 
 def first_two(batch: Batch) -> Batch:
-    """So many as the reference, on the CPU, need read."""
+    """The first two texts of a batch: enough to compare with the reference, which is slow."""
     arrays = (batch.input_ids, batch.attention_mask, batch.pooling_mask)
     return Batch(*(None if array is None else array[:2] for array in arrays), range(2))
 
 
 def flops(checkpoint: Checkpoint, layer: int, tokens: int) -> float:
-    """Floating-point operations of the matrix products of one text."""
+    """Floating-point operations of the matmuls of one text."""
     config = checkpoint.encoder.config
     width = config.hidden_size
-    inner = getattr(config, "intermediate_size", None) or config.hidden_dim  # DistilBERT's word for it
+    inner = getattr(config, "intermediate_size", None) or config.hidden_dim  # DistilBERT has another name for it
     return layer * tokens * (8 * width**2 + 4 * width * inner + 4 * tokens * width)
 
 
 def peak_flops(setting: Setting) -> float:
-    """Floating-point operations a second of the fastest of many large matrix products: the median of the best five."""
+    """Floating-point operations a second of large matmuls: the median of the five fastest of many."""
     left = torch.randn(setting.matrix, setting.matrix, device=setting.device, dtype=setting.dtype)
-    seconds = []
-    for _ in range(5 * setting.rounds if setting.device == "cuda" else setting.rounds):
-        finish(setting.device)
-        started = time.perf_counter()
-        left @ left
-        finish(setting.device)
-        seconds.append(time.perf_counter() - started)
+    turn = timed(lambda: left @ left, partial(finish, setting.device))
+    seconds = [turn() for _ in range(5 * setting.rounds if setting.device == "cuda" else setting.rounds)]
     return 2 * setting.matrix**3 / float(np.median(sorted(seconds)[:5]))
 
 
-def timed(calls: Sequence[Callable[[], Any]], device: str, rounds: int) -> list[list[float]]:
-    """Seconds of each call in each round, calls taking turns, after rounds that do not count."""
-    seconds: list[list[float]] = [[] for _ in calls]
-    for done in range(-3, rounds):
-        for call, measured in zip(calls, seconds, strict=True):
-            finish(device)
-            started = time.perf_counter()
-            call()
-            if done >= 0:
-                measured.append(time.perf_counter() - started)
-    return seconds
-
-
 def finish(device: str) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()

@@ -1,10 +1,11 @@
-"""What `benchmarks/gpu.py` has written, in tables."""
+"""Tables of the runtimes on a GPU (``benchmarks.gpu``)."""
 
 import json
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.tables import ROOT, bold_if_ours
+from benchmarks.common import RESULTS
+from benchmarks.tables import bold_if_ours
 from m2d_export.report.formatting import milliseconds, plain_table, rate, share
 
 GPU_PACKAGES = (
@@ -15,11 +16,11 @@ GPU_PACKAGES = (
 
 def gpu() -> str:
     """Every system on a GPU: latency of the smallest batch, throughput of the largest, and what was aimed at."""
-    path = ROOT / "benchmarks" / "results" / "gpu.json"
+    path = RESULTS / "gpu.json"
     if not path.exists():
         return (
-            "**None of this has been measured: there is no `benchmarks/results/gpu.json` yet.** On a machine with a "
-            "GPU, `python -m benchmarks.gpu -o benchmarks/results/gpu.json` makes it."
+            "**Nothing has been measured on a GPU yet.** On a machine with a GPU, "
+            "`python -m benchmarks.gpu -o benchmarks/results/gpu.json` measures it."
         )
     return gpu_tables(json.loads(path.read_text(encoding="utf-8")))
 

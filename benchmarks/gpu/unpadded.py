@@ -1,7 +1,7 @@
-"""Texts one after the other without a token of padding, for sentence-transformers and for torch's own attention.
+"""Texts packed without padding, for sentence-transformers and torch's own kernel.
 
-sentence-transformers packs texts so where transformers finds flash attention installed. torch brings such a kernel
-itself (`torch.nn.attention.varlen`), which transformers does not know: here it is one more of its attentions.
+sentence-transformers packs texts if flash attention is installed. torch has such a kernel too
+(``torch.nn.attention.varlen``). transformers does not know it, so it is registered here.
 """
 
 from typing import Any
@@ -30,10 +30,10 @@ def attend(
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of each text to itself alone: (1, heads, tokens of all, width) -> (1, tokens of all, heads, width)."""
-    from torch.nn.attention.varlen import varlen_attn  # not in every torch that this package takes
+    """Attention within each text: (1, heads, tokens of all, width) -> (1, tokens of all, heads, width)."""
+    from torch.nn.attention.varlen import varlen_attn  # some versions of torch lack it
 
-    window = (-1, -1) if sliding_window is None else (sliding_window - 1, sliding_window - 1)  # as transformers has it
+    window = (-1, -1) if sliding_window is None else (sliding_window - 1, sliding_window - 1)  # as in transformers
     packed = [each.transpose(1, 2).squeeze(0) for each in (query, key, value)]
     lengths = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
     output = varlen_attn(*packed, *lengths, scale=scaling, window_size=window)
@@ -44,14 +44,14 @@ AttentionInterface.register(VARLEN, attend)
 
 
 def features_of(batch: Batch, first_position: int) -> dict[str, Any]:
-    """What sentence-transformers' own preprocessing makes of these texts, padding left out, on the host."""
-    kept = batch.attention_mask.astype(bool)
-    lengths = kept.sum(axis=1)
-    places = np.broadcast_to(np.arange(kept.shape[1]), kept.shape)
+    """The inputs that sentence-transformers' preprocessing makes for packed texts, on the host."""
+    real = batch.attention_mask.astype(bool)
+    lengths = real.sum(axis=1)
+    places = np.broadcast_to(np.arange(real.shape[1]), real.shape)
     starts = torch.from_numpy(np.append(0, lengths.cumsum()).astype(np.int32))
     arrays = {
-        "input_ids": batch.input_ids[kept],
-        "position_ids": places[kept] + first_position,
+        "input_ids": batch.input_ids[real],
+        "position_ids": places[real] + first_position,
         "seq_idx": np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
     }
     longest = int(lengths.max())
@@ -62,5 +62,5 @@ def features_of(batch: Batch, first_position: int) -> dict[str, Any]:
 
 
 def moved(features: dict[str, Any], device: str) -> dict[str, Any]:
-    """Features where the model is."""
+    """The inputs on the device of the model."""
     return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in features.items()}
