@@ -26,6 +26,8 @@ SETTINGS = {
     "session.force_spinning_stop": "1",
     **SKIP_LAYER_NORM,
 }
+# In a server threads do not spin at all, because other models, and perhaps clients, need the cores.
+SERVER_SETTINGS = {"session.intra_op.allow_spinning": "0", **SKIP_LAYER_NORM}
 
 
 def session_options(threads: int, settings: Mapping[str, str] = SETTINGS) -> Any:

@@ -1,58 +1,71 @@
-"""Cells as a model repository for Triton Inference Server: a text model for each, and the encoder it calls."""
+"""Cells as a model repository for Triton Inference Server: a text model for each, and the encoder that it calls."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
-from string import Template
 
 from m2d_export import __version__
 from m2d_export.bundle.disk import Bundle
 from m2d_export.deploy.folder import padding_tokenizer
 from m2d_export.deploy.graph import write_deployed
 from m2d_export.errors import SpecError
+from m2d_export.host import templates
 from m2d_export.host.files import new_folder, sha256_of
 from m2d_export.host.machine import versions
-from m2d_export.spec import Cell, Precision
+from m2d_export.runtimes.onnxrt import SERVER_SETTINGS
+from m2d_export.runtimes.table import RUNTIMES
+from m2d_export.spec import OUTPUT, Cell, Precision
 from m2d_export.text.batches import MIN_FILL, TOKEN_BUDGET
 
-BACKENDS = ("python", "onnxruntime", "tensorrt")
-RUNTIMES = {"onnxrt": "onnxruntime", "openvino": "openvino"}
+BACKENDS = ("python", "onnxruntime", "tensorrt")  # as Triton calls them
+PYTHON_RUNTIMES = ("onnxrt", "openvino")  # what templates/model.py opens
 TRITON = "26.07"  # release of NVIDIA's images that the Dockerfile starts from
-LEAST_BYTES, BYTES_PER_TOKEN = 1 << 16, 64  # what a text may have: tokenizers read all of it before they cut
+SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # bounds the bytes of a text: a tokenizer reads all of it before it cuts
 WARM_TOKENS = 16
 CHECKSUMS = "SHA256SUMS"
+template = partial(templates.template, "m2d_export.deploy.triton")
 
 
 @dataclass(frozen=True)
 class Service:
-    """What serves the cells: a backend, what runs the graph in the Python backend, and the texts of a batch."""
+    """How cells are served.
+
+    ``runtime`` and ``threads`` (None: one per core) are those of the Python backend. ``max_batch_size`` is in texts.
+    Raises SpecError for a value that Triton or this package does not know.
+    """
 
     backend: str = "python"
     runtime: str = "onnxrt"
     max_batch_size: int = 64
-    threads: int | None = None  # None: every core
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.backend == "trt-rtx":
             raise SpecError(
-                "Triton's TensorRT backend cannot load plans of TensorRT for RTX: --backend tensorrt writes the graph, "
-                "and a script that builds its plan in the server's container"
+                "Triton's TensorRT backend cannot load engines of TensorRT for RTX: use --backend tensorrt, which "
+                "writes the graph and a script that builds an engine in the server's container"
             )
         if self.backend not in BACKENDS:
             raise SpecError(f"no backend {self.backend!r}: there are {', '.join(BACKENDS)}")
-        if self.runtime not in RUNTIMES:
-            raise SpecError(f"{self.runtime!r} does not run in Triton's Python backend: {', '.join(RUNTIMES)} do")
+        if self.runtime not in PYTHON_RUNTIMES:
+            known = ", ".join(PYTHON_RUNTIMES)
+            raise SpecError(f"Triton's Python backend does not run {self.runtime!r} here: choose one of {known}")
         for name in ("max_batch_size", "threads"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise SpecError(f"{name} must be a whole number from 1, got {value!r}")
 
     @property
+    def encodes_in_python(self) -> bool:
+        """Whether the text model runs the graph itself; otherwise it calls a model that the server runs."""
+        return self.backend == "python"
+
+    @property
     def packages(self) -> tuple[str, ...]:
-        """What the server's Python must have beside the NumPy that its image brings."""
-        return ("tokenizers", *([RUNTIMES[self.runtime]] if self.backend == "python" else []))
+        """The packages that the server's Python needs in addition to the NumPy of its image."""
+        return ("tokenizers", *([RUNTIMES[self.runtime].package] if self.encodes_in_python else []))
 
 
 def write_repository(
@@ -67,33 +80,33 @@ def write_repository(
 ) -> dict[str, Cell]:
     """Write a model repository that serves ``cells``; returns the text models by name.
 
-    Every graph is compared with ``Encoder`` of its cell first. ``prompt_name`` picks one of the checkpoint's prompts to
-    put before every text, else its default. Raises SpecError, OutputError if ``target`` exists, and what
-    ``write_deployed`` raises.
+    ``prompt_name`` is the checkpoint's prompt that the server puts before every text, None for the default prompt.
+    Raises SpecError, OutputError if ``target`` exists, and the errors of ``write_deployed``.
     """
-    path = Path(target).expanduser().absolute()
     if not cells:
         raise SpecError("name at least one cell, such as 3x128")
     if service.backend == "tensorrt" and precision != Precision.FP32:
-        reason = "activations have zero points, which TensorRT refuses" if precision == Precision.INT8 else "not tried"
         raise SpecError(
-            f"--backend tensorrt takes fp32 alone ({precision}: {reason}): use --precision fp32, or another backend"
+            f"--backend tensorrt serves fp32 only, not {precision}: TensorRT refuses the zero points of int8 graphs, "
+            "and fp16 was not tested. Use --precision fp32, or another backend"
         )
     prompt = bundle.manifest.text.prompt(None, prompt_name)
     names = {model_name(cell, precision): cell for cell in sorted(set(cells))}
-    with new_folder(path) as staging:
+    with new_folder(Path(target).expanduser().absolute()) as staging:
         for name, cell in names.items():
-            holder = name if service.backend == "python" else f"{name}_encoder"
-            graph = _version(staging / holder) / "model.onnx"
-            write_deployed(bundle, cell, graph, precision, normalize)
-            if holder != name:
-                config = encoder_config(bundle, cell, holder, name, service)
-                (staging / holder / "config.pbtxt").write_text(config, encoding="utf-8")
-            _write_text_model(bundle, cell, staging / name, service, prompt, holder)
-        unit = bundle.manifest.normalize if normalize is None else normalize
-        _write_pages(bundle, names, staging, service, prompt, unit)
-        sums = sorted(file for file in staging.rglob("*") if file.is_file())
-        lines = [f"{sha256_of(file)}  {file.relative_to(staging).as_posix()}\n" for file in sums]
+            encoder = name if service.encodes_in_python else f"{name}_encoder"
+            write_deployed(bundle, cell, _version(staging / encoder) / "model.onnx", precision, normalize)
+            if encoder != name:
+                config = encoder_config(bundle, cell, encoder, name, service)
+                (staging / encoder / "config.pbtxt").write_text(config, encoding="utf-8")
+            _write_text_model(bundle, cell, staging / name, service, prompt, encoder)
+        unit_length = bundle.manifest.normalize if normalize is None else normalize
+        _write_dockerfile(staging, service)
+        _write_readme(bundle, names, staging, service, prompt, unit_length)
+        if service.backend == "tensorrt":
+            _write_engine_script(bundle, staging, service)
+        written = sorted(file for file in staging.rglob("*") if file.is_file())
+        lines = [f"{sha256_of(file)}  {file.relative_to(staging).as_posix()}\n" for file in written]
         (staging / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
     return names
 
@@ -103,14 +116,19 @@ def model_name(cell: Cell, precision: str) -> str:
     return f"embedding_{cell}" + ("" if precision == Precision.FP32 else f"_{precision}")
 
 
+def max_bytes(max_tokens: int) -> int:
+    """The size of the longest text that is accepted, in bytes of UTF-8."""
+    return max(SMALLEST_LIMIT, BYTES_PER_TOKEN * max_tokens)
+
+
 def encoder_config(bundle: Bundle, cell: Cell, name: str, caller: str, service: Service) -> str:
-    """The config.pbtxt of a graph that a backend of the server runs."""
-    inputs = ["input_ids", "attention_mask", *([] if bundle.manifest.text.include_prompt else ["pooling_mask"])]
+    """The config.pbtxt of a graph that the server's own backend runs; ``caller`` is the text model that calls it."""
+    inputs = bundle.manifest.text.input_names
     declared = [f'  {{\n    name: "{key}"\n    data_type: TYPE_INT64\n    dims: [ -1 ]\n  }}' for key in inputs]
     length = min(WARM_TOKENS, bundle.manifest.text.max_tokens)
     value = f"{{\n        data_type: TYPE_INT64\n        dims: [ {length} ]\n        zero_data: true\n      }}"
     warmup = [f'    inputs {{\n      key: "{key}"\n      value {value}\n    }}' for key in inputs]
-    return _filled(
+    return template(
         "encoder.pbtxt",
         name=name,
         caller=caller,
@@ -118,22 +136,19 @@ def encoder_config(bundle: Bundle, cell: Cell, name: str, caller: str, service: 
         max_batch_size=service.max_batch_size,
         inputs=",\n".join(declared),
         warmup="\n".join(warmup),
+        output=OUTPUT,
         dim=cell.dim,
     )
 
 
 def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service, prompt: str, encoder: str) -> None:
-    text, version, here = bundle.manifest.text, _version(folder), service.backend == "python"
-    # The encoder inside the server warms itself up: to be called while the server still starts makes it crash.
-    config = _filled(
-        "text.pbtxt",
-        name=folder.name,
-        max_batch_size=service.max_batch_size,
-        dim=cell.dim,
-        warmup=_template("warmup.pbtxt") if here else "",
-    )
+    text, version, here = bundle.manifest.text, _version(folder), service.encodes_in_python
+    # No warm-up for a text model that calls another model: the server crashes on such a call while it still starts.
+    warmup = template("warmup.pbtxt") if here else ""
+    limit, name = service.max_batch_size, folder.name
+    config = template("text.pbtxt", name=name, max_batch_size=limit, output=OUTPUT, dim=cell.dim, warmup=warmup)
     (folder / "config.pbtxt").write_text(config, encoding="utf-8")
-    (version / "model.py").write_text(_template("model.py"), encoding="utf-8")
+    (version / "model.py").write_text(template("model.py"), encoding="utf-8")
     (version / "tokenizer.json").write_text(padding_tokenizer(bundle).to_str(), encoding="utf-8")
     shipped = sorted(file for file in version.iterdir() if file.name != "model.py")
     settings = {
@@ -143,9 +158,10 @@ def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service
         "runtime": service.runtime if here else "server",
         "encoder": encoder,
         "threads": service.threads or 0,
-        # An encoder inside the server is called once for all texts; here a second call costs less than much padding.
-        "token_budget": TOKEN_BUDGET if here else service.max_batch_size * text.max_tokens,
-        "least_fill": MIN_FILL if here else 0.0,
+        "session": SERVER_SETTINGS,
+        # A model of the server is called once for all texts. In Python a second call costs less than much padding.
+        "token_budget": TOKEN_BUDGET if here else limit * text.max_tokens,
+        "min_fill": MIN_FILL if here else 0.0,
         "max_tokens": text.max_tokens,
         "max_bytes": max_bytes(text.max_tokens),
         "pad_id": text.pad_id,
@@ -156,57 +172,58 @@ def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service
     (version / "settings.json").write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def max_bytes(max_tokens: int) -> int:
-    """The longest text that is not refused, in bytes of UTF-8."""
-    return max(LEAST_BYTES, BYTES_PER_TOKEN * max_tokens)
-
-
-def _write_pages(
-    bundle: Bundle, names: Mapping[str, Cell], staging: Path, service: Service, prompt: str, unit: bool
-) -> None:
-    """The README, the Dockerfile and, for TensorRT, what builds its engines."""
-    manifest, tensorrt = bundle.manifest, service.backend == "tensorrt"
+def _write_dockerfile(staging: Path, service: Service) -> None:
     installed = versions(service.packages)
     pinned = [f"{name}=={installed[name]}" if name in installed else name for name in service.packages]
-    docker = _filled("Dockerfile", triton=TRITON, packages=" ".join(pinned))
-    (staging / "Dockerfile").write_text(docker, encoding="utf-8")
-    length = ", unit length" if unit else ""
+    page = template("Dockerfile", triton=TRITON, packages=" ".join(pinned))
+    (staging / "Dockerfile").write_text(page, encoding="utf-8")
+
+
+def _write_readme(
+    bundle: Bundle, names: Mapping[str, Cell], staging: Path, service: Service, prompt: str, unit_length: bool
+) -> None:
+    manifest, first = bundle.manifest, next(iter(names))
+    length = ", unit length" if unit_length else ""
     rows = [
         f"| `{name}` | layer {cell.layer}, the first {cell.dim} numbers | float32, {cell.dim}{length} |"
         for name, cell in names.items()
     ]
-    first = next(iter(names))
-    page = _filled(
+    on_gpu = service.backend == "tensorrt"
+    page = template(
         "README.md",
         version=__version__,
         bundle=bundle.id[:12],
         origin=Path(manifest.origin.name).name,
         models="\n".join(rows),
-        engines="\nFirst build the engines, on the GPU that serves: `build_engines.sh` says how.\n" if tensorrt else "",
-        gpus="" if service.backend == "python" else "--gpus all ",
-        hint="(without a GPU, leave out `--gpus all`)\n" if service.backend == "onnxruntime" else "",
-        packages=", ".join(service.packages),
+        engines="\nFirst build the engines on the GPU that serves: `build_engines.sh` says how.\n" if on_gpu else "",
+        gpus="" if service.encodes_in_python else "--gpus all ",
+        hint="Without a GPU, leave out `--gpus all`.\n" if service.backend == "onnxruntime" else "",
+        packages=" and ".join(service.packages),
         name=first,
+        output=OUTPUT,
         dim=names[first].dim,
         max_bytes=f"{max_bytes(manifest.text.max_tokens):,}",
         max_tokens=manifest.text.max_tokens,
         max_batch_size=service.max_batch_size,
-        prompt=f", behind the prompt {json.dumps(prompt, ensure_ascii=False)}" if prompt else "",
+        prompt=f" The prompt {json.dumps(prompt, ensure_ascii=False)} is put before it." if prompt else "",
     )
     (staging / "README.md").write_text(page, encoding="utf-8")
-    if tensorrt:
-        longest = manifest.text.max_tokens
-        shapes = {
-            "least": (1, 1),
-            "usual": (min(16, service.max_batch_size), min(32, longest)),
-            "most": (service.max_batch_size, longest),
-        }
-        inputs = ("input_ids", "attention_mask", *(() if manifest.text.include_prompt else ("pooling_mask",)))
-        filled = {
-            name: ",".join(f"{key}:{batch}x{tokens}" for key in inputs) for name, (batch, tokens) in shapes.items()
-        }
-        script = staging / "build_engines.sh"
-        script.write_text(_filled("build_engines.sh", triton=TRITON, **filled), encoding="utf-8")
+
+
+def _write_engine_script(bundle: Bundle, staging: Path, service: Service) -> None:
+    """The script that builds TensorRT's engines in a container, with one profile for all requests."""
+    text, batch = bundle.manifest.text, service.max_batch_size
+    profile = {
+        "min": (1, 1),
+        "opt": (min(16, batch), min(32, text.max_tokens)),
+        "max": (batch, text.max_tokens),
+    }
+    shapes = {
+        name: ",".join(f"{key}:{texts}x{tokens}" for key in text.input_names)
+        for name, (texts, tokens) in profile.items()
+    }
+    script = template("build_engines.sh", triton=TRITON, **shapes)
+    (staging / "build_engines.sh").write_text(script, encoding="utf-8")
 
 
 def _version(model: Path) -> Path:
@@ -214,12 +231,3 @@ def _version(model: Path) -> Path:
     folder = model / "1"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _template(name: str) -> str:
-    return files("m2d_export.deploy.triton").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _filled(template: str, /, **values: object) -> str:
-    """A template with its places filled; every place must be."""
-    return Template(_template(template)).substitute({key: str(value) for key, value in values.items()})

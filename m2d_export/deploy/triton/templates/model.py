@@ -122,10 +122,8 @@ def _onnxruntime(folder: Path, settings: dict[str, Any]) -> Encode:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings["threads"]
-    # A thread that waits for another must not spin: the server, other models and perhaps clients need its core.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Its fused kernel goes number by number, and takes longer than an addition and a layer norm.
-    options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
+    for key, value in settings["session"].items():
+        options.add_session_config_entry(key, value)
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(["sentence_embedding"], inputs)[0]
