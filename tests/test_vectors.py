@@ -1,4 +1,4 @@
-"""What a dim is: slice, then normalise."""
+"""Vectors are cut to a dim, and then normalised."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from m2d_export.vectors import cosine, truncate
 
-# Zero, or far enough from zero that its square is a float32 too.
+# Zero, or far enough from zero that the square is a normal float32.
 NUMBERS = st.one_of(st.just(0.0), st.floats(2**-10, 2**10, width=32), st.floats(-(2**10), -(2**-10), width=32))
 ROWS = arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=NUMBERS)
 
@@ -19,7 +19,7 @@ ROWS = arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2, max
 def test_a_vector_is_cut_before_it_is_normalised() -> None:
     vectors = np.array([[3.0, 4.0, 12.0]], dtype=np.float32)
     np.testing.assert_allclose(truncate(vectors, 2), [[0.6, 0.8]], rtol=1e-6)
-    # The other way round would give this, a vector of length 5/13.
+    # Normalised first, it would have length 5/13.
     assert not np.allclose(truncate(vectors, 2), [[3 / 13, 4 / 13]])
 
 
@@ -41,9 +41,7 @@ def test_every_row_has_unit_length_or_is_zero(vectors: NDArray[np.float32], data
 
 @settings(derandomize=True)
 @given(ROWS, st.data())
-def test_nothing_beyond_the_dim_matters_and_nor_does_the_scale(
-    vectors: NDArray[np.float32], data: st.DataObject
-) -> None:
+def test_numbers_beyond_the_dim_and_the_scale_do_not_matter(vectors: NDArray[np.float32], data: st.DataObject) -> None:
     dim = data.draw(st.integers(1, vectors.shape[1]))
     other = vectors.copy()
     other[:, dim:] += 7

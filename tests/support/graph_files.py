@@ -9,7 +9,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from m2d_export.bundle.disk import Bundle
-from tests.conftest import LAYERS
+from tests.support.checkpoints import LAYERS
 
 HEADER = '<ir_version: 10, opset_import: ["": 18]>\n'
 
@@ -34,8 +34,10 @@ def data_of(model: ir.Model) -> bytes:
 
 
 def run(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """The outputs of a graph; ``feeds`` may have more inputs than it takes."""
-    session = ort.InferenceSession(data_of(model), providers=["CPUExecutionProvider"])
+    """The outputs of a graph as it stands, without optimization; ``feeds`` may have more inputs than it takes."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(data_of(model), options, providers=["CPUExecutionProvider"])
     return session.run(None, {value.name: feeds[value.name] for value in session.get_inputs()})
 
 

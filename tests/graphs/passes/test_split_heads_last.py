@@ -5,7 +5,7 @@ import numpy as np
 from m2d_export import Bundle
 from m2d_export.graphs.passes.fuse_qkv import fuse_qkv
 from m2d_export.graphs.passes.split_heads_last import split_heads_last
-from tests.conftest import LAYERS
+from tests.support.checkpoints import LAYERS
 from tests.support.graph_files import in_memory, kinds, vectors
 
 
