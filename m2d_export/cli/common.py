@@ -60,6 +60,10 @@ class CellType(click.ParamType):  # type: ignore[type-arg]  # not generic before
 
     name = "LAYERxDIM"
 
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The name as it is; click would write it in capitals. ``ctx`` came with click 8.2."""
+        return self.name
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Cell:
         """Parse the cell, or fail as click does."""
         if isinstance(value, Cell):
@@ -77,7 +81,7 @@ threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads of the runtime.  [default: one per core]"
 )
 precision_option = click.option(
-    "--precision", type=click.Choice(PRECISIONS), default="fp32", help="Precision of the stored weights."
+    "--precision", type=click.Choice(PRECISIONS), default="fp32", help="Type of the stored weights."
 )
 
 
@@ -86,10 +90,12 @@ def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         threads_option,
         click.option(
-            "--compute", type=click.Choice(COMPUTES), help=f"Type of float multiplications.  {DEFAULT_COMPUTE}"
+            "--compute", type=click.Choice(COMPUTES), help=f"Type that floats are multiplied in.  {DEFAULT_COMPUTE}"
         ),
         precision_option,
-        click.option("--runtime", type=click.Choice(list(RUNTIMES)), default="onnxrt", help="Library that runs it."),
+        click.option(
+            "--runtime", type=click.Choice(list(RUNTIMES)), default="onnxrt", help="Library that runs the graph."
+        ),
     ):
         command = option(command)
     return command

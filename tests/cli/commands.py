@@ -1,4 +1,4 @@
-"""What the tests of the command line share: how a command is run, refused and read."""
+"""Helpers of the command line's tests: the outcome of a command, its files, and the tables it prints."""
 
 import io
 import json
@@ -30,23 +30,23 @@ Run = Callable[..., Outcome]
 
 
 class Stdin(io.BytesIO):
-    """Bytes that call themselves what standard input does."""
+    """Bytes with the name that standard input has."""
 
     name = "<stdin>"
 
 
 def memory(bundle: Bundle, layer: int, texts: Sequence[str], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """In the place of a process that takes a second for each layer."""
+    """Stands in for the process that measures memory, which takes a second per layer."""
     yield {"kind": "memory", "layer": layer, "peak_mb": 100.0, "provider": "CPUExecutionProvider"}
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """Every file below a folder with its bytes, every folder with None."""
+    """Every path below a folder: a file with its bytes, a folder with None."""
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def refuse(run: Run, folder: Path, arguments: str, message: str, code: int = USAGE, stdin: bytes = b"") -> Outcome:
-    """Check that a command fails in one line on standard error, and that it writes nothing."""
+    """Run a command that must fail with ``code``, one line on standard error that has ``message``, and no output."""
     before = contents(folder)
     outcome = run(*arguments.split(), stdin=stdin)
     assert outcome.code == code
@@ -60,6 +60,7 @@ def refuse(run: Run, folder: Path, arguments: str, message: str, code: int = USA
 
 
 def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -80,13 +81,13 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def altered(path: Path, **fields: Any) -> None:
-    """Give every record of a file other fields, its machine's among them."""
+    """Change fields of every record in a file; ``cpu`` and ``cores`` are fields of its machine."""
     machine = {name: fields.pop(name) for name in ("cpu", "cores") if name in fields}
     changed = [record | fields | {"machine": record["machine"] | machine} for record in lines_of(path)]
     path.write_text("".join(json.dumps(record) + "\n" for record in changed))
 
 
 def rows_of(out: str) -> list[list[str]]:
-    """The cells of every row of every table, without what stands in brackets and below."""
+    """The cells of every row of every printed table, without the parts in brackets."""
     found = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
     return [[cell.partition(" (")[0] for cell in row] for row in found if row[0]]

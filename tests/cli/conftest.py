@@ -1,4 +1,4 @@
-"""A command line in this process, and a folder that it works in."""
+"""Fixtures: the command line in this process, and its working folder."""
 
 import io
 import shutil
@@ -35,14 +35,14 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def folder(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: a bundle, texts and pairs."""
+    """The working folder: a bundle, texts and pairs."""
     folder = tmp_path / "work"
     folder.mkdir()
     shutil.copytree(bundle.root, folder / "tiny.m2d")
     (folder / "texts.txt").write_text("a cat\nthe dog\n")
     (folder / "pairs.csv").write_text("a cat,a dog,3\na cat,the cat,4.5\nno,interest rates rose,0\n")
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for what runs as a program of its own
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for commands that start a process
     monkeypatch.setattr(cost, "SECONDS_PER_SHAPE", 0.0)
     monkeypatch.setattr(cost, "memory", memory)
     return folder

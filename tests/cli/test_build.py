@@ -12,26 +12,28 @@ from m2d_export.cli import main
 from tests.cli.commands import Run, contents, refuse
 
 
-def test_a_dry_run_says_what_would_be_built_and_writes_nothing(run: Run, folder: Path, checkpoint: Path) -> None:
+def test_a_dry_run_prints_what_would_be_built_and_writes_nothing(run: Run, folder: Path, checkpoint: Path) -> None:
     before = contents(folder)
     outcome = run("build", checkpoint, "-o", "new.m2d", "--layers", "1,2", "--dims", "32,64", "--dry-run")
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.startswith("would build new.m2d: 2 exits of BertModel (layers 1, 2 of 3), fp32, dims 64, 32, ")
+    assert all(word in outcome.out for word in ("would build new.m2d", "BertModel", "layers 1, 2 of 3", "dims 64, 32"))
     assert contents(folder) == before
 
 
-def test_what_is_built_is_a_bundle(run: Run, folder: Path, checkpoint: Path, bundle: Bundle, monkeypatch: Any) -> None:
+def test_build_passes_its_options_on(
+    run: Run, folder: Path, checkpoint: Path, bundle: Bundle, monkeypatch: Any
+) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(pipeline, "build", lambda planned, **options: asked.append((planned, options)))
+    monkeypatch.setattr(pipeline, "build_planned", lambda planned, progress: asked.append(planned))
     outcome = run("build", checkpoint, "-o", "new.m2d", "--layers", "2", "--dims", "7")
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.startswith("built new.m2d: 1 exits of BertModel")
-    ((planned, options),) = asked
+    assert outcome.out.startswith("built new.m2d: BertModel")
+    (planned,) = asked
     assert planned.target == folder / "new.m2d"
-    assert (planned.grid.layers, planned.grid.dims, options["force"]) == ((2,), (7,), False)
+    assert (planned.grid.layers, planned.grid.dims, planned.force) == ((2,), (7,), False)
 
 
-def test_engines_are_built_once_and_each_step_names_one(
+def test_engines_are_built_once_and_each_step_names_its_engine(
     run: Run, folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
@@ -40,7 +42,7 @@ def test_engines_are_built_once_and_each_step_names_one(
     options = "--layers 1,2 --precision fp16 --engine trt-rtx --gpu sm86 --shapes 1x1:8x16:16x32"
     first = run("build", checkpoint, "-o", "new.m2d", *options.split())
     assert (first.code, first.out.endswith("; trt-rtx engines of fp16\n")) == (0, True)
-    assert "note: --shapes ends at 32 tokens, the checkpoint reads 48: engines refuse longer texts" in first.err
+    assert "note: --shapes ends at 32 tokens, but the checkpoint reads 48" in first.err
     for layer in (1, 2):
         assert f"building the engine of layer {layer}, fp16, trt-rtx" in first.err
         assert f" engine of layer {layer}, fp16, trt-rtx: " in first.err  # a phase of it
@@ -56,11 +58,11 @@ def test_engines_are_built_once_and_each_step_names_one(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("./none -o new.m2d", "./none is neither a folder nor a Hub id"),
-        ("none/at-all -o new.m2d", "no folder none/at-all here, and the Hub has not given it"),
-        ("texts.txt -o new.m2d", "texts.txt is neither a folder nor a Hub id"),
-        ("tiny.m2d -o new.m2d", "tiny.m2d is no checkpoint: it has no config.json"),
-        ("foreign -o new.m2d", "cannot be loaded"),
+        ("./none -o new.m2d", "./none"),
+        ("none/at-all -o new.m2d", "none/at-all"),
+        ("texts.txt -o new.m2d", "texts.txt"),
+        ("tiny.m2d -o new.m2d", "config.json"),
+        ("foreign -o new.m2d", "foreign"),
         ("CHECKPOINT -o tiny.m2d", "tiny.m2d exists: use --force to replace it"),
         ("CHECKPOINT -o texts.txt", "texts.txt exists and is not a bundle"),
         ("CHECKPOINT -o foreign --force", "foreign exists and is not a bundle"),
@@ -68,11 +70,14 @@ def test_engines_are_built_once_and_each_step_names_one(
         ("CHECKPOINT -o new.m2d --layers 1,9", "layer 9 does not exist"),
         ("CHECKPOINT -o new.m2d --layers -1", "layer -1 does not exist"),
         ("CHECKPOINT -o new.m2d --dims 0", "dim 0 is out of range"),
-        ("CHECKPOINT -o new.m2d --dims 32,9999", "dim 9999 is out of range: this checkpoint's vectors have 1 to 64"),
-        ("CHECKPOINT -o new.m2d --revision main", "is a local folder: a revision goes with a Hub id"),
+        ("CHECKPOINT -o new.m2d --dims 32,9999", "dim 9999 is out of range"),
+        ("CHECKPOINT -o new.m2d --dims 32,x", "--dims takes whole numbers"),
+        ("CHECKPOINT -o new.m2d --precision fp8", "fp8"),
+        ("CHECKPOINT -o new.m2d --calibration texts.txt", "int8"),
+        ("CHECKPOINT -o new.m2d --revision main", "revision"),
     ],
 )
-def test_what_cannot_be_built_is_refused(
+def test_a_build_that_cannot_work_is_refused_in_one_line(
     run: Run, folder: Path, checkpoint: Path, arguments: str, message: str
 ) -> None:
     (folder / "foreign").mkdir()
@@ -82,7 +87,7 @@ def test_what_cannot_be_built_is_refused(
 
 
 @pytest.mark.parametrize("error", [MemoryError, AssertionError])
-def test_an_unforeseen_error_is_not_dressed_up(
+def test_an_unexpected_error_keeps_its_traceback(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def fail(path: Path) -> None:
@@ -97,22 +102,30 @@ def test_an_unforeseen_error_is_not_dressed_up(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--layer 0 -o new", "no exit at layer 0: this grid has layers 1, 2, 3"),
-        ("--layer 9 -o new", "no exit at layer 9"),
-        ("--layer 1 --dim 0 -o new", "dim 0 is out of range"),
-        ("--layer 1 --dim 65 -o new", "dim 65 is out of range"),
-        ("--layer 1 -o texts.txt", "texts.txt exists"),
-        ("--layer 1 -o tiny.m2d", "tiny.m2d exists"),
+        ("--cell 0x64 -o new", "no exit at layer 0: this grid has layers 1, 2, 3"),
+        ("--cell 9x64 -o new", "no exit at layer 9"),
+        ("--cell 1x0 -o new", "dim 0 is out of range"),
+        ("--cell 1x65 -o new", "dim 65 is out of range"),
+        ("--cell 1 -o new", "LAYERxDIM"),
+        ("-o new", "Missing option '--cell'"),
+        ("--cell 1x64 -o texts.txt", "texts.txt exists"),
+        ("--cell 1x64 -o tiny.m2d", "tiny.m2d exists"),
     ],
 )
-def test_what_cannot_be_sliced_is_refused(
+def test_a_slice_that_cannot_work_is_refused_in_one_line(
     run: Run, folder: Path, checkpoint: Path, arguments: str, message: str
 ) -> None:
     outcome = refuse(run, folder, f"slice {checkpoint} {arguments}", message)
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_a_slice_is_written(run: Run, folder: Path, checkpoint: Path) -> None:
-    outcome = run("slice", checkpoint, "--layer", 2, "--dim", 32, "-o", "new")
-    assert (outcome.code, outcome.out) == (0, "wrote new: a sentence-transformers folder of layer 2\n")
+@pytest.mark.parametrize(("cell", "truncate_dim"), [("2x32", 32), ("2x64", None)])
+def test_a_slice_has_the_layers_and_the_dim_of_its_cell(
+    run: Run, folder: Path, checkpoint: Path, cell: str, truncate_dim: int | None
+) -> None:
+    outcome = run("slice", checkpoint, "--cell", cell, "-o", "new")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"cell {cell}" in outcome.out
     assert json.loads((folder / "new" / "config.json").read_text())["num_hidden_layers"] == 2
+    settings = json.loads((folder / "new" / "config_sentence_transformers.json").read_text())
+    assert settings.get("truncate_dim") == truncate_dim

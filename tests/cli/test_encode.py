@@ -13,11 +13,11 @@ import pytest
 
 from m2d_export import Bundle, Encoder
 from tests.cli.commands import PROGRAM, Outcome, Run, encoded, refuse
-from tests.conftest import WIDTH
+from tests.support.checkpoints import WIDTH
 
 
 def test_encode_writes_the_vectors_of_the_encoder(run: Run, folder: Path, bundle: Bundle) -> None:
-    outcome = run("encode", "tiny.m2d", "texts.txt", "--layer", 2, "--dim", 32, "-o", "o.npy", "--threads", 1)
+    outcome = run("encode", "tiny.m2d", "texts.txt", "--cell", "2x32", "-o", "o.npy", "--threads", 1)
     assert outcome == Outcome(0, "wrote o.npy: 2 vectors of 32 float32 numbers, cell 2x32\n", "")
     with Encoder(bundle, 2, 32) as encoder:
         np.testing.assert_allclose(encoded(folder), encoder.encode(["a cat", "the dog"]), atol=1e-6)
@@ -37,7 +37,7 @@ def test_encode_writes_the_vectors_of_the_encoder(run: Run, folder: Path, bundle
     ],
 )
 @pytest.mark.parametrize("source", ["file", "-", "nothing"])
-def test_a_line_is_a_text_whatever_ends_it_and_wherever_it_comes_from(
+def test_every_line_is_a_text_with_any_line_end_and_from_any_source(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, texts: list[str], source: str
 ) -> None:
     stream = Encoder.stream
@@ -56,11 +56,11 @@ def test_a_line_is_a_text_whatever_ends_it_and_wherever_it_comes_from(
     assert encoded(folder).shape == (len(texts), WIDTH)
 
 
-def test_a_long_file_shows_how_far_it_is(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_shown_every_10000_texts(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
     monkeypatch.setattr("m2d_export.cli.bundles.steps", lambda: contextlib.nullcontext(shown.append))
     (folder / "many.txt").write_text("a cat\n" * 20_000)
-    assert run("encode", "tiny.m2d", "many.txt", "--layer", "1", "-o", "o.npy").code == 0
+    assert run("encode", "tiny.m2d", "many.txt", "--cell", "1x64", "-o", "o.npy").code == 0
     assert [line for line in shown if line.endswith(" texts")] == ["10000 texts", "20000 texts"]
 
 
@@ -73,10 +73,10 @@ def test_a_pipe_is_read_as_utf_8_in_every_locale(folder: Path, bundle: Bundle) -
         np.testing.assert_allclose(encoded(folder), encoder.encode(["naïve, 東京"]), atol=1e-6)
 
 
-def test_an_output_is_replaced_whole_and_only_when_asked(run: Run, folder: Path) -> None:
+def test_an_output_is_replaced_only_with_force_and_never_the_input(run: Run, folder: Path) -> None:
     (folder / "o.npy").write_bytes(b"old" * 1000)
     refuse(run, folder, "encode tiny.m2d texts.txt -o o.npy", "o.npy exists: use --force")
-    refuse(run, folder, "encode tiny.m2d texts.txt -o texts.txt --force", "another path than the input's")
+    refuse(run, folder, "encode tiny.m2d texts.txt -o texts.txt --force", "not the input's")
     assert run("encode", "tiny.m2d", "texts.txt", "-o", "o.npy", "--force").code == 0
     assert encoded(folder).shape == (2, WIDTH)
     assert sorted(path.name for path in folder.iterdir()) == ["o.npy", "pairs.csv", "texts.txt", "tiny.m2d"]
@@ -85,27 +85,29 @@ def test_an_output_is_replaced_whole_and_only_when_asked(run: Run, folder: Path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("tiny.m2d texts.txt --layer 0 -o o.npy", "no exit at layer 0: this grid has layers 1, 2, 3"),
-        ("tiny.m2d texts.txt --layer 9 -o o.npy", "no exit at layer 9"),
-        ("tiny.m2d texts.txt --dim 0 -o o.npy", "dim 0 is out of range"),
-        ("tiny.m2d texts.txt --dim 9999 -o o.npy", "dim 9999 is out of range: this checkpoint's vectors have 1 to 64"),
-        ("tiny.m2d texts.txt --prompt-name qurey -o o.npy", "no prompt named 'qurey': this checkpoint has "),
-        ("tiny.m2d texts.txt --prompt a --prompt-name b -o o.npy", "give either prompt or prompt_name"),
-        ("tiny.m2d texts.txt --prompt \udcff -o o.npy", "the prompt holds a lone surrogate"),
+        ("tiny.m2d texts.txt --cell 0x64 -o o.npy", "no exit at layer 0: this grid has layers 1, 2, 3"),
+        ("tiny.m2d texts.txt --cell 9x64 -o o.npy", "no exit at layer 9"),
+        ("tiny.m2d texts.txt --cell 1x0 -o o.npy", "dim 0 is out of range"),
+        ("tiny.m2d texts.txt --cell 1x9999 -o o.npy", "dim 9999 is out of range"),
+        ("tiny.m2d texts.txt --prompt-name qurey -o o.npy", "'qurey'"),
+        ("tiny.m2d texts.txt --prompt a --prompt-name b -o o.npy", "prompt_name"),
+        ("tiny.m2d texts.txt --prompt \udcff -o o.npy", "surrogate"),
+        ("none.m2d texts.txt -o o.npy", "m2d-export build"),
+        ("texts.txt texts.txt -o o.npy", "texts.txt"),
         ("tiny.m2d texts.txt -o none/o.npy", "cannot write none/o.npy: No such file or directory"),
         ("tiny.m2d texts.txt -o tiny.m2d", "cannot write tiny.m2d: Is a directory"),
         ("tiny.m2d latin.txt -o o.npy", "latin.txt, line 2 is not UTF-8"),
         ("tiny.m2d utf16.txt -o o.npy", "utf16.txt, line 1 is not UTF-8"),
     ],
 )
-def test_what_cannot_be_encoded_is_refused(run: Run, folder: Path, arguments: str, message: str) -> None:
+def test_wrong_use_of_encode_is_refused_in_one_line(run: Run, folder: Path, arguments: str, message: str) -> None:
     (folder / "latin.txt").write_bytes("a cat\ncafé\n".encode("latin-1"))
     (folder / "utf16.txt").write_bytes("a cat\n".encode("utf-16"))
     outcome = refuse(run, folder, f"encode {arguments}", message)
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_bytes_that_are_no_utf_8_on_standard_input_are_refused_by_their_line(run: Run, folder: Path) -> None:
+def test_standard_input_that_is_not_utf_8_is_refused_naming_the_line(run: Run, folder: Path) -> None:
     refuse(
         run, folder, "encode tiny.m2d -o o.npy", "<stdin>, line 5001 is not UTF-8", stdin=b"a cat\n" * 5000 + b"\xff\n"
     )
@@ -120,13 +122,20 @@ def test_bytes_that_are_no_utf_8_on_standard_input_are_refused_by_their_line(run
         ("bench tiny.m2d --sts pairs.csv", "scipy.stats", "bench"),
         ("bench tiny.m2d --sts stsb", "datasets", "hub"),
         ("encode tiny.m2d texts.txt --runtime pytorch -o o.npy", "torch", "build"),
-        ("build ./none -o new.m2d", "onnxruntime", "cpu"),
-        ("slice ./none --layer 1 -o new", "sentence_transformers", "build"),
+        ("build CHECKPOINT -o new.m2d", "onnxruntime", "cpu"),
+        ("slice CHECKPOINT --cell 1x64 -o new", "sentence_transformers", "build"),
     ],
 )
-def test_a_missing_package_is_one_line_that_names_its_extra(
-    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, package: str, extra: str
+def test_a_missing_package_is_refused_in_one_line_that_names_the_extra(
+    run: Run,
+    folder: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    package: str,
+    extra: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
+    command = command.replace("CHECKPOINT", str(checkpoint))
     outcome = refuse(run, folder, command, f"pip install 'm2d-export[{extra}]'")
     assert len(outcome.err.splitlines()) == 1
