@@ -12,7 +12,8 @@ from m2d_export.bench.sts import Pairs
 from m2d_export.checkpoints.exits import ExitEncoder
 from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.spec import Cell, TextSpec
-from m2d_export.text.batches import TOKEN_BUDGET, TokenIds, Tokenizer
+from m2d_export.text.batches import TOKEN_BUDGET
+from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.vectors import cosine
 from train.model import exit_vectors
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from m2d_export.checkpoints.exits import ExitEncoder
 from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.spec import TextSpec
-from m2d_export.text.batches import TokenIds, batches
+from m2d_export.text.batches import batches
+from m2d_export.text.tokenizer import TokenIds
 
 
 def with_heads(checkpoint: Checkpoint, layers: Sequence[int]) -> Checkpoint:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from m2d_export.errors import TrainingError
-from m2d_export.text.batches import Tokenizer
+from m2d_export.text.tokenizer import Tokenizer
 from train.evaluate import Judge
 from train.log import Entry, Trained, Watcher, check_progress
 from train.losses import GridLoss, grid_loss

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from m2d_export.agreement import agreement, yardstick
+from m2d_export.agreement import agreement, agreement_reference
 from m2d_export.gate.parity import Verdict, compare, compare_single, vectors_of_single_texts
 from m2d_export.gate.reference import Reference
 from m2d_export.precisions import PRECISIONS
@@ -28,7 +28,7 @@ def check_int8(variant: Variant, reference: Reference) -> Verdict:
         invariance=max(found.invariance, probes.invariance),
         invariance_cosine=min(found.invariance_cosine, probes.invariance_cosine),
         distinction=min(found.distinction, probes.distinction),
-        agreement=agreement(single, yardstick(expected)).spearman,
+        agreement=agreement(single, agreement_reference(expected)).spearman,
         probes_cosine_min=probes.cosine_min,
     )
     return parity, parity.failures(PRECISIONS[variant.precision].bounds)
