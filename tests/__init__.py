@@ -1,6 +1,14 @@
-"""Tests; those of one part of the package that are many lie in a folder of their own."""
+"""Tests; each folder holds those of one room of the package."""
+
+import os
 
 import pytest
 
-# What tests share there has asserts of its own.
+from tests.support.shared import take_share_of_cores
+
+# Helpers whose own asserts show values.
 pytest.register_assert_rewrite("tests.pipeline.forge", "tests.support.bundles", "tests.cli.commands")
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a network
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+take_share_of_cores()  # before torch and others count the cores

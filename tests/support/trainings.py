@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 from m2d_export.cli import run
-from tests.conftest import WIDTH, WORDS
+from tests.support.checkpoints import WIDTH, WORDS
 from train.__main__ import main
 
 Row = tuple[str, str, float]

@@ -12,8 +12,8 @@ from sentence_transformers.sentence_transformer.losses import AdaptiveLayerLoss,
 
 from m2d_export.checkpoints.exits import ExitEncoder
 from m2d_export.checkpoints.load import load_checkpoint
-from m2d_export.text.batches import Tokenizer
-from tests.conftest import LAYERS, WIDTH
+from m2d_export.text.tokenizer import Tokenizer
+from tests.support.checkpoints import LAYERS, WIDTH
 from train.losses import LossWeights, cosent, grid_loss
 from train.model import exit_vectors
 from train.recipes import SeedRecipe

@@ -116,5 +116,5 @@ def test_an_output_that_exists(refused: Refusal, tmp_path: Path, kind: str) -> N
 def test_an_output_that_cannot_be_written(distilbert: Path, graded: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "out"
-    assert told(train(distilbert, graded, "-o", target)) == f"cannot write {target}.training: Not a directory"
+    assert told(train(distilbert, graded, "-o", target)).startswith(f"cannot write {target}.training: Not a directory")
     assert told(train(distilbert, graded, "-o", "/")) == "/ exists: choose another --output, or remove it yourself"

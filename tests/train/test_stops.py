@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import save_checkpoint
+from tests.support.checkpoints import save_checkpoint
 from tests.support.trainings import (
     INTERRUPTED,
     LOST,

@@ -20,7 +20,7 @@ from m2d_export.bench.similarity import spearman
 from m2d_export.checkpoints.load import load_checkpoint
 from m2d_export.checkpoints.slice import slice_checkpoint
 from m2d_export.vectors import cosine
-from tests.conftest import LAYERS, WIDTH, save_checkpoint
+from tests.support.checkpoints import LAYERS, WIDTH, save_checkpoint
 from tests.support.trainings import DEV, TEST, TRAIN, Outcome, made_up, train, write
 from train import wordnet
 from train.model import with_heads
