@@ -25,7 +25,7 @@ EQUAL = 0.5  # points on STS-B that may lie between systems of equal score
 REFERENCE = "sentence-transformers torch fp32"
 INK, SOFT, OWN, PEER = "#1f2328", "#59636e", "#0a7d62", "#b3bac2"
 COLOURS = LinearSegmentedColormap.from_list("scores", ["#fff7d6", "#8ccfb7", "#2f8f9d", "#1d4f8c"])
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 13,
     "text.color": INK,

@@ -33,7 +33,8 @@ def text(number: int) -> str:
 
 def streamed(bundle: Bundle, count: int) -> dict[str, object]:
     """Memory after every 100,000 texts, and its slope per 100,000 texts after the warm-up."""
-    memory, done, started, in_order = [], 0, time.perf_counter(), True
+    memory: list[float] = []
+    done, started, in_order = 0, time.perf_counter(), True
     with Encoder(bundle, bundle.grid.layers[0]) as encoder:
         for part in encoder.stream(map(text, range(count))):
             own = encoder.encode([text(done), text(done + len(part) - 1)])

@@ -63,16 +63,17 @@ def main() -> None:
     turns = {"seed": common.timed(seed_step(job(SeedRecipe), grid.batch)), "grid": common.timed(grid.take_step)}
     seconds = common.take_turns(turns, arguments.rounds, warm_up=WARM_UP)
     middle = {name: median(spent) for name, spent in seconds.items()}
+    rates = {name: 2 * BATCH_SIZE / spent for name, spent in middle.items()}
     results = {
         "pairs_per_step": BATCH_SIZE,
         "threads": cores(),
         "cells_per_step": {"seed": 2, "grid": len(grid.recipe.layers) * len(grid.recipe.dims)},
         "seconds": seconds,
-        "sentences_per_second": {name: 2 * BATCH_SIZE / spent for name, spent in middle.items()},
+        "sentences_per_second": rates,
         "ratio": middle["seed"] / middle["grid"],
     }
     common.write_results(arguments, results)
-    for name, rate in results["sentences_per_second"].items():
+    for name, rate in rates.items():
         print(f"{name:6} {rate:6.1f} sentences/s")
     print(f"ratio  {results['ratio']:6.2f}")
 

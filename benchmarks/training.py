@@ -32,7 +32,8 @@ TEXTS = 2000
 def sampled(path: Path) -> Pairs:
     """Every n-th text of a file, as pairs without a score."""
     texts = tuple(common.spread(read_texts(path), TEXTS))
-    return Pairs(path.name, path.name, texts, *(np.zeros(0, dtype=np.int64) for _ in range(2)), np.zeros(0))
+    none = np.zeros(0, dtype=np.int64)
+    return Pairs(path.name, path.name, texts, none, none, np.zeros(0))
 
 
 def measured(

@@ -75,7 +75,7 @@ def test_a_trial_on_the_cpu_measures_every_system_that_runs_there(checkpoint: Pa
     assert shown.count("\n| **m2d-export, onnxrt** | ") == 4  # two encoders, each with its grid and its mixed lengths
     assert "distilbert of random weights, layer 2:" in shown
     assert "| system, mixed lengths | as they come, sentences/s | " in shown
-    assert "Not run: m2d-export, trt (" in shown
+    assert "Not measured: m2d-export, trt (" in shown
 
 
 def test_our_fastest_system_at_each_shape_counts_for_the_aims() -> None:
