@@ -23,8 +23,8 @@ MANY = 16  # batches from which parallel streams are worth another compilation
 LONG_TOKENS = 160  # longer batches run faster with attention as one kernel
 LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
 LONG = {"PERFORMANCE_HINT": "THROUGHPUT"}
-# The attention kernel is slow where the count of tokens is no multiple of 16. Separate operators are not, but they read
-# and write memory more often. docs/design.md has the times.
+# The attention kernel is slow unless the count of tokens is a multiple of 16. Separate operators are not, but they read
+# and write memory more often.
 SHORT = {**LONG, "SNIPPETS_MODE": "DISABLE"}
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 

@@ -6,6 +6,7 @@ A new runtime is a row here, a module in this folder, an extra in pyproject.toml
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Literal
 
 from m2d_export.engines.library import LIBRARIES
 from m2d_export.host.gpu import Gpu, first_gpu
@@ -20,7 +21,7 @@ class RuntimeSpec:
 
     ``opens`` names its class as "module:Class", the module in this folder. ``package`` is the module of its library,
     which ``extra`` installs. ``computes`` are the types it can multiply floats in, the default first; without any, it
-    computes in the types of the graph. ``device`` is "cpu" or "gpu". ``compiles``: it can store compiled code.
+    computes in the types of the graph. ``compiles``: it can store compiled code in a cache.
     """
 
     opens: str
@@ -28,7 +29,7 @@ class RuntimeSpec:
     extra: str
     precisions: tuple[Precision, ...]
     computes: tuple[str, ...] = ()
-    device: str = "cpu"
+    device: Literal["cpu", "gpu"] = "cpu"
     compiles: bool = False
 
     def default_compute(self, precision: str) -> str:
