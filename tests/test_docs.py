@@ -1,12 +1,15 @@
-"""What is shown to users is true: the pages are up to date, their links lead somewhere, their examples run."""
+"""The pages and the help are true: they are up to date, their links lead to files, and their examples run."""
 
 import importlib
+import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,52 +18,66 @@ import pytest
 
 from m2d_export import Bundle
 from m2d_export.cli import cli
-from tests.conftest import save_checkpoint
+from tests.cli.commands import ROOT, Outcome, call, shorten_bench
+from tests.support.checkpoints import save_checkpoint
+from tests.support.shared import Once
 
-ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 COMMANDS = sorted(cli.commands)
 FROM_CHECKPOINT = ("build", "slice")
+BENCHMARKS = sorted(path.relative_to(ROOT) for path in (ROOT / "benchmarks").rglob("*.py") if path.stem[0] != "_")
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a line of a page as its reader would, with the programs of this environment."""
+def run(line: str, folder: Path) -> Outcome:
+    """Run a line as a reader of the page would: a plain command in this process, any other line in a shell."""
+    if line.startswith("m2d-export ") and not re.search(r"[|<>;&$]", line):
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
+            patched.chdir(folder)
+            shorten_bench(patched)
+            code = call(*shlex.split(line, comments=True)[1:])
+        return Outcome(code, out.getvalue(), err.getvalue())
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
-    shell = ["bash", "-euo", "pipefail", "-c", command]
-    return subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True)
+    shell = ["bash", "-euo", "pipefail", "-c", line]
+    done = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True)
+    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def furnish(folder: Path) -> Path:
-    """Put the texts and pairs that the examples name into a folder."""
-    texts = ["A parrot is talking.", *(f"{count} cats sat on the mat." for count in range(24))]  # agreement asks for 20
+def furnish(folder: Path) -> None:
+    """Write the texts and pairs that the examples use into a folder."""
+    texts = ["A parrot is talking.", *(f"{count} cats sat on the mat." for count in range(24))]  # agreement needs 20
     (folder / "texts.txt").write_text("\n".join(texts) + "\n")
     (folder / "pairs.csv").write_text("left,right,grade\na cat,a dog,3\na cat,the cat,4.5\nno,interest rates rose,0\n")
-    return folder
 
 
 @pytest.fixture(scope="module")
-def with_bundle(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the examples that use a bundle start from, and what bench has measured of it."""
-    folder = furnish(tmp_path_factory.mktemp("with-bundle"))
-    shutil.copytree(bundle.root, folder / "minilm.m2d")
-    done = run("m2d-export bench minilm.m2d --sts toy --dims 64,32 --batch-size 1 --tokens 16", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+def with_bundle(once: Once, bundle: Bundle) -> Path:
+    """A folder with a bundle, texts, pairs, and results of bench."""
+
+    def make(folder: Path) -> None:
+        furnish(folder)
+        shutil.copytree(bundle.root, folder / "minilm.m2d")
+        done = run("m2d-export bench minilm.m2d --sts toy --dims 64,32 --batch-size 1 --tokens 16", folder)
+        assert done.code == 0, done.err
+
+    return once("examples with a bundle", make)
 
 
 @pytest.fixture(scope="module")
-def with_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the examples that use a checkpoint start from. Two poolings make it 128 wide, as they assume."""
-    folder = furnish(tmp_path_factory.mktemp("with-checkpoint"))
-    save_checkpoint(folder / "minilm", pooling=("mean", "max"))
-    shutil.rmtree(folder / "minilm-plain")
-    return folder
+def with_checkpoint(once: Once) -> Path:
+    """A folder with a checkpoint, texts and pairs. Two poolings give the checkpoint the 128 dims that examples use."""
+
+    def make(folder: Path) -> None:
+        furnish(folder)
+        save_checkpoint(folder / "minilm", pooling=("mean", "max"))
+        shutil.rmtree(folder / "minilm-plain")
+
+    return once("examples with a checkpoint", make)
 
 
 def help_of(name: str) -> str:
-    """What ``m2d-export NAME --help`` prints on a wide terminal."""
+    """The output of ``m2d-export NAME --help`` on a wide terminal."""
     parent = click.Context(cli, info_name="m2d-export", **cli.context_settings)
     return cli.commands[name].get_help(click.Context(cli.commands[name], info_name=name, parent=parent))
 
@@ -70,13 +87,8 @@ def examples_of(name: str) -> list[str]:
     return [line.strip() for line in help_of(name).partition("\n  Examples:\n")[2].splitlines()]
 
 
-def name_of(line: str) -> str:
-    """The command that an example runs."""
-    return line.partition("m2d-export ")[2].split()[0]
-
-
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_examples_and_options_that_are_explained(name: str) -> None:
+def test_every_command_explains_itself_and_its_options_and_has_examples(name: str) -> None:
     assert cli.commands[name].get_short_help_str()
     assert examples_of(name)
     assert all(f"m2d-export {name} " in line for line in examples_of(name))
@@ -84,68 +96,75 @@ def test_every_command_has_help_examples_and_options_that_are_explained(name: st
         assert isinstance(parameter, click.Argument) or getattr(parameter, "help", None), parameter.name
 
 
+def output_of(line: str) -> str | None:
+    """The path after ``-o``."""
+    found = re.search(r" -o (\S+)", line)
+    return found[1] if found else None
+
+
+def remove_output(line: str, folder: Path) -> None:
+    """Remove what an example will write, unless the example replaces it."""
+    if (output := output_of(line)) and "--force" not in line:
+        shutil.rmtree(folder / output, ignore_errors=True)
+
+
 def run_example(line: str, source: Path, folder: Path) -> None:
-    """Run an example in a copy of ``source``, and check that it does what it says without a complaint."""
+    """Run an example in a copy of ``source``; check its exit code, its output, and that it prints no complaint."""
     if "--engine trt-rtx" in line:
         pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
     shutil.copytree(source, folder)
-    output = re.search(r" -o (\S+)", line)
-    if output and "--force" not in line:  # what an example writes is not there yet
-        shutil.rmtree(folder / output[1], ignore_errors=True)
+    remove_output(line, folder)
     before = set(folder.rglob("*"))
     done = run(line, folder)
-    assert done.returncode == 0, done.stderr
-    # What there is to doubt about a choice is said beside it, and what int8 is worth on this processor.
-    said = [said for said in done.stderr.splitlines() if not said.startswith("note: this processor")]
-    assert [words for words in said if name_of(line) != "select" or "warning: " not in words] == []
-    assert done.stdout
+    assert done.code == 0, done.err
+    # A choice may come with warnings, and int8 with a note about this processor.
+    expected = r"note: this processor|warning: " if " select " in line else r"note: this processor"
+    assert [line for line in done.err.splitlines() if not re.match(expected, line)] == []
+    assert done.out
     if "--dry-run" in line:
         assert set(folder.rglob("*")) == before
-    elif output:
-        assert (folder / output[1]).exists()
+    elif output := output_of(line):
+        assert (folder / output).exists()
 
 
 @pytest.mark.parametrize(
     "line", [line for name in COMMANDS if name not in FROM_CHECKPOINT for line in examples_of(name)]
 )
-def test_every_example_that_uses_a_bundle_runs(line: str, with_bundle: Path, tmp_path: Path) -> None:
+def test_every_example_of_a_bundle_runs(line: str, with_bundle: Path, tmp_path: Path) -> None:
     run_example(line, with_bundle, tmp_path / "folder")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [line for name in FROM_CHECKPOINT for line in examples_of(name)])
-def test_every_example_that_uses_a_checkpoint_runs(line: str, with_checkpoint: Path, tmp_path: Path) -> None:
+def test_every_example_of_a_checkpoint_runs(line: str, with_checkpoint: Path, tmp_path: Path) -> None:
     run_example(line, with_checkpoint, tmp_path / "folder")
 
 
-@pytest.mark.parametrize("columns", ["40", "100", "200"])
-def test_the_page_of_the_command_line_is_what_the_commands_say(columns: str) -> None:
-    command = [sys.executable, str(ROOT / "docs" / "generate_cli.py"), "--check"]
+def generate(generator: Path, *options: str, columns: str = "80") -> int:
+    """The exit code of docs/generate_cli.py."""
     environment = os.environ | {"COLUMNS": columns, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    return subprocess.run([sys.executable, generator, *options], env=environment, stderr=subprocess.DEVNULL).returncode
 
 
-def test_a_stale_page_of_the_command_line_is_noticed_and_left_alone(tmp_path: Path) -> None:
-    generator = shutil.copy(ROOT / "docs" / "generate_cli.py", tmp_path)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_the_command_line_page_is_up_to_date(columns: str) -> None:
+    assert generate(ROOT / "docs" / "generate_cli.py", "--check", columns=columns) == 0, "run make docs"
 
-    def generate(*options: str) -> int:
-        command = [sys.executable, generator, *options]
-        return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
 
-    assert generate("--check") == 1
+def test_an_outdated_command_line_page_is_reported_and_not_changed(tmp_path: Path) -> None:
+    generator = Path(shutil.copy(ROOT / "docs" / "generate_cli.py", tmp_path))
+    assert generate(generator, "--check") == 1
     assert not (tmp_path / "cli.md").exists()
-    assert generate() == 0
-    assert generate("--check") == 0
+    assert generate(generator) == 0
+    assert generate(generator, "--check") == 0
     (tmp_path / "cli.md").write_text("old")
-    assert generate("--check") == 1
+    assert generate(generator, "--check") == 1
     assert (tmp_path / "cli.md").read_text() == "old"
-    assert generate("--chekc") == 2
+    assert generate(generator, "--chekc") == 2
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_its_section_in_the_page(name: str) -> None:
+def test_every_command_has_its_section_in_the_command_line_page(name: str) -> None:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     section = page.partition(f"\n## m2d-export {name}\n")[2].partition("\n## ")[0]
     assert section.strip().startswith(f"```text\nUsage: m2d-export {name} [OPTIONS]")
@@ -155,12 +174,12 @@ def test_every_command_has_its_section_in_the_page(name: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_relative_link_leads_to_a_file(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    links = re.findall(r"\]\(<?([^)\s>]+)", text)
+    links = re.findall(r"\]\(<?([^)\s>]+)", text) + re.findall(r'(?:src|href|srcset)="([^"]+)"', text)
     local = [link.partition("#")[0] for link in links if not re.match(r"[a-z]+:|#", link)]
     assert [link for link in local if not (page.parent / link).exists()] == []
 
 
-def test_every_make_target_that_a_page_names_exists() -> None:
+def test_every_make_target_in_a_page_exists() -> None:
     named = {target for page in PAGES for target in re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(), re.MULTILINE)}
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert named
@@ -169,50 +188,66 @@ def test_every_make_target_that_a_page_names_exists() -> None:
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page that is to be run."""
+    """A bash or Python block of a page, and the ```text block directly below it, if there is one."""
 
     language: str
     text: str
+    output: str | None
     line: int
+
+    def steps(self) -> list[str]:
+        """The commands of a bash block, with continued lines joined."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The bash and Python blocks of a page, less those below a comment ``<!-- not run: REASON -->``."""
+    """The bash and Python blocks of a page, except those below a comment ``<!-- not run: REASON -->``."""
     text = page.read_text(encoding="utf-8")
-    pattern = r"(?P<excused><!-- not run: [^>]+ -->\n)?^```(?P<language>bash|python)\n(?P<text>.*?)^```$"
+    pattern = (
+        r"(?P<excused><!-- not run: [^>]+ -->\n)?^```(?P<language>bash|python)\n(?P<text>.*?)^```\n"
+        r"(?:\n?```text\n(?P<output>.*?)^```$)?"
+    )
     for found in re.finditer(pattern, text, re.DOTALL | re.MULTILINE):
         if not found["excused"]:
-            yield Block(found["language"], found["text"], text[: found.start()].count("\n") + 1)
+            line = text[: found.start()].count("\n") + 1
+            yield Block(found["language"], found["text"], found["output"], line)
 
 
-def commands(block: Block) -> list[str]:
-    """The commands of a bash block, continued lines joined."""
-    lines = block.text.replace("\\\n", " ").splitlines()
-    return [line for line in lines if line.strip() and not line.startswith("#")]
+RUN_PAGES = [page for page in PAGES if any(True for _ in blocks(page))]
 
 
-def test_every_command_of_the_readme_is_one_that_can_be_run_here_or_is_excused() -> None:
-    found = [line for block in blocks(README) if block.language == "bash" for line in commands(block)]
-    assert found
+@pytest.mark.parametrize("page", RUN_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_of_a_page_can_be_run_here_or_is_excused(page: Path) -> None:
     known = re.compile(r"(^|.*\| *)(m2d-export|python -m|make) ")
+    found = [line for block in blocks(page) if block.language == "bash" for line in block.steps()]
     assert [line for line in found if not known.match(line)] == []
 
 
 @pytest.mark.slow
-def test_the_readme_runs_from_top_to_bottom(with_checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", RUN_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_runs_from_top_to_bottom(page: Path, with_checkpoint: Path, with_bundle: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(with_checkpoint, tmp_path / "folder"))
-    for block in blocks(README):
+    shutil.copytree(with_bundle / "minilm.m2d", folder / "minilm.m2d")
+    for block in blocks(page):
+        place = f"{page.name}, block at line {block.line}"
         if block.language == "python":
             (folder / "block.py").write_text(block.text)
-            steps = ["python block.py"]
-        else:
-            # Targets are looked up, not made: one of them runs these tests.
-            steps = [re.sub(r"^make ", f"make -C {ROOT} --dry-run ", line) for line in commands(block)]
-        for step in steps:
-            done = run(step, folder)
-            assert done.returncode == 0, f"README.md, block at line {block.line}: {step}\n{done.stderr}"
+            if "build(" in block.text:
+                shutil.rmtree(folder / "minilm.m2d")
+            done = run("python block.py", folder)
+            assert done.code == 0, f"{place}\n{done.err}"
+            if block.output is not None:
+                wanted = ".*".join(map(re.escape, block.output.split("...")))  # ... stands for any text
+                assert re.fullmatch(wanted, done.out, re.DOTALL), f"{place} prints\n{done.out}"
+            continue
+        for step in block.steps():
+            remove_output(step, folder)
+            # Make targets are only looked up, because one of them runs these tests.
+            done = run(re.sub(r"^make ", f"make -C {ROOT} --dry-run ", step), folder)
+            assert done.code == 0, f"{place}: {step}\n{done.err}"
 
 
-@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py")))
-def test_every_benchmark_can_be_imported(script: str) -> None:
-    importlib.import_module(f"benchmarks.{script}")  # or it would be found out when its results are wanted
+@pytest.mark.parametrize("script", BENCHMARKS, ids=str)
+def test_every_benchmark_can_be_imported(script: Path) -> None:
+    importlib.import_module(".".join(script.with_suffix("").parts))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from m2d_export import Bundle
+from m2d_export.bench import cost
+from m2d_export.cli import main
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-m", "m2d_export"]
@@ -35,9 +39,28 @@ class Stdin(io.BytesIO):
     name = "<stdin>"
 
 
+def call(*arguments: object, stdin: bytes = b"") -> int:
+    """Run the command line in this process, with ``stdin`` as its standard input; returns its exit code."""
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["m2d-export", *map(str, arguments)])
+        patched.setattr(sys, "stdin", io.TextIOWrapper(Stdin(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            main()
+    signal.signal(signal.SIGTERM, handler)
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
 def memory(bundle: Bundle, layer: int, texts: Sequence[str], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Stands in for the process that measures memory, which takes a second per layer."""
     yield {"kind": "memory", "layer": layer, "peak_mb": 100.0, "provider": "CPUExecutionProvider"}
+
+
+def shorten_bench(patched: pytest.MonkeyPatch) -> None:
+    """Have bench take the fewest rounds, and measure no memory."""
+    patched.setattr(cost, "SECONDS_PER_SHAPE", 0.0)
+    patched.setattr(cost, "memory", memory)
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
