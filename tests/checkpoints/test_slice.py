@@ -22,27 +22,29 @@ def test_a_slice_loads_in_sentence_transformers_and_gives_the_cells_vectors(
     folder = slice_checkpoint(str(checkpoint), layer, tmp_path / "slice", dim=dim)
     model = SentenceTransformer(str(folder), device="cpu")
     assert model[0].auto_model.config.num_hidden_layers == layer
-    # sentence-transformers truncates after Normalize, so its own vectors need the scaling asked for.
+    # sentence-transformers truncates after Normalize, so it must be asked to normalise again.
     vectors = model.encode(TEXTS, normalize_embeddings=True)
     with Encoder(bundle, layer, dim) as encoder:
         np.testing.assert_allclose(vectors, encoder.encode(TEXTS), atol=2e-6)
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_an_exit_that_no_plain_folder_can_be_is_refused(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_exit_that_no_plain_folder_can_express_is_refused(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
     checkpoint = make_checkpoint("modernbert")
-    with pytest.raises(CheckpointError, match="norms its last layer"):
+    with pytest.raises(CheckpointError, match=r"ModernBertModel .*exit 2"):
         slice_checkpoint(str(checkpoint), 2, tmp_path / "slice")
     assert not (tmp_path / "slice").exists()
     assert slice_checkpoint(str(checkpoint), 3, tmp_path / "whole").is_dir()
 
 
-def test_wrong_cells_and_taken_outputs_are_refused(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="layers 1, 2, 3"):
+def test_wrong_cells_and_existing_outputs_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="1, 2, 3"):
         slice_checkpoint(str(checkpoint), 4, tmp_path / "slice")
-    with pytest.raises(SpecError, match="1 to 64 dims"):
+    with pytest.raises(SpecError, match="1 to 64"):
         slice_checkpoint(str(checkpoint), 1, tmp_path / "slice", dim=65)
     (tmp_path / "taken").mkdir()
-    with pytest.raises(OutputError, match="exists"):
+    with pytest.raises(OutputError, match="taken"):
         slice_checkpoint(str(checkpoint), 1, tmp_path / "taken")
     assert not (tmp_path / "slice").exists()
