@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from m2d_export.graphs.passes.common import constant, constant_array
 from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import Precision
 
@@ -90,8 +91,9 @@ def _in_type(
         return value
     if (value, dtype) not in copies:
         name = f"{value.name}_{dtype.name.lower()}"
-        if value.is_initializer():
-            copy = _converted(model, value, dtype, name)
+        if (array := constant_array(value)) is not None:
+            with np.errstate(over="ignore"):
+                copy = constant(model.graph, array.astype(dtype.numpy()), name)
         else:
             cast = ir.node("Cast", [value], {"to": int(dtype)}, name=f"cast_{name}")
             copy = cast.outputs[0]
@@ -101,13 +103,3 @@ def _in_type(
             model.graph.insert_after(producer, cast)
         copies[value, dtype] = copy
     return copies[value, dtype]
-
-
-def _converted(model: ir.Model, value: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
-    """A new initializer with the numbers of ``value`` in ``dtype``."""
-    assert value.const_value is not None  # noqa: S101 - it is an initializer
-    with np.errstate(over="ignore"):
-        tensor = ir.tensor(value.const_value.numpy().astype(dtype.numpy()), dtype=dtype, name=name)
-    copy = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype), const_value=tensor)
-    model.graph.initializers[name] = copy
-    return copy

@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from m2d_export.errors import ExportError, first_line
@@ -23,13 +22,13 @@ from m2d_export.graphs.passes.prevent_saturation import prevent_saturation
 from m2d_export.graphs.passes.split_heads_last import split_heads_last
 from m2d_export.host.extras import require
 from m2d_export.spec import Precision
-from m2d_export.text.batches import pad
+from m2d_export.text.batches import IntArray, pad
 from m2d_export.text.tokenizer import Tokenizer
 
 PARAGRAPH = 8  # texts joined into one sample, because long texts have other activation ranges than short ones
 
 
-def calibration_samples(texts: Sequence[str], tokenizer: Tokenizer) -> list[dict[str, "np.ndarray[Any, Any]"]]:
+def calibration_samples(texts: Sequence[str], tokenizer: Tokenizer) -> list[dict[str, IntArray]]:
     """Inputs of the graph for each text and for paragraphs of them, without padding, which would join the ranges."""
     paragraphs = [" ".join(texts[start : start + PARAGRAPH]) for start in range(0, len(texts), PARAGRAPH)]
     tokens = tokenizer.encode([*texts, *paragraphs], tokenizer.spec.prompt())

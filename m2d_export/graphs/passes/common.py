@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 HEADS_FIRST = (0, 2, 1, 3)  # (batch, tokens, heads, numbers) to (batch, heads, tokens, numbers), and back
 KEYS_TRANSPOSED = (0, 2, 3, 1)  # (batch, tokens, heads, numbers) to (batch, heads, numbers, tokens)
 
 
-def constant(graph: ir.Graph, array: "np.ndarray[Any, Any]", name: str) -> ir.Value:
+def constant(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value:
     """Add an initializer to ``graph``; sets its type and shape, which onnx-ir does not take from the tensor."""
     tensor = ir.tensor(array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
@@ -17,7 +17,7 @@ def constant(graph: ir.Graph, array: "np.ndarray[Any, Any]", name: str) -> ir.Va
     return value
 
 
-def constant_array(value: ir.Value | None) -> "np.ndarray[Any, Any] | None":
+def constant_array(value: ir.Value | None) -> NDArray[Any] | None:
     """The numbers of a constant; None for any other value."""
     return value.const_value.numpy() if value is not None and value.const_value is not None else None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from m2d_export.graphs.passes.common import constant
@@ -34,8 +35,8 @@ class _Linear:
 
     matmul: ir.Node
     add: ir.Node
-    weights: "np.ndarray[Any, Any]"
-    biases: "np.ndarray[Any, Any]"
+    weights: NDArray[Any]
+    biases: NDArray[Any]
 
 
 def _linear(matmul: ir.Node, value: ir.Value) -> _Linear | None:

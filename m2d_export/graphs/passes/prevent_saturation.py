@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from m2d_export.graphs.passes.common import constant, constant_array
@@ -41,7 +42,7 @@ def prevent_saturation(model: ir.Model) -> bool:
     return changed
 
 
-def _limit_pair_sums(weights: "np.ndarray[Any, Any]") -> "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]":
+def _limit_pair_sums(weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """New int8 weights (in, out) within ``MAX_PAIR_SUM``, and the factors (out,) by which their scales grow.
 
     Tries several factors for each column, rounds and clips its weights, and takes the factor of the smallest error.
@@ -61,7 +62,7 @@ def _limit_pair_sums(weights: "np.ndarray[Any, Any]") -> "tuple[np.ndarray[Any, 
     return best.reshape(-1, outer)[:inner].astype(np.int8), factors
 
 
-def _clip(pairs: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+def _clip(pairs: NDArray[Any]) -> NDArray[Any]:
     """Clip pairs (pairs, 2, columns) to ``MAX_PAIR_SUM`` in either sign; each of a pair gives half of the excess."""
     for sign in (1, -1):
         over = np.maximum(np.maximum(sign * pairs, 0).sum(1, keepdims=True) - MAX_PAIR_SUM, 0)
