@@ -1,12 +1,14 @@
 # make demo   builds and benches the reference checkpoint and reports on it, offline after the install
 # make test   checks style and types, runs every test
+# make check  checks style and types, runs the tests that are not marked slow
 # make docs   writes docs/cli.md from the command line's own help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=10
 
-.PHONY: demo test lint fix docs clean
+.PHONY: demo test check lint fix docs clean
 
 demo: $(VENV)/.demo
 	mkdir -p $(DEMO)
@@ -16,7 +18,10 @@ demo: $(VENV)/.demo
 	$(BIN)/m2d-export report $(DEMO)/results.jsonl -o $(DEMO)/report
 
 test: lint
-	$(BIN)/python -m pytest -m "" -n 2 --dist loadfile
+	$(PYTEST) -m ""
+
+check: lint
+	$(PYTEST)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 
 from m2d_export import Bundle
 from tests.support.checkpoints import SHAPES, WORDS, save_checkpoint
-from tests.support.shared import Once, made_once, shared_root
+from tests.support.shared import Once, made_once, shared_root, using_every_core
 
 REFERENCE = Path(__file__).parent.parent / "models" / "minilm-l6-sts-2d"
 
@@ -19,6 +19,13 @@ REFERENCE = Path(__file__).parent.parent / "models" / "minilm-l6-sts-2d"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run slow tests first: a long test that begins last leaves the other workers idle."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture
+def every_core() -> Iterator[None]:
+    """All cores of the machine, not only this worker's share, for tests of threads and streams."""
+    with using_every_core():
+        yield
 
 
 @pytest.fixture(scope="session")

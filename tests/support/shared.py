@@ -3,7 +3,9 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,19 @@ def take_share_of_cores() -> None:
         cores = os.sched_getaffinity(0)
         share = {core for core in cores if core % count == int(worker.removeprefix("gw"))}
         os.sched_setaffinity(0, share or cores)
+
+
+@contextmanager
+def using_every_core() -> Iterator[None]:
+    """Let this process use all cores of the machine while the block runs."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    share = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, share)
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(len(share))  # runtimes set it for the whole process
