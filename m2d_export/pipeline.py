@@ -14,7 +14,7 @@ from m2d_export.host.files import publish, remove_stale, sha256_of, staged_direc
 from m2d_export.host.machine import versions
 from m2d_export.plan import BuildOptions, Plan, Progress, check_target, no_progress, plan
 from m2d_export.precisions import PRECISIONS, function_of
-from m2d_export.spec import EngineEntry, Precision, Variant
+from m2d_export.spec import DEFAULT, EngineEntry, Precision, Variant
 from m2d_export.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -106,12 +106,12 @@ def check_variants(
     for (layer, precision), paths in graphs.items():
         parity = {}
         for runtime, path in paths.items():
-            name = f"layer {layer}, {precision}" + ("" if runtime == layout.DEFAULT else f" for {runtime}")
+            name = f"layer {layer}, {precision}" + ("" if runtime == DEFAULT else f" for {runtime}")
             progress(f"parity of {name}")
             variant = Variant(layer, precision, staging / path, plan.grid.width, plan.checkpoint.origin)
             parity[runtime], problems = function_of(PRECISIONS[precision].gate)(variant, reference)
             failures += [f"{name}: {problem}" for problem in problems]
-        metrics = parity[layout.DEFAULT].metrics()
+        metrics = parity[DEFAULT].metrics()
         entries.append(VariantEntry(layer, precision, paths, layout.weights_path(precision), metrics))
     if failures:
         raise ParityError(f"nothing is published, because these graphs fail their gate: {'; '.join(failures)}")

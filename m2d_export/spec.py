@@ -13,6 +13,7 @@ from m2d_export.errors import SpecError
 SMALLEST_DEFAULT_DIM = 32
 BYTES_PER_FLOAT = 4
 INPUTS = ("input_ids", "attention_mask", "pooling_mask")  # of every graph: (batch, tokens) int64 each
+DEFAULT = "default"  # key of the graph for every runtime that has none of its own
 OUTPUT = "sentence_embedding"  # "embedding" is taken: torch.export gives that name to a value in the graph
 
 

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from m2d_export.bundle.manifest import DEFAULT, MANIFEST, TOKENIZER, Manifest, VariantEntry
+from m2d_export.bundle.manifest import MANIFEST, TOKENIZER, Manifest, VariantEntry
 from m2d_export.bundle.reading import read_manifest
 from m2d_export.errors import BundleError, IntegrityError, ManifestError, SpecError
 from m2d_export.host.files import sha256_of
 from m2d_export.runtimes.table import RUNTIMES
-from m2d_export.spec import Engine, EngineKey, Grid, Precision, Variant
+from m2d_export.spec import DEFAULT, Engine, EngineKey, Grid, Precision, Variant
 from m2d_export.text.tokenizer import Tokenizer
 
 CACHE = ".m2d-cache-"  # a folder next to a bundle: nothing is ever written into a bundle

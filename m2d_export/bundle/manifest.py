@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from m2d_export.spec import EngineEntry, Grid, Origin, Pooling, Precision, TextSpec
+from m2d_export.spec import DEFAULT, EngineEntry, Grid, Origin, Pooling, Precision, TextSpec
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 GRAPHS = "graphs"
-DEFAULT = "default"  # the graph for every runtime that has none of its own
 
 
 def graph_path(layer: int, precision: Precision, runtime: str = DEFAULT) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from m2d_export.bundle.manifest import DEFAULT, FORMAT, TOKENIZER, FileEntry, Manifest, VariantEntry
+from m2d_export.bundle.manifest import FORMAT, TOKENIZER, FileEntry, Manifest, VariantEntry
 from m2d_export.errors import ManifestError
 from m2d_export.host.checks import (
     Check,
@@ -19,7 +19,7 @@ from m2d_export.host.checks import (
     whole,
     whole_from,
 )
-from m2d_export.spec import EngineEntry, EngineKey, Grid, Origin, Pooling, Precision, ShapeRange, TextSpec
+from m2d_export.spec import DEFAULT, EngineEntry, EngineKey, Grid, Origin, Pooling, Precision, ShapeRange, TextSpec
 
 T = TypeVar("T")
 PARITY = ("texts", "finite", "cosine_min", "cosine_mean", "max_abs_diff", "invariance", "distinction")

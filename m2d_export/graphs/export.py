@@ -16,7 +16,7 @@ from m2d_export.checkpoints.exits import ExitEncoder
 from m2d_export.errors import ExportError, first_line
 from m2d_export.graphs.passes.fold_prologue import fold_prologue
 from m2d_export.graphs.passes.reorder_gelu import reorder_gelu
-from m2d_export.spec import OUTPUT, Precision, TextSpec
+from m2d_export.spec import DEFAULT, OUTPUT, Precision, TextSpec
 
 OPSET = 18  # with eager attention: runtimes fuse it best on a CPU, and old servers load it (docs/design.md, decision 5)
 ALIGNMENT = 4096  # ONNX Runtime maps weights by memory page
@@ -69,7 +69,7 @@ def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
 def float32_graphs(model: ir.Model, precision: Precision, samples: Sequence[Any] | None = None) -> dict[str, ir.Model]:
     """All exits in float32, one graph for every runtime: ``model`` as it was exported; ``samples`` are not used."""
     assert precision is Precision.FP32  # noqa: S101 - its row in PRECISIONS names this function
-    return {"default": model}
+    return {DEFAULT: model}
 
 
 def cut_graph(model: ir.Model, layer: int, width: int) -> ir.Model:

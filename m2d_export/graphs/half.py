@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from m2d_export.graphs.passes.common import constant, constant_array
 from m2d_export.precisions import PRECISIONS
-from m2d_export.spec import Precision
+from m2d_export.spec import DEFAULT, Precision
 
 MATMULS = {"MatMul", "Gemm"}
 ARITHMETIC = {"Add", "Sub", "Mul", "Div", "Neg"}
@@ -46,7 +46,7 @@ def half_graphs(model: ir.Model, precision: Precision, samples: Sequence[Any] | 
     unused = [name for name, value in typed.graph.initializers.items() if not value.uses()]
     for name in unused:
         del typed.graph.initializers[name]
-    return {"default": typed}
+    return {DEFAULT: typed}
 
 
 def half_type(precision: Precision) -> ir.DataType:

@@ -21,7 +21,7 @@ from m2d_export.graphs.passes.fuse_qkv import fuse_qkv
 from m2d_export.graphs.passes.prevent_saturation import prevent_saturation
 from m2d_export.graphs.passes.split_heads_last import split_heads_last
 from m2d_export.host.extras import require
-from m2d_export.spec import Precision
+from m2d_export.spec import DEFAULT, Precision
 from m2d_export.text.batches import IntArray, pad
 from m2d_export.text.tokenizer import Tokenizer
 
@@ -40,9 +40,9 @@ def int8_graphs(
 ) -> dict[str, ir.Model]:
     """All exits with int8 weights and static activation ranges; ``model`` stays as it was.
 
-    "default" is standard ONNX and fastest in OpenVINO; "onnxrt" is fastest in ONNX Runtime, and is there only if
-    attentions can be fused. NNCF quantizes with SmoothQuant (Xiao et al. 2023). Ranges reach from the smallest to the
-    largest value: NNCF's default clips the rarest values, which ruins the vectors of some texts.
+    The default graph is standard ONNX and fastest in OpenVINO. The graph for "onnxrt" is fastest in ONNX Runtime, and
+    exists only if attentions can be fused. NNCF quantizes with SmoothQuant (Xiao et al. 2023). Ranges reach from the
+    smallest to the largest value: NNCF's default clips the rarest values, which ruins the vectors of some texts.
 
     Raises ExportError if NNCF fails, RuntimeUnavailable without the ``int8`` extra.
     """
@@ -54,7 +54,7 @@ def int8_graphs(
     prevent_saturation(default)
     onnxrt = default.clone()
     split_heads_last(default)
-    return {"default": default, "onnxrt": onnxrt} if fuse_attention(onnxrt) else {"default": default}
+    return {DEFAULT: default, "onnxrt": onnxrt} if fuse_attention(onnxrt) else {DEFAULT: default}
 
 
 def _quantized(model: ir.Model, samples: Sequence[Mapping[str, Any]]) -> ir.Model:
