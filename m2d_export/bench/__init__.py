@@ -1,1 +1,1 @@
-"""Measure a bundle: the score of every cell, the latency and throughput of every layer, from the shipped graphs."""
+"""Measure a bundle on its shipped graphs: the quality of every cell, and the cost of every layer."""

@@ -1,4 +1,4 @@
-"""What a query costs: by a cascade, and by the full cell alone; everything that its user waits for, in raw seconds."""
+"""The time that one query takes, with a cascade and with the full cell only: everything that its user waits for."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Encode = Callable[[Sequence[str]], FloatArray]
 
 @dataclass(frozen=True)
 class Encodings:
-    """Seconds to encode each timed query; ``cheap`` is None where the deep cell's vector holds the cheap one's."""
+    """Seconds to encode each timed query; ``cheap`` is None if the cheap vector is a prefix of the deep one."""
 
     deep: Seconds
     cheap: Seconds | None
@@ -26,7 +26,7 @@ class Encodings:
 
 @dataclass(frozen=True)
 class Searches:
-    """Seconds to search for each timed query: by the deep cell alone, and by the cascade of each shortlist's length."""
+    """Seconds to search for each timed query: with the deep cell only, and with a cascade of each shortlist length."""
 
     deep: Seconds
     cascade: list[Seconds]
@@ -34,18 +34,18 @@ class Searches:
 
 @dataclass(frozen=True)
 class Index:
-    """Documents as an index holds them, normalised once, and the queries as the encoder gives them, each (n, dim)."""
+    """Normalised documents (n, dim), as an index holds them, and queries (q, width) as the encoder returns them."""
 
     documents: FloatArray
     queries: FloatArray
 
     def search(self, row: int, count: int, own: IntArray) -> IntArray:
-        """Places of the ``count`` nearest documents to a query: it is normalised here, as it is for every user."""
+        """Places of the ``count`` documents nearest to a query, which is normalised here, as every query must be."""
         found = search_units(self._query(row), self.documents, count, own[row : row + 1])[0]
         return np.asarray(found[found != NO_DOCUMENT])
 
     def rerank(self, row: int, shortlist: IntArray) -> IntArray:
-        """The ten of a shortlist that are nearest to a query, nearest first."""
+        """The ten documents of a shortlist that are nearest to a query, nearest first."""
         found = search_units(self._query(row), self.documents[shortlist], CASCADE_CUT)[0]
         return np.asarray(shortlist[found])
 
@@ -54,7 +54,7 @@ class Index:
 
 
 def encodings(queries: Sequence[str], deep: Encode, cheap: Encode | None) -> Encodings:
-    """Encode queries one at a time, the two cells in turn; the first of each warms up."""
+    """Time both cells on one query at a time, in turn; the first query warms up and is not timed."""
     spent: tuple[Seconds, Seconds] = [], []
     for number, row in enumerate([0, *_timed(len(queries))]):
         for encode, seconds in zip((deep, cheap), spent, strict=True):
@@ -64,7 +64,7 @@ def encodings(queries: Sequence[str], deep: Encode, cheap: Encode | None) -> Enc
 
 
 def searches(cheap: Index, deep: Index, lengths: Sequence[int], own: IntArray) -> Searches:
-    """Search for one query at a time, the deep cell alone and every cascade in turn; the first of each warms up."""
+    """Time a search with the deep cell and with each cascade, one query at a time; the first query warms up."""
     found = Searches([], [[] for _ in lengths])
 
     def cascade(row: int, length: int) -> object:
@@ -79,19 +79,19 @@ def searches(cheap: Index, deep: Index, lengths: Sequence[int], own: IntArray) -
 
 
 def costs(encoded: Encodings, searched: Searches) -> Record:
-    """What a cascade's record holds: median ms a query of each length and of the deep cell alone, and raw seconds."""
-    alone = np.add(encoded.deep, searched.deep)
-    both = np.add(encoded.deep, encoded.cheap or 0.0)
+    """The fields of a cascade's record: median ms per query for each length and for the deep cell only; raw seconds."""
+    deep = np.add(encoded.deep, searched.deep)
+    encoding = np.add(encoded.deep, encoded.cheap or 0.0)
     return {
-        "cost_ms": [float(np.median(both + seconds)) * 1e3 for seconds in searched.cascade],
-        "deep_ms": float(np.median(alone)) * 1e3,
+        "cost_ms": [float(np.median(encoding + seconds)) * 1e3 for seconds in searched.cascade],
+        "deep_ms": float(np.median(deep)) * 1e3,
         "encode_seconds": asdict(encoded),
         "search_seconds": asdict(searched),
     }
 
 
 def _timed(queries: int) -> list[int]:
-    """The queries to time; a few are asked again and again."""
+    """The places of the queries to time; if there are fewer than ten, they repeat."""
     return [number % queries for number in range(TIMED_QUERIES)]
 
 

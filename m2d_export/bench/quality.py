@@ -1,4 +1,4 @@
-"""Records of how good cells are: on graded pairs, on the user's own texts, on a collection to search."""
+"""Records of how good cells are: on graded pairs, on ungraded texts, and in a search."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from m2d_export.agreement import Yardstick, agreement, yardstick
+from m2d_export.agreement import AgreementReference, agreement, agreement_reference
 from m2d_export.bench.cascade_cost import Encode, Index, costs, encodings, searches
 from m2d_export.bench.records import Record, digest
 from m2d_export.bench.retrieval import Collection, cascade, evaluate
@@ -23,45 +23,48 @@ Texts = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Reference:
-    """The full cell: its vectors (n, width) of each set of texts, not normalised, and what makes more of them."""
+    """The full cell: its vectors (n, width) of each set of texts, not normalised, and its open encoder."""
 
     cell: Cell
     vectors: Mapping[Texts, FloatArray]
     encode: Encode
-    _sticks: dict[Texts, Yardstick] = field(default_factory=dict, repr=False)
+    _agreement: dict[Texts, AgreementReference] = field(default_factory=dict, repr=False)
 
-    def stick(self, texts: Texts) -> Yardstick:
-        """What agreement on ``texts`` is measured by: neighbours are searched once, not for every layer."""
-        if texts not in self._sticks:
-            self._sticks[texts] = yardstick(self.vectors[texts])
-        return self._sticks[texts]
+    def agreement(self, texts: Texts) -> AgreementReference:
+        """The reference for agreement on ``texts``; its neighbours are searched once for all layers."""
+        if texts not in self._agreement:
+            self._agreement[texts] = agreement_reference(self.vectors[texts])
+        return self._agreement[texts]
 
 
 class Measure(Protocol):
     """A measurement of every dim of a layer, on texts that are encoded once."""
 
     def texts(self) -> tuple[Texts, ...]:
-        """The sets of texts it needs vectors of."""
+        """The sets of texts whose vectors it needs."""
         ...
 
-    def skeletons(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
-        """What tells each record that ``records`` will yield from all others."""
+    def plan(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
+        """The fields that identify each record that ``records`` will yield."""
         ...
 
     def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
-        """The records of a layer; ``encode`` gives its vectors, full width, not normalised."""
+        """The records of a layer; ``encode`` gives its vectors (n, width), not normalised."""
         ...
 
 
 @dataclass(frozen=True)
 class GradedPairs:
-    """Scores, their intervals, and what storage keeps of them; ``normalize`` as the checkpoint closes."""
+    """Scores with their intervals, and the scores that remain of stored vectors.
+
+    ``normalize`` says whether the checkpoint normalises its vectors.
+    """
 
     pairs: Pairs
     normalize: bool
 
     @cached_property
-    def _named(self) -> Record:
+    def _identity(self) -> Record:
         pairs = self.pairs
         content = digest(pairs.texts, pairs.left.tolist(), pairs.right.tolist(), pairs.scores.tolist())
         return {"sts": pairs.name, "content": content}
@@ -70,18 +73,18 @@ class GradedPairs:
         """The pairs' sentences."""
         return (self.pairs.texts,)
 
-    def skeletons(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
+    def plan(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
         """One score for each dim, and one for each dim and storage."""
-        grid = [{"kind": "storage", "dim": dim, "storage": str(kind)} for dim in dims for kind in Storage]
-        return [{**record, **self._named} for record in (*({"kind": "score", "dim": dim} for dim in dims), *grid)]
+        stored = [{"kind": "storage", "dim": dim, "storage": str(kind)} for dim in dims for kind in Storage]
+        return [{**record, **self._identity} for record in (*({"kind": "score", "dim": dim} for dim in dims), *stored)]
 
     def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
         """Score and storage of each dim."""
         vectors = encode(self.pairs.texts)
-        whole = reference.vectors[self.pairs.texts]
+        full = reference.vectors[self.pairs.texts]
         left, right, gold = self.pairs.left, self.pairs.right, self.pairs.scores
-        cosines = [cosine(cell[left], cell[right]) for cell in (whole, *(vectors[:, :dim] for dim in dims))]
-        full_score, named = spearman(cosines[0], gold), {**self._named, "label": self.pairs.label}
+        cosines = [cosine(cell[left], cell[right]) for cell in (full, *(vectors[:, :dim] for dim in dims))]
+        full_score, shared = spearman(cosines[0], gold), {**self._identity, "label": self.pairs.label}
         for dim, bounds in zip(dims, intervals(np.stack(cosines), gold, full=0)[1:], strict=True):
             shipped = emitted(vectors, dim, self.normalize)
             found = correlations(shipped[left], shipped[right], gold)
@@ -89,7 +92,7 @@ class GradedPairs:
             yield {
                 "kind": "score",
                 "dim": dim,
-                **named,
+                **shared,
                 "pairs": len(gold),
                 "texts": len(self.pairs.texts),
                 **asdict(found),
@@ -104,7 +107,7 @@ class GradedPairs:
                 yield {
                     "kind": "storage",
                     "dim": dim,
-                    **named,
+                    **shared,
                     "storage": str(storage),
                     "bytes_per_vector": storage.bytes_per_vector(dim),
                     "spearman": stored_spearman(unit, left, right, gold, storage),
@@ -113,38 +116,38 @@ class GradedPairs:
 
 @dataclass(frozen=True)
 class OwnTexts:
-    """Agreement with the full cell on texts that nobody has graded."""
+    """Agreement with the full cell on texts without grades."""
 
     name: str
     own: Texts
 
     @cached_property
-    def _named(self) -> Record:
+    def _identity(self) -> Record:
         return {"kind": "agreement", "texts": self.name, "content": digest(self.own)}
 
     def texts(self) -> tuple[Texts, ...]:
         """The texts."""
         return (self.own,)
 
-    def skeletons(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
+    def plan(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
         """One for each dim."""
-        return [{**self._named, "dim": dim} for dim in dims]
+        return [{**self._identity, "dim": dim} for dim in dims]
 
     def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
         """Agreement of each dim."""
-        vectors, stick = encode(self.own), reference.stick(self.own)
+        vectors, full = encode(self.own), reference.agreement(self.own)
         for dim in dims:
-            yield {**self._named, "dim": dim, **asdict(agreement(vectors[:, :dim], stick))}
+            yield {**self._identity, "dim": dim, **asdict(agreement(vectors[:, :dim], full))}
 
 
 @dataclass(frozen=True)
 class Searched:
-    """Retrieval from a collection, and the cascade from each cell to the full one."""
+    """Retrieval from a collection by each cell, and by cascades of each cell and the full one."""
 
     collection: Collection
 
     @cached_property
-    def _named(self) -> Record:
+    def _identity(self) -> Record:
         found = self.collection
         grades = [sorted(grades.items()) for grades in found.grades]
         content = digest(found.documents, found.queries, grades, found.own.tolist())
@@ -154,9 +157,9 @@ class Searched:
         """Queries and documents."""
         return (self.collection.queries, self.collection.documents)
 
-    def skeletons(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
-        """One retrieval for each dim, and one cascade for each cell but the full one."""
-        found = [{"kind": "retrieval", "dim": dim, **self._named} for dim in dims]
+    def plan(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
+        """One retrieval for each dim, and one cascade for each cell except the full one."""
+        found = [{"kind": "retrieval", "dim": dim, **self._identity} for dim in dims]
         return found + [self._cascade(layer, dim, full) for dim in dims if Cell(layer, dim) != full]
 
     def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
@@ -165,11 +168,11 @@ class Searched:
         counts = {"documents": len(documents), "queries": len(queries)}
         for dim in dims:
             found = evaluate(self.collection, queries[:, :dim], documents[:, :dim])
-            yield {"kind": "retrieval", "dim": dim, **self._named, **counts, **asdict(found)}
+            yield {"kind": "retrieval", "dim": dim, **self._identity, **counts, **asdict(found)}
         lengths = sorted({min(length, len(documents)) for length in SHORTLISTS})
         deep_queries, deep_documents = (reference.vectors[texts] for texts in self.texts())
         deep = Index(truncate(deep_documents, reference.cell.dim), deep_queries)
-        # A shortlist of the deepest layer takes a prefix of the very vector that ranks it again.
+        # At the deepest layer the cheap cell's vector is a prefix of the full cell's: it costs no encoding.
         cheap_encode = encode if layer < reference.cell.layer else None
         encoded = encodings(self.collection.queries, reference.encode, cheap_encode)
         for dim in dims:
@@ -186,4 +189,4 @@ class Searched:
 
     def _cascade(self, layer: int, dim: int, full: Cell) -> Record:
         cells = {"cheap": [layer, dim], "deep": [full.layer, full.dim]}
-        return {"kind": "cascade", **self._named, **cells}
+        return {"kind": "cascade", **self._identity, **cells}

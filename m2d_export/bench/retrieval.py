@@ -1,6 +1,5 @@
-"""Retrieval on a collection in BEIR's layout: nDCG@10, recall@100, and what a cheap cell's shortlist loses."""
+"""Retrieval on a collection in BEIR's layout: nDCG@10, recall@100, and the recall of cascades."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +10,22 @@ from numpy.typing import NDArray
 
 from m2d_export.agreement import IntArray, blocks, top
 from m2d_export.errors import DataError, SpecError
+from m2d_export.host.checks import json_lines
 from m2d_export.host.files import read_text
 from m2d_export.vectors import FloatArray, truncate
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 NDCG_CUT, RECALL_CUT, CASCADE_CUT = 10, 100, 10
 NO_DOCUMENT = -1
-Grades = Mapping[int, int]  # place of a document -> how relevant it is
-Judgement = tuple[str, str, str, int]  # where it stands, the query's id, the document's, the grade
+Grades = Mapping[int, int]  # place of a document -> its relevance
+Judgement = tuple[str, str, str, int]  # file and line, id of the query, id of the document, grade
 
 
 @dataclass(frozen=True)
 class Collection:
     """Documents, the queries that have judgements, and each query's judgements.
 
-    ``own`` (queries,) is the place of the document that bears the query's own id, else -1: it is no answer.
+    ``own`` (queries,) is the place of the document that has the query's own id, else -1. BEIR ignores that document.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Collection:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """nDCG@10 and recall@100, x 100, averaged over queries as trec_eval and BEIR do."""
+    """nDCG@10 and recall@100, x 100: means over the queries, as trec_eval and BEIR compute them."""
 
     ndcg_at_10: float
     recall_at_100: float
@@ -46,8 +46,8 @@ class Retrieval:
 def load_collection(folder: Path) -> Collection:
     """Read corpus.jsonl, queries.jsonl and qrels/test.tsv of ``folder``.
 
-    A document is its title, a space and its text, stripped. Queries without judgements are left out, as BEIR does.
-    Raises DataError naming the file and line that cannot be used, or that names an id which does not exist.
+    A document is its title, a space and its text, stripped. Queries without judgements are ignored, as in BEIR.
+    Raises DataError with the file and line that cannot be used, also if a judgement has an unknown id.
     """
     corpus = {
         identity: f"{_string(record, 'title', where, '')} {_string(record, 'text', where)}".strip()
@@ -57,7 +57,7 @@ def load_collection(folder: Path) -> Collection:
     judgements = list(_judgements(folder / QRELS))
     _check_known(judgements, texts, corpus)
     judged = _by_query(judgements)
-    # Of documents with equal scores trec_eval ranks the greater id first, and ``top`` the one that comes first.
+    # trec_eval ranks documents with equal scores by descending id, and ``top`` by ascending place.
     place = {identity: row for row, identity in enumerate(sorted(corpus, reverse=True))}
     return Collection(
         name=folder.resolve().name,
@@ -69,7 +69,7 @@ def load_collection(folder: Path) -> Collection:
 
 
 def evaluate(collection: Collection, queries: NDArray[Any], documents: NDArray[Any]) -> Retrieval:
-    """Search by cosine and score what is found: (queries, dim), (documents, dim)."""
+    """Search by cosine and score the results: (queries, dim), (documents, dim)."""
     found = search(queries, documents, RECALL_CUT, collection.own)
     return Retrieval(
         ndcg_at_10=_mean(ndcg(ranked, grades) for ranked, grades in zip(found, collection.grades, strict=True)),
@@ -80,21 +80,21 @@ def evaluate(collection: Collection, queries: NDArray[Any], documents: NDArray[A
 def search(queries: NDArray[Any], documents: NDArray[Any], count: int, own: IntArray | None = None) -> IntArray:
     """Places of the ``count`` nearest documents by cosine, nearest first: (q, dim), (n, dim) -> (q, count).
 
-    Equal cosines stand in the documents' order. ``own`` (q,) names a document that is no answer, -1 for none; it is
-    left out, and -1 fills rows that have fewer answers.
+    Documents with equal cosines keep their order. ``own`` (q,) is a document that each query ignores, or -1. A row with
+    fewer results than ``count`` ends with -1.
     """
     return search_units(truncate(queries, queries.shape[1]), truncate(documents, documents.shape[1]), count, own)
 
 
 def search_units(query_unit: FloatArray, unit: FloatArray, count: int, own: IntArray | None = None) -> IntArray:
-    """As ``search``, of vectors that are of unit length already: an index normalises once, not at every query."""
+    """Like ``search``, for vectors of unit length: an index normalises its documents once, not at every query."""
     wanted = min(count, len(unit))
     found = np.empty((len(query_unit), wanted), dtype=np.int64)
     for rows in blocks(len(query_unit), len(unit)):
         cosines = query_unit[rows] @ unit.T
         if own is not None:
-            barred = np.flatnonzero(own[rows] != NO_DOCUMENT)
-            cosines[barred, own[rows][barred]] = -np.inf
+            affected = np.flatnonzero(own[rows] != NO_DOCUMENT)
+            cosines[affected, own[rows][affected]] = -np.inf
         found[rows] = top(cosines, wanted)
     if own is not None and wanted == len(unit):
         found[found == own[:, None]] = NO_DOCUMENT
@@ -102,14 +102,14 @@ def search_units(query_unit: FloatArray, unit: FloatArray, count: int, own: IntA
 
 
 def ndcg(ranked: Sequence[int] | IntArray, grades: Grades, cut: int = NDCG_CUT) -> float:
-    """trec_eval's ndcg_cut: the grade itself is the gain, over log2(rank + 1), against the best possible order."""
+    """trec_eval's ndcg_cut: gains are the grades, divided by log2(rank + 1), relative to the best possible order."""
     gains = [max(grades.get(int(document), 0), 0) for document in ranked[:cut]]
     best = sorted((grade for grade in grades.values() if grade > 0), reverse=True)[:cut]
     return _discounted(gains) / _discounted(best) if best else 0.0
 
 
 def recall(ranked: Sequence[int] | IntArray, grades: Grades, cut: int = RECALL_CUT) -> float:
-    """trec_eval's recall: the share of the relevant documents (grade over 0) among the first ``cut``; 0 of none."""
+    """trec_eval's recall: the share of relevant documents (grade over 0) in the first ``cut``, or 0 without any."""
     relevant = {document for document, grade in grades.items() if grade > 0}
     return len(relevant.intersection(map(int, ranked[:cut]))) / len(relevant) if relevant else 0.0
 
@@ -122,14 +122,14 @@ def cascade(
     shortlist_lengths: Sequence[int],
     own: IntArray | None = None,
 ) -> tuple[float, ...]:
-    """Recall@10 x 100 against the deep cell's own ten, for each length of the cheap cell's shortlist it reranks.
+    """Recall@10 x 100 of the deep cell's own ten results, for each length of the shortlist that it ranks again.
 
-    Vectors are (queries, dim) and (documents, dim) of either cell, ``own`` as for ``search``. The deep cell ranks its
-    own ten first within any shortlist, so recall is the share of them that the shortlist holds, 0 where there is no
-    answer at all. Raises SpecError for a length below 1.
+    Vectors are (queries, dim) and (documents, dim) of each cell, ``own`` as in ``search``. The deep cell ranks its own
+    ten first in every shortlist, so recall is the share of them that the shortlist holds; it is 0 without any result.
+    Raises SpecError for a length below 1.
     """
     if not shortlist_lengths or min(shortlist_lengths) < 1:
-        raise SpecError(f"shortlist lengths are whole numbers from 1, got {', '.join(map(str, shortlist_lengths))}")
+        raise SpecError(f"expected shortlist lengths of at least 1, got {list(shortlist_lengths)}")
     deep = search(query_deep, document_deep, CASCADE_CUT, own)
     shortlist = search(query_cheap, document_cheap, max(shortlist_lengths), own)
     held = np.zeros(shortlist.shape[1])
@@ -147,28 +147,22 @@ def _mean(values: Iterator[float]) -> float:
     return float(np.mean(list(values)) * 100)
 
 
-def _lines(path: Path) -> list[tuple[str, str]]:
-    """Lines that are not blank, each with where it stands."""
+def _text(path: Path) -> str:
     content = read_text(path, layout=f"A BEIR folder holds {CORPUS}, {QUERIES} and {QRELS}")
-    lines = [(f"{path}, line {number}", line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
-    if not lines:
-        raise DataError(f"{path} is empty")
-    return lines
+    if not content.strip():
+        raise DataError(f"{path} is empty. A BEIR folder holds {CORPUS}, {QUERIES} and {QRELS}")
+    return content
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Each line's ``_id``, its object and where it stands."""
+    """The ``_id`` of each line, its object, and its file and line."""
     seen = set()
-    for where, line in _lines(path):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{where} is not JSON: {error}") from error
+    for where, record in json_lines(_text(path), str(path)):
         if not isinstance(record, dict):
-            raise DataError(f"{where} is not a JSON object")
+            raise DataError(f"{where}: expected a JSON object with _id and text, got {type(record).__name__}")
         identity = _string(record, "_id", where)
         if identity in seen:
-            raise DataError(f"{where}: the _id {identity!r} stands on an earlier line too")
+            raise DataError(f"{where}: an earlier line has the _id {identity!r} too: remove one of them")
         seen.add(identity)
         yield identity, record, where
 
@@ -176,25 +170,25 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any], str]]:
 def _string(record: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:
     value = record.get(key, default)
     if not isinstance(value, str):
-        raise DataError(f"{where}: {key} must be a string, got {value!r}")
+        raise DataError(f"{where}: {key}: expected a string, got {value!r}")
     return value
 
 
 def _judgements(path: Path) -> Iterator[Judgement]:
-    """Every line of the judgements."""
-    (heading, header), *lines = _lines(path)
-    if header.rstrip("\r").rpartition("\t")[2].lstrip("-").isdecimal():
-        raise DataError(f"{heading} is a judgement, expected the header query-id, corpus-id, score: BEIR skips it")
-    if not lines:
+    """Every line of the judgements except the header."""
+    lines = [(number, line.rstrip("\r")) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
+    if lines[0][1].rpartition("\t")[2].lstrip("-").isdecimal():
+        first = f"{path}, line {lines[0][0]}"
+        raise DataError(f"{first} is a judgement: add the header query-id, corpus-id, score, because BEIR skips a line")
+    if len(lines) == 1:
         raise DataError(f"{path} has a header and no judgements")
-    for where, line in lines:
-        fields = line.rstrip("\r").split("\t")
+    for number, line in lines[1:]:
+        where, fields = f"{path}, line {number}", line.split("\t")
         try:
-            query, document, grade = fields[0], fields[1], int(fields[2])
+            yield where, fields[0], fields[1], int(fields[2])
         except (IndexError, ValueError):
-            message = f"{where}: expected query-id, corpus-id and a whole number, with tabs between, got {line[:80]!r}"
-            raise DataError(message) from None
-        yield where, query, document, grade
+            expected = "expected query-id, corpus-id and a whole number, separated by tabs"
+            raise DataError(f"{where}: {expected}, got {line[:80]!r}") from None
 
 
 def _by_query(judgements: Sequence[Judgement]) -> dict[str, dict[str, int]]:
@@ -202,23 +196,22 @@ def _by_query(judgements: Sequence[Judgement]) -> dict[str, dict[str, int]]:
     judged: dict[str, dict[str, int]] = {}
     for where, query, document, grade in judgements:
         if document in judged.setdefault(query, {}):
-            raise DataError(f"{where}: query {query!r} and document {document!r} stand on an earlier line too")
+            pair = f"query {query!r} and document {document!r}"
+            raise DataError(f"{where}: an earlier line has {pair} too: remove one of them")
         judged[query][document] = grade
     return judged
 
 
 def _check_known(judgements: Sequence[Judgement], queries: Mapping[str, str], documents: Mapping[str, str]) -> None:
-    """Refuse ids that no file has: a figure over the rest would be of another collection."""
-    dangling = [
+    """Refuse ids that no file has: scores on the remaining judgements would be of another collection."""
+    unknown = [
         *((where, query, "query", QUERIES) for where, query, _, _ in judgements if query not in queries),
         *((where, document, "document", CORPUS) for where, _, document, _ in judgements if document not in documents),
     ]
-    if dangling:
-        where, first, what, file = dangling[0]
-        queries_lost, documents_lost = (
-            len({name for _, name, kind, _ in dangling if kind == of}) for of in ("query", "document")
-        )
+    if unknown:
+        where, identity, kind, file = unknown[0]
+        counts = {of: len({name for _, name, kind, _ in unknown if kind == of}) for of in ("query", "document")}
         raise DataError(
-            f"{where}: {first!r} is no {what} in {file}. {QRELS} names {queries_lost} unknown query id(s) and "
-            f"{documents_lost} unknown document id(s): add them to {QUERIES} and {CORPUS}, or remove their lines"
+            f"{where}: {file} has no {kind} {identity!r}. {QRELS} has {counts['query']} unknown query id(s) and "
+            f"{counts['document']} unknown document id(s): add them to {QUERIES} and {CORPUS}, or remove their lines"
         )

@@ -1,4 +1,4 @@
-"""How well similarities order graded pairs, as sentence-transformers measures it, and how sure such a score is."""
+"""Correlations of similarities with graded pairs, as sentence-transformers computes them, and their intervals."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from m2d_export.vectors import FloatArray, cosine, truncate
 Floats = NDArray[np.float64]
 Bounds = tuple[float, float]
 PERCENTILES = (2.5, 97.5)
-BLOCK = 1 << 16  # numbers of a block of resamples, so that they stay in the cache
+BLOCK = 1 << 16  # numbers in a block of resamples, so that it fits in the processor's cache
 
 
 def _manhattan(left: NDArray[Any], right: NDArray[Any]) -> Floats:
@@ -28,7 +28,7 @@ def _dot(left: NDArray[Any], right: NDArray[Any]) -> Floats:
     return np.asarray(np.multiply(left, right, dtype=np.float64).sum(axis=1))
 
 
-# All grow with likeness: distances are negated. Each is (pairs, dim), (pairs, dim) -> (pairs,).
+# Distances are negated, so that every similarity grows with likeness: (pairs, dim), (pairs, dim) -> (pairs,).
 SIMILARITIES: Mapping[str, Callable[[NDArray[Any], NDArray[Any]], Floats]] = {
     "cosine": cosine,
     "manhattan": _manhattan,
@@ -39,7 +39,7 @@ SIMILARITIES: Mapping[str, Callable[[NDArray[Any], NDArray[Any]], Floats]] = {
 
 @dataclass(frozen=True)
 class Correlations:
-    """Pearson and Spearman, x 100, of each similarity with the graded scores; None where undefined."""
+    """Pearson and Spearman, x 100, of each similarity with the grades; None if undefined."""
 
     pearson: Mapping[str, float | None]
     spearman: Mapping[str, float | None]
@@ -47,7 +47,7 @@ class Correlations:
 
 @dataclass(frozen=True)
 class Interval:
-    """95 % bootstrap bounds of a score, and of its difference to the full cell's on the same resamples."""
+    """95 % bootstrap bounds of a score, and of its difference to the full cell's score on the same resamples."""
 
     score: Bounds | None
     difference: Bounds | None
@@ -56,14 +56,14 @@ class Interval:
 def emitted(vectors: NDArray[Any], dim: int, normalize: bool) -> FloatArray:
     """Vectors as sentence-transformers emits them with ``truncate_dim``: (n, width), not normalised -> (n, dim).
 
-    A checkpoint's own Normalize (``normalize``) acts on the full vector; the cut comes after it, and nothing is
-    normalised again. Cosine does not see the difference, dot and the distances do.
+    A checkpoint's own Normalize module (``normalize``) acts on the full vector, before the cut. The cut vector is not
+    normalised again, which matters for dot product and distances.
     """
     return truncate(vectors, vectors.shape[1], normalize)[:, :dim]
 
 
 def correlations(left: NDArray[Any], right: NDArray[Any], gold: NDArray[Any]) -> Correlations:
-    """Every correlation of pair vectors (pairs, dim) with ``gold`` (pairs,); RuntimeUnavailable without scipy."""
+    """Correlations of pair vectors (pairs, dim) with ``gold`` (pairs,); raises RuntimeUnavailable without scipy."""
     similarities = {name: similarity(left, right) for name, similarity in SIMILARITIES.items()}
     return Correlations(
         pearson={name: pearson(values, gold) for name, values in similarities.items()},
@@ -72,12 +72,12 @@ def correlations(left: NDArray[Any], right: NDArray[Any], gold: NDArray[Any]) ->
 
 
 def pearson(values: NDArray[Any], gold: NDArray[Any]) -> float | None:
-    """Pearson's correlation x 100; None where either side is constant or not finite."""
+    """Pearson's correlation x 100; None if either side is constant or not finite."""
     return _percent("pearsonr", values, gold)
 
 
 def spearman(values: NDArray[Any], gold: NDArray[Any]) -> float | None:
-    """Spearman's rank correlation x 100, ties sharing a rank; None where either side is constant or not finite."""
+    """Spearman's rank correlation x 100, ties share a rank; None if either side is constant or not finite."""
     return _percent("spearmanr", values, gold)
 
 
@@ -94,8 +94,8 @@ def intervals(
 ) -> list[Interval]:
     """Percentile bootstrap over pairs of each cell's Spearman x 100, and of its difference to row ``full``.
 
-    ``similarities`` is (cells, pairs), ``gold`` (pairs,). Every resample draws as many pairs with replacement,
-    the same for all cells, and is ranked anew. None where the score itself is undefined.
+    ``similarities`` is (cells, pairs), ``gold`` (pairs,). A resample draws as many pairs with replacement, the same
+    for all cells, and computes their ranks again. None if the score itself is undefined.
     """
     rng, pairs = np.random.default_rng(seed), len(gold)
     sides = [Ranking.of(values) for values in (gold, *similarities)]
@@ -117,10 +117,10 @@ def intervals(
 
 @dataclass(frozen=True)
 class Ranking:
-    """The order of some values, from which the ranks in any resample follow without sorting again."""
+    """The order of some values; the ranks in any resample follow from it without sorting."""
 
     order: NDArray[np.int64]  # places from the smallest value to the largest
-    ends: NDArray[np.int64]  # where in the order each group of equal values ends
+    ends: NDArray[np.int64]  # the place in the order where each group of equal values ends
     group: NDArray[np.int64]  # the group of each value
 
     @classmethod
@@ -130,16 +130,16 @@ class Ranking:
         return cls(np.argsort(values), np.cumsum(sizes) - 1, group)
 
     def ranks(self, draws: Floats) -> Floats:
-        """Ranks about their mean, ties shared, where pair p is drawn ``draws[:, p]`` times: both (resamples, pairs)."""
+        """Centred ranks if pair p is drawn ``draws[:, p]`` times: both (resamples, pairs). Ties share a rank."""
         through = np.cumsum(draws[:, self.order], axis=1)[:, self.ends]
         before = np.concatenate([np.zeros((len(draws), 1)), through[:, :-1]], axis=1)
         return np.asarray(((through + before - draws.shape[1]) / 2)[:, self.group])
 
 
 def resampled(sides: list[Ranking], draws: Floats) -> Floats:
-    """Spearman x 100 of each of ``sides[1:]`` with ``sides[0]`` where pair p is drawn ``draws[:, p]`` times.
+    """Spearman x 100 of each of ``sides[1:]`` with ``sides[0]`` if pair p is drawn ``draws[:, p]`` times.
 
-    (resamples, pairs) -> (sides - 1, resamples); NaN where a resample holds one value alone.
+    (resamples, pairs) -> (sides - 1, resamples); NaN if all values of a resample are equal.
     """
     gold, *cells = (side.ranks(draws) for side in sides)
     weighted = gold * draws
@@ -153,7 +153,7 @@ def resampled(sides: list[Ranking], draws: Floats) -> Floats:
 
 
 def _draws(rng: np.random.Generator, resamples: int, pairs: int) -> Floats:
-    """How often each pair is drawn when as many are drawn with replacement: (resamples, pairs)."""
+    """How often each resample draws each pair, with replacement: (resamples, pairs)."""
     drawn = rng.integers(pairs, size=(resamples, pairs)) + np.arange(resamples)[:, None] * pairs
     return np.bincount(drawn.ravel(), minlength=resamples * pairs).reshape(resamples, pairs).astype(np.float64)
 

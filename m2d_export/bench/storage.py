@@ -1,4 +1,4 @@
-"""What an index stores of a vector, by sentence-transformers' own definitions, and the score that is left."""
+"""Vectors as an index stores them, quantized as sentence-transformers does it, and the score that remains."""
 
 from enum import StrEnum
 from typing import Any, assert_never
@@ -10,11 +10,11 @@ from m2d_export.bench.similarity import spearman
 from m2d_export.errors import SpecError
 from m2d_export.vectors import cosine
 
-LEVELS = 255  # steps between a number's smallest and largest value
+LEVELS = 255  # steps between the smallest and the largest value of a dim
 
 
 class Storage(StrEnum):
-    """How an index holds the numbers of a vector."""
+    """The type in which an index stores the numbers of a vector."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -22,7 +22,7 @@ class Storage(StrEnum):
     BINARY = "binary"
 
     def bytes_per_vector(self, dim: int) -> int:
-        """Bytes of one vector of ``dim`` numbers, without what an index adds."""
+        """Bytes of one vector of ``dim`` numbers, without the index's own data."""
         return -(-dim * BITS[self] // 8)
 
 
@@ -30,11 +30,11 @@ BITS = {Storage.FP32: 32, Storage.FP16: 16, Storage.INT8: 8, Storage.BINARY: 1}
 
 
 def quantized(vectors: NDArray[Any], storage: Storage) -> NDArray[Any]:
-    """Vectors as they are stored: (n, dim) float -> (n, dim) float32, float16 or int8, or (n, ceil(dim / 8)) int8.
+    """Quantize vectors: (n, dim) float -> (n, dim) float32, float16 or int8; binary -> (n, ceil(dim / 8)) int8.
 
-    Equal to ``sentence_transformers.quantize_embeddings``, written in numpy because that needs torch: int8 has 256
-    even steps between the smallest and the largest value of each dim of these vectors, binary is signs, eight a byte.
-    Raises SpecError where int8 has fewer than two vectors to take its ranges from.
+    Equal to ``sentence_transformers.quantize_embeddings``, which needs torch. int8 divides the range of each dim, from
+    its smallest to its largest value, into 255 even steps. Binary stores the signs, eight in a byte. Raises SpecError
+    if int8 has fewer than two vectors to take its ranges from.
     """
     match storage:
         case Storage.FP32:
@@ -43,7 +43,7 @@ def quantized(vectors: NDArray[Any], storage: Storage) -> NDArray[Any]:
             return vectors.astype(np.float16)
         case Storage.INT8:
             if len(vectors) < 2:
-                raise SpecError(f"int8 takes each dim's range from the vectors: at least 2 needed, got {len(vectors)}")
+                raise SpecError(f"int8 takes each dim's range from at least 2 vectors, got {len(vectors)}")
             starts = vectors.min(axis=0).astype(np.float32)
             steps = (vectors.max(axis=0).astype(np.float32) - starts) / LEVELS
             levels = np.floor((vectors - starts) / np.where(steps == 0, 1, steps))
@@ -57,10 +57,10 @@ def quantized(vectors: NDArray[Any], storage: Storage) -> NDArray[Any]:
 def stored_spearman(
     vectors: NDArray[Any], left: NDArray[np.int64], right: NDArray[np.int64], gold: NDArray[Any], storage: Storage
 ) -> float | None:
-    """Spearman x 100 that stored vectors keep on graded pairs, None where undefined; see ``Pairs`` for the shapes.
+    """Spearman x 100 of stored vectors on graded pairs, None if undefined; see ``Pairs`` for the shapes.
 
-    ``vectors`` (texts, dim) are of unit length. Similarity is the cosine of the stored numbers (of int8: of the whole
-    numbers, as sentence-transformers' evaluator and an int8 index take it); for binary the negated Hamming distance.
+    ``vectors`` (texts, dim) have unit length. The similarity is the cosine of the stored numbers; of int8 these are the
+    integers, as in sentence-transformers' evaluator. For binary it is the negated Hamming distance.
     """
     stored = quantized(vectors, storage)
     if storage is Storage.BINARY:
@@ -69,5 +69,5 @@ def stored_spearman(
 
 
 def hamming(left: NDArray[np.int8], right: NDArray[np.int8]) -> NDArray[np.int64]:
-    """How many signs differ in each pair of rows: (n, bytes), (n, bytes) -> (n,)."""
+    """The number of signs that differ in each pair of rows: (n, bytes), (n, bytes) -> (n,)."""
     return np.asarray(np.unpackbits((left ^ right).view(np.uint8), axis=1).sum(axis=1, dtype=np.int64))

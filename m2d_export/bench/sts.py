@@ -1,8 +1,7 @@
-"""Graded sentence pairs, from a file, the Hub or this package, and the score of every cell on them."""
+"""Graded sentence pairs, from a file, the Hub or this package."""
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,77 +12,87 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2d_export.errors import DataError
+from m2d_export.host.checks import json_lines
 from m2d_export.host.extras import require
 from m2d_export.host.files import read_text
-from m2d_export.text.batches import check_text
 from m2d_export.text.packaged import toy_csv
+from m2d_export.text.tokenizer import check_text
 
 TOY, STSB = "toy", "stsb"
-TOY_LABEL = "toy set, 200 pairs of this package's own: shows that it works, compares with nothing"
+TOY_LABEL = "toy set, 200 packaged pairs: not comparable with published scores"
 COLUMNS = ("sentence1", "sentence2", "score")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Graded sentence pairs: ``texts`` without repeats, and each pair's two places in them with its score."""
+    """Graded sentence pairs: ``texts`` without repeats, and for each pair its two places in them and its score.
+
+    ``left``, ``right`` and ``scores`` are (pairs,).
+    """
 
     name: str
-    label: str  # what to print beside every score on these pairs
+    label: str  # names these pairs in tables
     texts: tuple[str, ...]
     left: NDArray[np.int64]
     right: NDArray[np.int64]
     scores: NDArray[np.float64]
 
     def sides(self) -> tuple[list[str], list[str]]:
-        """The left and the right sentence of every pair, repeats and all."""
+        """The left and the right sentence of every pair, with repeats."""
         left, right = ([self.texts[place] for place in side] for side in (self.left, self.right))
         return left, right
 
 
 def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
-    """Pairs from ``toy`` (packaged), ``stsb`` (the Hub set sentence-transformers/stsb, test) or a file.
+    """Load pairs from ``toy`` (packaged), ``stsb`` (sentence-transformers/stsb on the Hub, test) or a file.
 
-    A file is CSV, TSV or JSONL. ``columns`` names its two sentence columns and its score column; a CSV or TSV
-    without a header takes their places instead, from 1. By default sentence1, sentence2, score, or the first
-    three columns. Raises DataError or InputError naming the line that cannot be used.
+    A file is CSV, TSV or JSONL. ``columns`` names two sentence columns and the score column. For a CSV or TSV without a
+    header they are places, from 1. The default is sentence1, sentence2, score, or the first three columns. Raises
+    DataError or InputError with the line that cannot be used.
     """
     if columns is not None and not len(columns) == len(set(columns)) == 3:
-        raise DataError(f"columns are three different names: two sentences and a score; got {', '.join(columns)}")
+        raise DataError(f"expected three different columns, two sentences and a score, got {', '.join(columns)}")
     if columns is not None and source in (TOY, STSB):
-        raise DataError(f"columns go with a file of pairs: {source} has its own")
+        raise DataError(f"{source} has its own columns: give --columns only with a file of pairs")
     if source == TOY:
         return _pairs(TOY, TOY_LABEL, _table_rows(toy_csv(), ",", None, TOY))
     if source == STSB:
         return _pairs(STSB, "STS-B test", _hub_rows())
     path = Path(source).expanduser()
     if path.suffix.lower() not in (*DELIMITERS, ".jsonl"):
-        raise DataError(f"{source} is not a .csv, .tsv or .jsonl file, nor {TOY} or {STSB}")
-    text = read_text(path)  # with its own line ends: a quoted field may hold some
+        raise DataError(f"expected a .csv, .tsv or .jsonl file, {TOY} or {STSB}, got {source}")
+    text = read_text(path)  # line ends are kept, because a quoted field may hold some
     if path.suffix.lower() == ".jsonl":
-        return _pairs(path.name, path.name, _json_rows(text, columns or COLUMNS, source))
+        return _pairs(
+            path.name,
+            path.name,
+            (_row(record, columns or COLUMNS, where) for where, record in json_lines(text, source)),
+        )
     return _pairs(path.name, path.name, _table_rows(text, DELIMITERS[path.suffix.lower()], columns, source))
 
 
 def pairs_of(name: str, records: Iterable[Mapping[str, Any]], columns: Sequence[str], source: str) -> Pairs:
-    """Pairs from records that another library has read; ``source`` names them in errors, as in ``load_pairs``."""
+    """Pairs from records that another library has read; ``source`` names them in errors."""
     return _pairs(name, name, (_row(record, columns, f"{source}, row {n}") for n, record in enumerate(records, 1)))
 
 
-Row = tuple[str, str, str, float]  # where it stands, two sentences, their score
+Row = tuple[str, str, float]  # two sentences and their score
 
 
 def _table_rows(text: str, delimiter: str, columns: Sequence[str] | None, source: str) -> Iterator[Row]:
-    # Quotes are literal in TSV as STS sets are published: sentences begin with them.
+    # Published STS sets in TSV have literal quotes: sentences begin with them.
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
     csv.field_size_limit(1 << 30)
-    # Strict, or a quote that is never closed would swallow the rest of the file in silence.
+    # Strict, because otherwise an open quote would silently take the rest of the file into its field.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     try:
         rows = [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
         where = f"{source}, line {reader.line_num}"
-        raise DataError(f"{where} is not valid CSV ({error}): is a quote left open, or not doubled?") from error
+        raise DataError(
+            f"{where} is not valid CSV ({error}): close every quote, and double quotes inside a quoted field"
+        ) from error
     if not rows:
         raise DataError(f"{source} is empty")
     places, has_header = _places(rows[0][1], columns, source)
@@ -92,29 +101,32 @@ def _table_rows(text: str, delimiter: str, columns: Sequence[str] | None, source
         if len(row) <= max(places):
             raise DataError(f"{where}: {len(row)} columns, expected at least {max(places) + 1}")
         first, second, score = (row[place] for place in places)
-        yield where, first, second, _score(score, where)
+        yield first, second, _score(score, where)
 
 
 def _places(first: list[str], columns: Sequence[str] | None, source: str) -> tuple[tuple[int, ...], bool]:
-    """Say where the two sentences and the score stand, and whether the ``first`` row is a header.
+    """The places of the two sentences and the score, and whether the ``first`` row is a header.
 
-    Nothing is guessed: a header bears the default names, or those given; else the first row is a pair like any other.
+    A header has the default names or the given ones. Any other first row is a pair.
     """
     names = [name.strip().lower() for name in first]
     if columns is None and not set(COLUMNS) <= set(names):
         if len(first) < 3:
-            raise DataError(f"{source} has {len(first)} column(s), expected two sentences and a score")
+            raise DataError(f"{source}: expected two sentences and a score, got {len(first)} column(s)")
         if not _is_number(first[2]):
             raise DataError(
-                f"{source}, line 1: the score {first[2]!r} is not a number. If this line is a header, say which "
-                "columns to take with --columns A,B,SCORE"
+                f"{source}, line 1: the score {first[2]!r} is not a number. If this line is a header, choose "
+                "its columns with --columns A,B,SCORE"
             )
         return (0, 1, 2), False
     if columns is not None and all(name.isdecimal() and int(name) > 0 for name in columns):
         return tuple(int(name) - 1 for name in columns), False
     missing = [name for name in columns or COLUMNS if name.lower() not in names]
     if missing:
-        raise DataError(f"{source} has no column {', '.join(missing)}: its first line is {', '.join(first)[:200]}")
+        raise DataError(
+            f"{source} has no column {', '.join(missing)}: its first line is {', '.join(first)[:200]}. "
+            "Choose columns with --columns A,B,SCORE"
+        )
     return tuple(names.index(name.lower()) for name in columns or COLUMNS), True
 
 
@@ -126,29 +138,19 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _json_rows(text: str, columns: Sequence[str], source: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a JSON string may hold U+2028
-        if not line.strip():
-            continue
-        where = f"{source}, line {number}"
-        try:
-            record: Any = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where} is not JSON: {error}") from error
-        yield _row(record, columns, where)
-
-
 def _row(record: Any, columns: Sequence[str], where: str) -> Row:
     missing = [name for name in columns if not isinstance(record, dict) or name not in record]
     if missing:
         known = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-        raise DataError(f"{where} has no {', '.join(missing)} (it has {known}): say which with --columns A,B,SCORE")
+        raise DataError(
+            f"{where} has no {', '.join(missing)} (it has {known}): choose columns with --columns A,B,SCORE"
+        )
     first, second, score = (record[name] for name in columns)
     if not isinstance(first, str) or not isinstance(second, str):
-        raise DataError(f"{where}: both sentences must be strings")
+        raise DataError(f"{where}: expected two strings as sentences, got {first!r:.60} and {second!r:.60}")
     for sentence in (first, second):
-        check_text(sentence, where)  # JSON can spell what UTF-8 cannot hold
-    return where, first, second, _score(score, where)
+        check_text(sentence, where)  # JSON can contain lone surrogates, which UTF-8 cannot
+    return first, second, _score(score, where)
 
 
 def _hub_rows() -> Iterator[Row]:
@@ -157,10 +159,10 @@ def _hub_rows() -> Iterator[Row]:
         rows = datasets.load_dataset("sentence-transformers/stsb", split="test")
     except Exception as error:  # network and cache errors of several libraries
         raise DataError(
-            f"the Hub has not given sentence-transformers/stsb ({type(error).__name__}): give a local file with --sts"
+            f"cannot load sentence-transformers/stsb from the Hub ({type(error).__name__}): use a local file with --sts"
         ) from error
-    for number, row in enumerate(rows, 1):
-        yield f"{STSB}, row {number}", row["sentence1"], row["sentence2"], float(row["score"])
+    for row in rows:
+        yield row["sentence1"], row["sentence2"], float(row["score"])
 
 
 def _score(value: object, where: str) -> float:
@@ -169,17 +171,19 @@ def _score(value: object, where: str) -> float:
     except (TypeError, ValueError, OverflowError):
         raise DataError(f"{where}: the score {value!r} is not a number") from None
     if not math.isfinite(score):
-        raise DataError(f"{where}: the score is {value}")
+        raise DataError(f"{where}: the score {value} is not finite")
     return score
 
 
 def _pairs(name: str, label: str, rows: Iterator[Row]) -> Pairs:
     place: dict[str, int] = {}
     left, right, scores = [], [], []
-    for _, first, second, score in rows:
+    for first, second, score in rows:
         left.append(place.setdefault(first, len(place)))
         right.append(place.setdefault(second, len(place)))
         scores.append(score)
     if len(set(scores)) < 2:
-        raise DataError(f"{name} has {len(scores)} pair(s), all of one score: a rank correlation needs different ones")
+        raise DataError(
+            f"{name} has {len(scores)} pair(s) with the same score: a rank correlation needs different scores"
+        )
     return Pairs(name, label, tuple(place), np.array(left), np.array(right), np.array(scores))

@@ -1,4 +1,4 @@
-"""Walk the grid of a bundle: one record per result, in the form of docs/results-format.md, skipping what is done."""
+"""Measure a bundle's grid: one record per result (docs/results-format.md), without those that are there already."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,42 +10,26 @@ from itertools import product
 from m2d_export.bench import cost
 from m2d_export.bench.quality import Measure, Reference
 from m2d_export.bench.records import Record, key_of
-from m2d_export.bundle.bundle import Bundle
+from m2d_export.bench.values import Setup
+from m2d_export.bundle.disk import Bundle
 from m2d_export.encoder import Encoder
-from m2d_export.engines.engine import LIBRARIES
+from m2d_export.engines.library import LIBRARIES
 from m2d_export.errors import M2DError, SpecError
 from m2d_export.host.extras import require
 from m2d_export.host.machine import machine
+from m2d_export.plan import Progress, no_progress
 from m2d_export.runtimes import check_runtime
-from m2d_export.spec import RUNTIMES
+from m2d_export.runtimes.table import RUNTIMES
 
-Report = Callable[[str], None]
-FAILURES = (M2DError, MemoryError)  # what is recorded; anything else is an error of this program
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way to run exits: what their weights are stored in, what runs them and multiplies in what; threads or all."""
-
-    precision: str
-    runtime: str
-    compute: str
-    threads: int | None
-
-    @property
-    def options(self) -> Record:
-        """What opens an exit."""
-        return {key: getattr(self, key) for key in ("runtime", "precision", "compute", "threads")}
-
-    def named(self, layer: int) -> Record:
-        """What tells an exit that is run this way from others, in its records."""
-        fields = {"layer": layer, "precision": self.precision, "runtime": self.runtime, "compute": self.compute}
-        return {**fields, "threads": self.threads or machine()["cores"]}
+FAILURES = (M2DError, MemoryError)  # these are recorded; any other exception is a bug and stops the sweep
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """What to measure: the quality of layers x dims, the cost of layers x batch sizes x tokens, in every way."""
+    """What to measure in every setup: the quality of layers x dims, the cost of layers x batch sizes x tokens.
+
+    Without ``computes`` each runtime computes in its default; without ``threads`` it uses one per core.
+    """
 
     layers: tuple[int, ...]
     dims: tuple[int, ...]
@@ -53,41 +37,43 @@ class Matrix:
     tokens: tuple[int, ...]
     runtimes: tuple[str, ...] = ("onnxrt",)
     precisions: tuple[str, ...] = ("fp32",)
-    computes: tuple[str, ...] = ()  # none: what each runtime does untold
+    computes: tuple[str, ...] = ()
     threads: int | None = None
 
     def checked(self, bundle: Bundle) -> "Matrix":
-        """Itself, if every combination can be measured; SpecError or RuntimeUnavailable names one that cannot."""
+        """The matrix itself, if all of it can be measured; SpecError or RuntimeUnavailable names what cannot."""
         for layer, precision in product(self.layers, self.precisions):
             bundle.entry(layer, precision)
-        for way in self.ways:
-            check_runtime(way.runtime, way.precision, way.compute)
-            if way.runtime in LIBRARIES:
+        for setup in self.setups:
+            check_runtime(setup.runtime, setup.precision, setup.compute)
+            if setup.runtime in LIBRARIES:
                 for layer in self.layers:
-                    bundle.variant(layer, way.precision).engine(way.runtime)
+                    bundle.variant(layer, setup.precision).engine(setup.runtime)
         for dim in self.dims:
             bundle.grid.check_dim(dim)
         for count in self.tokens:
             if not 3 <= count <= bundle.manifest.text.max_tokens:
-                raise SpecError(f"tokens {count}: this checkpoint reads 3 to {bundle.manifest.text.max_tokens}")
+                longest = bundle.manifest.text.max_tokens
+                raise SpecError(f"tokens {count} is out of range: choose 3 to {longest}, which this checkpoint reads")
         if min(self.batch_sizes) < 1:
-            raise SpecError(f"batch size {min(self.batch_sizes)}: at least 1")
+            raise SpecError(f"batch size {min(self.batch_sizes)} is out of range: choose 1 or more")
         return self
 
     @property
-    def ways(self) -> list[Way]:
-        """Every precision x runtime x compute."""
+    def setups(self) -> list[Setup]:
+        """Every precision x runtime x compute; the provider is empty, because only an open exit knows it."""
         return [
-            Way(precision, runtime, compute or _untold(runtime, precision), self.threads)
+            Setup(precision, runtime, compute or _default_compute(runtime, precision), "", self.threads)
             for precision, runtime, compute in product(self.precisions, self.runtimes, self.computes or ("",))
         ]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A walk: ``done`` holds the keys of records not to measure again, ``command`` is written into every record.
+    """What to measure, and how: ``records`` does it.
 
-    ``texts`` are what latency and memory are measured on: keep them the same, for no record says what they were.
+    ``done`` has the keys of records that are not measured again. ``command`` goes into every record. ``texts`` are what
+    latency and memory are measured on; use the same ones always, because records do not say which they were.
     """
 
     bundle: Bundle
@@ -96,90 +82,91 @@ class Sweep:
     texts: tuple[str, ...]
     command: str = ""
     done: frozenset[str] = frozenset()
-    report: Report = lambda step: None
+    progress: Progress = no_progress
 
     def records(self) -> Iterator[Record]:
-        """Each record as it is made; what fails or is interrupted is recorded as such, and the rest goes on."""
-        for way in self.matrix.ways:
-            yield from self._quality(way)
+        """Each record as it is made; a failed or interrupted measurement has a record too, and the others go on."""
+        for setup in self.matrix.setups:
+            yield from self._quality(setup)
         yield from self._latencies()
         yield from self._memory()
 
-    def _quality(self, way: Way) -> Iterator[Record]:
+    def _quality(self, setup: Setup) -> Iterator[Record]:
         full, layers = self.bundle.grid.full, sorted(self.matrix.layers, reverse=True)
-        missing = {layer: self._missing(self._skeletons(way, layer, *self.measures)) for layer in layers}
+        missing = {layer: self._missing(self._plan(setup, layer, *self.measures)) for layer in layers}
         if not any(missing.values()):
             return
-        require("scipy.stats", "bench")  # or every layer would fail for want of it, one after the other
-        self.report(f"vectors of the full cell, {full}{self._of(way)}")
+        require("scipy.stats", "bench")  # once, because otherwise every layer would fail without it
+        self.progress(f"vectors of the full cell, {full}{self._suffix(setup)}")
         with ExitStack() as stack:
             try:
-                deep = stack.enter_context(Encoder(self.bundle, full.layer, normalize=False, **way.options))
-                sets = {texts: deep.encode(texts) for part in self.measures for texts in part.texts()}
-            except FAILURES as error:  # there is nothing to compare with
+                deep = stack.enter_context(Encoder(self.bundle, full.layer, normalize=False, **_options(setup)))
+                vectors = {texts: deep.encode(texts) for measure in self.measures for texts in measure.texts()}
+            except FAILURES as error:  # without the full cell there is nothing to compare with
                 for layer in layers:
                     yield from _failed(missing[layer], error)
                 return
-            # It stays open: what a query costs with it is timed in turn with the other layers.
-            reference = Reference(full, sets, deep.encode)
+            # The full cell stays open, because its queries are timed in turn with those of the other layers.
+            reference = Reference(full, vectors, deep.encode)
             for layer in layers:
-                yield from self._layer_quality(way, layer, missing[layer], reference)
+                yield from self._layer_quality(setup, layer, missing[layer], reference)
 
-    def _layer_quality(self, way: Way, layer: int, missing: list[Record], reference: Reference) -> Iterator[Record]:
-        self.report(f"quality of layer {layer}{self._of(way)}")
+    def _layer_quality(self, setup: Setup, layer: int, missing: list[Record], reference: Reference) -> Iterator[Record]:
+        self.progress(f"quality of layer {layer}{self._suffix(setup)}")
         try:
-            opened = Encoder(self.bundle, layer, normalize=False, **way.options)
+            opened = Encoder(self.bundle, layer, normalize=False, **_options(setup))
         except FAILURES as error:
             yield from _failed(missing, error)
             return
         with opened as encoder:
-            named = {**way.named(layer), "provider": encoder.runtime.provider}
-            for part in self.measures:
-                produce = partial(part.records, layer, self.matrix.dims, encoder.encode, reference)
-                yield from self._guarded(self._skeletons(way, layer, part), produce, named)
+            identity = {**_identity(setup, layer), "provider": encoder.runtime.provider}
+            for measure in self.measures:
+                produce = partial(measure.records, layer, self.matrix.dims, encoder.encode, reference)
+                yield from self._attempt(self._plan(setup, layer, measure), produce, identity)
 
     def _latencies(self) -> Iterator[Record]:
-        places = list(product(self.matrix.ways, self.matrix.layers))
+        places = list(product(self.matrix.setups, self.matrix.layers))
         exits: list[tuple[Record, Encoder]] = []
         broken: list[tuple[Record, Exception]] = []
         with ExitStack() as stack:
             for batch_size, tokens in product(self.matrix.batch_sizes, self.matrix.tokens):
                 shape = {"kind": "latency", "batch_size": batch_size, "tokens": tokens}
-                if not self._missing(_timed(shape, [way.named(layer) for way, layer in places])):
+                if not self._missing(_latency_plan(shape, [_identity(setup, layer) for setup, layer in places])):
                     continue
-                if not exits and not broken:  # all open at once, so that their calls alternate
-                    for way, layer in places:
+                if not exits and not broken:  # all are open at the same time, so that their calls can take turns
+                    for setup, layer in places:
                         try:
-                            encoder = stack.enter_context(Encoder(self.bundle, layer, **way.options))
-                            exits.append((way.named(layer), encoder))
+                            encoder = stack.enter_context(Encoder(self.bundle, layer, **_options(setup)))
+                            exits.append((_identity(setup, layer), encoder))
                         except FAILURES as error:
-                            broken.append((way.named(layer), error))
-                for named, reason in broken:
-                    yield from _failed(self._missing(_timed(shape, [named])), reason)
-                self.report(f"latency of {batch_size} x {tokens} tokens")
+                            broken.append((_identity(setup, layer), error))
+                for identity, reason in broken:
+                    yield from _failed(self._missing(_latency_plan(shape, [identity])), reason)
+                self.progress(f"latency of {batch_size} x {tokens} tokens")
                 produce = partial(cost.latencies, self.bundle, exits, batch_size, tokens, self.texts)
-                yield from self._guarded(_timed(shape, [named for named, _ in exits]), produce, {})
+                yield from self._attempt(_latency_plan(shape, [identity for identity, _ in exits]), produce, {})
 
     def _memory(self) -> Iterator[Record]:
-        for way, layer in product(self.matrix.ways, self.matrix.layers):
-            skeletons = [{"kind": "memory", **way.named(layer)}]
-            if self._missing(skeletons):
-                self.report(f"memory of layer {layer}{self._of(way)}")
-                produce = partial(cost.memory, self.bundle, layer, self.texts, way.options)
-                yield from self._guarded(skeletons, produce, way.named(layer))
+        for setup, layer in product(self.matrix.setups, self.matrix.layers):
+            identity = _identity(setup, layer)
+            plan: list[Record] = [{"kind": "memory", **identity}]
+            if self._missing(plan):
+                self.progress(f"memory of layer {layer}{self._suffix(setup)}")
+                produce = partial(cost.memory, self.bundle, layer, self.texts, _options(setup))
+                yield from self._attempt(plan, produce, identity)
 
-    def _guarded(
-        self, skeletons: list[Record], produce: Callable[[], Iterable[Record]], named: Record
+    def _attempt(
+        self, plan: list[Record], produce: Callable[[], Iterable[Record]], identity: Record
     ) -> Iterator[Record]:
-        """What ``produce`` yields, made whole; and a record of what it has not yielded when it fails or is stopped."""
-        waiting = {key_of(record): record for record in self._missing(skeletons)}
+        """The records that ``produce`` yields; if it fails or is interrupted, a record of each one it did not yield."""
+        waiting = {key_of(record): record for record in self._missing(plan)}
         if not waiting:
             return
         try:
             for record in produce():
-                whole = self._common({**named, **record})
-                if waiting.pop(key_of(whole), None):  # what is done is not written again
-                    yield {**whole, "status": "ok"}
+                complete = self._complete({**identity, **record})
+                if waiting.pop(key_of(complete), None):  # records that are done are not written again
+                    yield {**complete, "status": "ok"}
         except FAILURES as error:
             yield from _failed(waiting.values(), error)
         except KeyboardInterrupt:
@@ -187,18 +174,20 @@ class Sweep:
                 yield {**record, "status": "interrupted", "error": "interrupted"}
             raise
 
-    def _skeletons(self, way: Way, layer: int, *parts: Measure) -> list[Record]:
-        skeletons = [
-            record for part in parts for record in part.skeletons(layer, self.matrix.dims, self.bundle.grid.full)
+    def _plan(self, setup: Setup, layer: int, *measures: Measure) -> list[Record]:
+        """The fields that identify each record of a layer."""
+        dims, full = self.matrix.dims, self.bundle.grid.full
+        return [
+            {**_identity(setup, layer), **record} for measure in measures for record in measure.plan(layer, dims, full)
         ]
-        return [{**way.named(layer), **record} for record in skeletons]
 
-    def _missing(self, skeletons: Iterable[Record]) -> list[Record]:
-        """Those of the records that are not done, made whole but for their figures."""
-        whole = [self._common(skeleton) for skeleton in skeletons]
-        return [record for record in whole if key_of(record) not in self.done]
+    def _missing(self, plan: Iterable[Record]) -> list[Record]:
+        """The planned records that are not done, complete except for status and values."""
+        complete = [self._complete(record) for record in plan]
+        return [record for record in complete if key_of(record) not in self.done]
 
-    def _common(self, record: Record) -> Record:
+    def _complete(self, record: Record) -> Record:
+        """``record`` with the fields that all records have."""
         grid = self.bundle.grid
         found = {
             "provider": None,
@@ -217,18 +206,29 @@ class Sweep:
             found["trained_dim"] = record["dim"] in grid.trained_dims
         return found
 
-    def _of(self, way: Way) -> str:
-        """Which way it is, where there are several."""
-        several = len(self.matrix.ways) > 1
-        return f", {way.precision} in {way.runtime}, computed in {way.compute}" if several else ""
+    def _suffix(self, setup: Setup) -> str:
+        """The setup in words for a progress message; empty if there is only one."""
+        several = len(self.matrix.setups) > 1
+        return f", {setup.precision} in {setup.runtime}, computed in {setup.compute}" if several else ""
 
 
-def _untold(runtime: str, precision: str) -> str:
-    return RUNTIMES[runtime].compute(precision) if runtime in RUNTIMES else ""
+def _default_compute(runtime: str, precision: str) -> str:
+    """Empty for an unknown runtime, which ``check_runtime`` refuses."""
+    return RUNTIMES[runtime].default_compute(precision) if runtime in RUNTIMES else ""
 
 
-def _timed(shape: Record, exits: Iterable[Record]) -> list[Record]:
-    return [{**shape, **named, "scope": scope} for scope in cost.SCOPES for named in exits]
+def _options(setup: Setup) -> Record:
+    """The options that open an exit in a setup."""
+    return {key: getattr(setup, key) for key in ("runtime", "precision", "compute", "threads")}
+
+
+def _identity(setup: Setup, layer: int) -> Record:
+    """The fields that identify an exit in its records."""
+    return {"layer": layer, **_options(setup), "threads": setup.threads or machine()["cores"]}
+
+
+def _latency_plan(shape: Record, identities: Iterable[Record]) -> list[Record]:
+    return [{**shape, **identity, "scope": scope} for scope in cost.SCOPES for identity in identities]
 
 
 def _failed(records: Iterable[Record], error: Exception) -> Iterator[Record]:

@@ -1,4 +1,4 @@
-"""The command that measures bundles: bench."""
+"""The command that measures a bundle: bench."""
 
 import json
 import shlex
@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING
 import click
 
 from m2d_export.cli.common import (
+    DEFAULT_COMPUTE,
     RESULTS,
-    UNTOLD,
     Numbers,
     Words,
     examples,
     is_default,
-    say_of_int8,
-    say_others,
+    note_other_results,
     steps,
     threads_option,
+    warn_if_int8_is_slow,
 )
 from m2d_export.errors import DataError, IntegrityError, OutputError, RuntimeUnavailable
 
 if TYPE_CHECKING:
+    from m2d_export.bench.quality import Measure
+    from m2d_export.bench.records import Record
     from m2d_export.bench.sts import Pairs
+    from m2d_export.bundle.disk import Bundle
 
 
 @click.command(
@@ -35,10 +38,14 @@ if TYPE_CHECKING:
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--sts", default="toy", metavar="toy|stsb|FILE,..", help="Graded pairs: packaged, of the Hub, or files.")
-@click.option("--columns", metavar="A,B,SCORE", help="Columns of FILE: names, or places from 1 without a header.")
-@click.option("--texts", type=click.Path(path_type=Path), help="File of your own texts, one a line: agreement.")
-@click.option("--retrieval", type=click.Path(path_type=Path), help="Folder in BEIR's layout: retrieval and cascades.")
+@click.option(
+    "--sts", default="toy", metavar="toy|stsb|FILE,..", help="Graded pairs: packaged, from the Hub, or files."
+)
+@click.option("--columns", metavar="A,B,SCORE", help="Columns of FILE: names, or places from 1 if it has no header.")
+@click.option("--texts", type=click.Path(path_type=Path), help="Your own texts, one a line: measures agreement.")
+@click.option(
+    "--retrieval", type=click.Path(path_type=Path), help="Folder in BEIR's layout: measures retrieval and cascades."
+)
 @click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers to measure.")
 @click.option("--dims", type=Numbers(), help="Dims to score.  [default: the bundle's]")
 @click.option("--batch-size", "batch_sizes", type=Numbers(), default="1,32", help="Batch sizes to time.")
@@ -49,17 +56,28 @@ if TYPE_CHECKING:
     type=Words(),
     metavar="onnxrt,openvino,..",
     default="onnxrt",
-    help="What runs the exits.",
+    help="Libraries that run the exits.",
 )
 @click.option(
-    "--precision", "precisions", type=Words(), metavar="fp32,..", default="fp32", help="What weights are stored in."
+    "--precision",
+    "precisions",
+    type=Words(),
+    metavar="fp32,..",
+    default="fp32",
+    help="Precisions of the stored weights.",
 )
 @click.option(
-    "--compute", "computes", type=Words(), metavar="fp32,..", default=(), help=f"What runtimes multiply in.  {UNTOLD}"
+    "--compute",
+    "computes",
+    type=Words(),
+    metavar="fp32,..",
+    default=(),
+    help=f"Types of float multiplications.  {DEFAULT_COMPUTE}",
 )
 @threads_option
-@click.option("-o", "--output", default=RESULTS, type=click.Path(path_type=Path), help="Adds records here.")
-@click.option("--fresh", is_flag=True, help="Measure again what the output has already.")
+@click.option("-o", "--output", default=RESULTS, type=click.Path(path_type=Path), help="File that gets the records.")
+@click.option("--fresh", is_flag=True, help="Measure also what the output has already.")
+@click.option("--all", "show_all", is_flag=True, help="Print every table instead of the summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records instead of tables.")
 def bench(
     bundle: Path,
@@ -77,24 +95,19 @@ def bench(
     threads: int | None,
     output: Path,
     fresh: bool,
+    show_all: bool,
     as_json: bool,
 ) -> None:
-    """Measure BUNDLE: how good every cell is, what every layer costs.
+    """Measure BUNDLE: how good every cell is, and what every layer costs.
 
-    Everything runs on the shipped graphs, in every combination of what is listed, calls taking turns. Each result is
-    one line of the output file, with its raw seconds; a run that was stopped goes on where it was.
+    Measures every combination of the given runtimes, precisions and computes on the graphs of the bundle. Timed calls
+    take turns. Each result becomes one line of the output file, with its raw seconds. A run that was interrupted
+    continues when the command is repeated.
     """
-    from rich.console import Console
-
-    from m2d_export.bench.quality import GradedPairs, Measure, OwnTexts, Searched
-    from m2d_export.bench.records import append, done, existing, hardware, measured, read_records, unmeasured
-    from m2d_export.bench.retrieval import load_collection
+    from m2d_export.bench.records import append, done, read_existing, unmeasured
     from m2d_export.bench.sts import TOY, load_pairs
     from m2d_export.bench.sweep import Matrix, Sweep
-    from m2d_export.bundle.bundle import Bundle
-    from m2d_export.host.machine import machine
-    from m2d_export.report.terminal import tables
-    from m2d_export.text.files import read_texts
+    from m2d_export.bundle.disk import Bundle
 
     opened = Bundle.open(bundle)
     longest = opened.manifest.text.max_tokens
@@ -108,77 +121,103 @@ def bench(
         computes=computes,
         threads=threads,
     ).checked(opened)
-    pairs = _graded(sts, columns)
-    measures: list[Measure] = [GradedPairs(graded, opened.manifest.normalize) for graded in pairs]
-    if texts:
-        measures.append(OwnTexts(texts.name, read_texts(texts)))
-    if retrieval:
-        measures.append(Searched(load_collection(retrieval)))
-    if not output.absolute().parent.is_dir():  # said before an hour of work, not after it
-        raise OutputError(f"cannot write {output}: No such file or directory")
-    before = existing(output)
-    say_of_int8(precisions)
+    measures = _measures(opened, sts, columns, texts, retrieval)
+    if not output.absolute().parent.is_dir():  # checked now, because the measurement may take an hour
+        raise OutputError(f"cannot write {output}: its folder does not exist. Create the folder first")
+    before = read_existing(output)
+    warn_if_int8_is_slow(precisions)
     new = []
-    with steps() as report:
+    with steps() as progress:
         sweep = Sweep(
             bundle=opened,
             matrix=matrix,
-            measures=tuple(measures),
-            texts=load_pairs(TOY).texts,  # always the same, so that cost does not hang on whose pairs came first
+            measures=measures,
+            texts=load_pairs(TOY).texts,  # always the same texts, so that costs do not depend on --sts
             command=_command(),
             done=frozenset() if fresh else done(before),
-            report=report,
+            progress=progress,
         )
         for record in sweep.records():
             append(output, record)
             new.append(record)
-    there = read_records(output)
     if as_json:
         click.echo("".join(json.dumps(record) + "\n" for record in new), nl=False)
     else:
-        # What this machine has measured before belongs to the same picture.
-        mine = [r for r in there if r["bundle"] == opened.id and hardware(r) == hardware({"machine": machine()})]
-        if len(mine) < len(there):
-            say_others(output, len(there) - len(mine), "these tables")
-        if measured(mine):
-            Console().print(tables(mine))
+        _print(bundle, opened.id, output, show_all=show_all)
         if not new:
-            click.echo(f"nothing was measured: {output} has all of it. Measure again with --fresh")
-    failed = unmeasured(new)
+            click.echo(f"nothing was measured: {output} has all results. Measure again with --fresh")
+    _check_measured(opened, unmeasured(new))
+
+
+def _measures(
+    bundle: "Bundle", sts: str, columns: str | None, texts: Path | None, retrieval: Path | None
+) -> "tuple[Measure, ...]":
+    """The measures of quality that the options ask for."""
+    from m2d_export.bench.quality import GradedPairs, OwnTexts, Searched
+    from m2d_export.bench.retrieval import load_collection
+    from m2d_export.text.files import read_texts
+
+    found: list[Measure] = [GradedPairs(pairs, bundle.manifest.normalize) for pairs in _graded(sts, columns)]
+    if texts:
+        found.append(OwnTexts(texts.name, read_texts(texts)))
+    if retrieval:
+        found.append(Searched(load_collection(retrieval)))
+    return tuple(found)
+
+
+def _print(bundle: Path, identity: str, output: Path, *, show_all: bool) -> None:
+    """Print all results of a bundle on this machine, those of earlier runs included."""
+    from rich.console import Console
+
+    from m2d_export.bench.records import hardware, measured, read_records
+    from m2d_export.host.machine import machine
+    from m2d_export.report.terminal import summary, tables
+
+    records = read_records(output)
+    here = hardware({"machine": machine()})
+    own = [record for record in records if record["bundle"] == identity and hardware(record) == here]
+    if len(own) < len(records):
+        note_other_results(output, len(records) - len(own), "these tables")
+    if measured(own):
+        Console().print(tables(own) if show_all else summary(own, bundle, output))
+
+
+def _check_measured(bundle: "Bundle", failed: "list[Record]") -> None:
+    """Raise an error if anything could not be measured; a damaged bundle is the likely reason, so check it."""
     if failed:
         first = f"{failed[0]['kind']} of layer {failed[0]['layer']}: {failed[0]['error']}"
-        error = IntegrityError if opened.problems() else RuntimeUnavailable  # a damaged bundle fails its gate
-        raise error(f"{len(failed)} results could not be measured; the next run tries again. First {first}")
+        error = IntegrityError if bundle.problems() else RuntimeUnavailable
+        raise error(f"{len(failed)} results could not be measured. First {first}. Run bench again to measure them")
 
 
 def _graded(sts: str, columns: str | None) -> "list[Pairs]":
-    """The sets that --sts names; --columns is for the files among them."""
+    """The sets of pairs in --sts; --columns is for the files among them."""
     from m2d_export.bench.sts import STSB, TOY, load_pairs
 
     names = [name.strip() for name in columns.split(",")] if columns else None
     sources = [source.strip() for source in sts.split(",")]
-    own = [source for source in sources if source not in (TOY, STSB)]
-    found = [load_pairs(source, names if source in own or not own else None) for source in sources]
+    files = [source for source in sources if source not in (TOY, STSB)]
+    found = [load_pairs(source, names if source in files or not files else None) for source in sources]
     known = [pairs.name for pairs in found]
     twice = next((name for name in known if known.count(name) > 1), None)
     if twice:
-        raise DataError(f"--sts names two sets called {twice}: results are told apart by that name, so rename a file")
+        raise DataError(f"--sts has two sets named {twice}, and results are identified by that name: rename one file")
     return found
 
 
 def _command() -> str:
-    """The command line as it was typed, but for the folders of files: records are shown to others."""
+    """The command line as it was typed, without folders, because other people read the records."""
     shown, option = [], ""
     for word in sys.argv[1:]:
         name, value = _option_and_value(word)
         option = name.rstrip("=") or option
         shown.append(name + _without_folders(option, value))
-        option = "" if value else option  # what follows a value belongs to no option
+        option = "" if value else option  # a word after a value belongs to no option
     return shlex.join(["m2d-export", *shown])
 
 
 def _option_and_value(word: str) -> tuple[str, str]:
-    """``--sts=a`` is an option and its value, as is ``-oa``; any other word is the one or the other."""
+    """``--sts=a`` and ``-oa`` are an option and its value; any other word is only one of them."""
     if word.startswith("--"):
         name, equals, value = word.partition("=")
         return name + equals, value
@@ -186,7 +225,7 @@ def _option_and_value(word: str) -> tuple[str, str]:
 
 
 def _without_folders(option: str, value: str) -> str:
-    """A value without the folders that are in it: of every part of a list of files, none in the name of a column."""
+    """A value without folders: --sts is a list of files, and --columns has no files."""
     if option == "--columns":
         return value
     parts = value.split(",") if option == "--sts" else [value]

@@ -1,4 +1,4 @@
-"""A walk over the real thing, once, and walks over fake runtimes."""
+"""A sweep of a real bundle, once, sweeps with fake runtimes, and a clock."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,12 +7,12 @@ from contextlib import contextmanager
 import pytest
 
 from m2d_export import Bundle, encoder
-from m2d_export.bench import cost
+from m2d_export.bench import cost, timing
 from m2d_export.bench.quality import GradedPairs, Measure, OwnTexts, Searched
 from m2d_export.bench.retrieval import load_collection
 from m2d_export.bench.sts import Pairs, load_pairs
 from m2d_export.bench.sweep import Sweep
-from tests.bench.walks import MATRIX, SUBJECTS, TEXTS, Record, Recorder
+from tests.bench.walks import MATRIX, SUBJECTS, TEXTS, Clock, Record, Recorder
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def _hurry() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def measures(bundle: Bundle, pairs: Pairs, tmp_path_factory: pytest.TempPathFactory) -> tuple[Measure, ...]:
-    """Pairs, texts of one's own, and a collection of as many documents with five queries."""
+    """Graded pairs, 25 texts, and a collection of those texts with five queries."""
     folder = tmp_path_factory.mktemp("beir") / "little"
     (folder / "qrels").mkdir(parents=True)
     documents = [json.dumps({"_id": f"d{place}", "title": "", "text": text}) for place, text in enumerate(TEXTS)]
@@ -50,7 +50,7 @@ def measures(bundle: Bundle, pairs: Pairs, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def records(bundle: Bundle, measures: tuple[Measure, ...]) -> list[Record]:
-    """The records of the real thing, as JSON knows them."""
+    """The records of a real bundle, as they are after JSON."""
     with hurried():
         made = list(Sweep(bundle, MATRIX, measures, TEXTS, command="m2d-export bench tiny.m2d").records())
     return [json.loads(json.dumps(record, allow_nan=False)) for record in made]
@@ -58,7 +58,7 @@ def records(bundle: Bundle, measures: tuple[Measure, ...]) -> list[Record]:
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """Fake runtimes, and no process to measure memory: it would open real ones."""
+    """Fake runtimes; the process that measures memory is replaced too, because it would open a real one."""
     recorder = Recorder()
     monkeypatch.setattr(encoder, "open_runtime", recorder.open_runtime)
 
@@ -72,5 +72,13 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
 @pytest.fixture
 def sweep(recorder: Recorder, bundle: Bundle, measures: tuple[Measure, ...]) -> Sweep:
-    """A walk over fake runtimes."""
+    """A sweep with fake runtimes."""
     return Sweep(bundle, MATRIX, measures, TEXTS)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of measured calls stands still unless a test moves it."""
+    clock = Clock()
+    monkeypatch.setattr(timing, "time", clock)
+    return clock

@@ -1,4 +1,4 @@
-"""What a second walk measures, and what is left of one that was stopped or that failed."""
+"""What a second sweep measures, and what remains of one that was interrupted or that failed."""
 
 import json
 import sys
@@ -13,19 +13,19 @@ from m2d_export.bench.quality import Measure
 from m2d_export.bench.records import append, done, key_of, read_records
 from m2d_export.bench.sweep import Sweep
 from m2d_export.errors import RuntimeUnavailable
-from tests.bench.walks import MATRIX, TEXTS, TWO_WAYS, Record, Recorder, of_kind
+from tests.bench.walks import MATRIX, TEXTS, TWO_RUNTIMES, Record, Recorder, of_kind
 
 
-def test_a_second_run_measures_nothing_and_a_fresh_one_all_again(sweep: Sweep, recorder: Recorder) -> None:
+def test_a_second_sweep_measures_nothing_and_a_fresh_one_everything(sweep: Sweep, recorder: Recorder) -> None:
     first = list(sweep.records())
     recorder.calls.clear()
     assert list(replace(sweep, done=done(first)).records()) == []
     assert recorder.calls == []
-    again = list(sweep.records())  # nothing done: as --fresh
+    again = list(sweep.records())  # nothing is done, as with --fresh
     assert [key_of(record) for record in again] == [key_of(record) for record in first]
 
 
-def test_only_what_is_missing_is_added(sweep: Sweep) -> None:
+def test_a_sweep_adds_only_missing_records(sweep: Sweep) -> None:
     whole = list(sweep.records())
     for kept in (whole[::2], whole[1::3], of_kind(whole, "score")):
         missing = {key_of(record) for record in whole} - done(kept)
@@ -48,7 +48,7 @@ EDITS: dict[str, tuple[set[str], Callable[[Measure], Measure]]] = {
 
 
 @pytest.mark.parametrize("edited", EDITS)
-def test_an_edited_file_is_measured_anew_and_its_old_figures_no_longer_count(
+def test_an_edited_file_is_measured_again_and_its_old_records_do_not_count(
     sweep: Sweep, tmp_path: Path, edited: str
 ) -> None:
     path = tmp_path / "results.jsonl"
@@ -62,17 +62,17 @@ def test_an_edited_file_is_measured_anew_and_its_old_figures_no_longer_count(
     for record in [*before, after[0]]:
         append(path, record)
     kept = [key_of(record) for record in read_records(path) if kinds & {record["kind"]}]
-    assert kept == [key_of(after[0])]  # of the old ones none, though no other cell was measured again
+    assert kept == [key_of(after[0])]  # no old one, although no other cell was measured again
 
 
-def test_what_was_trained_is_what_show_says(sweep: Sweep, bundle: Bundle) -> None:
+def test_records_say_which_layers_were_trained(sweep: Sweep, bundle: Bundle) -> None:
     plain = replace(bundle, manifest=replace(bundle.manifest, trained_layers=(3,)))
     for record in replace(sweep, bundle=plain).records():
         if "dim" in record:
             assert record["trained_layer"] == (record["layer"] == 3)
 
 
-def test_a_wider_walk_adds_only_its_new_cells(sweep: Sweep) -> None:
+def test_a_larger_matrix_adds_only_its_new_cells(sweep: Sweep) -> None:
     before = done(list(sweep.records()))
     added = list(replace(sweep, matrix=replace(MATRIX, dims=(64, 32, 7)), done=before).records())
     assert {record["kind"] for record in added} == {"score", "storage", "agreement", "retrieval", "cascade"}
@@ -80,7 +80,7 @@ def test_a_wider_walk_adds_only_its_new_cells(sweep: Sweep) -> None:
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.75, 0.99])
-def test_a_run_that_is_stopped_says_so_and_is_completed_by_the_next(
+def test_an_interrupted_sweep_records_it_and_the_next_one_completes_it(
     sweep: Sweep, recorder: Recorder, tmp_path: Path, share: float
 ) -> None:
     path = tmp_path / "results.jsonl"
@@ -118,7 +118,7 @@ def test_a_run_that_is_stopped_says_so_and_is_completed_by_the_next(
 
 
 @pytest.mark.parametrize("error", [RuntimeUnavailable("no room on the device"), MemoryError()])
-def test_what_fails_is_recorded_and_the_rest_goes_on(sweep: Sweep, recorder: Recorder, error: Exception) -> None:
+def test_a_failure_is_recorded_and_the_others_go_on(sweep: Sweep, recorder: Recorder, error: Exception) -> None:
     def fail(layer: int) -> None:
         if layer == 1:
             raise error
@@ -128,7 +128,7 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(sweep: Sweep, recorder: Rec
     found = list(sweep.records())
     assert {key_of(record) for record in found} == whole
     for record in found:
-        # Calls of one shape take turns: without one of them there is no figure of the others either.
+        # The calls of a shape take turns, so that a failure of one leaves no times of the others.
         failed = record["layer"] == 1 or record["kind"] == "latency"
         assert record["status"] == ("failed" if failed else "ok")
         if failed:
@@ -142,7 +142,7 @@ def cells_of(records: Sequence[Record], status: str) -> set[tuple[str, int, str]
     return {(r["runtime"], r["layer"], r["kind"]) for r in records if r["status"] == status}
 
 
-def test_an_exit_that_cannot_be_opened_fails_alone(sweep: Sweep, recorder: Recorder) -> None:
+def test_if_an_exit_cannot_be_opened_only_its_records_fail(sweep: Sweep, recorder: Recorder) -> None:
     whole = {key_of(record) for record in sweep.records()}
     recorder.broken = {("onnxrt", 1)}
     found = list(sweep.records())
@@ -159,10 +159,8 @@ def test_an_exit_that_cannot_be_opened_fails_alone(sweep: Sweep, recorder: Recor
     assert {key_of(record) for record in again} == whole - done(found)
 
 
-def test_without_its_full_cell_a_combination_has_no_quality_and_the_rest_goes_on(
-    sweep: Sweep, recorder: Recorder
-) -> None:
-    walk = replace(sweep, matrix=TWO_WAYS)
+def test_without_its_full_cell_a_setup_has_no_quality_and_the_others_go_on(sweep: Sweep, recorder: Recorder) -> None:
+    walk = replace(sweep, matrix=TWO_RUNTIMES)
     whole = {key_of(record) for record in walk.records()}
     recorder.broken = {("pytorch", 3)}
     found = list(walk.records())
@@ -175,7 +173,7 @@ def test_without_its_full_cell_a_combination_has_no_quality_and_the_rest_goes_on
     assert recorder.open == []
 
 
-def test_an_error_of_our_own_making_is_not_taken_for_a_result(sweep: Sweep, recorder: Recorder) -> None:
+def test_an_unexpected_exception_stops_the_sweep(sweep: Sweep, recorder: Recorder) -> None:
     def fail(layer: int) -> None:
         raise AssertionError
 
@@ -184,7 +182,9 @@ def test_an_error_of_our_own_making_is_not_taken_for_a_result(sweep: Sweep, reco
         list(sweep.records())
 
 
-def test_a_missing_scipy_is_said_at_once_and_not_for_every_layer(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_scipy_is_one_error_and_not_one_for_every_layer(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     with pytest.raises(RuntimeUnavailable, match=r"m2d-export\[bench\]"):
         next(sweep.records())

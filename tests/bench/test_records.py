@@ -1,4 +1,4 @@
-"""Which records there are, what is in them, and the file that they are in."""
+"""The records of a sweep, their fields, and the file that holds them."""
 
 import json
 import re
@@ -9,8 +9,10 @@ import pytest
 
 from m2d_export import Bundle
 from m2d_export.bench.cost import SCOPES
+from m2d_export.bench.record_schema import COMMON, MEASURED, OPTIONAL
 from m2d_export.bench.records import OWN_KEY, append, done, key_of, read_records
 from m2d_export.bench.storage import Storage
+from m2d_export.errors import DataError
 from tests.bench.walks import CELLS, DOCUMENT, Record, of_kind
 
 
@@ -28,38 +30,49 @@ def test_there_is_a_record_for_every_cell_shape_scope_and_layer(records: list[Re
     assert len(records) == len({key_of(record) for record in records}) == 4 + 4 + 4 + 3 + 16 + 16 + 2
 
 
-def documented() -> tuple[set[str], dict[str, set[str]]]:
-    """The fields of every record, and those of each kind, that the page names."""
+def documented() -> tuple[set[str], dict[str, set[str]], dict[str, set[str]]]:
+    """The fields that docs/results-format.md names: of every record, of each kind, and of each kind's key."""
+
+    def names(section: str) -> set[str]:
+        rows = re.findall(r"^\| (`[^|]+)\|", section, re.MULTILINE)
+        return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+
     text = DOCUMENT.read_text(encoding="utf-8")
-    common, own = text.partition("## By kind")[0], text.partition("## By kind")[2].partition("\n## ")[0]
-    everywhere = {
-        name for row in re.findall(r"^\| (`[^|]+)\|", common, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
-    }
-    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", own, re.MULTILINE)
-    # Words in brackets explain the field before them.
-    fields = {
-        kind: set(re.findall(r"`(\w+)`", re.sub(r"\([^()]*(\([^()]*\)[^()]*)*\)", "", row))) for kind, row in rows
-    }
-    return everywhere, fields
+    common, _, rest = text.partition("## By kind")
+    own, _, keys = rest.partition("\n## ")
+    kinds = {section.partition("`")[0]: names(section) for section in own.split("\n### `")[1:]}
+    key_rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", keys, re.MULTILINE)
+    return names(common), kinds, {kind: set(re.findall(r"`(\w+)`", row)) for kind, row in key_rows}
 
 
-def test_records_have_the_fields_that_the_page_names_and_no_others(records: list[Record]) -> None:
-    everywhere, fields = documented()
-    assert set(fields) == set(OWN_KEY) == {record["kind"] for record in records}
+def test_records_have_exactly_the_fields_that_the_page_names(records: list[Record]) -> None:
+    common, kinds, _ = documented()
+    assert set(kinds) == {record["kind"] for record in records}
     for record in records:
-        assert set(record) == everywhere - {"error"} | fields[record["kind"]], record["kind"]
-        assert set(OWN_KEY[record["kind"]]) <= fields[record["kind"]]
+        assert set(record) == common - {"error"} | kinds[record["kind"]], record["kind"]
         assert record["status"] == "ok"
 
 
-def test_every_record_survives_the_file_unchanged(records: list[Record], tmp_path: Path) -> None:
+def test_the_page_names_every_field_that_the_reader_checks() -> None:
+    common, kinds, _ = documented()
+    assert set(COMMON) <= common
+    assert set(MEASURED) == set(kinds)
+    assert all(set(fields) <= kinds[kind] for kind, fields in MEASURED.items())
+    assert set(OPTIONAL) <= common.union(*kinds.values())
+
+
+def test_the_page_names_the_key_of_every_kind() -> None:
+    assert documented()[2] == {kind: set(fields) for kind, fields in OWN_KEY.items()}
+
+
+def test_records_are_read_as_they_were_written(records: list[Record], tmp_path: Path) -> None:
     for record in records:
         append(tmp_path / "results.jsonl", record)
     assert read_records(tmp_path / "results.jsonl") == records
     assert done(records) == {key_of(record) for record in records}
 
 
-def test_every_record_says_what_was_run_where_and_with_which_versions(
+def test_every_record_has_its_bundle_setup_machine_and_versions(
     records: list[Record], bundle: Bundle, checkpoint: Path
 ) -> None:
     import onnxruntime
@@ -68,7 +81,7 @@ def test_every_record_says_what_was_run_where_and_with_which_versions(
         assert record["bundle"] == bundle.id
         assert record["architecture"] == "BertModel"
         assert record["fingerprint"] == bundle.manifest.origin.fingerprint
-        assert str(checkpoint) not in json.dumps(record)  # a local path is nobody else's business
+        assert str(checkpoint) not in json.dumps(record)  # a local path is private
         assert (record["runtime"], record["precision"], record["compute"]) == ("onnxrt", "fp32", "fp32")
         assert (record["depth"], record["width"]) == (3, 64)
         assert record["provider"] == "CPUExecutionProvider"
@@ -81,7 +94,7 @@ def test_every_record_says_what_was_run_where_and_with_which_versions(
 
 
 @pytest.mark.parametrize("rest", ['{"kind": "score", "sta', "{", '{"kind": "score"}'[:-1], "\x00\x00"])
-def test_a_half_written_last_line_is_replaced_and_what_was_before_stays(
+def test_a_half_written_last_line_is_replaced_and_the_others_stay(
     records: list[Record], tmp_path: Path, caplog: pytest.LogCaptureFixture, rest: str
 ) -> None:
     path = tmp_path / "results.jsonl"
@@ -90,15 +103,28 @@ def test_a_half_written_last_line_is_replaced_and_what_was_before_stays(
     intact = path.read_text()
     path.write_text(intact + rest)
     assert read_records(path) == records[:3]
-    assert "line 4 is half-written and was ignored" in caplog.text
+    assert "line 4" in caplog.text
     append(path, records[3])
     assert path.read_text() == intact + json.dumps(records[3]) + "\n"
     assert read_records(path) == records[:4]
 
 
-def test_a_last_line_that_only_lacks_its_end_is_kept(records: list[Record], tmp_path: Path) -> None:
+def test_a_complete_last_line_without_line_end_is_kept(records: list[Record], tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text("\n".join(json.dumps(record) for record in records[:2]))
     assert read_records(path) == records[:2]
     append(path, records[2])
     assert read_records(path) == records[:3]
+
+
+@pytest.mark.parametrize("line", ['{"kind": "score", "kind": "memory"}', "[" * 100_000, '{"kind": NaN}'])
+def test_a_line_that_is_not_strict_json_is_refused(records: list[Record], tmp_path: Path, line: str) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text(f"{json.dumps(records[0])}\n{line}\n")
+    with pytest.raises(DataError, match="line 2"):
+        read_records(path)
+
+
+def test_an_unknown_field_is_ignored(records: list[Record], tmp_path: Path) -> None:
+    append(tmp_path / "results.jsonl", {**records[0], "joules_per_sentence": "none"})
+    assert key_of(read_records(tmp_path / "results.jsonl")[0]) == key_of(records[0])

@@ -1,4 +1,4 @@
-"""Retrieval as BEIR and trec_eval score it, on folders in BEIR's layout."""
+"""Retrieval equals that of BEIR and trec_eval, on folders in BEIR's layout."""
 
 import json
 import math
@@ -26,7 +26,7 @@ JUDGED = "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td3\t1\nq2\td2\t1\nq2\td1\t0
 
 @pytest.fixture
 def beir(tmp_path: Path) -> Callable[..., Path]:
-    """Write a folder in BEIR's layout: records or text of each file."""
+    """Write a folder in BEIR's layout from the records or the text of each file."""
 
     def write(corpus=CORPUS, queries=ASKED, qrels: str | None = JUDGED) -> Path:
         folder = tmp_path / "tiny-beir"
@@ -41,7 +41,7 @@ def beir(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def test_a_folder_is_read_as_beir_reads_it(beir: Callable[..., Path]) -> None:
+def test_a_folder_is_read_as_by_beir(beir: Callable[..., Path]) -> None:
     collection = load_collection(beir())
     assert collection.name == "tiny-beir"
     assert set(collection.documents) == {"Cats sit on mats.", "Rates rose.", "No title at all", "Own id of a query"}
@@ -53,40 +53,41 @@ def test_a_folder_is_read_as_beir_reads_it(beir: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "message"),
+    ("files", "value"),
     [
         ({"corpus": ""}, "corpus.jsonl is empty"),
         ({"queries": "\n"}, "queries.jsonl is empty"),
         ({"qrels": ""}, "test.tsv is empty"),
-        ({"qrels": None}, "test.tsv cannot be read: .*BEIR folder holds corpus.jsonl"),
-        ({"qrels": "query-id\tcorpus-id\tscore\n"}, "no judgements"),
-        ({"qrels": "q1\td1\t1\n"}, "line 1 is a judgement, expected the header"),
-        ({"qrels": JUDGED + "q1\td2\thigh\n"}, "line 6: expected query-id, corpus-id and a whole number"),
+        ({"qrels": None}, "test.tsv cannot be read"),
+        ({"qrels": "query-id\tcorpus-id\tscore\n"}, "test.tsv has a header and no judgements"),
+        ({"qrels": "q1\td1\t1\n"}, "test.tsv, line 1 .*header"),
+        ({"qrels": JUDGED + "q1\td2\thigh\n"}, "test.tsv, line 6: expected .*high"),
         ({"qrels": JUDGED + "q1 d2 1\n"}, "line 6: expected"),
-        ({"qrels": JUDGED + "q1\td1\t2\n"}, "line 6: query 'q1' and document 'd1' stand on an earlier line"),
+        ({"qrels": JUDGED + "q1\td1\t2\n"}, "line 6: .*'q1' .*'d1'"),
         (
             {"qrels": JUDGED + "q1\td9\t1\nq2\td9\t1\nq2\td8\t1\n"},
-            "test.tsv, line 6: 'd9' is no document in corpus.jsonl.* 0 unknown query .* 2 unknown document id.*remove",
+            "test.tsv, line 6: corpus.jsonl .*'d9'.* 0 unknown query .* 2 unknown document id",
         ),
         (
             {"qrels": JUDGED + "q1\td9\t1\nq8\td1\t1\nq8\td7\t1\n"},
-            "line 7: 'q8' is no query in queries.jsonl.* 1 unknown query id.* 2 unknown document .*: add them to",
+            "line 7: queries.jsonl .*'q8'.* 1 unknown query id.* 2 unknown document",
         ),
         ({"corpus": '{"_id": "d1", "text": "x"}\n{"_id": \n'}, "corpus.jsonl, line 2 is not JSON"),
-        ({"corpus": "[1]\n"}, "line 1 is not a JSON object"),
-        ({"corpus": '{"_id": 1, "text": "x"}\n'}, "line 1: _id must be a string, got 1"),
-        ({"corpus": [*CORPUS, CORPUS[0]]}, "line 5: the _id 'd1' stands on an earlier line"),
-        ({"queries": [{"_id": "q1"}]}, "queries.jsonl, line 1: text must be a string, got None"),
+        ({"corpus": '{"_id": "d1", "text": "x"}\n' + "[" * 100_000}, "corpus.jsonl, line 2 is not JSON"),
+        ({"corpus": "[1]\n"}, "line 1: expected a JSON object"),
+        ({"corpus": '{"_id": 1, "text": "x"}\n'}, "line 1: _id: .*got 1"),
+        ({"corpus": [*CORPUS, CORPUS[0]]}, "line 5: .*'d1'"),
+        ({"queries": [{"_id": "q1"}]}, "queries.jsonl, line 1: text: .*got None"),
     ],
 )
-def test_a_folder_that_cannot_be_used_is_refused_by_file_and_line(
-    beir: Callable[..., Path], files: dict, message: str
+def test_the_error_names_the_file_and_line_that_cannot_be_used(
+    beir: Callable[..., Path], files: dict, value: str
 ) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=value):
         load_collection(beir(**files))
 
 
-def test_ndcg_takes_the_grade_itself_as_gain() -> None:
+def test_the_gains_of_ndcg_are_the_grades() -> None:
     grades = {0: 3, 1: 2, 2: 1, 3: 0, 4: -1}
     found = 2 / math.log2(2) + 0 + 0 + 3 / math.log2(5)  # grades at ranks 1 to 4: 2, unjudged, -1, 3
     best = 3 / math.log2(2) + 2 / math.log2(3) + 1 / math.log2(4)
@@ -95,7 +96,7 @@ def test_ndcg_takes_the_grade_itself_as_gain() -> None:
     assert ndcg([9] * 10 + [0], grades) == 0  # eleventh
     assert ndcg([3, 4], {3: 0, 4: -1}) == 0
     many = dict.fromkeys(range(20), 1)
-    assert ndcg(list(range(10)), many) == 1  # the best ten are all that ten places can hold
+    assert ndcg(list(range(10)), many) == 1  # ten places hold the best ten
 
 
 def test_recall_is_the_share_of_relevant_documents_found() -> None:
@@ -105,7 +106,7 @@ def test_recall_is_the_share_of_relevant_documents_found() -> None:
 
 
 def random_collection(ties: bool, seed: int = 4, documents: int = 150, queries: int = 12):
-    """A folder's worth of random vectors with graded judgements and a query's own id; equal documents with ``ties``."""
+    """Random vectors, graded judgements and a document with a query's id; ``ties`` makes some documents equal."""
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(documents, 6)).astype(np.float32)
     if ties:
@@ -128,7 +129,7 @@ def loaded(beir: Callable[..., Path], ids: list[str], qrels: dict):
     return load_collection(beir(corpus, queries, "query-id\tcorpus-id\tscore\n" + rows))
 
 
-def test_figures_are_those_of_a_plain_loop(beir: Callable[..., Path]) -> None:
+def test_ndcg_and_recall_equal_those_of_a_plain_loop(beir: Callable[..., Path]) -> None:
     ids, vectors, asked, qrels = random_collection(ties=False)
     collection = loaded(beir, ids, qrels)
     by_id = dict(zip(ids, vectors, strict=True))
@@ -148,7 +149,7 @@ def test_figures_are_those_of_a_plain_loop(beir: Callable[..., Path]) -> None:
     assert result.recall_at_100 == pytest.approx(100 * np.mean(recalls), abs=1e-9)
 
 
-def test_figures_are_those_of_pytrec_eval_ties_and_all(beir: Callable[..., Path]) -> None:
+def test_ndcg_and_recall_equal_those_of_pytrec_eval_with_ties(beir: Callable[..., Path]) -> None:
     pytrec_eval = pytest.importorskip("pytrec_eval", reason="pytrec-eval-terrier is not installed")
     ids, vectors, asked, qrels = random_collection(ties=True)
     collection = loaded(beir, ids, qrels)
@@ -169,14 +170,14 @@ def test_figures_are_those_of_pytrec_eval_ties_and_all(beir: Callable[..., Path]
     assert result.recall_at_100 == pytest.approx(100 * np.mean([row["recall_100"] for row in peer.values()]), abs=1e-9)
 
 
-def test_a_querys_own_document_is_no_answer() -> None:
+def test_search_ignores_the_document_with_the_querys_id() -> None:
     documents = np.eye(3, dtype=np.float32) + np.float32(0.1)
     assert search(documents[:1], documents, 1).tolist() == [[0]]
     assert search(documents[:2], documents, 2, np.array([0, -1])).tolist() == [[1, 2], [1, 0]]
     assert search(documents[:1], documents, 9, np.array([0])).tolist() == [[1, 2, -1]]
 
 
-def test_of_equal_documents_the_greater_id_comes_first_as_in_trec_eval(beir: Callable[..., Path]) -> None:
+def test_equal_documents_are_ranked_by_descending_id_as_in_trec_eval(beir: Callable[..., Path]) -> None:
     corpus = [{"_id": identity, "text": identity} for identity in ("d10", "d2", "d1")]
     collection = load_collection(beir(corpus, ASKED[:1], "query-id\tcorpus-id\tscore\nq1\td2\t1\n"))
     vectors = np.ones((3, 4), dtype=np.float32)
@@ -184,7 +185,7 @@ def test_of_equal_documents_the_greater_id_comes_first_as_in_trec_eval(beir: Cal
     assert collection.documents == ("d2", "d10", "d1")
 
 
-def test_a_cascade_keeps_what_its_shortlist_holds() -> None:
+def test_the_recall_of_a_cascade_is_that_of_its_shortlist() -> None:
     rng = np.random.default_rng(2)
     deep_documents, deep_queries = rng.normal(size=(400, 16)), rng.normal(size=(20, 16))
     cheap_documents, cheap_queries = deep_documents[:, :4], deep_queries[:, :4]
@@ -202,7 +203,7 @@ def test_a_cascade_keeps_what_its_shortlist_holds() -> None:
     assert found[0] < 60 < 99 < found[-1] == found[-2] == 100
 
 
-def test_a_querys_own_document_is_no_answer_in_a_cascade_either() -> None:
+def test_a_cascade_ignores_the_document_with_the_querys_id() -> None:
     rng = np.random.default_rng(3)
     documents = rng.normal(size=(30, 16))
     queries, own = documents[:4], np.array([0, 1, 2, -1])
@@ -219,7 +220,7 @@ def test_a_querys_own_document_is_no_answer_in_a_cascade_either() -> None:
     assert cascade(queries[:1], documents[:1], queries[:1], documents[:1], (1,), own[:1]) == (0,)
 
 
-def test_a_cascade_of_the_deep_cell_alone_loses_nothing() -> None:
+def test_a_cascade_whose_cells_are_equal_loses_nothing() -> None:
     rng = np.random.default_rng(2)
     documents, queries = rng.normal(size=(50, 8)), rng.normal(size=(5, 8))
     assert cascade(queries, documents, queries, documents, (5, 10, 50)) == (50, 100, 100)
@@ -227,8 +228,8 @@ def test_a_cascade_of_the_deep_cell_alone_loses_nothing() -> None:
 
 
 @pytest.mark.parametrize("lengths", [(), (0, 10), (-1,)])
-def test_impossible_shortlists_are_refused(lengths: tuple[int, ...]) -> None:
-    with pytest.raises(SpecError, match="from 1"):
+def test_shortlists_of_length_below_1_are_refused(lengths: tuple[int, ...]) -> None:
+    with pytest.raises(SpecError, match="at least 1"):
         cascade(np.eye(2), np.eye(2), np.eye(2), np.eye(2), lengths)
 
 
@@ -237,7 +238,7 @@ def index(documents: int = 60, dim: int = 8) -> Index:
     return Index(truncate(rng.normal(size=(documents, dim)), dim), rng.normal(size=(4, 16)).astype(np.float32))
 
 
-def test_an_index_is_normalised_once_and_a_query_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timed_searches_normalise_the_query_and_never_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     cheap, deep = index(dim=4), index()
     normalised: list[int] = []
 
@@ -248,10 +249,10 @@ def test_an_index_is_normalised_once_and_a_query_every_time(monkeypatch: pytest.
     for module in (cascade_cost, retrieval):
         monkeypatch.setattr(module, "truncate", counted)
     searches(cheap, deep, (5, 60), np.full(4, -1))
-    assert normalised == [1] * 5 * (TIMED_QUERIES + 1)  # alone, and twice for each length: never the documents
+    assert normalised == [1] * 5 * (TIMED_QUERIES + 1)  # once alone, and twice for each length
 
 
-def test_what_is_timed_is_what_is_scored() -> None:
+def test_timed_searches_find_the_same_as_scored_ones() -> None:
     deep, own = index(), np.array([3, -1, -1, 7])
     for row in range(4):
         expected = search(deep.queries[row : row + 1, :8], deep.documents, 60, own[row : row + 1])[0]
@@ -260,7 +261,7 @@ def test_what_is_timed_is_what_is_scored() -> None:
         assert deep.rerank(row, found[::-1]).tolist() == found[:10].tolist()
 
 
-def test_costs_sum_up_what_a_query_waits_for() -> None:
+def test_the_cost_of_a_query_is_that_of_encoding_and_searching() -> None:
     searched = Searches(deep=[0.004, 0.005, 0.009], cascade=[[0.001, 0.001, 0.001], [0.002, 0.003, 0.002]])
     found = costs(Encodings(deep=[0.010, 0.020, 0.030], cheap=[0.005, 0.001, 0.002]), searched)
     assert found["cost_ms"] == pytest.approx([22, 24])

@@ -1,4 +1,4 @@
-"""What the tests of walks share: what is walked, and fake runtimes that keep what they are asked."""
+"""What the tests of sweeps share: what is measured, fake runtimes that record their calls, and a clock."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,22 +21,39 @@ DOINGS = ("is playing", "was sitting on the mat", "is not on stage", "rose", "si
 TEXTS = tuple(f"{subject} {doing}" for subject in SUBJECTS for doing in DOINGS)
 
 
-TWO_WAYS = replace(MATRIX, runtimes=("onnxrt", "pytorch"))
+TWO_RUNTIMES = replace(MATRIX, runtimes=("onnxrt", "pytorch"))
 
 
 def of_kind(records: Sequence[Record], kind: str) -> list[Record]:
     return [record for record in records if record["kind"] == kind]
 
 
-class Recorder:
-    """Fake runtimes in the place of real ones; keeps what they are asked, and which are open."""
+class Clock:
+    """A clock that moves only when something waits or sleeps; it records how long it slept."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[int, tuple[int, ...]]] = []  # layer, shape of the batch
-        self.ran: list[str] = []  # the runtime of each of them
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.wait(seconds)
+
+
+class Recorder:
+    """Opens fake runtimes, and records their calls and which are open."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, tuple[int, ...]]] = []  # layer and shape of each batch
+        self.ran: list[str] = []  # the runtime of each call
         self.open: list[int] = []
-        self.broken: set[tuple[str, int]] = set()  # runtime, layer: what cannot be opened
-        self.seconds: Callable[[int], float] = lambda layer: 0.0
+        self.broken: set[tuple[str, int]] = set()  # runtime and layer that cannot be opened
         self.before: Callable[[int], object] = lambda layer: None
 
     def open_runtime(
@@ -58,4 +75,4 @@ class Recorder:
                 super().close()
 
         self.open.append(layer)
-        return Recorded(width=variant.width, seconds=self.seconds(layer), vocabulary=256)
+        return Recorded(width=variant.width, vocabulary=256)

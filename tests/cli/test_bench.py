@@ -33,11 +33,14 @@ from tests.cli.commands import (
 )
 
 
-def test_bench_prints_tables_and_adds_a_line_for_every_result(run: Run, folder: Path) -> None:
+def test_bench_prints_a_summary_and_adds_a_line_for_every_result(run: Run, folder: Path) -> None:
     outcome = run("bench", "tiny.m2d", *QUICK.split())
     assert (outcome.code, outcome.err) == (0, "")
-    assert "Spearman x 100 on pairs.csv" in outcome.out
-    assert "Latency" in outcome.out
+    assert "pairs.csv" in outcome.out
+    assert "m2d-export select tiny.m2d --results results.jsonl" in outcome.out
+    lines = outcome.out.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 100
     lines = lines_of(folder / "results.jsonl")
     assert [line["kind"] for line in lines] == KINDS
     assert {line["command"] for line in lines} == {f"m2d-export bench tiny.m2d {QUICK}"}
@@ -57,75 +60,78 @@ def test_bench_prints_tables_and_adds_a_line_for_every_result(run: Run, folder: 
         ("tiny.m2d --layers 1,2 -o 'my results/all of it.jsonl'", "tiny.m2d --layers 1,2 -o 'all of it.jsonl'"),
     ],
 )
-def test_the_command_is_recorded_as_typed_but_for_folders(
+def test_the_command_is_recorded_as_typed_without_folders(
     monkeypatch: pytest.MonkeyPatch, typed: str, recorded: str
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["m2d-export", "bench", *shlex.split(typed)])
     assert measures._command() == f"m2d-export bench {recorded}"
 
 
-def test_the_tables_show_what_the_figures_say(run: Run, folder: Path) -> None:
-    outcome = run("bench", "tiny.m2d", *QUICK.split())
+def test_all_prints_every_table(run: Run, folder: Path) -> None:
+    outcome = run("bench", "tiny.m2d", *QUICK.split(), "--all")
+    for heading in ("Score", "Storage", "Latency", "Peak memory"):
+        assert heading in outcome.out
     found = {(cell.cell.layer, cell.cell.dim): cell for cell in candidates(read_records(folder / "results.jsonl"))}
     scores = [[str(layer), *(f"{found[layer, dim].score:.1f}" for dim in (64, 7))] for layer in (3, 1)]
     assert rows_of(outcome.out)[:2] == scores
 
 
-def test_lists_of_runtimes_precisions_and_computes_are_measured_in_one_run(run: Run, folder: Path) -> None:
+def test_one_run_measures_lists_of_runtimes_precisions_and_computes(run: Run, folder: Path) -> None:
     options = ("--layers", 1, "--dims", 7, "--batch-size", 1, "--tokens", 8)
-    ways = ("--runtime", "onnxrt, pytorch", "--precision", "fp32", "--compute", "fp32")
-    outcome = run("bench", "tiny.m2d", "--sts", "pairs.csv", *options, *ways)
+    setups = ("--runtime", "onnxrt, pytorch", "--precision", "fp32", "--compute", "fp32")
+    outcome = run("bench", "tiny.m2d", "--sts", "pairs.csv", *options, *setups, "--all")
     assert (outcome.code, outcome.err) == (0, "")
     lines = lines_of(folder / "results.jsonl")
     expected = ["score", *["storage"] * 4, "latency", "latency", "memory"]
     for runtime in ("onnxrt", "pytorch"):
         assert [line["kind"] for line in lines if line["runtime"] == runtime] == expected
     for runtime in ("onnxrt", "pytorch"):
-        assert f"Spearman x 100 on pairs.csv, fp32 · {runtime}" in outcome.out
+        assert f"fp32 · {runtime}" in " ".join(outcome.out.split())
 
 
 @pytest.fixture
 def vnni(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool | None], None]:
-    """Have the processor say whether it has int8 dot products."""
+    """Set whether the processor has int8 dot products."""
     return lambda has: monkeypatch.setattr(machine, "multiplies_int8", lambda: has)
 
 
-def test_bench_measures_int8_and_openvino_as_further_columns(
+def test_bench_measures_int8_and_openvino(
     run: Run, folder: Path, quantized: Bundle, vnni: Callable[[bool | None], None]
 ) -> None:
     vnni(True)
     shutil.copytree(quantized.root, folder / "int8.m2d")
     options = ("--layers", 1, "--dims", 64, "--batch-size", 1, "--tokens", 8, "--sts", "pairs.csv")
-    outcome = run("bench", "int8.m2d", *options, "--runtime", "onnxrt,openvino", "--precision", "fp32,int8")
+    outcome = run("bench", "int8.m2d", *options, "--runtime", "onnxrt,openvino", "--precision", "fp32,int8", "--all")
     assert (outcome.code, outcome.err) == (0, "")
-    ways = {(line["runtime"], line["precision"], line["provider"]) for line in lines_of(folder / "results.jsonl")}
+    setups = {(line["runtime"], line["precision"], line["provider"]) for line in lines_of(folder / "results.jsonl")}
     providers = {"onnxrt": "CPUExecutionProvider", "openvino": "CPU", "fake": "fake"}
-    assert ways >= {(name, kind, providers[name]) for name in ("onnxrt", "openvino") for kind in ("fp32", "int8")}
+    assert setups >= {(name, kind, providers[name]) for name in ("onnxrt", "openvino") for kind in ("fp32", "int8")}
     for name in ("fp32 · onnxrt", "int8 · onnxrt", "fp32 · openvino", "int8 · openvino"):
-        assert name in outcome.out
+        assert name in " ".join(outcome.out.split())
 
 
 @pytest.mark.parametrize(("has", "notes"), [(False, 1), (True, 0), (None, 0)])
-def test_int8_without_instructions_for_it_works_and_says_so(
+def test_int8_without_its_instructions_works_with_a_note(
     run: Run, folder: Path, quantized: Bundle, vnni: Callable[[bool | None], None], has: bool | None, notes: int
 ) -> None:
     vnni(has)
     shutil.copytree(quantized.root, folder / "int8.m2d")
     outcome = run("encode", "int8.m2d", "texts.txt", "-o", "o.npy", "--precision", "int8")
     assert outcome.code == 0
-    assert outcome.err.count("note: this processor has no int8 dot products (VNNI)") == notes
+    assert outcome.err.count("VNNI") == notes
     assert run("encode", "int8.m2d", "texts.txt", "-o", "p.npy").err == ""
 
 
-def test_int8_asked_of_what_cannot_is_one_line(run: Run, folder: Path, quantized: Bundle) -> None:
+def test_a_runtime_that_cannot_run_int8_is_refused(run: Run, folder: Path, quantized: Bundle) -> None:
     shutil.copytree(quantized.root, folder / "int8.m2d")
     ask = "-o o.npy --precision int8 --runtime pytorch"
     outcome = run(*f"encode int8.m2d texts.txt {ask}".split())
     assert (outcome.code, outcome.out) == (USAGE, "")
-    assert "pytorch does not run int8: it runs fp32; onnxrt, openvino can" in outcome.err.splitlines()[-1]
+    line = outcome.err.splitlines()[-1]
+    assert all(name in line for name in ("pytorch", "int8", "onnxrt, openvino"))
 
 
-def test_cost_is_measured_on_the_same_texts_whatever_the_pairs(
+def test_cost_is_measured_on_the_same_texts_for_all_pairs(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, ...]] = []
@@ -153,12 +159,13 @@ def test_a_second_bench_measures_nothing_and_shows_the_same(run: Run, folder: Pa
     before = contents(folder)
     second = run("bench", "tiny.m2d", *QUICK.split())
     assert (second.code, second.err) == (0, "")
-    assert second.out == first.out + "nothing was measured: results.jsonl has all of it. Measure again with --fresh\n"
+    assert second.out.startswith(first.out)
+    assert "--fresh" in second.out.removeprefix(first.out)
     assert contents(folder) == before
     assert run("bench", "tiny.m2d", *QUICK.split(), "--json") == Outcome(0, "", "")
 
 
-def test_a_fresh_bench_measures_all_again(run: Run, folder: Path) -> None:
+def test_a_fresh_bench_measures_everything_again(run: Run, folder: Path) -> None:
     run("bench", "tiny.m2d", *QUICK.split())
     assert run("bench", "tiny.m2d", *QUICK.split(), "--fresh").code == 0
     assert [line["kind"] for line in lines_of(folder / "results.jsonl")] == KINDS * 2
@@ -173,24 +180,24 @@ def test_bench_as_json_prints_the_records_that_it_wrote(run: Run, folder: Path) 
     assert {record["sts"] for record in records if record["kind"] == "score"} == {"pairs.csv"}
 
 
-def test_bench_walks_the_bundles_grid_by_default_within_what_it_reads(run: Run, folder: Path) -> None:
+def test_bench_measures_the_whole_grid_by_default_up_to_the_token_limit(run: Run, folder: Path) -> None:
     outcome = run("bench", "tiny.m2d", "--json")
     assert outcome.code == 0
     records = [json.loads(line) for line in outcome.out.splitlines()]
     cells = {(record["layer"], record["dim"], record["sts"]) for record in records if record["kind"] == "score"}
     assert cells == {(layer, dim, "toy") for layer in (1, 2, 3) for dim in (64, 32)}
     shapes = {(record["batch_size"], record["tokens"]) for record in records if record["kind"] == "latency"}
-    assert shapes == {(size, tokens) for size in (1, 32) for tokens in (16, 48)}  # 128 is more than it reads
+    assert shapes == {(size, tokens) for size in (1, 32) for tokens in (16, 48)}  # 48 is the limit, not 128
 
 
-def test_several_sets_are_scored_and_columns_are_for_the_files_among_them(run: Run, folder: Path) -> None:
+def test_several_sets_are_scored_and_columns_apply_to_the_files(run: Run, folder: Path) -> None:
     (folder / "b.csv").write_text("left,right,grade\na cat,a dog,3\na cat,the cat,4.5\nno,interest rates rose,0\n")
     options = ["--columns", "left,right,grade", "--layers", 1, "--dims", 64, "--batch-size", 1, "--tokens", 8]
-    outcome = run("bench", "tiny.m2d", "--sts", "toy, b.csv", *options)
+    outcome = run("bench", "tiny.m2d", "--sts", "toy, b.csv", *options, "--all")
     assert (outcome.code, outcome.err) == (0, "")
     scores = [line for line in lines_of(folder / "results.jsonl") if line["kind"] == "score"]
     assert [(line["sts"], line["pairs"]) for line in scores] == [("toy", 200), ("b.csv", 3)]
-    assert "on toy set, 200 pairs" in outcome.out
+    assert "on toy set" in outcome.out
     assert "on b.csv" in outcome.out
 
 
@@ -202,13 +209,13 @@ def beir(folder: Path) -> Path:
     return folder / "beir"
 
 
-def test_agreement_retrieval_and_cascades_are_measured_where_asked_for(run: Run, folder: Path) -> None:
+def test_agreement_retrieval_and_cascades_are_measured_on_request(run: Run, folder: Path) -> None:
     (folder / "own.txt").write_text("".join(f"a cat and {number} dogs\n" for number in range(20)))
     beir(folder)
-    outcome = run("bench", "tiny.m2d", *QUICK.split(), "--texts", "own.txt", "--retrieval", "beir")
+    outcome = run("bench", "tiny.m2d", *QUICK.split(), "--texts", "own.txt", "--retrieval", "beir", "--all")
     assert (outcome.code, outcome.err) == (0, "")
-    assert "Agreement with the full cell on own.txt" in outcome.out
-    assert "Retrieval from beir" in outcome.out
+    for heading in ("own.txt (overlap@10)", "beir (recall@100)", "Cascade on beir"):
+        assert heading in outcome.out
     kinds = [line["kind"] for line in lines_of(folder / "results.jsonl")]
     assert [kinds.count(kind) for kind in ("agreement", "retrieval", "cascade")] == [4, 4, 3]
 
@@ -217,23 +224,21 @@ QRELS = "query-id\tcorpus-id\tscore\n"
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "message"),
+    ("name", "text", "value"),
     [
-        ("qrels/test.tsv", f"{QRELS}q\t9\t1\n", "line 2: '9' is no document in corpus.jsonl"),
-        ("qrels/test.tsv", f"{QRELS}z\t1\t1\n", "line 2: 'z' is no query in queries.jsonl"),
+        ("qrels/test.tsv", f"{QRELS}q\t9\t1\n", "line 2: corpus.jsonl has no document '9'"),
+        ("qrels/test.tsv", f"{QRELS}z\t1\t1\n", "line 2: queries.jsonl has no query 'z'"),
         ("corpus.jsonl", "", "corpus.jsonl is empty"),
         ("queries.jsonl", "{", "queries.jsonl, line 1 is not JSON"),
     ],
 )
-def test_a_collection_that_does_not_hold_together_is_refused(
-    run: Run, folder: Path, name: str, text: str, message: str
-) -> None:
+def test_an_inconsistent_collection_is_refused(run: Run, folder: Path, name: str, text: str, value: str) -> None:
     (beir(folder) / name).write_text(text)
-    outcome = refuse(run, folder, "bench tiny.m2d --retrieval beir", message)
+    outcome = refuse(run, folder, "bench tiny.m2d --retrieval beir", value)
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_an_interrupted_bench_keeps_the_results_it_had_and_the_next_goes_on(
+def test_an_interrupted_bench_keeps_its_results_and_the_next_one_continues(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*arguments: object) -> None:
@@ -244,7 +249,7 @@ def test_an_interrupted_bench_keeps_the_results_it_had_and_the_next_goes_on(
         outcome = run("bench", "tiny.m2d", *QUICK.split())
     assert (outcome.code, outcome.out, outcome.err.strip()) == (INTERRUPTED, "", "interrupted")
     stopped = lines_of(folder / "results.jsonl")
-    assert [line["kind"] for line in stopped] == KINDS[:20] + ["latency"] * 4  # those of the shape it was at
+    assert [line["kind"] for line in stopped] == KINDS[:20] + ["latency"] * 4  # the shape that was measured
     assert [line["status"] for line in stopped] == ["ok"] * 20 + ["interrupted"] * 4
     outcome = run("bench", "tiny.m2d", *QUICK.split())
     assert (outcome.code, outcome.err) == (0, "")
@@ -253,7 +258,7 @@ def test_an_interrupted_bench_keeps_the_results_it_had_and_the_next_goes_on(
 
 
 @pytest.mark.parametrize("options", ["", " --json"])
-def test_what_could_not_be_measured_ends_the_bench_with_an_error_and_all_the_rest(
+def test_a_failed_measurement_is_an_error_after_all_others(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, options: str
 ) -> None:
     def fail(*arguments: object) -> None:
@@ -262,28 +267,29 @@ def test_what_could_not_be_measured_ends_the_bench_with_an_error_and_all_the_res
     monkeypatch.setattr(cost, "memory", fail)
     outcome = run("bench", "tiny.m2d", *(QUICK + options).split())
     assert outcome.code == USAGE
-    expected = "2 results could not be measured; the next run tries again. First memory of layer 1: MemoryError"
-    assert outcome.err == f"Error: {expected}\n"
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("Error: 2 results")
+    assert "memory of layer 1: MemoryError" in line
     assert outcome.out
     assert [line["status"] for line in lines_of(folder / "results.jsonl")] == ["ok"] * 28 + ["failed"] * 2
 
 
-def test_results_of_other_machines_and_bundles_are_kept_apart_and_said(run: Run, folder: Path) -> None:
-    alone = run("bench", "tiny.m2d", *QUICK.split())
+def test_results_of_other_machines_and_bundles_are_not_shown_but_noted(run: Run, folder: Path) -> None:
+    alone = run("bench", "tiny.m2d", *QUICK.split(), "--all")
     altered(folder / "results.jsonl", cpu="another")
-    again = run("bench", "tiny.m2d", *QUICK.split())
+    again = run("bench", "tiny.m2d", *QUICK.split(), "--all")
     assert again.code == 0
-    assert again.err == "results.jsonl has 30 results of other bundles or machines too: not in these tables\n"
+    assert "results.jsonl has 30 results of other bundles" in again.err
     assert rows_of(again.out)[:2] == rows_of(alone.out)[:2]
     assert len(rows_of(again.out)) == len(rows_of(alone.out))
     lines = (folder / "results.jsonl").read_text().splitlines(keepends=True)
     assert len(lines) == 2 * len(KINDS)
-    # All is done here, and the other machine's lines are the last: still this machine's are shown.
+    # Nothing is left to measure, and the last lines are of the other machine: this machine's are shown all the same.
     (folder / "results.jsonl").write_text("".join(lines[30:] + lines[:30]))
-    assert run("bench", "tiny.m2d", *QUICK.split()).out.startswith(again.out)
+    assert run("bench", "tiny.m2d", *QUICK.split(), "--all").out.startswith(again.out)
 
 
-def test_a_half_written_line_is_warned_of_and_measured_again(run: Run, folder: Path) -> None:
+def test_the_result_of_a_half_written_line_is_measured_again(run: Run, folder: Path) -> None:
     run("bench", "tiny.m2d", *QUICK.split())
     whole = (folder / "results.jsonl").read_text()
     (folder / "results.jsonl").write_text(whole[:-20])
@@ -296,54 +302,54 @@ def test_a_half_written_line_is_warned_of_and_measured_again(run: Run, folder: P
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "value"),
     [
-        ("--layers 0", "no exit at layer 0: this grid has layers 1, 2, 3"),
-        ("--layers 1,9", "no exit at layer 9"),
-        ("--dims 0", "dim 0 is out of range"),
-        ("--dims 64,9999", "dim 9999 is out of range"),
-        ("--batch-size 0", "batch size 0: at least 1"),
-        ("--runtime onnxrt,tensorrt", "no runtime 'tensorrt': there are onnxrt, openvino, pytorch"),
-        ("--runtime onnxrt,", "takes words separated by commas; got 'onnxrt,'"),
-        ("--precision fp32,int8", "no int8 variant of layer 1"),
-        ("--compute bf16", "onnxrt does not compute in 'bf16': it computes in fp32"),
-        ("--tokens 128", "tokens 128: this checkpoint reads 3 to 48"),
-        ("--tokens 0", "tokens 0: this checkpoint reads 3 to 48"),
-        ("--sts none.csv", "none.csv cannot be read: No such file or directory"),
-        ("--sts texts.txt", "texts.txt is not a .csv, .tsv or .jsonl file, nor toy or stsb"),
+        ("--layers 0", "layer 0"),
+        ("--layers 1,9", "layer 9"),
+        ("--dims 0", "dim 0"),
+        ("--dims 64,9999", "dim 9999"),
+        ("--batch-size 0", "batch size 0"),
+        ("--runtime onnxrt,tensorrt", "'tensorrt'"),
+        ("--runtime onnxrt,", "got 'onnxrt,'"),
+        ("--precision fp32,int8", "int8"),
+        ("--compute bf16", "bf16"),
+        ("--tokens 128", "tokens 128"),
+        ("--tokens 0", "tokens 0"),
+        ("--sts none.csv", "none.csv cannot be read"),
+        ("--sts texts.txt", "got texts.txt"),
         ("--sts empty.csv", "empty.csv is empty"),
         ("--sts one.csv", "one.csv has 1 pair(s)"),
-        ("--sts words.csv", "words.csv, line 2: the score 'good' is not a number"),
+        ("--sts words.csv", "words.csv, line 2: the score 'good'"),
         ("--sts pairs.csv,none.csv", "none.csv cannot be read"),
-        ("--sts pairs.csv,pairs.csv", "--sts names two sets called pairs.csv"),
+        ("--sts pairs.csv,pairs.csv", "two sets named pairs.csv"),
         ("--texts none.txt", "none.txt cannot be read"),
-        ("--texts texts.txt", "2 distinct texts in texts.txt: agreement needs at least 20"),
-        ("--retrieval none", "corpus.jsonl cannot be read: No such file or directory. A BEIR folder holds"),
-        ("-o foreign.jsonl", "foreign.jsonl, line 1: kind 'earlier' is unknown"),
-        ("-o pairs.csv", "pairs.csv, line 1 is not a result"),
+        ("--texts texts.txt", "texts.txt"),
+        ("--retrieval none", "corpus.jsonl cannot be read"),
+        ("-o foreign.jsonl", "foreign.jsonl, line 1: kind 'earlier'"),
+        ("-o pairs.csv", "pairs.csv, line 1"),
         ("--sts pairs.csv --columns a,b,c", "pairs.csv has no column a, b, c"),
-        ("--sts pairs.csv --columns 1,2", "columns are three different names"),
-        ("--columns 1,2,3", "columns go with a file of pairs"),
-        ("-o none/results.jsonl", "cannot write none/results.jsonl: No such file or directory"),
-        ("-o tiny.m2d", "tiny.m2d cannot be read: Is a directory"),
+        ("--sts pairs.csv --columns 1,2", "three different columns"),
+        ("--columns 1,2,3", "--columns"),
+        ("-o none/results.jsonl", "cannot write none/results.jsonl"),
+        ("-o tiny.m2d", "tiny.m2d cannot be read"),
     ],
 )
-def test_what_cannot_be_benched_is_refused(run: Run, folder: Path, arguments: str, message: str) -> None:
+def test_arguments_that_cannot_be_measured_are_refused(run: Run, folder: Path, arguments: str, value: str) -> None:
     (folder / "foreign.jsonl").write_text('{"kind": "earlier"}\n')
     (folder / "empty.csv").touch()
     (folder / "one.csv").write_text("a,b,1\n")
     (folder / "words.csv").write_text("a,b,1\nc,d,good\n")
-    outcome = refuse(run, folder, f"bench tiny.m2d {arguments}", message)
+    outcome = refuse(run, folder, f"bench tiny.m2d {arguments}", value)
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_columns_may_be_written_with_spaces(run: Run, folder: Path) -> None:
+def test_columns_may_have_spaces_after_commas(run: Run, folder: Path) -> None:
     (folder / "named.csv").write_text("a,b,s\na cat,a dog,3\na cat,the cat,4.5\nno,interest rates rose,0\n")
     outcome = run("bench", "tiny.m2d", "--sts", "named.csv", "--columns", "b, a, s", "--layers", 1, "--tokens", 8)
     assert (outcome.code, outcome.err) == (0, "")
 
 
-def test_a_file_named_like_markup_is_only_a_name(run: Run, folder: Path) -> None:
+def test_the_name_of_a_file_is_not_markup(run: Run, folder: Path) -> None:
     shutil.copy(folder / "pairs.csv", folder / "pairs[bold].csv")
     outcome = run("bench", "tiny.m2d", "--sts", "pairs[bold].csv", "--layers", 1, "--tokens", 8)
     assert (outcome.code, outcome.err) == (0, "")

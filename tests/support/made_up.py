@@ -17,7 +17,7 @@ MACHINE = {
     "python": "3.11.7",
     "versions": {"m2d-export": "0.2.0", "onnxruntime": "1.24.1", "numpy": "2.4.6"},
 }
-TOY = "toy set, 200 pairs of this package's own: shows that it works, compares with nothing"
+TOY = "toy set, 200 packaged pairs: not comparable with published scores"
 COMMAND = "m2d-export bench minilm.m2d --sts stsb --texts abstracts.txt --retrieval scifact -o results.jsonl"
 
 
@@ -99,7 +99,6 @@ def latency(layer: int, batch_size: int, tokens: int, precision: str = "fp32", s
         sentences_per_second=batch_size / p50,
         spread=(seconds[18] - seconds[6]) / p50,
         noisy=(layer, batch_size) == (5, 32),
-        joules_per_sentence=None,
     )
 
 
