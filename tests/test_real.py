@@ -1,4 +1,4 @@
-"""The real thing: all-MiniLM-L6-v2 at every exit, and an encoder of DistilBERT's full size."""
+"""Real sizes: all-MiniLM-L6-v2 at every exit, and an encoder as wide as DistilBERT."""
 
 from pathlib import Path
 
@@ -6,13 +6,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from m2d_export import Bundle, Encoder, pipeline
+from m2d_export import Bundle, Encoder, build
 from m2d_export.bench.similarity import spearman
 from m2d_export.bench.sts import load_pairs
-from m2d_export.gate.half import RoundedRuntime, grid
-from m2d_export.gate.parity import PROBES
+from m2d_export.gate.half import RoundedRuntime
+from m2d_export.gate.reference import PROBES, shape_batches
 from m2d_export.spec import Precision
 from m2d_export.vectors import cosine, truncate
+from tests.support.checkpoints import tiny_tokenizer
 from tests.support.half_in_torch import ALIKE, in_half
 
 HALVES = (Precision.FP16, Precision.BF16)
@@ -42,15 +43,8 @@ def test_minilm_vectors_are_sentence_transformers_own(minilm: Path, minilm_bundl
         np.testing.assert_allclose(encoder.encode(texts), expected, atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def minilm_int8(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """all-MiniLM-L6-v2 in fp32 and int8, every exit."""
-    target = tmp_path_factory.mktemp("minilm-int8") / "minilm.m2d"
-    return pipeline.build(str(minilm), target, precisions=["fp32", "int8"])
-
-
-def test_every_exit_of_minilm_is_what_int8_is_asked_to_be(minilm_int8: Bundle) -> None:
-    entries = [entry for entry in minilm_int8.manifest.variants if entry.precision == "int8"]
+def test_every_exit_of_minilm_is_what_int8_is_asked_to_be(minilm_bundle: Bundle) -> None:
+    entries = [entry for entry in minilm_bundle.manifest.variants if entry.precision == "int8"]
     assert [entry.layer for entry in entries] == [1, 2, 3, 4, 5, 6]
     for entry in entries:
         assert entry.parity["cosine_mean"] >= 0.995
@@ -61,15 +55,15 @@ def test_every_exit_of_minilm_is_what_int8_is_asked_to_be(minilm_int8: Bundle) -
 
 @pytest.mark.parametrize("runtime", ["onnxrt", "openvino"])
 def test_minilm_in_int8_keeps_its_score_and_no_text_depends_on_its_neighbours(
-    minilm_int8: Bundle, stsb: Path, runtime: str
+    minilm_bundle: Bundle, stsb: Path, runtime: str
 ) -> None:
     if runtime == "openvino":
         pytest.importorskip("openvino", reason="OpenVINO is not installed (extra: openvino)")
     pairs = load_pairs(str(stsb / "test.csv"))
     long = [" ".join(pairs.texts[start : start + 10]) for start in range(0, 600, 10)]
     with (
-        Encoder(minilm_int8) as reference,
-        Encoder(minilm_int8, runtime=runtime, precision="int8") as encoder,
+        Encoder(minilm_bundle) as reference,
+        Encoder(minilm_bundle, runtime=runtime, precision="int8") as encoder,
     ):
         scores = []
         for each in (reference, encoder):
@@ -82,52 +76,47 @@ def test_minilm_in_int8_keeps_its_score_and_no_text_depends_on_its_neighbours(
         assert cosine(alone, np.concatenate([together[:40], together[600:620]])).min() >= 0.999
 
 
-def test_minilm_in_half_is_what_torch_computes_in_half_at_every_exit(minilm: Path, tmp_path: Path) -> None:
-    bundle = pipeline.build(str(minilm), tmp_path / "minilm.m2d", precisions=HALVES)
-    shapes = grid(bundle.tokenizer.encode(PROBES), bundle.manifest.text)
-    shapes = [batch for batch in shapes if batch.input_ids.size <= 32 * 128]  # torch takes minutes for the largest
-    for precision in HALVES:
-        expected = in_half(minilm, precision, shapes)
-        for layer, vectors in zip(bundle.grid.layers, expected, strict=True):
-            with RoundedRuntime(bundle.variant(layer, precision)) as runtime:
-                found = [runtime.vectors(batch) for batch in shapes]
-            assert cosine(np.concatenate(found), np.concatenate(vectors)).min() > ALIKE[precision]
+@pytest.mark.parametrize("precision", HALVES)
+def test_minilm_in_half_is_what_torch_computes_in_half_at_every_exit(
+    minilm: Path, minilm_halves: Bundle, precision: Precision
+) -> None:
+    shapes = shape_batches(minilm_halves.tokenizer.encode(PROBES), minilm_halves.manifest.text)
+    shapes = [batch for batch in shapes if batch.input_ids.size <= 2 * 256]  # torch takes minutes for larger batches
+    expected = in_half(minilm, precision, shapes)
+    for layer, vectors in zip(minilm_halves.grid.layers, expected, strict=True):
+        with RoundedRuntime(minilm_halves.variant(layer, precision)) as runtime:
+            found = [runtime.vectors(batch) for batch in shapes]
+        assert cosine(np.concatenate(found), np.concatenate(vectors)).min() > ALIKE[precision]
 
 
 def test_six_graphs_share_one_copy_of_the_weights(minilm_bundle: Bundle) -> None:
-    files = minilm_bundle.manifest.files
-    everything = sum(entry.size for name, entry in files.items() if name.startswith("graphs/"))
-    deepest = minilm_bundle.manifest.variants[-1]
-    assert [entry.layer for entry in minilm_bundle.manifest.variants] == [1, 2, 3, 4, 5, 6]
-    # 22.6M parameters of 4 bytes, and the deepest graph uses nearly all of the one weights file.
-    alone = files[deepest.path].size + files[deepest.weights].size
-    assert everything <= 1.03 * alone
-    assert 90e6 < files[deepest.weights].size < 91.5e6
+    sizes = {name: entry.size for name, entry in minilm_bundle.manifest.files.items() if ".fp32." in name}
+    deepest = minilm_bundle.entry(6, "fp32")
+    assert minilm_bundle.grid.layers == (1, 2, 3, 4, 5, 6)
+    # The deepest graph uses nearly all of the one file of weights: 22.6M parameters of 4 bytes.
+    assert sum(sizes.values()) <= 1.03 * (sizes[deepest.graph()] + sizes[deepest.weights])
+    assert 90e6 < sizes[deepest.weights] < 91.5e6
 
 
-@pytest.fixture(scope="module")
-def distilbert_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A seeded random encoder of distilbert-base's size, behind the tiny tokenizer."""
+def wide_checkpoint(folder: Path) -> None:
+    """A random encoder as wide as distilbert-base, of 2 of its 6 layers, with the tiny tokenizer."""
     import torch
     from transformers import AutoModel, DistilBertConfig
 
-    from tests.support.checkpoints import tiny_tokenizer
-
-    folder = tmp_path_factory.mktemp("distilbert")
     torch.manual_seed(0)
-    AutoModel.from_config(DistilBertConfig()).save_pretrained(folder / "checkpoint")
-    tiny_tokenizer(512).save_pretrained(folder / "checkpoint")
-    return pipeline.build(str(folder / "checkpoint"), folder / "distilbert.m2d")
+    AutoModel.from_config(DistilBertConfig(n_layers=2)).save_pretrained(folder)
+    tiny_tokenizer(512).save_pretrained(folder)
 
 
-def test_a_full_size_distilbert_builds_with_every_exit(distilbert_bundle: Bundle) -> None:
-    assert (distilbert_bundle.grid.depth, distilbert_bundle.grid.width) == (6, 768)
-    assert distilbert_bundle.grid.dims == (768, 512, 256, 128, 64, 32)
-    weights = distilbert_bundle.manifest.files["graphs/weights.fp32.bin"].size
-    assert 265e6 < weights < 267e6  # 66.4M parameters of 4 bytes
-    for entry in distilbert_bundle.manifest.variants:
+def test_an_encoder_of_the_width_of_distilbert_builds_with_every_exit(tmp_path: Path) -> None:
+    wide_checkpoint(tmp_path / "checkpoint")
+    bundle = build(str(tmp_path / "checkpoint"), tmp_path / "wide.m2d")
+    assert (bundle.grid.depth, bundle.grid.width) == (2, 768)
+    assert bundle.grid.dims == (768, 512, 256, 128, 64, 32)
+    assert 152e6 < bundle.manifest.files["graphs/weights.fp32.bin"].size < 154e6  # 38.0M parameters of 4 bytes
+    for entry in bundle.manifest.variants:
         assert entry.parity["cosine_min"] >= 0.99999
-        session = ort.InferenceSession(distilbert_bundle.root / entry.path, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(bundle.root / entry.graph(), providers=["CPUExecutionProvider"])
         ids = np.full((2, 9), 7, dtype=np.int64)
         (vectors,) = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
         assert vectors.shape == (2, 768)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m2d_export import Bundle, Encoder, pipeline
+from m2d_export import Bundle, Encoder
 from m2d_export.bench.similarity import spearman
 from m2d_export.bench.sts import load_pairs
 from m2d_export.vectors import cosine, truncate
+from tests.conftest import REFERENCE
 
-REFERENCE = Path(__file__).parent.parent / "models" / "minilm-l6-sts-2d"
 MEGABYTES = 48e6
 # The prototype's scores on STS-B test less 0.3, at 384 and at 64 dims: no cell may fall below.
 FLOORS = {6: (86.3, 84.5), 5: (83.1, 80.9), 4: (82.6, 80.2), 3: (82.0, 79.5), 2: (78.4, 75.5), 1: (76.3, 72.5)}
@@ -44,11 +44,6 @@ def test_sentence_transformers_loads_it_without_us(tmp_path: Path) -> None:
         "assert not [name for name in sys.modules if name.startswith(('m2d_export', 'train'))]"
     )
     subprocess.run([sys.executable, "-c", code, str(REFERENCE)], check=True, cwd=tmp_path, env=dict(os.environ))
-
-
-@pytest.fixture(scope="module")
-def reference_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return pipeline.build(pipeline.plan(str(REFERENCE), tmp_path_factory.mktemp("reference") / "reference.m2d"))
 
 
 @pytest.mark.slow

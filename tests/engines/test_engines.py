@@ -7,10 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,13 @@ from m2d_export.bundle.disk import published_engine
 from m2d_export.bundle.reading import read_manifest
 from m2d_export.cli import cli
 from m2d_export.engines import builds as engine_builds
-from m2d_export.engines.builds import EngineCache, EnginePlan, TypedGraph, build_engines
+from m2d_export.engines.builds import EngineCache, EnginePlan, TypedGraph, build_engines, plan_engines
 from m2d_export.engines.child import Job, engine_from_graph
 from m2d_export.errors import ExportError
 from m2d_export.host.gpu import Gpu
 from m2d_export.precisions import TYPED
-from tests.support.checkpoints import ARCHITECTURES, SHAPES, save_checkpoint
+from m2d_export.spec import EngineEntry, Precision
+from tests.support.checkpoints import ARCHITECTURES, LAYERS, SHAPES
 
 rtx = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
 
@@ -112,27 +112,39 @@ def test_show_lists_engines_and_verify_checks_them(engined: Bundle, tmp_path: Pa
     assert engined.manifest.engines[0].path in str(done.exception)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_builds_in_every_typed_precision(architecture: str, tmp_path: Path) -> None:
-    checkpoint, target = save_checkpoint(tmp_path / "made", architecture), tmp_path / "out.m2d"
-    options: dict[str, Any] = {"precisions": TYPED, "engines": ["trt-rtx"], "shapes": SHAPES}
-    bundle = pipeline.build(str(checkpoint), target, **options)
-    assert {(entry.layer, entry.precision) for entry in bundle.manifest.engines} == set(product((1, 2, 3), TYPED))
-    shown = CliRunner().invoke(cli, ["show", str(target)], env={"COLUMNS": "160"}).output
-    assert shown.count(f"trt-rtx {rtx.__version__}") == len(TYPED) * 3
-    assert bundle.problems() == []
+def built(bundle: Bundle, folder: Path, graphs: Sequence[tuple[int, Precision]]) -> Sequence[EngineEntry]:
+    """The engines of some graphs of ``bundle``, each a layer in a precision, built into ``folder``."""
+    text = bundle.manifest.text
+    plan = plan_engines(["trt-rtx"], None, [], TYPED, text.max_tokens)
+    chosen = [item for item in typed_graphs(bundle, bundle.root) if (item.layer, item.precision) in graphs]
+    (folder / "engines").mkdir()
+    entries, failed = build_engines(plan, chosen, folder, cache_of(folder / "none.m2d"), lambda step: None)
+    assert failed == []
+    return entries
+
+
+# Each architecture once and each precision three times: neither depends on the other.
+EACH_ONCE = [(name, TYPED[place % len(TYPED)]) for place, name in enumerate(ARCHITECTURES)]
 
 
 @pytest.mark.slow
-def test_all_exits_of_minilm_build_in_both_precisions(minilm: Path, tmp_path: Path) -> None:
-    target = tmp_path / "out.m2d"
-    options: dict[str, Any] = {"precisions": ["fp32", "fp16"], "engines": ["trt-rtx"]}
-    bundle = pipeline.build(str(minilm), target, **options)
-    shown = CliRunner().invoke(cli, ["show", str(target)], env={"COLUMNS": "160"}).output
-    assert shown.count(f"trt-rtx {rtx.__version__}") == len(bundle.manifest.engines) == 2 * 6
-    assert len({entry.key.digest for entry in bundle.manifest.engines}) == 2 * 6
-    assert CliRunner().invoke(cli, ["verify", str(target)]).output.startswith(f"{target} is sound: ")
+@pytest.mark.parametrize(("architecture", "precision"), EACH_ONCE)
+def test_every_architecture_and_every_typed_precision_builds(
+    architecture: str, precision: Precision, architecture_of: Callable[[str], tuple[Path, Bundle]], tmp_path: Path
+) -> None:
+    _, bundle = architecture_of(architecture)
+    (entry,) = built(bundle, tmp_path, [(LAYERS, precision)])
+    assert (tmp_path / entry.path).stat().st_size > 100_000
+
+
+@pytest.mark.slow
+def test_minilm_builds_in_float32(minilm_bundle: Bundle, tmp_path: Path) -> None:
+    assert len(built(minilm_bundle, tmp_path, [(1, Precision.FP32)])) == 1
+
+
+@pytest.mark.slow
+def test_the_deepest_exit_of_minilm_builds_in_half(minilm_halves: Bundle, tmp_path: Path) -> None:
+    assert len(built(minilm_halves, tmp_path, [(6, Precision.FP16)])) == 1
 
 
 # What is not built again

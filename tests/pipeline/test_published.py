@@ -120,13 +120,3 @@ def test_no_graph_names_a_folder_of_this_machine(bundle: Bundle, checkpoint: Pat
     graph = (bundle.root / f"graphs/layer-0{layer}.fp32.onnx").read_bytes()
     folders = [str(folder.parent) for folder in (Path(__file__).parents[1], Path(sys.prefix), checkpoint, bundle.root)]
     assert [place for place in [*folders, "site-packages", ".py", "m2d_export"] if place.encode() in graph] == []
-
-
-@pytest.mark.slow
-def test_all_exits_together_are_hardly_larger_than_the_deepest_alone(minilm_bundle: Bundle) -> None:
-    files, deepest = minilm_bundle.manifest.files, minilm_bundle.manifest.variants[-1]
-    together = sum(entry.size for name, entry in files.items() if name.startswith("graphs/"))
-    needed = {
-        place["offset"]: int(place["length"]) for place in external(minilm_bundle.root / deepest.graph()).values()
-    }
-    assert together <= 1.03 * (files[deepest.graph()].size + sum(needed.values()))
