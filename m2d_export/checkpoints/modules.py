@@ -1,4 +1,4 @@
-"""What the loaded modules of sentence-transformers do after the encoder, and how they read a text."""
+"""Read a loaded sentence-transformers model: its pooling, the modules after it, and its settings of texts."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,7 @@
-"""A half graph as a float32 graph that computes what a GPU's matrix units compute.
+"""A half graph with the arithmetic of a GPU's matrix units, as a float32 graph.
 
-They add up in float32 and round every result to half. ONNX Runtime on a CPU has no bf16, and it runs fp16 graphs in
-float32 without rounding in between, which hides an overflow.
+Matrix units add up in float32 and round every result to half. ONNX Runtime on a CPU has no bf16, and it runs fp16
+graphs in float32 without rounding in between, which hides an overflow.
 """
 
 import onnx_ir as ir

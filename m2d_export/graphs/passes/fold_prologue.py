@@ -148,7 +148,7 @@ def _counting_shape(value: ir.Value | None) -> ir.Shape | None:
 
 
 def _common_number(value: ir.Value) -> float | None:
-    """The number that all elements of ``value`` equal, whatever its shape will be; None where they may differ."""
+    """The number that all elements of ``value`` equal, for every shape of it; None if they may differ."""
     known, node = constant_array(value), value.producer()
     if known is not None:
         return float(known.flat[0]) if known.size and (known == known.flat[0]).all() else None

@@ -10,25 +10,25 @@ from tests.support.graph_files import kinds, parsed, run
 EMBEDDED = """
     g (int64[batch, tokens] ids, int64[batch, tokens] kinds) => (float[batch, tokens, 2] y)
     <float[5, 2] words = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, float[3, 2] types = {1, 2, 3, 4, 5, 6},
-     float[4, 2] rows = {9, 8, 7, 6, 5, 4, 3, 2}, int64[1, 4] places = {PLACES}, int64[1, 4] kind = {KIND},
+     float[4, 2] rows = {9, 8, 7, 6, 5, 4, 3, 2}, int64[1, 4] counted = {COUNTED}, int64[1, 4] kind = {KIND},
      int64[1] zero = {0}, int64[1] one = {1}>
     {
       count = Shape<start = 1, end = 2>(ids)
-      place = Slice(places, zero, count, one, one)
+      positions = Slice(counted, zero, count, one, one)
       word = Gather(words, ids)
       some = Slice(kind, zero, count, one, one)
       all = Shape(ids)
       wide = Expand(some, all)
       type = Gather(types, TYPES)
       first = Add(word, type)
-      position = Gather(rows, place)
+      position = Gather(rows, positions)
       y = Add(first, position)
     }
 """
 
 
-def embedded(places: str = "0, 1, 2, 3", kind: str = "2, 2, 2, 2", types: str = "wide") -> ir.Model:
-    model = parsed(EMBEDDED.replace("PLACES", places).replace("KIND", kind).replace("TYPES", types))
+def embedded(counted: str = "0, 1, 2, 3", kind: str = "2, 2, 2, 2", types: str = "wide") -> ir.Model:
+    model = parsed(EMBEDDED.replace("COUNTED", counted).replace("KIND", kind).replace("TYPES", types))
     for node in model.graph:  # shapes that torch.export states
         if node.op_type in ("Gather", "Add") and node.inputs[0].name != "rows":
             node.outputs[0].shape = ir.Shape(["batch", "tokens", 2])
@@ -50,8 +50,8 @@ def test_equal_token_types_and_counting_positions_are_added_beforehand() -> None
 @pytest.mark.parametrize(
     "change",
     [
-        {"places": "0, 2, 1, 3"},
-        {"places": "1, 2, 3, 0", "kind": "0, 0, 0, 0"},
+        {"counted": "0, 2, 1, 3"},
+        {"counted": "1, 2, 3, 0", "kind": "0, 0, 0, 0"},
         {"kind": "2, 1, 2, 2"},
         {"types": "kinds"},
     ],
@@ -87,8 +87,8 @@ MASKED = """
       last_i = Unsqueeze(wide_i, last)
       last_j = Unsqueeze(wide_j, last)
       where = Concat<axis = -1>(PAIR)
-      kept = Cast<to = 9>(mask)
-      picked = GatherND(kept, where)
+      bools = Cast<to = 9>(mask)
+      picked = GatherND(bools, where)
       counted = GreaterOrEqual(row, least)
       sure = And(always, counted)
       both = And(sure, picked)
@@ -102,7 +102,11 @@ def masked(always: str = "1", least: str = "0", pair: str = "last_i, last_j") ->
     model = parsed(MASKED.replace("ALWAYS", always).replace("LEAST", least).replace("PAIR", pair))
     known = {"batches": ["batch"], "tokens": ["tokens"], "i": ["batch", 1, 1, 1], "j": [1, 1, 1, "tokens"]}
     known |= {"row": [1, 1, "tokens", 1], "counted": [1, 1, "tokens", 1], "sure": [1, 1, "tokens", 1]}
-    known |= {"kept": ["batch", "tokens"], "picked": ["batch", 1, 1, "tokens"], "y": ["batch", 2, "tokens", "tokens"]}
+    known |= {
+        "bools": ["batch", "tokens"],
+        "picked": ["batch", 1, 1, "tokens"],
+        "y": ["batch", 2, "tokens", "tokens"],
+    }
     known |= {name: ["batch", 1, "tokens", "tokens"] for name in ("both", "added")}
     for node in model.graph:  # shapes that torch.export states
         if (shape := known.get(str(node.outputs[0].name))) is not None:
