@@ -28,7 +28,7 @@ OWN_KEY: Mapping[str, tuple[str, ...]] = {  # by kind, in addition to COMMON_KEY
     "latency": ("batch_size", "tokens", "scope"),
     "memory": (),
 }
-# The field that names the file a record was measured on. ``content`` is the digest of what that file held.
+# The field that names the file a record was measured on. ``content`` is a digest of that file's content.
 DATA_FIELD = {
     "score": "sts",
     "storage": "sts",

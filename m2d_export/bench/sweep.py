@@ -41,7 +41,7 @@ class Matrix:
     threads: int | None = None
 
     def checked(self, bundle: Bundle) -> "Matrix":
-        """The matrix itself, if all of it can be measured; SpecError or RuntimeUnavailable names what cannot."""
+        """The matrix itself, if all of it can be measured; raises SpecError or RuntimeUnavailable if some cannot."""
         for layer, precision in product(self.layers, self.precisions):
             bundle.entry(layer, precision)
         for setup in self.setups:
@@ -72,8 +72,8 @@ class Matrix:
 class Sweep:
     """What to measure, and how: ``records`` does it.
 
-    ``done`` has the keys of records that are not measured again. ``command`` goes into every record. ``texts`` are what
-    latency and memory are measured on; use the same ones always, because records do not say which they were.
+    ``done`` has the keys of records that are not measured again. ``command`` goes into every record. Latency and
+    memory are measured on ``texts``; always use the same ones, because the records do not name them.
     """
 
     bundle: Bundle

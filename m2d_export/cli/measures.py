@@ -76,7 +76,7 @@ if TYPE_CHECKING:
 )
 @threads_option
 @click.option("-o", "--output", default=RESULTS, type=click.Path(path_type=Path), help="File that gets the records.")
-@click.option("--fresh", is_flag=True, help="Measure also what the output has already.")
+@click.option("--fresh", is_flag=True, help="Measure everything again.")
 @click.option("--all", "show_all", is_flag=True, help="Print every table instead of the summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records instead of tables.")
 def bench(

@@ -12,7 +12,7 @@ from m2d_export.bench.quality import GradedPairs, Measure, OwnTexts, Searched
 from m2d_export.bench.retrieval import load_collection
 from m2d_export.bench.sts import Pairs, load_pairs
 from m2d_export.bench.sweep import Sweep
-from tests.bench.walks import MATRIX, SUBJECTS, TEXTS, Clock, Record, Recorder
+from tests.bench.sweeps import MATRIX, SUBJECTS, TEXTS, Clock, Record, Recorder
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from m2d_export.bench.metrics import candidates
 from m2d_export.bench.sts import Pairs
 from m2d_export.bench.sweep import Sweep
 from m2d_export.errors import RuntimeUnavailable
-from tests.bench.walks import MATRIX, TEXTS, Clock, Record, Recorder, of_kind
+from tests.bench.sweeps import MATRIX, TEXTS, Clock, Record, Recorder, of_kind
 
 
 def test_every_value_of_a_latency_follows_from_its_raw_seconds(records: list[Record]) -> None:
@@ -47,8 +47,8 @@ def test_layers_and_scopes_take_turns(sweep: Sweep, recorder: Recorder) -> None:
 def test_a_latency_is_the_time_that_a_call_takes(sweep: Sweep, recorder: Recorder, clock: Clock) -> None:
     seconds = {1: 0.02, 3: 0.05}
     recorder.before = lambda layer: clock.wait(seconds[layer])
-    walk = replace(sweep, matrix=replace(MATRIX, batch_sizes=(5,), tokens=(16,)), measures=())
-    latencies = of_kind(list(walk.records()), "latency")
+    changed = replace(sweep, matrix=replace(MATRIX, batch_sizes=(5,), tokens=(16,)), measures=())
+    latencies = of_kind(list(changed.records()), "latency")
     assert len(latencies) == 4
     for record in latencies:
         assert record["provider"] == "fake"

@@ -12,7 +12,7 @@ from m2d_export.bench.records import done, key_of
 from m2d_export.bench.sweep import Sweep
 from m2d_export.errors import RuntimeUnavailable, SpecError
 from m2d_export.host.machine import machine
-from tests.bench.walks import MATRIX, TWO_RUNTIMES, Clock, Recorder, of_kind
+from tests.bench.sweeps import MATRIX, TWO_RUNTIMES, Clock, Recorder, of_kind
 
 
 def test_one_sweep_measures_every_setup_with_a_key_of_its_own(sweep: Sweep, bundle: Bundle) -> None:
@@ -28,8 +28,8 @@ def test_one_sweep_measures_every_setup_with_a_key_of_its_own(sweep: Sweep, bund
 
 
 def test_the_calls_of_all_setups_take_turns(sweep: Sweep, recorder: Recorder) -> None:
-    walk = replace(sweep, measures=(), matrix=replace(TWO_RUNTIMES, batch_sizes=(1,), tokens=(8,)))
-    latencies = of_kind(list(walk.records()), "latency")
+    changed = replace(sweep, measures=(), matrix=replace(TWO_RUNTIMES, batch_sizes=(1,), tokens=(8,)))
+    latencies = of_kind(list(changed.records()), "latency")
     assert [(r["runtime"], r["layer"]) for r in latencies[:4]] == [
         (runtime, layer) for runtime in TWO_RUNTIMES.runtimes for layer in (1, 3)
     ]
@@ -45,8 +45,8 @@ def test_timing_pauses_between_two_runtimes_and_only_there(sweep: Sweep, recorde
         clock.wait(1.0)
 
     recorder.before = call
-    walk = replace(sweep, measures=(), matrix=replace(TWO_RUNTIMES, batch_sizes=(1,), tokens=(8,)))
-    latencies = of_kind(list(walk.records()), "latency")
+    changed = replace(sweep, measures=(), matrix=replace(TWO_RUNTIMES, batch_sizes=(1,), tokens=(8,)))
+    latencies = of_kind(list(changed.records()), "latency")
     warm_up = timing.WARM_UP_ROUNDS * len(latencies)
     measured = range(warm_up + 1, len(recorder.ran))
     changes = [place for place in measured if recorder.ran[place] != recorder.ran[place - 1]]
@@ -56,7 +56,7 @@ def test_timing_pauses_between_two_runtimes_and_only_there(sweep: Sweep, recorde
     for record in latencies:
         assert record["seconds"] == pytest.approx([1.0] * timing.MIN_ROUNDS)  # without the pauses
     clock.slept.clear()
-    list(replace(walk, matrix=replace(walk.matrix, runtimes=("onnxrt",))).records())
+    list(replace(changed, matrix=replace(changed.matrix, runtimes=("onnxrt",))).records())
     assert clock.slept == []
 
 

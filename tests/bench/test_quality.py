@@ -16,7 +16,7 @@ from m2d_export.bench.sts import Pairs
 from m2d_export.bench.sweep import Sweep
 from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.vectors import FloatArray, cosine
-from tests.bench.walks import CELLS, MATRIX, TEXTS, Record, Recorder, of_kind
+from tests.bench.sweeps import CELLS, MATRIX, TEXTS, Record, Recorder, of_kind
 from tests.support.checkpoints import WIDTH
 
 

@@ -13,7 +13,7 @@ from m2d_export.bench.record_schema import COMMON, MEASURED, OPTIONAL
 from m2d_export.bench.records import OWN_KEY, append, done, key_of, read_records
 from m2d_export.bench.storage import Storage
 from m2d_export.errors import DataError
-from tests.bench.walks import CELLS, DOCUMENT, Record, of_kind
+from tests.bench.sweeps import CELLS, DOCUMENT, Record, of_kind
 
 
 def test_there_is_a_record_for_every_cell_shape_scope_and_layer(records: list[Record]) -> None:

@@ -191,14 +191,14 @@ def test_the_recall_of_a_cascade_is_that_of_its_shortlist() -> None:
     cheap_documents, cheap_queries = deep_documents[:, :4], deep_queries[:, :4]
     lengths = (10, 20, 100, 400, 1000)
     found = cascade(cheap_queries, cheap_documents, deep_queries, deep_documents, lengths)
-    for length, figure in zip(lengths[:4], found, strict=False):
+    for length, recalled in zip(lengths[:4], found, strict=False):
         shared = []
         for query in range(20):
             cheap = np.argsort(-cosine(np.tile(cheap_queries[query], (400, 1)), cheap_documents))[:length]
             by_deep = -cosine(np.tile(deep_queries[query], (400, 1)), deep_documents)
             reranked = sorted(cheap, key=lambda place, by_deep=by_deep: by_deep[place])[:10]
             shared.append(len({*reranked} & {*np.argsort(by_deep)[:10]}) / 10)
-        assert figure == pytest.approx(100 * np.mean(shared)), length
+        assert recalled == pytest.approx(100 * np.mean(shared)), length
     assert list(found) == sorted(found)
     assert found[0] < 60 < 99 < found[-1] == found[-2] == 100
 
@@ -249,7 +249,7 @@ def test_timed_searches_normalise_the_query_and_never_the_documents(monkeypatch:
     for module in (cascade_cost, retrieval):
         monkeypatch.setattr(module, "truncate", counted)
     searches(cheap, deep, (5, 60), np.full(4, -1))
-    assert normalised == [1] * 5 * (TIMED_QUERIES + 1)  # once alone, and twice for each length
+    assert normalised == [1] * 5 * (TIMED_QUERIES + 1)  # one by the deep cell, and two for each length
 
 
 def test_timed_searches_find_the_same_as_scored_ones() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from m2d_export.bench.timing import MAX_ROUNDS, MIN_ROUNDS, PAUSE, WARM_UP_ROUNDS, Latency, measure
-from tests.bench.walks import Clock
+from tests.bench.sweeps import Clock
 
 
 def test_calls_take_turns() -> None:

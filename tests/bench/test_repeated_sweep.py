@@ -13,7 +13,7 @@ from m2d_export.bench.quality import Measure
 from m2d_export.bench.records import append, done, key_of, read_records
 from m2d_export.bench.sweep import Sweep
 from m2d_export.errors import RuntimeUnavailable
-from tests.bench.walks import MATRIX, TEXTS, TWO_RUNTIMES, Record, Recorder, of_kind
+from tests.bench.sweeps import MATRIX, TEXTS, TWO_RUNTIMES, Record, Recorder, of_kind
 
 
 def test_a_second_sweep_measures_nothing_and_a_fresh_one_everything(sweep: Sweep, recorder: Recorder) -> None:
@@ -94,12 +94,12 @@ def test_an_interrupted_sweep_records_it_and_the_next_one_completes_it(
 
     recorder.before = stop
 
-    def walk(sweep: Sweep) -> None:
+    def run(sweep: Sweep) -> None:
         for record in sweep.records():
             append(path, record)
 
     with pytest.raises(KeyboardInterrupt):
-        walk(sweep)
+        run(sweep)
     assert recorder.open == []
     stopped = read_records(path)
     cut = [record for record in stopped if record["status"] == "interrupted"]
@@ -109,7 +109,7 @@ def test_an_interrupted_sweep_records_it_and_the_next_one_completes_it(
 
     recorder.before = lambda layer: None
     lines = path.read_text()
-    walk(replace(sweep, done=done(stopped)))
+    run(replace(sweep, done=done(stopped)))
     assert path.read_text().startswith(lines)
     completed = read_records(path)
     assert {record["status"] for record in completed} == {"ok"}
@@ -160,10 +160,10 @@ def test_if_an_exit_cannot_be_opened_only_its_records_fail(sweep: Sweep, recorde
 
 
 def test_without_its_full_cell_a_setup_has_no_quality_and_the_others_go_on(sweep: Sweep, recorder: Recorder) -> None:
-    walk = replace(sweep, matrix=TWO_RUNTIMES)
-    whole = {key_of(record) for record in walk.records()}
+    changed = replace(sweep, matrix=TWO_RUNTIMES)
+    whole = {key_of(record) for record in changed.records()}
     recorder.broken = {("pytorch", 3)}
-    found = list(walk.records())
+    found = list(changed.records())
     assert {key_of(record) for record in found} == whole
     assert {cell for cell in cells_of(found, "failed") if cell[1] == 1} == {
         ("pytorch", 1, kind) for kind in ("score", "storage", "agreement", "retrieval", "cascade")
