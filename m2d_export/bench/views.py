@@ -1,28 +1,28 @@
-"""Which measurements to look at where there are several: what is taken by default, and what else there is."""
+"""Which measurements to show where there are several: the default ones, and the others that can be asked for."""
 
 from collections import Counter
 from collections.abc import Sequence
 
-from m2d_export.bench.quantities import Shape, View
 from m2d_export.bench.records import Record, measured
 from m2d_export.bench.sts import TOY
+from m2d_export.bench.values import Shape, View
 from m2d_export.errors import DataError
 
-Times = tuple[Shape, Shape]  # where latency and where throughput is judged
+Times = tuple[Shape, Shape]  # of latency, of throughput
 
 
 def sts_labels(records: Sequence[Record]) -> dict[str, str]:
-    """The STS sets there are scores on, each with the label to print beside every one of its scores."""
+    """The STS sets that have scores, each with the label to print beside every score."""
     return {record["sts"]: record["label"] for kind in ("score", "storage") for record in measured(records, kind)}
 
 
 def text_names(records: Sequence[Record]) -> list[str]:
-    """The files of texts that agreement was measured on."""
+    """The names of the files of texts on which agreement was measured."""
     return list(dict.fromkeys(record["texts"] for record in measured(records, "agreement")))
 
 
 def collection_names(records: Sequence[Record]) -> list[str]:
-    """The collections that were searched."""
+    """The names of the collections that were searched."""
     found = [record["collection"] for kind in ("retrieval", "cascade") for record in measured(records, kind)]
     return list(dict.fromkeys(found))
 
@@ -33,7 +33,7 @@ def shapes(records: Sequence[Record]) -> list[Shape]:
 
 
 def times(records: Sequence[Record]) -> list[Times]:
-    """Every way to look at the times: for each scope and length the default of its batch sizes, then each of them."""
+    """Every pair of shapes to show times of: for each scope and length the default pair, then each batch size."""
     found: dict[Times, None] = {}
     timed = _timed(records)
     for scope, tokens in sorted({(shape.scope, shape.tokens) for shape in timed}, key=lambda at: (at[0] != "text", at)):
@@ -52,21 +52,22 @@ def view_of(
     tokens: int | None = None,
     scope: str | None = None,
 ) -> View:
-    """The view asked for; of what is not, the first set, texts and collection, the toy set only where it is alone.
+    """The view that is asked for; None takes the default.
 
-    Latency is that of the shape that most exits were timed at: of equals from text to vector, the smallest.
-    Throughput is that of the largest batch of such texts. Raises DataError naming what there is instead.
+    Defaults: the first texts and collection, and the first STS set that is not the toy set (if there is another).
+    Latency: the shape at which most exits were timed; among equals scope "text", then the smallest. Throughput: the
+    largest batch of texts of that length. Raises DataError that lists what was measured.
     """
     timed = _timed(records)
     asked = {"batch_size": batch_size, "tokens": tokens, "scope": scope}
     for name, value in asked.items():
         there = sorted({getattr(shape, name) for shape in timed})
         if value is not None and value not in there:
-            raise DataError(f"there are no times at {name.replace('_', ' ')} {value}: there are {_listed(there)}")
+            raise DataError(f"no times at {name.replace('_', ' ')} {value}: {_choose(there)}")
     fitting = [s for s in timed if all(value in (None, getattr(s, name)) for name, value in asked.items())]
     if timed and not fitting:
         together = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in asked.items() if value is not None)
-        raise DataError(f"there are no times at {together} together: there are {_listed(shapes(records))}")
+        raise DataError(f"no times at {together} together: {_choose(shapes(records))}")
     shape, throughput = _default_times(fitting) if fitting else (None, None)
     return View(
         sts=_named("scores", sorted(sts_labels(records), key=lambda name: name == TOY), sts),
@@ -85,7 +86,7 @@ def _default_times(timed: Sequence[Shape]) -> Times:
 
 
 def shape_of(record: Record) -> Shape:
-    """The shape that a latency was taken at."""
+    """The shape of a latency record."""
     return Shape(record["batch_size"], record["tokens"], record["scope"])
 
 
@@ -95,9 +96,9 @@ def _timed(records: Sequence[Record]) -> list[Shape]:
 
 def _named(what: str, there: Sequence[str], asked: str | None) -> str | None:
     if asked is not None and asked not in there:
-        raise DataError(f"there are no {what} on {asked}: there are {_listed(there)}")
+        raise DataError(f"no {what} on {asked}: {_choose(there)}")
     return asked if asked is not None else next(iter(there), None)
 
 
-def _listed(there: Sequence[object]) -> str:
-    return ", ".join(map(str, there)) or "none at all"
+def _choose(there: Sequence[object]) -> str:
+    return f"choose one of {', '.join(map(str, there))}" if there else "run m2d-export bench for them first"

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2d_export.cli.common import RESULTS, examples, say_others
+from m2d_export.cli.common import RESULTS, examples, note_other_results
 from m2d_export.errors import DataError, SpecError
 
 if TYPE_CHECKING:
     from m2d_export.bench.records import Record
-
-# The option that chooses among several measurements of a task, and the part of the view it sets.
-CHOOSES = {"sts": ("--sts", "sts"), "retrieval": ("--retrieval", "collection"), "agreement": ("--texts", "texts")}
 
 
 @click.command(
@@ -27,23 +24,27 @@ CHOOSES = {"sts": ("--sts", "sts"), "retrieval": ("--retrieval", "collection"), 
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--results", default=RESULTS, type=click.Path(path_type=Path), help="What bench has measured.")
+@click.option("--results", default=RESULTS, type=click.Path(path_type=Path), help="File that bench has written.")
 @click.option("--min-retention", type=float, help="Least share of the full cell's quality, 0 to 1.")
 @click.option("--min-score", type=float, help="Least quality, x 100.")
-@click.option("--max-latency-ms", type=float, help="Most milliseconds a batch, at the median.")
+@click.option("--max-latency-ms", type=float, help="Most milliseconds a batch (median).")
 @click.option("--min-throughput", type=float, help="Least sentences a second.")
-@click.option("--max-index-gb", type=float, help="Most GB of an index of --vectors.")
-@click.option("--vectors", type=float, help="Vectors that the index holds.")
+@click.option("--max-index-gb", type=float, help="Most GB of an index of --vectors vectors.")
+@click.option("--vectors", type=float, help="Number of vectors in the index.")
 @click.option("--bytes-per-value", type=float, help="Bytes of one number in the index.  [default: 4]")
 @click.option(
-    "--task", type=click.Choice(["sts", "retrieval", "agreement"]), default="sts", help="Whose quality counts."
+    "--task", type=click.Choice(["sts", "retrieval", "agreement"]), default="sts", help="Quality to judge by."
 )
-@click.option("--sts", metavar="NAME", help="Which set's scores count.  [default: the first; toy if alone]")
-@click.option("--texts", metavar="NAME", help="Which texts' agreement counts.  [default: the first]")
-@click.option("--retrieval", "collection", metavar="NAME", help="Which collection counts.  [default: the first]")
-@click.option("--batch-size", type=int, help="Whose times count.  [default: latency least, throughput most]")
-@click.option("--tokens", type=int, help="The times of which length count.  [default: the shortest]")
-@click.option("--scope", type=click.Choice(["text", "graph"]), help="Times to count.  [default: text, if timed]")
+@click.option("--sts", metavar="NAME", help="Set of pairs to judge by.  [default: the first that is not the toy set]")
+@click.option("--texts", metavar="NAME", help="File of texts to judge by.  [default: the first]")
+@click.option("--retrieval", "collection", metavar="NAME", help="Collection to judge by.  [default: the first]")
+@click.option(
+    "--batch-size",
+    type=int,
+    help="Batch size to judge by.  [default: smallest for latency, largest for throughput]",
+)
+@click.option("--tokens", type=int, help="Token length to judge by.  [default: the shortest]")
+@click.option("--scope", type=click.Choice(["text", "graph"]), help="Times to judge by.  [default: text, if timed]")
 @click.option("--json", "as_json", is_flag=True, help="Print the choice as JSON.")
 def select(
     bundle: Path,
@@ -60,8 +61,8 @@ def select(
 ) -> None:
     """Pick the cell of BUNDLE to ship: the fastest that is good enough, or the best that is fast and small enough.
 
-    Latency is that of one text, or of the smallest batch that was timed; throughput is that of the largest, unless
-    --batch-size names one for both. An index of fewer bytes a value is judged by the score that it keeps.
+    Latency is that of the smallest timed batch, throughput that of the largest, unless --batch-size names one for both.
+    An index with fewer bytes a value is judged by the score of vectors that are stored that way.
     """
     from dataclasses import asdict
 
@@ -69,38 +70,38 @@ def select(
 
     from m2d_export.bench.metrics import candidates
     from m2d_export.bench.views import view_of
-    from m2d_export.bundle.bundle import Bundle
-    from m2d_export.report.choice import choice_table, deploying
+    from m2d_export.bundle.disk import Bundle
+    from m2d_export.report.choice import choice_table, run_command
     from m2d_export.select.budgets import Budgets
-    from m2d_export.select.rule import Task
     from m2d_export.select.rule import select as choose
+    from m2d_export.select.tasks import Task
 
     _show_warnings()
     asked = Budgets(**budgets)
     last = _of_last_machine(bundle, results, Bundle.open(bundle).id)
-    wanted = {"sts": sts, "texts": texts, "collection": collection}
-    view = view_of(last, **wanted, batch_size=batch_size, tokens=tokens, scope=scope)
-    _say_which(results, last, task, view, wanted)
+    names = {"sts": sts, "texts": texts, "collection": collection}
+    view = view_of(last, **names, batch_size=batch_size, tokens=tokens, scope=scope)
+    _note_default(results, last, task, view, names)
     cells = candidates(last, view)
     choice = choose(cells, asked, Task(task), view)
     picked = choice.picked
-    deploy = deploying(picked, bundle, last[-1]["machine"]["cores"]) if picked else None
+    command = run_command(picked, bundle, last[-1]["machine"]["cores"]) if picked else None
     if as_json:
-        click.echo(json.dumps({**asdict(choice), "deploy": deploy}, default=str))
+        click.echo(json.dumps({**asdict(choice), "command": command}, default=str))
     else:
         Console().print(choice_table(choice, cells))
         if view.times:
             click.echo(f"times: {view.times}")
         for warning in choice.warnings:
             click.echo(f"warning: {warning}", err=True)
-        if deploy:
-            click.echo(f"to run it: {deploy}")
+        if command:
+            click.echo(f"to encode with it: {command}")
     if picked is None:
         if choice.unmeasured:
             raise SpecError(
-                f"{' and '.join(choice.unmeasured)} not measured of any cell: run m2d-export bench for it first"
+                f"no cell has a measured {' or '.join(choice.unmeasured)}: run m2d-export bench for it first"
             )
-        ways = "; ".join(map(str, choice.relaxations)) or "it takes more than one budget to relax"
+        ways = "; ".join(map(str, choice.relaxations)) or "relax more than one of them"
         raise SpecError(f"no cell meets the budgets: {ways}")
 
 
@@ -108,45 +109,46 @@ def select(
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 def report(results: Path, output: Path) -> None:
-    """Write RESULTS as a page that opens from disk, the same in Markdown, and pictures for a README."""
+    """Write RESULTS as a page that opens from disk, a short version in Markdown, and pictures for a README."""
     from m2d_export.bench.records import read_records
     from m2d_export.report.page import write_report
-    from m2d_export.select.budgets import Budgets
-    from m2d_export.select.rule import select as choose
 
     _show_warnings()
-    write_report(read_records(results), output, lambda cells, least: choose(cells, Budgets(min_retention=least)))
+    write_report(read_records(results), output)
     click.echo(f"wrote {output}: open {output / 'index.html'}")
 
 
 def _show_warnings() -> None:
-    """Have what reading results warns of said as a warning."""
+    """Print the log's warnings about the results on standard error."""
     logging.basicConfig(format="warning: %(message)s", stream=sys.stderr)
 
 
 def _of_last_machine(bundle: Path, results: Path, identity: str) -> "list[Record]":
-    """What was measured of a bundle, by the last machine that did; what else there is is said."""
+    """What the machine that measured a bundle last has measured of it; a note says what else the file has."""
     from m2d_export.bench.records import groups, hardware, measured, read_records
 
-    there = read_records(results)
-    own = [record for record in there if record["bundle"] == identity]
+    found = read_records(results)
+    own = [record for record in found if record["bundle"] == identity]
     mine = measured(own)
     if not mine:
         raise DataError(f"{results} has no results of {bundle}: run m2d-export bench {bundle} -o {results}")
-    if len(own) < len(there):
-        say_others(results, len(there) - len(own), "this choice")
+    if len(own) < len(found):
+        note_other_results(results, len(found) - len(own), "this choice")
     machines = len(groups(mine))
     if machines > 1:
-        click.echo(f"{results} has results of {machines} machines: the last one measured counts", err=True)
+        click.echo(f"note: {results} has results of {machines} machines: the last one measured counts", err=True)
     return [record for record in mine if hardware(record) == hardware(mine[-1])]
 
 
-def _say_which(results: Path, records: "Sequence[Record]", task: str, view: Any, wanted: dict[str, str | None]) -> None:
-    """Name the set, texts or collection that counts, where there are several and none was asked for."""
+def _note_default(
+    results: Path, records: "Sequence[Record]", task: str, view: Any, asked: dict[str, str | None]
+) -> None:
+    """Say which set, texts or collection counts where there are several and the user named none."""
     from m2d_export.bench.views import collection_names, sts_labels, text_names
+    from m2d_export.select.tasks import TASKS, Task
 
-    option, part = CHOOSES[task]
+    part, option = TASKS[Task(task)].part, TASKS[Task(task)].option
     names = {"sts": [*sts_labels(records)], "texts": text_names(records), "collection": collection_names(records)}[part]
-    if wanted[part] is None and len(names) > 1:
+    if asked[part] is None and len(names) > 1:
         counts = f"{getattr(view, part)} counts, {option} names another"
-        click.echo(f"{results} has {task} results on {', '.join(names)}: {counts}", err=True)
+        click.echo(f"note: {results} has {task} results on {', '.join(names)}: {counts}", err=True)

@@ -1,8 +1,9 @@
-"""How a figure is written: in the report's Markdown and on a terminal, the same."""
+"""How a number is written on a terminal and in Markdown. The page writes the same (templates/parts.js)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from m2d_export.bench.quantities import Candidate, Interval
+from m2d_export.bench.values import Candidate, Interval, StoredScore
 
 MISSING = "–"
 BAR = "\\|"  # a bar that does not end a column
@@ -10,46 +11,69 @@ LONG = 12  # rows; a longer table is folded
 
 
 def score(value: float | None) -> str:
-    """A score, recall or nDCG x 100, as text."""
+    """A score, recall or nDCG x 100."""
     return MISSING if value is None else f"{value:.1f}"
 
 
+def difference(value: float | None) -> str:
+    """A difference of scores, with its sign."""
+    return MISSING if value is None else f"{value:+.1f}" if value else "0.0"
+
+
 def interval(ends: Interval | None) -> str:
-    """A 95 % interval, as text."""
+    """A 95 % interval of scores."""
     return "" if ends is None else f"[{ends[0]:.1f}, {ends[1]:.1f}]"
 
 
 def share(value: float | None) -> str:
-    """A retention, as text."""
+    """A retention."""
     return MISSING if value is None else f"{100 * value:.1f} %"
 
 
-def with_share(value: float | None, retention: float | None) -> str:
-    """A score, and its retention in brackets where it has one."""
-    return score(value) + (f" ({share(retention)})" if retention is not None else "")
-
-
-def names_of(cells: Iterable[Candidate]) -> tuple[dict[int, str], dict[int, str]]:
-    """What to call the layers and the dims of some cells, from the smallest: an asterisk is on those not trained."""
-    own = sorted(cells, key=lambda cell: cell.cell.dim)
-    layers = {cell.cell.layer: f"{cell.cell.layer}{'' if cell.trained_layer else '*'}" for cell in own}
-    dims = {cell.cell.dim: f"{cell.cell.dim}{'' if cell.trained_dim else '*'}" for cell in own}
-    return dict(sorted(layers.items())), dims
-
-
 def milliseconds(value: float | None) -> str:
-    """A latency, as text: three digits that matter."""
+    """A latency at three significant digits."""
     return MISSING if value is None else f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} ms"
 
 
 def rate(value: float | None) -> str:
-    """A throughput, as text."""
+    """A throughput or a count."""
     return MISSING if value is None else f"{value:,.0f}"
 
 
 def megabytes(value: float | None) -> str:
-    """Megabytes, as text: a tenth only where it is not nothing."""
+    """Megabytes, with one decimal only for small sizes."""
     return MISSING if value is None else f"{value:,.{0 if value >= 10 or value == int(value) else 1}f} MB"
+
+
+def gigabytes(value: float | None) -> str:
+    """Gigabytes at three significant digits."""
+    return MISSING if value is None else f"{value:,.0f} GB" if value >= 100 else f"{value:#.3g} GB"
+
+
+def named(values: Mapping[str, float | StoredScore | None]) -> str:
+    """Scores by name."""
+    scores = {name: value.score if isinstance(value, StoredScore) else value for name, value in values.items()}
+    return ", ".join(f"{name} {score(value)}" for name, value in scores.items() if value is not None) or MISSING
+
+
+def text(value: object | None) -> str:
+    """Any value."""
+    return MISSING if value is None else str(value)
+
+
+# The ways to write a column; templates/parts.js has the same names.
+WRITERS: Mapping[str, Callable[[Any], str]] = {
+    **{"score": score, "difference": difference, "share": share, "ms": milliseconds, "count": rate},
+    **{"mb": megabytes, "named": named, "text": text},
+}
+
+
+def axis_names(cells: Iterable[Candidate]) -> tuple[dict[int, str], dict[int, str]]:
+    """The names of the layers and the dims of some cells, in ascending order; an asterisk marks untrained ones."""
+    own = sorted(cells, key=lambda cell: cell.cell.dim)
+    layers = {cell.cell.layer: f"{cell.cell.layer}{'' if cell.trained_layer else '*'}" for cell in own}
+    dims = {cell.cell.dim: f"{cell.cell.dim}{'' if cell.trained_dim else '*'}" for cell in own}
+    return dict(sorted(layers.items())), dims
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

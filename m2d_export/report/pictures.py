@@ -1,24 +1,27 @@
-"""The figures as PNGs for a README, drawn by matplotlib without a display."""
+"""The charts as PNGs for a README, drawn by matplotlib without a display.
+
+A function of ``PICTURES`` draws onto axes and returns the title, or None where the results do not hold the chart. The
+first line of a title is large.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from m2d_export.bench.metrics import candidates, cascades, latencies, stored
-from m2d_export.bench.quantities import Candidate, Cascade, Setup, Stored, Timing
-from m2d_export.bench.records import Group
-from m2d_export.bench.views import sts_labels, view_of
+from m2d_export.bench.values import Cascade, Timing
 from m2d_export.host.extras import require
-from m2d_export.report.formatting import names_of
-from m2d_export.report.summary import setup_labels, setups_of
-from m2d_export.select.pareto import few, front, steps
+from m2d_export.report.columns import BY_KEY, measured_on
+from m2d_export.report.formatting import axis_names
+from m2d_export.report.pareto import few, front, steps
+from m2d_export.report.results import Results
+from m2d_export.spec import Cell
 
-# Okabe and Ito's colours for kinds of things, viridis for what has an order: both are safe for colour-blind readers.
+# Colours that colour-blind readers can tell apart: Okabe and Ito's for kinds, viridis for an order.
 KINDS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "oDs^Pv*"
 SOFT = "#5a636b"
-WIDE, HIGH = 0.05, 0.04  # what a number takes of a picture
+WIDE, HIGH = 0.05, 0.04  # size of a number, as a share of the axes
 STYLE = {
     "font.family": ["DejaVu Sans"],
     "font.size": 10,
@@ -33,76 +36,61 @@ STYLE = {
     "ytick.color": SOFT,
     "legend.frameon": False,
 }
-Axes = Any  # matplotlib is an extra: its types are not there where it is not
+Axes = Any  # matplotlib is an extra and may be missing
 
 
-def draw(group: Group, folder: Path, suffix: str) -> dict[str, str]:
-    """Draw what the group's records hold into ``folder``; returns the file name of each picture by its section."""
+def draw(results: Results, folder: Path, suffix: str) -> dict[str, str]:
+    """Draw what the results hold into ``folder``; returns the file of each picture by its name."""
     matplotlib = require("matplotlib", "report")
-    records, view = group.records, view_of(group.records)
-    label = sts_labels(records).get(view.sts or "", "")
-    cells = candidates(records, view)
-    names = setup_labels(setups_of(records, cells))
-    scored = _first_setup([cell for cell in cells if cell.score is not None])
-    timed = _first_setup([t for t in latencies(records) if view.shape and t.shape.scope == view.shape.scope])
-    kept = _first_setup(stored(records, view.sts))
-    passed = few(_first_setup([item for item in cascades(records) if item.collection == view.collection]))
-    where = names[scored[0].setup] if scored else ""
-    pictures: dict[str, tuple[str, bool, Callable[[Axes], None]]] = {
-        "score": (f"Score (Spearman x 100)\n{where}, on {label}", bool(scored), lambda ax: _grid(ax, scored, "score")),
-        "retention": (
-            f"Retention, %\n{where}, on {label}",
-            any(cell.retention is not None for cell in scored),
-            lambda ax: _grid(ax, scored, "retention"),
-        ),
-        "front": (
-            f"Score against throughput\non {label}, {view.times}",
-            bool(front(cells)),
-            lambda ax: _front(ax, cells, names),
-        ),
-        "latency": (
-            f"Latency\n{names[timed[0].setup]}, {timed[0].shape.what}" if timed else "",
-            bool(timed),
-            lambda ax: _latency(ax, timed),
-        ),
-        "cascade": (
-            f"Cascade\non {view.collection}, in {names[passed[0].setup]}, those that are cheapest for some recall"
-            if passed
-            else "",
-            bool(passed),
-            lambda ax: _cascade(ax, passed),
-        ),
-        "storage": (f"Index size against score\non {label}", bool(kept), lambda ax: _storage(ax, kept)),
-    }
     made = {}
     with matplotlib.rc_context(STYLE):
-        for key, (title, there, onto) in pictures.items():
-            if there:
-                figure = require("matplotlib.figure", "report").Figure(figsize=(7, 4.4), layout="constrained")
-                axes = figure.subplots()
-                onto(axes)
-                head, *rest = title.split("\n")
-                axes.set_title(fill("".join(rest), 95), loc="left", fontsize=9, color=SOFT)
-                figure.suptitle(head, x=0.01, ha="left", fontsize=13, fontweight="bold")
-                made[key] = f"{key}{suffix}.png"
-                figure.savefig(folder / made[key], dpi=160, facecolor="white")
+        for name, onto in PICTURES.items():
+            picture = require("matplotlib.figure", "report").Figure(figsize=(7, 4.4), layout="constrained")
+            axes = picture.subplots()
+            title = onto(axes, results)
+            if title is None:
+                continue
+            head, *rest = title.split("\n")
+            axes.set_title(fill("".join(rest), 95), loc="left", fontsize=9, color=SOFT)
+            picture.suptitle(head, x=0.01, ha="left", fontsize=13, fontweight="bold")
+            made[name] = f"{name}{suffix}.png"
+            picture.savefig(folder / made[name], dpi=160, facecolor="white")
     return made
 
 
 def _first_setup(items: Sequence[Any]) -> list[Any]:
-    """Those of the most exact setup: a picture shows one, the page lets its reader choose."""
+    """The items of the most exact setup: a picture shows one setup, the page offers all."""
     return [item for item in items if item.setup == items[0].setup]
 
 
-def _grid(axes: Axes, cells: Sequence[Candidate], name: str) -> None:
-    layers, dims = names_of(cells)
+def _score(axes: Axes, results: Results) -> str | None:
+    return _heat_map(axes, results, "score")
+
+
+def _retention(axes: Axes, results: Results) -> str | None:
+    return _heat_map(axes, results, "retention")
+
+
+def _heat_map(axes: Axes, results: Results, name: str) -> str | None:
+    cells = _first_setup([cell for cell in results.cells if getattr(cell, name) is not None])
+    if not cells:
+        return None
     scale = 100 if name == "retention" else 1
-    values = {(c.cell.layer, c.cell.dim): getattr(c, name) * scale for c in cells if getattr(c, name) is not None}
-    rows = [[values.get((layer, dim), float("nan")) for dim in dims] for layer in layers]
+    draw_heat_map(axes, {cell.cell: getattr(cell, name) * scale for cell in cells}, *axis_names(cells))
+    heading, _, what = BY_KEY[name].heat.format(**measured_on(results.view, results.label)).partition(": ")
+    return f"{heading}{', %' if name == 'retention' else ''}\n{what}; {results.labels[cells[0].setup]}"
+
+
+def draw_heat_map(axes: Axes, values: Mapping[Cell, float], layers: Mapping[int, str], dims: Mapping[int, str]) -> None:
+    """Draw layers x dims, each cell shaded and labelled by its value; ``layers`` and ``dims`` name rows and columns.
+
+    A name with an asterisk is explained as not trained.
+    """
+    rows = [[values.get(Cell(layer, dim), float("nan")) for dim in dims] for layer in layers]
     image = axes.imshow(rows, cmap="cividis", aspect="auto", origin="lower")
-    for (layer, dim), value in values.items():
+    for cell, value in values.items():
         light = image.norm(value) < 0.55
-        place = (list(dims).index(dim), list(layers).index(layer))
+        place = (list(dims).index(cell.dim), list(layers).index(cell.layer))
         axes.text(*place, f"{value:.1f}", ha="center", va="center", color="white" if light else "black")
     axes.set_xticks(range(len(dims)), list(dims.values()))
     axes.set_yticks(range(len(layers)), list(layers.values()))
@@ -113,15 +101,17 @@ def _grid(axes: Axes, cells: Sequence[Candidate], name: str) -> None:
     axes.tick_params(length=0)
 
 
-def _front(axes: Axes, cells: Sequence[Candidate], names: Mapping[Setup, str]) -> None:
-    best = front(cells)
+def _front(axes: Axes, results: Results) -> str | None:
+    cells, best = results.cells, front(results.cells)
+    if not best:
+        return None
     for place, setup in enumerate(dict.fromkeys(cell.setup for cell in cells)):
         own = [c for c in cells if c.setup == setup and c.score is not None and c.sentences_per_second is not None]
         marker = {"marker": MARKERS[place % len(MARKERS)], "color": KINDS[place % len(KINDS)], "linewidths": 0}
         axes.scatter([c.sentences_per_second for c in own], [c.score for c in own], s=26, alpha=0.35, **marker)
         own = [c for c in best if c.setup == setup]
         shown = ([c.sentences_per_second for c in own], [c.score for c in own])
-        axes.scatter(*shown, s=34, zorder=3, label=names[setup], **marker)
+        axes.scatter(*shown, s=34, zorder=3, label=results.labels[setup], **marker)
     speeds, scores = [c.sentences_per_second for c in best], [c.score for c in best]
     below = [c.score - c.interval[0] if c.interval else 0 for c in best if c.score is not None]
     above = [c.interval[1] - c.score if c.interval else 0 for c in best if c.score is not None]
@@ -133,10 +123,17 @@ def _front(axes: Axes, cells: Sequence[Candidate], names: Mapping[Setup, str]) -
     axes.margins(x=0.12)
     _plain_ticks(axes, "x")
     axes.legend(loc="lower left", fontsize=9)
+    return f"Score against throughput\non {results.label}, {results.view.times}"
 
 
-def _latency(axes: Axes, timings: Sequence[Timing]) -> None:
-    """Over the batch size at the fewest tokens, or over the tokens where one batch size was timed."""
+def _latency(axes: Axes, results: Results) -> str | None:
+    """Over the batch size at the fewest tokens, or over the tokens where only one batch size was timed."""
+    view = results.view
+    timings: list[Timing] = _first_setup(
+        [t for t in results.timings if view.shape and t.shape.scope == view.shape.scope]
+    )
+    if not timings:
+        return None
     sizes = {t.shape.batch_size for t in timings}
     along, other = ("batch_size", "tokens") if len(sizes) > 1 else ("tokens", "batch_size")
     fixed = min(getattr(t.shape, other) for t in timings)
@@ -157,10 +154,15 @@ def _latency(axes: Axes, timings: Sequence[Timing]) -> None:
     axes.set_xticks([], minor=True)
     _plain_ticks(axes, "y")
     axes.legend(fontsize=9)
+    return f"Latency\n{results.labels[timings[0].setup]}, {timings[0].shape.what}"
 
 
-def _cascade(axes: Axes, passed: Sequence[Cascade]) -> None:
-    """A line for each cascade, and the shortlists that are the cheapest for what they find, where there is room."""
+def _cascade(axes: Axes, results: Results) -> str | None:
+    """A line for each cascade; where there is room, numbers at the cheapest shortlists."""
+    here = [item for item in results.cascades if item.collection == results.view.collection]
+    passed: list[Cascade] = few(_first_setup(here))
+    if not passed:
+        return None
     for place, item in enumerate(passed):
         style = {"color": KINDS[place % len(KINDS)], "marker": MARKERS[place % len(MARKERS)]}
         axes.plot(item.cost_ms, item.recall_at_10, label=f"{item.cheap} → {item.deep}", **style)
@@ -176,23 +178,35 @@ def _cascade(axes: Axes, passed: Sequence[Cascade]) -> None:
             axes.annotate(length, at, xytext=(4, -11), textcoords="offset points", fontsize=8)
     axes.set(xlabel="ms a query, encoding and searching (numbers: shortlist length)", ylabel="recall@10")
     axes.legend(loc="lower right", fontsize=9)
+    where = f"on {results.view.collection}, in {results.labels[passed[0].setup]}"
+    return f"Cascade\n{where}, those that are cheapest for some recall"
 
 
-def _storage(axes: Axes, kept: Sequence[Stored]) -> None:
-    deepest = max(item.cell.layer for item in kept)
-    for place, storage in enumerate(dict.fromkeys(item.storage for item in kept)):
-        own = [item for item in kept if item.storage == storage and item.cell.layer == deepest]
+def _storage(axes: Axes, results: Results) -> str | None:
+    cells = _first_setup([cell for cell in results.cells if cell.stored])
+    if not cells:
+        return None
+    deepest = max(cell.cell.layer for cell in cells)
+    for place, storage in enumerate(dict.fromkeys(name for cell in cells for name in cell.stored)):
+        own = [cell.stored[storage] for cell in cells if storage in cell.stored and cell.cell.layer == deepest]
         style = {"color": KINDS[place % len(KINDS)], "marker": MARKERS[place % len(MARKERS)]}
         axes.plot([item.bytes_per_vector for item in own], [item.score for item in own], label=storage, **style)
     axes.set(xscale="log", xlabel="MB per million vectors", ylabel=f"score, layer {deepest}")
     _plain_ticks(axes, "x")
     axes.legend(fontsize=9)
+    return f"Index size against score\non {results.label}"
 
 
 def _plain_ticks(axes: Axes, which: str) -> None:
-    """Plain numbers at 1, 2 and 5 of each decade, not powers of ten."""
+    """Label 1, 2 and 5 of each decade with plain numbers."""
     ticker = require("matplotlib.ticker", "report")
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_locator(ticker.NullLocator())
+
+
+PICTURES: Mapping[str, Callable[[Axes, Results], str | None]] = {
+    **{"score": _score, "retention": _retention, "front": _front},
+    **{"latency": _latency, "cascade": _cascade, "storage": _storage},
+}

@@ -1,204 +1,154 @@
-"""Results on a terminal: the quality of every cell as heat-maps, what storage keeps, and what everything costs."""
+"""Results on a terminal: a summary that fits the screen, and tables of everything."""
 
-from collections.abc import Callable, Iterable, Sequence
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from m2d_export.bench.metrics import candidates, cascades, latencies, stored
-from m2d_export.bench.quantities import Candidate, Cascade, Setup, Stored, Timing
-from m2d_export.bench.records import Record
-from m2d_export.bench.views import collection_names, sts_labels, text_names, view_of
-from m2d_export.report.formatting import interval, megabytes, milliseconds, names_of, score, share, with_share
-from m2d_export.report.summary import setup_labels
+from m2d_export.bench.metrics import candidates
+from m2d_export.bench.records import Record, groups
+from m2d_export.bench.values import Candidate, Setup, Shape, Timing
+from m2d_export.bench.views import collection_names, sts_labels, text_names
+from m2d_export.report.choice import run_command
+from m2d_export.report.columns import BY_KEY, measured_on, text_of
+from m2d_export.report.cost_tables import cascade_tables, latency_table, latency_text, memory_lines, storage_tables
+from m2d_export.report.formatting import WRITERS, megabytes, rate, share
+from m2d_export.report.heat_map import FEW_DIMS, MANY_DIMS, UNTRAINED, brief_text, heading_of, heat_map, heat_maps
+from m2d_export.report.results import Results
+from m2d_export.select.budgets import Budgets
+from m2d_export.select.rule import Choice, select
+from m2d_export.select.tasks import TASKS, Task
 
-# ColorBrewer's YlGnBu, five classes: ordered for colour-blind readers too; dark text on light, light on dark.
-SHADES = (("#ffffcc", "black"), ("#a1dab4", "black"), ("#41b6c4", "black"), ("#2c7fb8", "white"), ("#253494", "white"))
-UNTRAINED = "* a layer or dim that this checkpoint was not trained for"
-SCORED = "(share of the full cell's score), [95 % bootstrap interval]"
-MOST_DIMS = 5  # side by side: with what stands in brackets they fill 100 columns
-RECALLS = (90.0, 95.0, 99.0)  # of the full cell's ten: what each costs at least
+SHAPES = 4  # whose latency the summary shows
+KEPT = 0.97  # share of the full cell's quality that the pick of the summary keeps
 
-Value = Callable[[Candidate], float | None]
-Write = Callable[[Candidate], str]
+
+def summary(
+    records: Sequence[Record], bundle: Path = Path("BUNDLE"), file: Path = Path("results.jsonl")
+) -> RenderableType:
+    """One grid, the cost of each layer and a pick, of one bundle's records on one machine.
+
+    Fits 40 lines of 100 columns for 6 layers and 5 dims. Grid and costs are those of the picked setup. The commands
+    that go on from here name ``bundle``, and ``file`` with the records.
+    """
+    (group,) = groups(records)
+    results = Results.of(group)
+    choice = _default_choice(results)
+    picked = choice.picked if choice else None
+    setup = picked.setup if picked else next(iter(results.labels), None)
+    parts: list[RenderableType] = []
+    if choice and setup:
+        parts += _grid(results, choice, setup)
+    if timings := [timing for timing in results.timings if timing.setup == setup]:
+        parts.append(_cost_table(timings, results))
+    if setup and len(results.labels) > 1:
+        note = f"Both tables are of {results.labels[setup]}. bench --all shows {len(results.labels) - 1} more."
+        parts.append(Text(note, style="dim"))
+    return Group(*parts, *(_pick_lines(choice, results, bundle, file) if choice else []))
+
+
+def _default_choice(results: Results) -> Choice | None:
+    """The fastest cell that keeps KEPT of the first quality that was measured, or the best cell without retentions."""
+
+    def is_known(key: str) -> bool:
+        return any(getattr(cell, key) is not None for cell in results.cells)
+
+    for task, spec in TASKS.items():
+        if is_known(spec.quality):
+            budgets = Budgets(min_retention=KEPT if is_known(spec.retention) else None)
+            return select(results.cells, budgets, task, results.view)
+    return None
+
+
+def _grid(results: Results, choice: Choice, setup: Setup) -> list[RenderableType]:
+    """The heat-map of the quality that the choice is made by, with a mark on the pick."""
+    column = BY_KEY[TASKS[choice.task].quality]
+    cells = [cell for cell in results.cells if cell.setup == setup]
+    few = len({cell.cell.dim for cell in cells}) <= FEW_DIMS
+    heading = heading_of(column, measured_on(results.view, results.label), brackets=few)
+    brief = brief_text(column)
+
+    def write(cell: Candidate) -> str:
+        text = brief(cell) if few else WRITERS[column.write](getattr(cell, column.key))
+        return f"> {text}" if cell is choice.picked else text
+
+    note = [] if all(cell.trained for cell in cells) else [Text(UNTRAINED, style="dim")]
+    return [heat_map(cells, column, heading, write, FEW_DIMS if few else MANY_DIMS), *note]
+
+
+def _cost_table(timings: Sequence[Timing], results: Results) -> RenderableType:
+    """What each layer costs: the median latency of a few shapes, throughput, peak memory."""
+    view = results.view
+    found = {(timing.layer, timing.shape): timing for timing in timings}
+    scope = view.shape.scope if view.shape else timings[0].shape.scope
+    shapes = _spread(sorted({timing.shape for timing in timings if timing.shape.scope == scope}))
+    peaks = {cell.cell.layer: cell.peak_mb for cell in results.cells if cell.setup == timings[0].setup}
+    has_memory = any(peak is not None for peak in peaks.values())
+    columns = ["layer", *(f"p50 ms\n{shape.batch_size} x {shape.tokens}" for shape in shapes)]
+    columns += [f"sentences/s\n{view.throughput.batch_size} x {view.throughput.tokens}"] if view.throughput else []
+    table = Table()
+    for name in [*columns, *(["peak\nmemory"] if has_memory else [])]:
+        table.add_column(name, justify="right")
+    for layer in sorted({timing.layer for timing in timings}, reverse=True):
+        bulk = found.get((layer, view.throughput)) if view.throughput else None
+        row = [str(layer), *(latency_text(found.get((layer, shape))) for shape in shapes)]
+        row += [rate(bulk.sentences_per_second if bulk else None)] if view.throughput else []
+        table.add_row(*row, *([megabytes(peaks.get(layer))] if has_memory else []))
+    noise = "; ~ noisy" if any(timing.noisy for timing in timings if timing.shape in shapes) else ""
+    return Group(Text(f"Cost of each layer: batch x tokens, {shapes[0].what}{noise}", style="italic"), table)
+
+
+def _spread(shapes: Sequence[Shape]) -> list[Shape]:
+    """At most SHAPES shapes, evenly from the smallest to the largest."""
+    last = len(shapes) - 1
+    return [shapes[place] for place in dict.fromkeys(round(step * last / (SHAPES - 1)) for step in range(SHAPES))]
+
+
+def _pick_lines(choice: Choice, results: Results, bundle: Path, file: Path) -> list[RenderableType]:
+    """The pick, and the commands that go on from it."""
+    picked, worth, floor = choice.picked, choice.worth, choice.budgets.min_retention
+    options = ["--results", str(file)] + (["--min-retention", f"{floor:g}"] if floor else [])
+    options += ["--task", choice.task] if choice.task is not Task.STS else []
+    again = shlex.join(["m2d-export", "select", str(bundle), *options])
+    if picked is None or worth is None or worth.quality is None:
+        return [Text(f"No cell meets the default budget. To choose by other budgets:\n  {again}")]
+    quality = BY_KEY[TASKS[choice.task].quality].title
+    what = f"The fastest cell that keeps {100 * floor:g} % of the full cell's {quality}" if floor else "The best cell"
+    values = [f"{quality} {worth.quality:.1f}"] + ([share(worth.retention)] if worth.retention is not None else [])
+    values += [text_of("latency_ms", picked)] if picked.latency_ms is not None else []
+    values += [f"{rate(speed)} sentences/s"] if (speed := picked.sentences_per_second) is not None else []
+    cores = results.group.machine["cores"]
+    return [
+        Text(f"{what}: {picked.cell}, {results.labels[picked.setup]}", style="bold"),
+        Text(f"  {', '.join(values)}"),
+        Text(
+            f"To choose by other budgets, and to read the {len(choice.warnings)} warnings about this pick:\n  {again}"
+        ),
+        Text(f"To encode with it:\n  {run_command(picked, bundle, cores)}"),
+    ]
 
 
 def tables(records: Sequence[Record]) -> RenderableType:
-    """All that one bundle's records on one machine say of cells and layers, as a rich renderable."""
-    view, labels = view_of(records), sts_labels(records)
+    """Everything that one bundle's records on one machine say about cells and layers."""
+    (group,) = groups(records)
+    results = Results.of(group)
+    view, labels = results.view, sts_labels(records)
+    seen = [
+        *(("score", replace(view, sts=name), label) for name, label in labels.items()),
+        *(("agreement", replace(view, texts=name), "") for name in text_names(records)),
+        *(("ndcg", replace(view, collection=name), "") for name in collection_names(records)),
+    ]
     parts: list[RenderableType] = []
-    for name, label in labels.items():
-        cells = candidates(records, replace(view, sts=name))
-        parts += grids(cells, lambda cell: cell.score, scored, f"Score: Spearman x 100 on {label}")
-    if labels:
-        parts.append(Text(SCORED + "\n", style="dim"))
-    for name in text_names(records):
-        cells = candidates(records, replace(view, texts=name))
-        heading = f"Agreement with the full cell on {name}: Spearman x 100 (overlap@10)"
-        parts += grids(cells, lambda cell: cell.agreement, _agreed, heading)
-    for name in collection_names(records):
-        cells = candidates(records, replace(view, collection=name))
-        heading = f"Retrieval from {name}: nDCG@10 x 100 (recall@100)"
-        parts += grids(cells, lambda cell: cell.ndcg, _searched, heading)
-    cells = candidates(records, view)
-    if any(not cell.trained for cell in cells):
+    for key, own, label in seen:
+        parts += heat_maps(candidates(records, own), BY_KEY[key], measured_on(own, label))
+    if any(not cell.trained for cell in results.cells):
         parts.append(Text(UNTRAINED + "\n", style="dim"))
     for name, label in labels.items():
-        parts += storage_table(stored(records, name), label)
-    parts += cascade_tables(cascades(records))
-    timings = latencies(records)
-    parts += [latency_table(timings)] if timings else []
-    return Group(*parts, *memory_lines(cells))
-
-
-def scored(cell: Candidate) -> str:
-    """Score (retention), and [low, high] below them."""
-    return f"{with_share(cell.score, cell.retention)}\n{interval(cell.interval)}".rstrip()
-
-
-def _agreed(cell: Candidate) -> str:
-    return f"{score(cell.agreement)} ({score(cell.overlap_at_10)})"
-
-
-def _searched(cell: Candidate) -> str:
-    return f"{score(cell.ndcg)} ({score(cell.recall_at_100)})"
-
-
-def grids(cells: Sequence[Candidate], value: Value, write: Write, heading: str) -> list[RenderableType]:
-    """A grid for each variant: threads change no vector, so that of several the first stands for all."""
-    setups = {cell.setup.variant: replace(cell.setup, threads=None) for cell in cells}
-    labels = setup_labels(list(setups.values()))
-    return [
-        grid(
-            [cell for cell in cells if cell.setup.variant == variant],
-            *(value, write, heading if len(setups) == 1 else f"{heading}, {labels[setup]}"),
-        )
-        for variant, setup in setups.items()
-    ]
-
-
-def grid(cells: Sequence[Candidate], value: Value, write: Write, heading: str) -> RenderableType:
-    """Layers x dims of one quantity, each cell shaded by it; what is untrained is marked with an asterisk."""
-    found = {(item.cell.layer, item.cell.dim): item for item in cells}
-    layer_names, dim_names = names_of(cells)
-    known = [number for number in map(value, cells) if number is not None] or [0.0]
-
-    def shaded(layer: int, dim: int) -> Text:
-        cell = found.get((layer, dim))
-        number = value(cell) if cell else None
-        return Text("n/a") if cell is None or number is None else _shaded(write(cell), number, min(known), max(known))
-
-    parts: list[RenderableType] = [Text(heading, style="italic")]  # a title would be wrapped to the table's width
-    for dims in _side_by_side(dim_names):
-        table = Table()
-        table.add_column("layer \\ dim", justify="right")
-        for dim in dims:
-            table.add_column(dim_names[dim], justify="right")
-        for layer, name in reversed(layer_names.items()):
-            table.add_row(name, *(shaded(layer, dim) for dim in dims))
-        parts.append(table)
-    return Group(*parts)
-
-
-def storage_table(kept: Sequence[Stored], label: str) -> list[RenderableType]:
-    """What each storage keeps of the deepest layer's score in the most exact variant, and its size, by dim."""
-    own = [item for item in kept if item.setup.variant == kept[0].setup.variant]
-    layer = max((item.cell.layer for item in own), default=0)
-    found = {(item.storage, item.cell.dim): item for item in own if item.cell.layer == layer}
-    names = list(dict.fromkeys(storage for storage, _ in found))
-    parts: list[RenderableType] = []
-    if found:
-        heading = f"Storage of layer {layer}: score on {label} (share), MB per million vectors"
-        parts.append(Text(heading, style="italic"))
-    for dims in _side_by_side({dim: None for _, dim in found}):
-        table = Table("stored as \\ dim")
-        for dim in dims:
-            table.add_column(str(dim), justify="right")
-        for name in names:
-            items = [found.get((name, dim)) for dim in dims]
-            table.add_row(name, *(_kept(item) if item else "n/a" for item in items))
-        parts.append(table)
-    return parts
-
-
-def _kept(item: Stored) -> str:
-    return f"{score(item.score)} ({share(item.retention)})\n{megabytes(item.bytes_per_vector)}"
-
-
-def cascade_tables(found: Sequence[Cascade]) -> list[RenderableType]:
-    """The cheapest cascade that has so much of the full cell's ten, beside the full cell alone; for each collection."""
-    parts: list[RenderableType] = []
-    labels = setup_labels(list(dict.fromkeys(item.setup for item in found)))
-    for collection, setup in dict.fromkeys((item.collection, item.setup) for item in found):
-        own = [item for item in found if (item.collection, item.setup) == (collection, setup)]
-        named = f", {labels[setup]}" if len(labels) > 1 else ""
-        heading = f"Cascade on {collection}{named}: the cheapest shortlist that {own[0].deep} ranks again"
-        columns = ("recall@10 at least", "cheap cell", "shortlist", "recall@10", "a query", f"{own[0].deep} alone")
-        table = Table(*columns)
-        for floor in RECALLS:
-            ways = [
-                (cost, recall, length, item)
-                for item in own
-                for length, recall, cost in zip(item.shortlist, item.recall_at_10, item.cost_ms, strict=True)
-                if recall >= floor
-            ]
-            if ways:
-                cost, recall, length, item = min(ways, key=lambda way: way[0])
-                figures = (score(recall), milliseconds(cost), milliseconds(item.deep_ms))
-                table.add_row(score(floor), str(item.cheap), f"{length:,}", *figures)
-            else:
-                table.add_row(score(floor), "none")
-        parts += [Text(heading, style="italic"), table]
-    return parts
-
-
-def memory_lines(cells: Sequence[Candidate]) -> list[RenderableType]:
-    """The peak memory of a process with one exit, a line for each setup."""
-    peaks: dict[Setup, dict[int, float]] = {}
-    for cell in cells:
-        if cell.peak_mb is not None:
-            peaks.setdefault(cell.setup, {})[cell.cell.layer] = cell.peak_mb
-    labels = setup_labels(list(peaks))
-    return [
-        Text(
-            f"Peak memory with one layer open{f', {labels[setup]}' if len(peaks) > 1 else ''}: "
-            + ", ".join(f"layer {layer} {megabytes(own[layer])}" for layer in sorted(own, reverse=True))
-        )
-        for setup, own in peaks.items()
-    ]
-
-
-def latency_table(timings: Sequence[Timing]) -> Table:
-    """Latency and throughput of each layer, shape and scope; a rough figure is marked."""
-    noted = "graph: the model alone; text: from text to vector. sentences/s from the median"
-    rough = "; ~ rough: the middle half of the calls spread over more than 20 % of the median"
-    table = Table(title="Latency, in ms a batch", caption=noted + (rough if any(t.noisy for t in timings) else ""))
-    setups = setup_labels(list(dict.fromkeys(timing.setup for timing in timings)))
-    several = len(setups) > 1
-    setup_column = ("setup",) if several else ()
-    for name in (*setup_column, "layer", "batch", "tokens", "scope", "p50", "p95", "p99", "calls", "sent./s"):
-        table.add_column(name, justify="right")
-    for timing in sorted(timings, key=lambda timing: (timing.shape, -timing.layer)):
-        table.add_row(
-            *((setups[timing.setup],) if several else ()),
-            *map(str, (timing.layer, timing.shape.batch_size, timing.shape.tokens, timing.shape.scope)),
-            ("~" if timing.noisy else "") + f"{timing.p50_ms:.2f}",
-            *(f"{value:.2f}" for value in (timing.p95_ms, timing.p99_ms)),
-            str(timing.calls),
-            f"{timing.sentences_per_second:,.0f}",
-        )
-    return table
-
-
-def _shaded(text: str, value: float, low: float, high: float) -> Text:
-    share_of_range = (value - low) / (high - low) if high > low else 1.0
-    background, foreground = SHADES[min(int(share_of_range * len(SHADES)), len(SHADES) - 1)]
-    return Text(text, style=f"{foreground} on {background}")
-
-
-def _side_by_side(dims: Iterable[int]) -> list[list[int]]:
-    """The dims from the widest, as many together as one table holds."""
-    wide = sorted(dims, reverse=True)
-    return [wide[start : start + MOST_DIMS] for start in range(0, len(wide), MOST_DIMS)]
+        parts += storage_tables(candidates(records, replace(view, sts=name)), label)
+    parts += cascade_tables(results.cascades)
+    parts += [latency_table(results.timings)] if results.timings else []
+    return Group(*parts, *memory_lines(results.cells))

@@ -1,1 +1,1 @@
-"""Budgets in, the cell to ship out."""
+"""Budgets in, the cell to ship out, with the reasons and the warnings."""

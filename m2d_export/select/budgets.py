@@ -1,4 +1,4 @@
-"""Budgets: what a cell must meet, what it means to miss one, and by how much one must give way."""
+"""Budgets: the limits that a cell must meet, which of them it misses, and how far a limit must be relaxed."""
 
 import math
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from m2d_export.errors import SpecError
 from m2d_export.spec import BYTES_PER_FLOAT
 
-DIGITS = 4  # significant digits of what is printed or suggested
-LIMITS = {  # what each budget bounds, and in which unit
+DIGITS = 4  # significant digits of printed and suggested numbers
+LIMITS = {  # the bounded quantity and its unit
     "min_retention": ("retention", ""),
     "min_score": ("score", ""),
     "max_latency_ms": ("latency", " ms"),
@@ -20,10 +20,10 @@ LIMITS = {  # what each budget bounds, and in which unit
 
 @dataclass(frozen=True)
 class Budgets:
-    """What a cell must meet: retention 0..1, quality x 100, ms a batch, sentences/s, GB of an index; None: no bound.
+    """The limits that a cell must meet; None sets no limit.
 
-    The index holds ``vectors`` vectors of dim x ``bytes_per_value`` bytes, 4 unless told. Raises SpecError for
-    impossible bounds, and for an index that is described and not bounded.
+    Units: retention 0..1, score x 100, ms a batch, sentences a second, GB. The index holds ``vectors`` vectors of dim x
+    ``bytes_per_value`` bytes (default 4). Raises SpecError for an impossible limit, and for an index without a limit.
     """
 
     min_retention: float | None = None
@@ -46,27 +46,27 @@ class Budgets:
         if self.min_score is not None and not -100 <= self.min_score <= 100:
             raise SpecError(f"min_score is a score x 100, from -100 to 100, got {self.min_score}")
         if self.max_index_gb is not None and self.vectors is None:
-            raise SpecError("max_index_gb needs vectors: how many the index will hold")
+            raise SpecError("max_index_gb needs vectors, the number of vectors in the index")
         if self.max_index_gb is None and (self.vectors, self.bytes_per_value) != (None, None):
-            raise SpecError("vectors and bytes_per_value describe an index that max_index_gb bounds: give that too")
+            raise SpecError("vectors and bytes_per_value need max_index_gb, the limit of the index: give it too")
 
     @property
     def limits(self) -> dict[str, float]:
-        """The bounds that are set, by name."""
+        """The limits that are set, by name."""
         return {name: getattr(self, name) for name in LIMITS if getattr(self, name) is not None}
 
     @property
     def index_bytes(self) -> float:
-        """Bytes of a number in the index."""
+        """Bytes of one number in the index."""
         return BYTES_PER_FLOAT if self.bytes_per_value is None else self.bytes_per_value
 
     @property
     def bounds_quality(self) -> bool:
-        """Whether a least quality is asked for, so that speed decides among what has it."""
+        """Whether quality has a limit: the fastest cell that meets it is then picked."""
         return self.min_retention is not None or self.min_score is not None
 
     def misses(self, values: Mapping[str, float | None]) -> tuple["Miss", ...]:
-        """The bounds that ``values``, by the budget's name, do not keep; what was not measured keeps none."""
+        """The limits that ``values`` (by the budget's name) break; a value that was not measured breaks its limit."""
         return tuple(
             Miss(name, limit, values[name])
             for name, limit in self.limits.items()
@@ -76,7 +76,7 @@ class Budgets:
 
 @dataclass(frozen=True)
 class Miss:
-    """A budget that a candidate does not meet; ``value`` is None where the quantity was not measured."""
+    """A limit that a candidate breaks; ``value`` is None where the quantity was not measured."""
 
     budget: str
     limit: float
@@ -86,14 +86,14 @@ class Miss:
         what, unit = LIMITS[self.budget]
         if self.value is None:
             return f"{what} not measured"
-        # As many digits as it takes: a miss by little must not read as if it were none.
-        digits = next(n for n in range(DIGITS, 18) if figure(self.value, n) != figure(self.limit, n))
+        # A narrow miss needs more digits, so that the two numbers differ.
+        digits = next(n for n in range(DIGITS, 18) if format_number(self.value, n) != format_number(self.limit, n))
         bound = "at most" if is_upper(self.budget) else "at least"
-        return f"{what} {figure(self.value, digits)}{unit}, {bound} {figure(self.limit, digits)}"
+        return f"{what} {format_number(self.value, digits)}{unit}, {bound} {format_number(self.limit, digits)}"
 
     @property
     def needed(self) -> float | None:
-        """The bound, at four significant digits, that would let this value through."""
+        """The nearest limit at four significant digits that this value meets."""
         if self.value is None:
             return None
         rounding = ROUND_CEILING if is_upper(self.budget) else ROUND_FLOOR
@@ -101,17 +101,17 @@ class Miss:
 
     @property
     def change(self) -> float:
-        """By which share of the bound it must give way; infinite where nothing was measured."""
+        """How far the limit must be relaxed, as a share of it; infinite where nothing was measured."""
         return math.inf if self.needed is None or not self.limit else abs(self.needed - self.limit) / abs(self.limit)
 
 
-def figure(value: float, digits: int = DIGITS) -> str:
-    """A number at so many significant digits, thousands apart, never with an exponent."""
+def format_number(value: float, digits: int = DIGITS) -> str:
+    """A number at that many significant digits, with commas and without an exponent."""
     return f"{Decimal(f'{value:.{digits}g}'):,f}"
 
 
 def is_upper(budget: str) -> bool:
-    """Whether a budget is an upper bound."""
+    """Whether a budget is an upper limit."""
     return budget.startswith("max")
 
 

@@ -1,43 +1,98 @@
-"""What there is to doubt about a choice, in words: ``select`` and the page say the same.
+"""What weakens a choice, in words: ``select`` prints these warnings and the page shows the same.
 
-The page is given ``WORDS`` and fills in what depends on its budgets; what depends on the records alone is said here.
+The page gets ``WORDS`` and the warnings that depend on the records only; it fills in the rest from its budgets.
 """
 
-from m2d_export.bench.quantities import Candidate
+from collections.abc import Sequence
+
 from m2d_export.bench.sts import TOY
+from m2d_export.bench.values import Candidate
+from m2d_export.select.budgets import Budgets
+from m2d_export.select.tasks import TASKS, Task
+from m2d_export.spec import BYTES_PER_FLOAT
 
 WORDS = {
-    "toy": "the scores are of the toy set, which compares with nothing: bench with --sts",
-    "alone": "the choice rests on STS alone, and retrieval suffers far more from truncation: bench with --texts FILE "
+    "toy": "the scores are of the toy set and compare with nothing: bench with --sts",
+    "sts-only": "the choice rests on STS only, and truncation costs retrieval much more: bench with --texts FILE "
     "or --retrieval FOLDER",
     "layer": "the checkpoint was not trained for an exit at layer {layer}",
     "dim": "the checkpoint was not trained for dim {dim}",
-    "noisy": "the times are noisy: their spread is over 20 %; measure again on a quiet machine",
+    "noisy": "the times are noisy (their spread is over 20 %): measure again on a quiet machine",
     "untimed": "no throughput was measured: the smallest dim that is good enough was taken",
-    "float": "the {what} is of float32 vectors, the index holds {bytes} bytes a value",
-    "runner-up": "the runner-up {cell} is {behind} behind, which is within the 95 % interval of such differences: "
+    "float": "the {what} is of float32 vectors, the index stores {bytes} bytes a value",
+    "runner-up": "the runner-up {cell} is {behind} behind, within the 95 % interval of the difference: "
     "it may be as good",
     "score": "min_score {limit} lies within the 95 % interval of {cell}'s score, {low} to {high}",
     "retention": "min_retention {limit} lies within the 95 % interval of {cell}'s retention",
 }
 
 
-def doubt(name: str, **values: object) -> str:
+def warning(name: str, **values: object) -> str:
     """One of ``WORDS`` with its values."""
     return WORDS[name].format(**values)
 
 
-def of_set(sts: str | None) -> list[str]:
-    """What to doubt about scores on a set."""
-    return [doubt("toy")] if sts == TOY else []
+def set_warnings(sts: str | None) -> list[str]:
+    """What weakens every score on a set."""
+    return [warning("toy")] if sts == TOY else []
 
 
-def of_cell(candidate: Candidate) -> list[str]:
-    """What to doubt about a cell, whatever was measured of it."""
-    found = [] if candidate.trained_layer else [doubt("layer", layer=candidate.cell.layer)]
-    return found if candidate.trained_dim else [*found, doubt("dim", dim=candidate.cell.dim)]
+def cell_warnings(candidate: Candidate) -> list[str]:
+    """What weakens every result of a cell."""
+    found = [] if candidate.trained_layer else [warning("layer", layer=candidate.cell.layer)]
+    return found if candidate.trained_dim else [*found, warning("dim", dim=candidate.cell.dim)]
 
 
-def of_times(candidate: Candidate) -> list[str]:
-    """What to doubt about a candidate's times."""
-    return [doubt("noisy")] if candidate.noisy else []
+def time_warnings(candidate: Candidate) -> list[str]:
+    """What weakens a candidate's times."""
+    return [warning("noisy")] if candidate.noisy else []
+
+
+def choice_warnings(
+    picked: Candidate, others: Sequence[Candidate], budgets: Budgets, task: Task, sts: str | None, stored_as: str | None
+) -> list[str]:
+    """What weakens the choice of ``picked`` before ``others``; the most general warning first."""
+    found = set_warnings(sts) if task is Task.STS else []
+    if task is Task.STS and picked.ndcg is None and picked.agreement is None:
+        found.append(warning("sts-only"))
+    found += [*cell_warnings(picked), *time_warnings(picked)]
+    if budgets.bounds_quality and picked.sentences_per_second is None:
+        found.append(warning("untimed"))
+    if budgets.index_bytes < BYTES_PER_FLOAT and stored_as is None:
+        found.append(warning("float", what=TASKS[task].quality, bytes=f"{budgets.index_bytes:g}"))
+    if task is Task.STS and stored_as is None:  # the intervals are of float32 vectors
+        found += _interval_warnings(picked, others, budgets)
+    return found
+
+
+def _interval_warnings(picked: Candidate, others: Sequence[Candidate], budgets: Budgets) -> list[str]:
+    """Differences that are smaller than the uncertainty of the scores."""
+    if picked.interval is None or picked.score is None:
+        return []
+    low, high = picked.interval
+    if not budgets.bounds_quality:
+        rival = next((other for other in others if other.cell != picked.cell), None)
+        if rival is None or rival.score is None or not _may_be_equal(picked, rival):
+            return []
+        return [warning("runner-up", cell=rival.cell, behind=f"{picked.score - rival.score:.2f}")]
+    if budgets.min_score is not None and low < budgets.min_score:
+        limit = f"{budgets.min_score:g}"
+        return [warning("score", limit=limit, cell=picked.cell, low=f"{low:.1f}", high=f"{high:.1f}")]
+    if budgets.min_retention is not None and picked.retention and picked.difference_interval is not None:
+        full = picked.score / picked.retention
+        if 1 + picked.difference_interval[0] / full < budgets.min_retention:
+            return [warning("retention", limit=f"{budgets.min_retention:g}", cell=picked.cell)]
+    return []
+
+
+def _may_be_equal(picked: Candidate, rival: Candidate) -> bool:
+    """Whether the intervals of two cells overlap.
+
+    Differences to the full cell use the same resamples, so their intervals are narrower than those of the scores.
+    The difference of the full cell is 0: a comparison with it is a paired test.
+    """
+    pairs = ((picked.difference_interval, rival.difference_interval), (picked.interval, rival.interval))
+    for one, other in pairs:
+        if one is not None and other is not None:
+            return one[0] <= other[1] and other[0] <= one[1]
+    return False

@@ -13,7 +13,22 @@ import pytest
 from m2d_export import Bundle
 from m2d_export.bench.metrics import candidates
 from m2d_export.bench.records import read_records
-from tests.cli.commands import PROGRAM, QUICK, ROOT, USAGE, Outcome, Run, altered, contents, encoded, refuse, rows_of
+from m2d_export.report.columns import text_of
+from m2d_export.select.warnings import WORDS
+from tests.cli.commands import (
+    PROGRAM,
+    QUICK,
+    ROOT,
+    USAGE,
+    Outcome,
+    Run,
+    altered,
+    contents,
+    encoded,
+    lines_of,
+    refuse,
+    rows_of,
+)
 from tests.support import made_up
 
 
@@ -36,7 +51,7 @@ def benched(folder: Path, results: str) -> Path:
     return folder
 
 
-def test_select_prints_its_pick_those_behind_it_and_the_command_that_deploys_it(
+def test_select_prints_the_pick_the_runners_up_and_a_command_that_runs(
     run: Run, benched: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -46,25 +61,25 @@ def test_select_prints_its_pick_those_behind_it_and_the_command_that_deploys_it(
     picked, *behind = rows_of(outcome.out)
     best = next(cell for cell in cells if str(cell.cell) == picked[0])
     assert best.score == max(cell.score for cell in cells if cell.score is not None)
-    assert picked[1:3] == [f"{best.score:.1f}", f"{best.retention:.3f}"]
-    assert picked[3:] == [f"{best.latency_ms:.2f}", f"{best.sentences_per_second:,.0f}", "picked"]
+    assert picked[1:3] == [f"{best.score:.1f}", f"{100 * best.retention:.1f} %"]
+    assert picked[3:] == [text_of("latency_ms", best), f"{best.sentences_per_second:,.0f}", "picked"]
     assert len(behind) == 3
     assert all(line.startswith("warning: ") for line in outcome.err.splitlines())
-    assert "the choice rests on STS alone" in outcome.err
-    told = outcome.out.splitlines()[-1]
-    assert told.startswith("to run it: m2d-export encode tiny.m2d texts.txt --layer ")
-    assert run(*told.partition("m2d-export ")[2].split()).code == 0
+    assert WORDS["sts-only"] in outcome.err
+    command = outcome.out.splitlines()[-1].partition("m2d-export ")[2]
+    assert command.startswith(f"encode tiny.m2d texts.txt --cell {best.cell} ")
+    assert run(*command.split()).code == 0
     assert encoded(benched, "vectors.npy").shape == (2, best.cell.dim)
 
 
-def test_select_as_json_says_the_same(run: Run, benched: Path) -> None:
+def test_select_as_json_has_the_same_choice(run: Run, benched: Path) -> None:
     table = run("select", "tiny.m2d", "--min-retention", 0.01)
     outcome = run("select", "tiny.m2d", "--min-retention", 0.01, "--json")
     assert (outcome.code, outcome.err) == (0, "")
     choice = json.loads(outcome.out)
     cell = choice["picked"]["cell"]
     assert rows_of(table.out)[0][0] == f"{cell['layer']}x{cell['dim']}"
-    assert f"to run it: {choice['deploy']}\n" in table.out
+    assert f"{choice['command']}\n" in table.out
     assert (choice["task"], choice["budgets"]["min_retention"]) == ("sts", 0.01)
     assert len(choice["runners_up"]) == 3
     assert choice["warnings"]
@@ -78,51 +93,53 @@ def test_select_as_json_says_the_same(run: Run, benched: Path) -> None:
         ("--max-index-gb 1 --vectors 1e9", "max_index_gb from 1 to 128 would admit "),
     ],
 )
-def test_budgets_that_nothing_meets_are_one_line_that_names_the_one_to_relax(
+def test_an_error_names_the_budget_to_relax_where_no_cell_fits(
     run: Run, benched: Path, budget: str, named: str
 ) -> None:
     before = contents(benched)
     for options in ("", " --json"):
         outcome = run("select", "tiny.m2d", *(budget + options).split())
         assert outcome.code == USAGE
-        assert outcome.err.startswith("Error: no cell meets the budgets: ")
+        assert outcome.err.startswith("Error: ")
         assert named in outcome.err
         assert len(outcome.err.splitlines()) == 1
-        assert "to run it" not in outcome.out
+        assert "m2d-export encode" not in outcome.out
     assert json.loads(outcome.out)["picked"] is None
-    assert json.loads(outcome.out)["deploy"] is None
+    assert json.loads(outcome.out)["command"] is None
     assert contents(benched) == before
 
 
-def test_a_cell_is_deployed_as_it_was_measured(run: Run, benched: Path) -> None:
+def test_the_command_runs_a_cell_as_it_was_measured(run: Run, benched: Path) -> None:
     altered(benched / "results.jsonl", runtime="pytorch", threads=1, cores=4)
     (benched / "tiny.m2d").rename(benched / "my model.m2d")
-    deploy = json.loads(run("select", "my model.m2d", "--json").out)["deploy"]
-    assert deploy.startswith("m2d-export encode 'my model.m2d' texts.txt --layer ")
-    assert deploy.endswith(" --runtime pytorch --threads 1 -o vectors.npy")
+    command = json.loads(run("select", "my model.m2d", "--json").out)["command"]
+    assert command.startswith("m2d-export encode 'my model.m2d' texts.txt --cell ")
+    assert command.endswith(" --runtime pytorch --threads 1 -o vectors.npy")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("select tiny.m2d --results none.jsonl", "none.jsonl cannot be read: No such file or directory"),
-        ("select tiny.m2d --results empty.jsonl", "empty.jsonl has no results: run `m2d-export bench BUNDLE -o"),
-        ("select tiny.m2d --results other.jsonl", "other.jsonl has no results of tiny.m2d: run m2d-export bench"),
-        ("select tiny.m2d --results pairs.csv", "pairs.csv, line 1 is not a result"),
-        ("select tiny.m2d --task retrieval", "no ndcg was measured: run m2d-export bench with --retrieval FOLDER"),
-        ("select tiny.m2d --sts stsb", "there are no scores on stsb: there are pairs.csv"),
-        ("select tiny.m2d --batch-size 7", "there are no times at batch size 7: there are 1"),
-        ("select tiny.m2d --vectors 1e6", "give that too"),
-        ("select tiny.m2d --task agreement", "no agreement was measured: run m2d-export bench with --texts FILE"),
-        ("select tiny.m2d --min-retention 97", "min_retention is a share of the full cell, such as 0.97, got 97.0"),
-        ("select tiny.m2d --max-index-gb 2", "max_index_gb needs vectors"),
-        ("select tiny.m2d --max-latency-ms 0", "max_latency_ms must be a number above 0"),
-        ("select none.m2d", "no bundle at none.m2d"),
-        ("report none.jsonl -o new", "none.jsonl cannot be read: No such file or directory"),
-        ("report empty.jsonl -o new", "empty.jsonl has no results"),
+        ("select tiny.m2d --results none.jsonl", "none.jsonl"),
+        ("select tiny.m2d --results empty.jsonl", "run `m2d-export bench BUNDLE -o"),
+        ("select tiny.m2d --results other.jsonl", "no results of tiny.m2d"),
+        ("select tiny.m2d --results pairs.csv", "pairs.csv, line 1"),
+        ("select tiny.m2d --task retrieval", "--retrieval FOLDER"),
+        ("select tiny.m2d --sts stsb", "pairs.csv"),
+        ("select tiny.m2d --batch-size 7", "choose one of 1"),
+        ("select tiny.m2d --vectors 1e6", "max_index_gb"),
+        ("select tiny.m2d --task agreement", "--texts FILE"),
+        ("select tiny.m2d --min-retention 97", "min_retention"),
+        ("select tiny.m2d --max-index-gb 2", "vectors"),
+        ("select tiny.m2d --max-latency-ms 0", "max_latency_ms"),
+        ("select none.m2d", "none.m2d"),
+        ("report none.jsonl -o new", "none.jsonl"),
+        ("report empty.jsonl -o new", "empty.jsonl"),
     ],
 )
-def test_what_cannot_be_decided_or_reported_is_refused(run: Run, benched: Path, arguments: str, message: str) -> None:
+def test_missing_results_and_impossible_budgets_are_refused(
+    run: Run, benched: Path, arguments: str, message: str
+) -> None:
     shutil.copy(benched / "results.jsonl", benched / "other.jsonl")
     altered(benched / "other.jsonl", bundle="0" * 64)
     (benched / "empty.jsonl").touch()
@@ -130,7 +147,7 @@ def test_what_cannot_be_decided_or_reported_is_refused(run: Run, benched: Path, 
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_select_goes_by_the_machine_that_measured_last_and_says_so(run: Run, benched: Path, results: str) -> None:
+def test_select_uses_the_machine_that_measured_last_and_notes_it(run: Run, benched: Path, results: str) -> None:
     path = benched / "results.jsonl"
     altered(path, cpu="another")
     others = path.read_text().splitlines(keepends=True)
@@ -143,13 +160,11 @@ def test_select_goes_by_the_machine_that_measured_last_and_says_so(run: Run, ben
     path.write_text("".join([*mine[:1], *others, *mine[1:]]))
     outcome = run("select", "tiny.m2d", "--json")
     assert outcome.code == 0
-    assert outcome.err.startswith("results.jsonl has results of 2 machines: the last one measured counts\n")
+    assert "2 machines" in outcome.err
     assert json.loads(outcome.out)["picked"]["latency_ms"] == 5e6
 
 
-def test_select_goes_by_the_set_it_is_told_and_says_which_where_it_is_not(
-    run: Run, benched: Path, results: str
-) -> None:
+def test_select_uses_the_set_that_is_asked_for_and_notes_the_default(run: Run, benched: Path, results: str) -> None:
     other = [json.loads(line) for line in results.splitlines() if '"score"' in line or '"storage"' in line]
     for record in other:
         record |= {"sts": "other.csv", "label": "other.csv"}
@@ -161,11 +176,9 @@ def test_select_goes_by_the_set_it_is_told_and_says_which_where_it_is_not(
     assert picked[0]["cell"] != picked[1]["cell"]
     assert (first.err, second.err) == ("", "")
     assert json.loads(second.out)["view"]["sts"] == "other.csv"
-    untold = run("select", "tiny.m2d", "--json")
-    assert untold.out == first.out
-    assert (
-        untold.err == "results.jsonl has sts results on pairs.csv, other.csv: pairs.csv counts, --sts names another\n"
-    )
+    default = run("select", "tiny.m2d", "--json")
+    assert default.out == first.out
+    assert "pairs.csv counts, --sts names another" in default.err
 
 
 def made_up_results(folder: Path, bundle: Bundle, records: Sequence[dict[str, Any]]) -> None:
@@ -174,7 +187,7 @@ def made_up_results(folder: Path, bundle: Bundle, records: Sequence[dict[str, An
     (folder / "results.jsonl").write_text("".join(lines))
 
 
-def test_select_says_what_its_times_are_of_and_takes_others(
+def test_select_names_the_shapes_of_its_times_and_takes_others(
     run: Run, folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -182,18 +195,18 @@ def test_select_says_what_its_times_are_of_and_takes_others(
     outcome = run("select", "tiny.m2d")
     assert "times: 16 tokens, text to vector: latency at batch 1, throughput at batch 32\n" in outcome.out
     header = [name.strip() for name in outcome.out.splitlines()[1].strip("┃").split("┃")]
-    assert header == ["cell", "variant", "sts", "retention", "p50 ms", "sentences/s", "why"]
+    assert header == ["cell", "setup", "sts", "retention", "p50", "sentences/s", "why"]
     assert rows_of(outcome.out)[0][1] == "fp32 · onnxrt"  # fp32 and int8 were measured
     json_out = json.loads(run("select", "tiny.m2d", "--batch-size", 8, "--scope", "graph", "--json").out)
     assert json_out["view"]["shape"] == json_out["view"]["throughput"]
     assert json_out["view"]["shape"] == {"batch_size": 8, "tokens": 16, "scope": "graph"}
     bound = run("select", "tiny.m2d", "--max-index-gb", 0.2, "--vectors", 1e6, "--bytes-per-value", 1)
     header = [name.strip() for name in bound.out.splitlines()[1].strip("┃").split("┃")]
-    assert (header[2], header[6]) == ("sts as int8", "index GB")
-    assert rows_of(bound.out)[0][6] == "0.128"
+    assert (header[2], header[6]) == ("sts as int8", "index")
+    assert rows_of(bound.out)[0][6] == "0.128 GB"
 
 
-def test_select_goes_by_the_texts_or_the_collection_that_it_is_told(run: Run, folder: Path, bundle: Bundle) -> None:
+def test_select_uses_the_texts_or_the_collection_that_is_asked_for(run: Run, folder: Path, bundle: Bundle) -> None:
     ranks = [made_up.agreement(layer, 384) for layer in made_up.LAYERS] + [
         made_up.retrieval(layer, 384) for layer in made_up.LAYERS
     ]
@@ -206,35 +219,36 @@ def test_select_goes_by_the_texts_or_the_collection_that_it_is_told(run: Run, fo
         ("agreement", "--texts", "abstracts.txt", "other.txt"),
         ("retrieval", "--retrieval", "scifact", "nq"),
     ):
-        untold = run("select", "tiny.m2d", "--task", task, "--json")
-        said = f"results.jsonl has {task} results on {first}, {second}: {first} counts, {option} names another\n"
-        assert untold.err == said
-        told = run("select", "tiny.m2d", "--task", task, option, second, "--json")
-        assert told.err == ""
-        assert [json.loads(outcome.out)["picked"]["cell"]["layer"] for outcome in (untold, told)] == [6, 1]
+        default = run("select", "tiny.m2d", "--task", task, "--json")
+        assert f"{first} counts, {option} names another" in default.err
+        asked = run("select", "tiny.m2d", "--task", task, option, second, "--json")
+        assert asked.err == ""
+        assert [json.loads(outcome.out)["picked"]["cell"]["layer"] for outcome in (default, asked)] == [6, 1]
 
 
-def test_select_says_that_a_file_has_results_of_other_bundles(run: Run, folder: Path, bundle: Bundle) -> None:
+def test_select_notes_results_of_other_bundles(run: Run, folder: Path, bundle: Bundle) -> None:
     made_up_results(folder, bundle, made_up.sweep())
     path = folder / "results.jsonl"
     path.write_text(path.read_text() + json.dumps(made_up.score(6, 384)) + "\n")
     outcome = run("select", "tiny.m2d", "--json")
-    assert outcome.err == "results.jsonl has 1 results of other bundles or machines too: not in this choice\n"
+    assert "results.jsonl has 1 results of other bundles" in outcome.err
 
 
-def test_an_edited_file_of_pairs_is_benched_anew_and_what_is_set_aside_is_said(
+def test_an_edited_file_of_pairs_is_measured_again_with_a_warning(
     run: Run, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run("bench", "tiny.m2d", *QUICK.split())
+    before = len(lines_of(folder / "results.jsonl"))
     (folder / "pairs.csv").write_text((folder / "pairs.csv").read_text() + "the mat,a mat,4\n")
-    outcome = run("bench", "tiny.m2d", *QUICK.split(), "--json")
-    assert outcome.code == 0
-    assert {json.loads(line)["kind"] for line in outcome.out.splitlines()} == {"score", "storage"}
-    (told,) = caplog.messages
-    assert told.startswith("results.jsonl has 20 results on another content of pairs.csv")
+    assert run("bench", "tiny.m2d", *QUICK.split()).code == 0
+    new = lines_of(folder / "results.jsonl")[before:]
+    assert {record["kind"] for record in new} == {"score", "storage"}
+    (message,) = caplog.messages
+    assert "20 results" in message
+    assert "pairs.csv" in message
 
 
-def test_a_report_is_a_page_markdown_and_pictures(run: Run, benched: Path) -> None:
+def test_a_report_has_a_page_markdown_and_pictures(run: Run, benched: Path) -> None:
     outcome = run("report", "results.jsonl", "-o", "report")
     assert outcome == Outcome(0, "wrote report: open report/index.html\n", "")
     names = {path.name for path in (benched / "report").rglob("*")}

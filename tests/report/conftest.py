@@ -5,8 +5,6 @@ import shutil
 import pytest
 
 from m2d_export.report.page import write_report
-from m2d_export.select.budgets import Budgets
-from m2d_export.select.rule import select
 from tests.report.pages import full_sweep
 
 FLAGS = (
@@ -18,7 +16,7 @@ FLAGS = (
 @pytest.fixture(scope="session")
 def report(tmp_path_factory):
     target = tmp_path_factory.mktemp("page") / "report"
-    write_report(full_sweep(), target, pick=lambda cells, floor: select(cells, Budgets(min_retention=floor)))
+    write_report(full_sweep(), target)
     return target
 
 

@@ -1,4 +1,4 @@
-"""What the tests of reports share: results, and what is picked of them."""
+"""What the tests of reports share: results, and the cell that is picked from them."""
 
 from m2d_export.bench.metrics import candidates
 from m2d_export.select.budgets import Budgets
@@ -12,5 +12,5 @@ def full_sweep():
 
 
 def picked(floor, cells=None):
-    """What ``select`` picks under a least retention."""
+    """The cell that ``select`` picks under a least retention."""
     return select(cells or candidates(full_sweep()), Budgets(min_retention=floor)).picked

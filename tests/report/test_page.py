@@ -18,9 +18,11 @@ pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
 
 from m2d_export.bench.metrics import candidates
 from m2d_export.bench.views import sts_labels, times, view_of
+from m2d_export.report.formatting import WRITERS
 from m2d_export.report.page import write_report
 from m2d_export.select.budgets import Budgets
-from m2d_export.select.rule import Task, select
+from m2d_export.select.rule import select
+from m2d_export.select.tasks import Task
 from tests.report.pages import full_sweep, picked
 from tests.support.made_up import DIMS, cascade, failed, latency, score
 
@@ -31,7 +33,7 @@ SET = """const slider = document.getElementById(arguments[0]); slider.value = ar
 
 
 @pytest.mark.slow
-def test_page_draws_every_chart_without_a_word_on_the_console(open_page):
+def test_the_page_draws_every_chart_without_an_error(open_page):
     browser = open_page()
     assert browser.execute_script(DRAWN) == [True] * 10
     assert len(browser.find_elements("css selector", "figure details table")) == 10  # every chart as a table too
@@ -50,7 +52,7 @@ def test_page_draws_every_chart_without_a_word_on_the_console(open_page):
 
 
 @pytest.mark.slow
-def test_slider_moves_the_pick(open_page):
+def test_a_slider_changes_the_pick(open_page):
     browser = open_page()
 
     def named():
@@ -73,8 +75,18 @@ def test_slider_moves_the_pick(open_page):
 
 
 @pytest.mark.slow
-def test_every_slider_position_can_be_said_to_select(open_page):
-    """What the command line is told is the very value that the page used."""
+def test_the_page_writes_values_as_python_does(open_page):
+    browser = open_page()
+    values = (0.0, 0.04, 0.5, 1.25, 9.996, 12.34, 99.5, 150.0, 1234.5, 98765.4, None)
+    for name, write in WRITERS.items():
+        for value in values if name not in ("named", "text") else ():
+            shown = browser.execute_script("return WRITERS[arguments[0]](arguments[1])", name, value)
+            assert shown.replace("\u00a0", " ") == write(value), (name, value)
+    assert set(browser.execute_script("return Object.keys(WRITERS)")) == WRITERS.keys()
+
+
+@pytest.mark.slow
+def test_the_command_on_the_page_has_the_limits_of_the_sliders(open_page):
     browser = open_page()
     browser.execute_script(SET, "max_latency_ms", 40)
     command = browser.find_element("id", "command").text
@@ -86,7 +98,7 @@ def test_every_slider_position_can_be_said_to_select(open_page):
 
 
 def asked(chance, task):
-    """Budgets at random, and in half of the draws an index."""
+    """Random budgets, sometimes with an index."""
     floor = {"sts": (60, 83), "retrieval": (40, 65), "agreement": (75, 100)}[task]
     whole = {
         "min_retention": chance.uniform(0.7, 1),
@@ -102,11 +114,11 @@ def asked(chance, task):
 
 
 @pytest.mark.slow
-def test_the_page_chooses_doubts_and_relaxes_as_select_does(open_page):
+def test_the_page_picks_warns_and_relaxes_as_select_does(open_page):
     browser = open_page()
     chance = random.Random(7)
     sets, pairs = [*sts_labels(full_sweep())], times(full_sweep())
-    picks, said, relaxed = set(), set(), 0
+    picks, warned, relaxed = set(), set(), 0
     for _ in range(12):
         place = {"sts": chance.randrange(len(sets)), "times": chance.randrange(len(pairs))}
         task = chance.choice(["sts", "sts", "retrieval", "agreement"])
@@ -124,17 +136,17 @@ def test_the_page_chooses_doubts_and_relaxes_as_select_does(open_page):
             assert found["warnings"] == list(choice.warnings), (budgets, place, task)
             assert found["relaxations"] == list(map(str, choice.relaxations)), (budgets, place, task)
             picks.add(cell and cell.cell)
-            said |= set(choice.warnings)
+            warned |= set(choice.warnings)
             relaxed += len(choice.relaxations)
     assert len(picks) > 12  # the budgets did choose
-    assert len(said) > 8
+    assert len(warned) > 8
     assert relaxed > 20
     assert browser.get_log("browser") == []
 
 
 @pytest.mark.slow
-def test_every_view_has_a_command_that_select_reads(open_page, tmp_path):
-    """The options stand on the page; ``select`` itself is asked in-process, without a bundle."""
+def test_the_command_of_every_view_makes_select_use_that_view(open_page, tmp_path):
+    """``view_of`` reads the options, because ``select`` itself needs a bundle."""
     browser = open_page()
     pairs = times(full_sweep())
     for place, (shape, throughput) in enumerate(pairs):
@@ -149,7 +161,7 @@ def test_every_view_has_a_command_that_select_reads(open_page, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_pick_says_its_doubts_and_each_task_has_its_budgets(open_page):
+def test_the_pick_has_its_warnings_and_each_task_its_budgets(open_page):
     browser = open_page()
     browser.execute_script(SET, "min_retention", 0)
     choice = select(candidates(full_sweep()), Budgets())
@@ -160,13 +172,13 @@ def test_the_pick_says_its_doubts_and_each_task_has_its_budgets(open_page):
         list.dispatchEvent(new Event("change"))"""
     )
     labels = [label.text for label in browser.find_elements("css selector", ".budget label")]
-    assert labels[:2] == ["Share of the full cell’s nDCG@10 at least\n97.0 %", "NDCG@10 at least\nany"]
+    assert labels[:2] == ["Share of the full cell’s nDCG@10 at least\n97.0 %", "Least nDCG@10\nany"]
     best = select(candidates(full_sweep()), Budgets(min_retention=0.97), Task.RETRIEVAL).picked
     assert browser.find_element("css selector", "#picked .name").text == str(best.cell).replace("x", " × ")
 
 
 @pytest.mark.slow
-def test_cascades_are_a_few_until_a_layer_is_chosen_and_of_the_chosen_collection(open_page, tmp_path):
+def test_few_cascades_are_drawn_until_a_layer_is_chosen(open_page, tmp_path):
     other = [cascade((layer, dim), "nq") for layer in (1, 2) for dim in DIMS]
     write_report([*full_sweep(), *other], tmp_path / "report")
     browser = open_page(tmp_path / "report")
@@ -178,14 +190,14 @@ def test_cascades_are_a_few_until_a_layer_is_chosen_and_of_the_chosen_collection
         list.dispatchEvent(new Event("change"))"""
     )
     assert browser.execute_script(lines) == [f"2 × {dim} → 6 × 384" for dim in sorted(DIMS)]
-    browser.execute_script("window.m2dSee({collection: 1, cascadeFrom: 0})")
+    browser.execute_script("window.m2dSee({collection: 1, chosen: {}})")
     note = browser.find_element("css selector", "[data-figure=cascade-cost_ms] figcaption p").text
     assert note.startswith("nq, ")
     assert browser.get_log("browser") == []
 
 
 @pytest.mark.slow
-def test_table_sorts_by_its_headings_from_the_keyboard(open_page):
+def test_the_keyboard_sorts_the_table_by_its_headings(open_page):
     browser = open_page()
     heading = browser.find_element("css selector", '[data-sort="sentences_per_second"]')
     heading.send_keys("\n")
@@ -197,7 +209,7 @@ def test_table_sorts_by_its_headings_from_the_keyboard(open_page):
 
 
 @pytest.mark.slow
-def test_phone_has_no_sideways_scroll(open_page):
+def test_a_phone_does_not_scroll_sideways(open_page):
     browser = open_page(width=390)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
     assert browser.execute_script("return innerWidth") == 390
@@ -222,7 +234,7 @@ def test_phone_has_no_sideways_scroll(open_page):
 
 
 @pytest.mark.slow
-def test_dark_follows_the_system_and_the_button(open_page):
+def test_the_system_and_the_button_choose_dark_colours(open_page):
     def brightness():
         colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
@@ -250,7 +262,7 @@ def test_dark_follows_the_system_and_the_button(open_page):
         ([score(6, 384, label="<i>&</i> " + "long " * 40), latency(6, 1, 16)], 4),
     ],
 )
-def test_few_records_draw_what_they_can(open_page, tmp_path, found, charts):
+def test_few_records_draw_only_their_charts(open_page, tmp_path, found, charts):
     write_report(found, tmp_path / "report")
     browser = open_page(tmp_path / "report", width=390)
     assert browser.execute_script(DRAWN) == [True] * charts
@@ -288,7 +300,7 @@ def benched_minilm(minilm_bundle, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_report_of_a_real_bundle_picks_what_select_picks(open_page, benched_minilm):
+def test_the_report_of_a_real_bundle_picks_the_cell_that_select_picks(open_page, benched_minilm):
     assert (benched_minilm / "report" / "index.html").stat().st_size < 6e6
     browser = open_page(benched_minilm / "report")
     assert browser.execute_script(DRAWN) == [True] * 10

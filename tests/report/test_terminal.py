@@ -1,14 +1,18 @@
-"""Records as tables: every cell, every figure, the label of the pairs, and the numbers that everything else shows."""
+"""Records on a terminal: a summary that fits the screen, and tables of everything."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from m2d_export.bench.metrics import candidates, latencies, stored
-from m2d_export.bench.quantities import View
+from m2d_export.bench.metrics import candidates, latencies
 from m2d_export.bench.sts import TOY_LABEL
-from m2d_export.report.terminal import SHADES, tables
+from m2d_export.bench.values import View
+from m2d_export.report.heat_map import SHADES
+from m2d_export.report.terminal import summary, tables
+from m2d_export.select.budgets import Budgets
+from m2d_export.select.rule import select
 from tests.support import made_up
 
 Record = dict[str, Any]
@@ -23,12 +27,10 @@ def score(layer: int, dim: int, spearman: float | None, sts: str = "toy", label:
 
 
 def latency(layer: int, batch_size: int, tokens: int, scope: str = "graph", **more: Any) -> Record:
-    own = layer + batch_size / 100 + tokens / 10_000  # every figure of every row is another one
-    figures = {"p50_ms": own, "p95_ms": own + 10, "p99_ms": own + 20, "sentences_per_second": own * 1000}
+    own = layer + batch_size / 100 + tokens / 10_000  # every value of every row is different
+    times = {"p50_ms": own, "p95_ms": own + 10, "p99_ms": own + 20, "sentences_per_second": own * 1000}
     seconds = [0.1] * (layer + 5)
-    return (
-        made_up.latency(layer, batch_size, tokens, scope=scope) | {"seconds": seconds, "noisy": False} | figures | more
-    )
+    return made_up.latency(layer, batch_size, tokens, scope=scope) | {"seconds": seconds, "noisy": False} | times | more
 
 
 def rendered(records: list[Record], width: int = 120) -> str:
@@ -68,17 +70,17 @@ def test_the_order_of_the_records_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
-def test_scores_on_the_toy_set_always_carry_its_label(width: int) -> None:
+def test_scores_on_the_toy_set_have_its_label(width: int) -> None:
     text = rendered([score(1, 64, 50.0)], width)
-    assert " ".join(text.split()).startswith(f"Score: Spearman x 100 on {TOY_LABEL}")
+    assert " ".join(text.split()).startswith(f"Score: Spearman × 100 on {TOY_LABEL}")
 
 
-def test_every_set_has_a_heat_map_of_its_own() -> None:
+def test_every_set_has_its_own_heat_map() -> None:
     text = rendered([score(1, 64, 50.0), score(1, 64, 61.0, "own.csv", "own.csv")])
     assert text.index(TOY_LABEL) < text.index("50.0") < text.index("on own.csv") < text.index("61.0")
 
 
-def test_untrained_layers_are_marked_and_what_is_trained_is_not() -> None:
+def test_only_untrained_layers_are_marked() -> None:
     assert "*" not in rendered([score(1, 64, 50.0)])
     text = rendered([score(1, 64, 50.0), score(2, 64, 60.0)])
     assert rows(text) == [["2*", "60.0"], ["1", "50.0"]]
@@ -88,23 +90,23 @@ def test_untrained_layers_are_marked_and_what_is_trained_is_not() -> None:
 def test_the_name_of_a_file_is_shown_as_it_is() -> None:
     name = "odd[/]name[bold].csv"
     assert f"on {name}" in rendered([score(1, 64, 50.0, name, name)])
-    assert f"on {name}:" in rendered([made_up.agreement(1, 64) | {"texts": name}])
-    assert f"from {name}" in rendered([made_up.retrieval(1, 64) | {"collection": name}])
+    assert f"on {name} (" in rendered([made_up.agreement(1, 64) | {"texts": name}])
+    assert f"on {name} (" in rendered([made_up.retrieval(1, 64) | {"collection": name}])
 
 
-def test_a_cell_without_a_score_says_so() -> None:
+def test_a_cell_without_a_score_is_not_available() -> None:
     assert rows(rendered([score(1, 64, 50.0), score(1, 1, None)])) == [["1", "50.0", "n/a"]]
-    assert rows(rendered([score(1, 1, None)])) == [["1", "n/a"]]
+    assert rows(rendered([score(1, 1, None)])) == []
     assert rows(rendered([score(1, 64, 50.0), score(2, 32, 60.0)])) == [["2*", "n/a", "60.0"], ["1", "50.0", "n/a"]]
 
 
-def test_failed_and_interrupted_records_are_no_figures() -> None:
+def test_failed_and_interrupted_records_are_not_shown() -> None:
     failed = [made_up.failed(score(2, 64, 9.0)), made_up.failed(latency(2, 1, 16), "interrupted")]
     assert rows(rendered([score(1, 64, 50.0), *failed])) == [["1", "50.0"]]
     assert rendered(failed).strip() == ""
 
 
-def test_the_latency_table_holds_the_figures_of_the_records() -> None:
+def test_the_latency_table_has_the_numbers_of_the_records() -> None:
     scopes, shapes = ("graph", "text"), [(size, tokens) for size in (1, 32) for tokens in (16, 128)]
     records = [latency(layer, *shape, scope) for layer in (1, 3) for shape in shapes for scope in scopes]
     text = rendered(records)
@@ -123,17 +125,17 @@ def test_the_latency_table_holds_the_figures_of_the_records() -> None:
     assert "~" not in text
 
 
-def test_a_rough_figure_is_marked_and_the_mark_explained() -> None:
+def test_noisy_times_are_marked_and_the_mark_is_explained() -> None:
     text = rendered([latency(1, 1, 16, noisy=True), latency(2, 1, 16)])
     assert [row[4][0] == "~" for row in rows(text)] == [False, True]
-    assert "~ rough" in " ".join(text.split())
+    assert "~ noisy" in " ".join(text.split())
 
 
-def test_what_ran_in_several_setups_is_told_apart() -> None:
+def test_several_setups_are_named() -> None:
     records = [made_up.score(1, 64), made_up.score(1, 64, "int8"), latency(1, 1, 16), latency(1, 1, 16, threads=1)]
     text = rendered(records)
-    assert "Spearman x 100 on STS-B test, fp32 · onnxrt\n" in text
-    assert "Spearman x 100 on STS-B test, int8 · onnxrt\n" in text
+    assert "on STS-B test (retention), fp32 · onnxrt" in text
+    assert "on STS-B test (retention), int8 · onnxrt" in text
     shown = [made_up.score(1, 64, precision)["spearman"]["cosine"] for precision in ("fp32", "int8")]
     assert rows(text)[:2] == [["1", f"{value:.1f}"] for value in shown]
     assert header(text)[0] == "setup"
@@ -150,12 +152,12 @@ def test_low_scores_are_light_and_high_ones_dark() -> None:
         assert "48;2;{};{};{}m".format(*shades[name]) in line
 
 
-def test_every_number_is_the_one_that_all_other_places_show() -> None:
+def test_the_tables_show_the_numbers_of_the_candidates() -> None:
     records = [record for record in made_up.sweep() if record["precision"] == "fp32"]
     view = View("stsb", texts="abstracts.txt", collection="scifact")
     found = {(cell.cell.layer, cell.cell.dim): cell for cell in candidates(records, view)}
     shown = rendered(records)
-    headings = {"score": "Score:", "agreement": "Agreement with", "ndcg": "Retrieval from"}
+    headings = {"score": "Score:", "agreement": "Agreement:", "ndcg": "Retrieval:"}
     for name, heading in headings.items():
         expected = [
             [f"{layer}" + "*" * (layer == 4), *(f"{getattr(found[layer, dim], name):.1f}" for dim in made_up.DIMS)]
@@ -173,7 +175,7 @@ def test_every_number_is_the_one_that_all_other_places_show() -> None:
         assert [row[4].lstrip("~"), *row[5:]] == [*figures, str(timing.calls), f"{timing.sentences_per_second:,.0f}"]
 
 
-def test_what_a_figure_is_worth_stands_beside_it_within_100_columns() -> None:
+def test_shares_and_intervals_fit_100_columns() -> None:
     records = [record for record in made_up.sweep() if record["precision"] == "fp32"]
     text, cells = rendered(records, 100), {(c.cell.layer, c.cell.dim): c for c in candidates(records)}
     assert max(map(len, text.splitlines())) <= 100
@@ -182,12 +184,12 @@ def test_what_a_figure_is_worth_stands_beside_it_within_100_columns() -> None:
         assert cell.retention
         assert f"{cell.score:.1f} ({100 * cell.retention:.1f} %)" in part(text, "Score:")
         assert f"[{cell.interval[0]:.1f}, {cell.interval[1]:.1f}]" in part(text, "Score:")
-        assert f"{cell.agreement:.1f} ({cell.overlap_at_10:.1f})" in part(text, "Agreement with")
-        assert f"{cell.ndcg:.1f} ({cell.recall_at_100:.1f})" in part(text, "Retrieval from")
+        assert f"{cell.agreement:.1f} ({cell.overlap_at_10:.1f})" in part(text, "Agreement:")
+        assert f"{cell.ndcg:.1f} ({cell.recall_at_100:.1f})" in part(text, "Retrieval:")
     assert "95 % bootstrap interval" in text
 
 
-def test_many_dims_stand_below_one_another_rather_than_in_shreds() -> None:
+def test_many_dims_are_split_over_several_tables() -> None:
     text = rendered([made_up.score(1, dim) for dim in (768, 512, 384, 256, 128, 64, 32)], 100)
     heads = [line.split("┃")[2:-1] for line in text.splitlines() if "layer" in line and "┃" in line]
     assert [[head.strip(" *") for head in line] for line in heads] == [
@@ -199,19 +201,20 @@ def test_many_dims_stand_below_one_another_rather_than_in_shreds() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "heading"),
-    [("agreement", "Agreement with the full cell on {}:"), ("retrieval", "Retrieval from {}:")],
+    [("agreement", "similarities × 100 on {} "), ("retrieval", "nDCG@10 × 100 on {} ")],
 )
 def test_every_file_of_texts_and_every_collection_is_shown(kind: str, heading: str) -> None:
-    field, figure = {"agreement": ("texts", "spearman"), "retrieval": ("collection", "ndcg_at_10")}[kind]
+    field, value = {"agreement": ("texts", "spearman"), "retrieval": ("collection", "ndcg_at_10")}[kind]
     plain = getattr(made_up, kind)(1, 64)
-    text = rendered([plain | {field: "a", figure: 11.5}, plain | {field: "b", figure: 22.5}])
+    text = rendered([plain | {field: "a", value: 11.5}, plain | {field: "b", value: 22.5}])
     assert rows(part(text, heading.format("a"))) == [["1", "11.5"]]
     assert rows(part(text, heading.format("b"))) == [["1", "22.5"]]
 
 
-def test_storage_is_that_of_the_deepest_layer_in_the_most_exact_variant() -> None:
+def test_the_storage_table_is_of_the_deepest_layer_in_the_most_exact_setup() -> None:
     text = part(rendered(made_up.sweep(), 100), "Storage of layer 6: score on STS-B test")
-    own = [item for item in stored(made_up.sweep(), "stsb") if item.cell.layer == 6 and item.setup.precision == "fp32"]
+    cells = [cell for cell in candidates(made_up.sweep()) if cell.cell.layer == 6 and cell.precision == "fp32"]
+    own = [item for cell in cells for item in cell.stored.values()]
     assert [row[0] for row in rows(text)] == ["fp32", "fp16", "int8", "binary"]
     assert len(own) == 20
     for item in own:
@@ -219,7 +222,7 @@ def test_storage_is_that_of_the_deepest_layer_in_the_most_exact_variant() -> Non
         assert f" {item.bytes_per_vector:,.0f} MB" in text
 
 
-def test_a_cascade_is_the_cheapest_that_has_enough_beside_the_full_cell_alone() -> None:
+def test_the_cascade_table_has_the_cheapest_way_to_each_recall() -> None:
     ways = {(1, 64): ([80.0, 92.0], [1.0, 3.0]), (2, 64): ([91.0, 96.0], [2.0, 5.0])}
     figures = {"shortlist": [10, 1000], "deep_ms": 4.5}
     records = [
@@ -234,6 +237,61 @@ def test_a_cascade_is_the_cheapest_that_has_enough_beside_the_full_cell_alone() 
     ]
 
 
-def test_peak_memory_stands_below_deepest_layer_first() -> None:
+def test_peak_memory_is_listed_from_the_deepest_layer() -> None:
     records = [*(made_up.score(layer, 64) for layer in (1, 3)), made_up.memory(1), made_up.memory(3)]
     assert "Peak memory with one layer open: layer 3 134 MB, layer 1 104 MB" in rendered(records)
+
+
+def summarised(records: list[Record]) -> str:
+    console = Console(width=100, color_system=None)
+    with console.capture() as captured:
+        console.print(summary(records, Path("my model.m2d"), Path("results.jsonl")))
+    return captured.get()
+
+
+def test_the_summary_of_everything_fits_a_screen() -> None:
+    toy = [made_up.score(layer, dim, sts="toy", label=TOY_LABEL) for layer in made_up.LAYERS for dim in made_up.DIMS]
+    lines = summarised([*made_up.sweep(), *toy]).splitlines()
+    assert len(lines) <= 39  # and the prompt
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_summary_shows_the_pick_of_select_in_its_grid() -> None:
+    records = made_up.sweep()
+    picked = select(candidates(records), Budgets(min_retention=0.97)).picked
+    text = summarised(records)
+    assert picked is not None
+    assert f"{picked.cell}, {picked.precision} · onnxrt" in text
+    assert f"> {picked.score:.1f} (" in text
+    assert text.count("> ") == 1
+    own = [cell for cell in candidates(records) if cell.setup == picked.setup]
+    grid = [line.replace("> ", "") for line in part(text, "Score:").splitlines()]
+    for cell in own:
+        (line,) = [line for line in grid if line.startswith("│") and line.split()[1].strip("*") == str(cell.cell.layer)]
+        assert f"{cell.score:.1f} ({100 * (cell.retention or 0):.1f} %)" in line
+
+
+def test_the_summary_has_the_commands_to_go_on() -> None:
+    text = summarised(made_up.sweep())
+    assert "m2d-export select 'my model.m2d' --results results.jsonl --min-retention 0.97" in text
+    assert "m2d-export encode 'my model.m2d' texts.txt --cell " in text
+
+
+@pytest.mark.parametrize(("kind", "option"), [("agreement", "agreement"), ("retrieval", "retrieval")])
+def test_without_scores_the_summary_uses_another_quality(kind: str, option: str) -> None:
+    text = summarised([getattr(made_up, kind)(layer, dim) for layer in (5, 6) for dim in (384, 64)])
+    assert f"--task {option}" in text
+    assert len(rows(text)) == 2
+
+
+def test_the_summary_of_times_has_no_pick() -> None:
+    text = summarised([latency(2, 1, 16), latency(1, 1, 16)])
+    assert [row[0] for row in rows(text)] == ["2", "1"]
+    assert "m2d-export select" not in text
+
+
+def test_the_summary_of_many_dims_is_one_grid_of_plain_scores() -> None:
+    text = summarised([made_up.score(1, dim) for dim in (768, 512, 384, 256, 128, 64, 32)])
+    (row,) = rows(text)
+    assert len(row) == 8
+    assert "%" not in part(text, "Score:")

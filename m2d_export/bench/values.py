@@ -1,12 +1,11 @@
-"""What figures are made of: frozen values in the words of docs/results-format.md."""
+"""The values that are derived from records, in the words of docs/results-format.md."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from m2d_export.spec import BYTES_PER_FLOAT, Cell
 
 Interval = tuple[float, float]
-Variant = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -17,17 +16,17 @@ class Setup:
     runtime: str
     compute: str
     provider: str
-    threads: int | None
+    threads: int | None = None
 
     @property
-    def variant(self) -> Variant:
-        """What a vector depends on: everything but the threads."""
-        return self.precision, self.runtime, self.compute, self.provider
+    def untimed(self) -> "Setup":
+        """The same setup without threads, which change the times and not the vectors."""
+        return replace(self, threads=None)
 
 
 @dataclass(frozen=True, order=True)
 class Shape:
-    """A batch that was timed; scope ``graph`` is the graph alone, ``text`` has the tokenizer in it too."""
+    """A batch that was timed. Scope ``graph`` is the model only, ``text`` includes the tokenizer."""
 
     batch_size: int
     tokens: int
@@ -36,7 +35,7 @@ class Shape:
     @property
     def what(self) -> str:
         """The scope in words."""
-        return "graph alone" if self.scope == "graph" else "text to vector"
+        return "model only" if self.scope == "graph" else "text to vector"
 
     def __str__(self) -> str:
         return f"batch {self.batch_size} x {self.tokens} tokens, {self.what}"
@@ -44,9 +43,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class View:
-    """Which measurements to look at where there are several; None where there is none.
+    """Which measurements to show where there are several; None where there is none.
 
-    ``shape`` is what latency is of, ``throughput`` what sentences a second are of.
+    Latency is shown at ``shape`` and sentences a second at ``throughput``.
     """
 
     sts: str | None = None
@@ -57,12 +56,12 @@ class View:
 
     @property
     def times(self) -> str:
-        """What latency and throughput are of, in words."""
+        """The shapes of latency and throughput in words."""
         return times_text(self.shape, self.throughput)
 
 
 def times_text(latency: Shape | None, throughput: Shape | None) -> str:
-    """Two shapes of the same tokens and scope in words, or nothing where there is none."""
+    """Two shapes of the same tokens and scope in words; empty where there is none."""
     if latency is None or throughput is None or latency == throughput:
         return str(latency or throughput or "")
     _, _, rest = str(latency).partition(" x ")
@@ -70,19 +69,20 @@ def times_text(latency: Shape | None, throughput: Shape | None) -> str:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is left of a cell's score where an index stores its vectors in fewer bits."""
+class StoredScore:
+    """The score of a cell whose vectors an index stores in ``bytes_per_vector``; also MB per million vectors."""
 
+    bytes_per_vector: float
     score: float | None
     retention: float | None
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A cell in a setup, and all that is known of it; None is not measured.
+    """A cell in a setup and everything that was measured of it; None where a value was not measured.
 
-    Scores, agreement, overlap, nDCG and recall are x 100, latency is in ms a batch. Retentions are shares of what the
-    full cell has; ``full`` marks that cell. ``kept`` is by the storage's name, ``noisy`` of latency or throughput.
+    Scores, agreement, overlap, nDCG and recall are x 100. Latency is in ms a batch. Retentions are shares of the
+    value of the full cell, which ``full`` marks. ``stored`` is by the storage's name. ``noisy`` is about the times.
     """
 
     cell: Cell
@@ -98,7 +98,7 @@ class Candidate:
     spearman: Mapping[str, float | None] = field(default_factory=dict)
     pearson: Mapping[str, float | None] = field(default_factory=dict)
     pairs: int | None = None
-    kept: Mapping[str, Kept] = field(default_factory=dict)
+    stored: Mapping[str, StoredScore] = field(default_factory=dict)
     agreement: float | None = None
     agreement_retention: float | None = None
     overlap_at_10: float | None = None
@@ -111,37 +111,36 @@ class Candidate:
     calls: int | None = None
     sentences_per_second: float | None = None
     noisy: bool | None = None
-    joules_per_sentence: float | None = None
     peak_mb: float | None = None
     time: str | None = None
 
     @property
     def precision(self) -> str:
-        """What the graph stores its weights in."""
+        """The precision of the weights."""
         return self.setup.precision
 
     @property
     def runtime(self) -> str:
-        """What ran the graph."""
+        """The runtime that ran the graph."""
         return self.setup.runtime
 
     @property
     def compute(self) -> str:
-        """The precision the runtime multiplies in."""
+        """The precision of the matmuls."""
         return self.setup.compute
 
     @property
     def trained(self) -> bool:
-        """Whether training optimised this very cell."""
+        """Whether training optimised this cell."""
         return self.trained_layer and self.trained_dim
 
     @property
     def bytes_per_vector(self) -> int:
-        """The bytes of a vector in an index of float32."""
+        """The bytes of a float32 vector."""
         return BYTES_PER_FLOAT * self.cell.dim
 
     def index_gb(self, vectors: float, bytes_per_value: float) -> float:
-        """GB (1e9 bytes) of an index of ``vectors``, without what the index adds of its own."""
+        """GB (1e9 bytes) of the vectors of an index, without what the index itself adds."""
         return vectors * self.cell.dim * bytes_per_value / 1e9
 
 
@@ -159,26 +158,14 @@ class Timing:
     spread: float
     noisy: bool
     calls: int
-    joules_per_sentence: float | None
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The score of a cell whose vectors are kept as ``storage``; MB per million vectors equals bytes a vector."""
-
-    cell: Cell
-    setup: Setup
-    storage: str
-    bytes_per_vector: float
-    score: float | None
-    retention: float | None
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """Shortlist with ``cheap``, rerank with ``deep``: recall x 100 and ms a query, one for each shortlist length.
+    """Search with ``cheap``, rank the shortlist again with ``deep``.
 
-    ``deep_ms`` is what a query costs with ``deep`` alone: a cascade that costs more is of no use.
+    ``recall_at_10`` (x 100) and ``cost_ms`` (ms a query) have one value for each length in ``shortlist``. ``deep_ms``
+    is the cost of a query with ``deep`` only: a cascade that costs more is of no use.
     """
 
     collection: str

@@ -1,13 +1,13 @@
-"""The Pareto front: what is left once everything beaten on both score and throughput is gone."""
+"""The Pareto front: everything that nothing else beats on both score and throughput."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from m2d_export.bench.quantities import Cascade
+from m2d_export.bench.values import Cascade
 
-FEW = 5  # as many lines as a chart can name
+FEW = 5  # lines that a legend can name
 
 
 class Point(Protocol):
@@ -26,10 +26,10 @@ P = TypeVar("P", bound=Point)
 
 
 def front(points: Iterable[P]) -> list[P]:
-    """The points no other beats: as good on both score and throughput, and better on one.
+    """The points that no other point beats, from the fastest to the one with the highest score.
 
-    From the fastest to the one that scores highest. Points without a score or a throughput are left out; of two
-    equal points both stay.
+    A point beats another if it is as good on both score and throughput, and better on one. Points without a score or a
+    throughput are left out. Of two equal points both stay.
     """
     known = [
         (point.sentences_per_second, point.score, point)
@@ -48,7 +48,10 @@ def front(points: Iterable[P]) -> list[P]:
 
 @dataclass(frozen=True)
 class Step:
-    """A shortlist of a cascade as a point: its recall and how many queries a second it answers; both by place."""
+    """A shortlist of a cascade as a point: recall as its score, queries a second as its throughput.
+
+    ``cascade`` and ``shortlist`` are places in the lists that it comes from.
+    """
 
     cascade: int
     shortlist: int
@@ -57,7 +60,7 @@ class Step:
 
 
 def steps(cascades: Sequence[Cascade]) -> list[Step]:
-    """The shortlists that reach their recall for the least cost, cheapest first."""
+    """The shortlists that reach their recall at the least cost, cheapest first."""
     return front(
         Step(place, number, recall, 1000 / cost)
         for place, item in enumerate(cascades)
@@ -66,6 +69,6 @@ def steps(cascades: Sequence[Cascade]) -> list[Step]:
 
 
 def few(cascades: Sequence[Cascade]) -> list[Cascade]:
-    """Of one collection and setup, the cascades to draw: those most often the cheapest way to a recall."""
+    """The cascades to draw of one collection and setup: those that are most often the cheapest for a recall."""
     often = Counter(step.cascade for step in steps(cascades))
     return [cascades[place] for place in sorted(place for place, _ in often.most_common(FEW))]

@@ -1,0 +1,155 @@
+"""The result columns: one list, from which the terminal, the Markdown, the page and docs/results-format.md are made.
+
+A new column is a row here and a field of ``Candidate`` that ``bench.metrics`` fills.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from m2d_export.bench.values import Candidate, StoredScore, View
+from m2d_export.report.formatting import WRITERS, interval, plain_table
+
+LABEL, TEXTS, COLLECTION, LATENCY, THROUGHPUT = (
+    "on {label}",
+    "on {texts}",
+    "on {collection}",
+    "{latency}",
+    "{throughput}",
+)
+# The part of a view that changes the values of a column, by the column's note.
+PARTS = {LABEL: "sts", TEXTS: "texts", COLLECTION: "collection", LATENCY: "times", THROUGHPUT: "times"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A value of a candidate and how it is shown.
+
+    ``key`` is the field of ``Candidate``, ``write`` the name of a writer, ``source`` the record that it comes from.
+    ``note`` says what it was measured on; its fields are those of ``measured_on``. ``interval`` is the field with its
+    95 % interval and ``mark`` a field that is named after the value where it is true. ``heat`` is the heading of its
+    heat-map, if it has one, and ``beside`` the column that a terminal writes in brackets in that map. ``shown``:
+    "table", "hover" (only where the page shows everything about a cell) or "data" (only as part of another column).
+    """
+
+    key: str
+    title: str
+    write: str
+    source: str
+    note: str = ""
+    interval: str = ""
+    mark: str = ""
+    heat: str = ""
+    beside: str = ""
+    shown: str = "table"
+
+    @property
+    def part(self) -> str:
+        """The part of a view that changes its values, empty where none does."""
+        return PARTS.get(self.note, "")
+
+
+COLUMNS = (
+    Column(
+        "score",
+        "score",
+        "score",
+        "`score`: `spearman.cosine`",
+        LABEL,
+        "interval",
+        heat="Score: Spearman × 100 on {label}",
+        beside="retention",
+    ),
+    Column(
+        "retention",
+        "retention",
+        "share",
+        "score / score of the full cell",
+        LABEL,
+        heat="Retention: share of the full cell's score on {label}",
+    ),
+    Column(
+        "difference",
+        "difference to the full cell",
+        "difference",
+        "`score`: `difference`",
+        LABEL,
+        interval="difference_interval",
+        shown="hover",
+    ),
+    Column("spearman", "Spearman by", "named", "`score`: `spearman`", LABEL, shown="hover"),
+    Column("pearson", "Pearson by", "named", "`score`: `pearson`", LABEL, shown="hover"),
+    Column("stored", "score as", "named", "`storage`: `spearman`, by `storage`", LABEL, shown="hover"),
+    Column("pairs", "pairs", "count", "`score`: `pairs`", LABEL, shown="hover"),
+    Column("time", "measured", "text", "`time` of the last quality record", LABEL, shown="hover"),
+    Column("latency_ms", "p50 latency", "ms", "`latency`: `p50_ms`", LATENCY, mark="noisy"),
+    Column("p95_ms", "p95", "ms", "`latency`: `p95_ms`", LATENCY, shown="hover"),
+    Column("p99_ms", "p99", "ms", "`latency`: `p99_ms`", LATENCY, shown="hover"),
+    Column("calls", "calls", "count", "`latency`: number of `seconds`", LATENCY, shown="hover"),
+    Column("noisy", "noisy", "text", "`latency`: `noisy`, of either shape", LATENCY, shown="data"),
+    Column("sentences_per_second", "sentences/s", "count", "`latency`: `sentences_per_second`", THROUGHPUT),
+    Column(
+        "agreement",
+        "agreement",
+        "score",
+        "`agreement`: `spearman`",
+        TEXTS,
+        heat="Agreement: with the full cell's similarities × 100 on {texts}",
+        beside="overlap_at_10",
+    ),
+    Column("overlap_at_10", "overlap@10", "score", "`agreement`: `overlap_at_10`", TEXTS),
+    Column("agreement_retention", "agreement retained", "share", "agreement / 100", TEXTS, shown="data"),
+    Column(
+        "ndcg",
+        "nDCG@10",
+        "score",
+        "`retrieval`: `ndcg_at_10`",
+        COLLECTION,
+        heat="Retrieval: nDCG@10 × 100 on {collection}",
+        beside="recall_at_100",
+    ),
+    Column("ndcg_retention", "nDCG retained", "share", "nDCG@10 / nDCG@10 of the full cell", COLLECTION),
+    Column("recall_at_100", "recall@100", "score", "`retrieval`: `recall_at_100`", COLLECTION),
+    Column("bytes_per_vector", "bytes a vector (float32)", "count", "4 x `dim`"),
+    Column("peak_mb", "peak memory", "mb", "`memory`: `peak_mb`"),
+)
+TABLE = tuple(column for column in COLUMNS if column.shown == "table")
+BY_KEY: Mapping[str, Column] = {column.key: column for column in COLUMNS}
+
+
+def measured_on(view: View, label: str) -> dict[str, str]:
+    """What values were measured on, for the notes and headings of columns; ``label`` is that of the STS set."""
+    return {
+        "label": label,
+        "texts": view.texts or "",
+        "collection": view.collection or "",
+        "latency": str(view.shape or ""),
+        "throughput": str(view.throughput or ""),
+    }
+
+
+def text_of(column: Column | str, candidate: Candidate) -> str:
+    """A column's value as text, with its interval and its mark."""
+    column = BY_KEY[column] if isinstance(column, str) else column
+    ends = interval(getattr(candidate, column.interval)) if column.interval else ""
+    mark = column.mark if column.mark and getattr(candidate, column.mark) else ""
+    return " ".join(filter(None, (WRITERS[column.write](getattr(candidate, column.key)), ends, mark)))
+
+
+def values_of(candidate: Candidate, part: str) -> dict[str, Any]:
+    """The values as JSON of the columns that ``part`` of a view changes."""
+    keys = [key for column in COLUMNS if column.part == part for key in (column.key, column.interval) if key]
+    return {key: _plain(getattr(candidate, key)) for key in keys}
+
+
+def as_markdown() -> str:
+    """The table of columns in docs/results-format.md."""
+    written = {LABEL: "set of pairs", TEXTS: "texts", COLLECTION: "collection", LATENCY: "shape", THROUGHPUT: "shape"}
+    rows = [[c.title, f"`{c.key}`", c.source, written.get(c.note, ""), c.shown] for c in COLUMNS if c.shown != "data"]
+    return plain_table(["column", "in `select --json`", "from", "for each", "shown in"], rows)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: asdict(item) if isinstance(item, StoredScore) else item for name, item in value.items()}
+    return value

@@ -1,0 +1,110 @@
+"""Tables of costs on a terminal: storage, cascades, latency, memory."""
+
+from collections.abc import Sequence
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from m2d_export.bench.values import Candidate, Cascade, Setup, Timing
+from m2d_export.report.formatting import megabytes, milliseconds, rate, score, share
+from m2d_export.report.heat_map import side_by_side
+from m2d_export.report.results import setup_labels
+
+RECALLS = (90.0, 95.0, 99.0)  # of the full cell's ten: the table of cascades has the cheapest way to each
+
+
+def latency_text(timing: Timing | None) -> str:
+    """The median, with a mark where it is noisy."""
+    return "" if timing is None else ("~" if timing.noisy else "") + f"{timing.p50_ms:.2f}"
+
+
+def storage_tables(cells: Sequence[Candidate], label: str) -> list[RenderableType]:
+    """What each storage keeps of the deepest layer's score in the most exact setup, and its size, by dim."""
+    stored = [cell for cell in cells if cell.stored]
+    layer = max((cell.cell.layer for cell in stored if cell.setup == stored[0].setup), default=0)
+    own = {cell.cell.dim: cell for cell in stored if cell.setup == stored[0].setup and cell.cell.layer == layer}
+    storages = list(dict.fromkeys(name for cell in own.values() for name in cell.stored))
+    parts: list[RenderableType] = []
+    if own:
+        heading = f"Storage of layer {layer}: score on {label} (share), MB per million vectors"
+        parts.append(Text(heading, style="italic"))
+    for dims in side_by_side(own):
+        table = Table("stored as \\ dim")
+        for dim in dims:
+            table.add_column(str(dim), justify="right")
+        for storage in storages:
+            table.add_row(storage, *(_stored(own[dim], storage) for dim in dims))
+        parts.append(table)
+    return parts
+
+
+def _stored(cell: Candidate, storage: str) -> str:
+    stored = cell.stored.get(storage)
+    if stored is None:
+        return "n/a"
+    return f"{score(stored.score)} ({share(stored.retention)})\n{megabytes(stored.bytes_per_vector)}"
+
+
+def cascade_tables(found: Sequence[Cascade]) -> list[RenderableType]:
+    """The cheapest cascade that reaches each of RECALLS, and the cost of the full cell; a table for each collection."""
+    parts: list[RenderableType] = []
+    labels = setup_labels(list(dict.fromkeys(item.setup for item in found)))
+    for collection, setup in dict.fromkeys((item.collection, item.setup) for item in found):
+        own = [item for item in found if (item.collection, item.setup) == (collection, setup)]
+        named = f", {labels[setup]}" if len(labels) > 1 else ""
+        heading = f"Cascade on {collection}{named}: the cheapest shortlist that {own[0].deep} ranks again"
+        table = Table("recall@10 at least", "cheap cell", "shortlist", "recall@10", "a query", f"only {own[0].deep}")
+        for floor in RECALLS:
+            ways = [
+                (cost, recall, length, item)
+                for item in own
+                for length, recall, cost in zip(item.shortlist, item.recall_at_10, item.cost_ms, strict=True)
+                if recall >= floor
+            ]
+            if ways:
+                cost, recall, length, item = min(ways, key=lambda way: way[0])
+                values = (score(recall), milliseconds(cost), milliseconds(item.deep_ms))
+                table.add_row(score(floor), str(item.cheap), f"{length:,}", *values)
+            else:
+                table.add_row(score(floor), "none")
+        parts += [Text(heading, style="italic"), table]
+    return parts
+
+
+def memory_lines(cells: Sequence[Candidate]) -> list[RenderableType]:
+    """The peak memory of a process with one exit open, a line for each setup."""
+    peaks: dict[Setup, dict[int, float]] = {}
+    for cell in cells:
+        if cell.peak_mb is not None:
+            peaks.setdefault(cell.setup, {})[cell.cell.layer] = cell.peak_mb
+    labels = setup_labels(list(peaks))
+    return [
+        Text(
+            f"Peak memory with one layer open{f', {labels[setup]}' if len(peaks) > 1 else ''}: "
+            + ", ".join(f"layer {layer} {megabytes(own[layer])}" for layer in sorted(own, reverse=True))
+        )
+        for setup, own in peaks.items()
+    ]
+
+
+def latency_table(timings: Sequence[Timing]) -> Table:
+    """Latency and throughput of each layer, shape and scope; noisy times are marked."""
+    note = "graph: model only; text: text to vector. sentences/s from the median"
+    noise = "; ~ noisy: the middle half of the calls spreads over more than 20 % of the median"
+    table = Table(title="Latency, in ms a batch", caption=note + (noise if any(t.noisy for t in timings) else ""))
+    labels = setup_labels(list(dict.fromkeys(timing.setup for timing in timings)))
+    several = len(labels) > 1
+    setup_column = ("setup",) if several else ()
+    for name in (*setup_column, "layer", "batch", "tokens", "scope", "p50", "p95", "p99", "calls", "sent./s"):
+        table.add_column(name, justify="right")
+    for timing in sorted(timings, key=lambda timing: (timing.shape, -timing.layer)):
+        table.add_row(
+            *((labels[timing.setup],) if several else ()),
+            *map(str, (timing.layer, timing.shape.batch_size, timing.shape.tokens, timing.shape.scope)),
+            latency_text(timing),
+            *(f"{value:.2f}" for value in (timing.p95_ms, timing.p99_ms)),
+            str(timing.calls),
+            rate(timing.sentences_per_second),
+        )
+    return table

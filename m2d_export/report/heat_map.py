@@ -1,0 +1,98 @@
+"""Heat-maps of the grid on a terminal: layers x dims, each cell shaded by its value."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from m2d_export.bench.values import Candidate
+from m2d_export.report.columns import BY_KEY, Column
+from m2d_export.report.formatting import WRITERS, axis_names, interval
+from m2d_export.report.results import setup_labels
+from m2d_export.spec import Cell
+
+# ColorBrewer's YlGnBu, five classes: ordered for colour-blind readers too; dark text on light, light on dark.
+SHADES = (("#ffffcc", "black"), ("#a1dab4", "black"), ("#41b6c4", "black"), ("#2c7fb8", "white"), ("#253494", "white"))
+UNTRAINED = "* a layer or dim that this checkpoint was not trained for"
+FEW_DIMS, MANY_DIMS = 5, 9  # columns that fit in 100 characters: with a value in brackets, with one number
+
+
+def heat_maps(cells: Sequence[Candidate], column: Column, measured: dict[str, str]) -> list[RenderableType]:
+    """A heat-map for each setup; setups that differ only in threads have the same vectors and share one."""
+    if all(getattr(cell, column.key) is None for cell in cells):
+        return []
+    first = {(cell.setup.untimed, cell.cell): cell for cell in reversed(cells)}
+    labels = setup_labels(list(dict.fromkeys(cell.setup.untimed for cell in cells)))
+    heading, note = heading_of(column, measured), ", [95 % bootstrap interval]" if column.interval else ""
+
+    def write(cell: Candidate) -> str:
+        ends = interval(getattr(cell, column.interval)) if column.interval else ""
+        return f"{brief_text(column)(cell)}\n{ends}".rstrip()
+
+    parts: list[RenderableType] = []
+    for setup, label in labels.items():
+        own = [cell for (untimed, _), cell in first.items() if untimed == setup]
+        named = f", {label}" if len(labels) > 1 else ""
+        parts.append(heat_map(own, column, heading + named + note, write))
+    return parts
+
+
+def heading_of(column: Column, measured: dict[str, str], brackets: bool = True) -> str:
+    """The heading of a heat-map; ``measured`` is what ``columns.measured_on`` returns."""
+    return column.heat.format(**measured) + (f" ({BY_KEY[column.beside].title})" if brackets else "")
+
+
+def brief_text(column: Column) -> Callable[[Candidate], str]:
+    """The function that writes a value, and another one in brackets."""
+    beside = BY_KEY[column.beside]
+
+    def write(cell: Candidate) -> str:
+        other = getattr(cell, beside.key)
+        brackets = "" if other is None else f" ({WRITERS[beside.write](other)})"
+        return WRITERS[column.write](getattr(cell, column.key)) + brackets
+
+    return write
+
+
+def heat_map(
+    cells: Sequence[Candidate],
+    column: Column,
+    heading: str,
+    write: Callable[[Candidate], str],
+    dims_abreast: int = FEW_DIMS,
+) -> RenderableType:
+    """Layers x dims of one column; an asterisk marks layers and dims that were not trained."""
+    found = {cell.cell: cell for cell in cells}
+    layer_names, dim_names = axis_names(cells)
+    values = [value for cell in cells if (value := getattr(cell, column.key)) is not None]
+
+    def shaded(layer: int, dim: int) -> Text:
+        cell = found.get(Cell(layer, dim))
+        value = getattr(cell, column.key) if cell else None
+        if cell is None or value is None:
+            return Text("n/a")
+        return _shaded(write(cell), value, min(values), max(values))
+
+    parts: list[RenderableType] = [Text(heading, style="italic")]  # a title would be wrapped to the table's width
+    for dims in side_by_side(dim_names, dims_abreast):
+        table = Table()
+        table.add_column("layer \\ dim", justify="right")
+        for dim in dims:
+            table.add_column(dim_names[dim], justify="right")
+        for layer, name in reversed(layer_names.items()):
+            table.add_row(name, *(shaded(layer, dim) for dim in dims))
+        parts.append(table)
+    return Group(*parts)
+
+
+def side_by_side(dims: Iterable[int], count: int = FEW_DIMS) -> list[list[int]]:
+    """The dims from the widest, ``count`` of them for each table."""
+    wide = sorted(dims, reverse=True)
+    return [wide[start : start + count] for start in range(0, len(wide), count)]
+
+
+def _shaded(text: str, value: float, low: float, high: float) -> Text:
+    share_of_range = (value - low) / (high - low) if high > low else 1.0
+    background, foreground = SHADES[min(int(share_of_range * len(SHADES)), len(SHADES) - 1)]
+    return Text(text, style=f"{foreground} on {background}")

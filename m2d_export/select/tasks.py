@@ -1,0 +1,45 @@
+"""What a cell can be judged by: one row for each task, and the storages whose scores are measured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from m2d_export.bench.storage import BITS, Storage
+
+
+class Task(StrEnum):
+    """Which measurement says how good a cell is."""
+
+    STS = "sts"
+    RETRIEVAL = "retrieval"
+    AGREEMENT = "agreement"
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """How a task judges a candidate.
+
+    ``quality`` and ``retention`` name fields of ``Candidate``. ``option`` with ``value`` makes bench measure them;
+    ``option`` with a name makes select use one of several. ``part`` is the field of ``View`` that it sets.
+    """
+
+    quality: str
+    retention: str
+    option: str
+    value: str
+    part: str
+
+    @property
+    def measure(self) -> str:
+        """The advice for a reader who has no such results."""
+        return f"run m2d-export bench with {self.option} {self.value}"
+
+
+TASKS: Mapping[Task, TaskSpec] = {
+    Task.STS: TaskSpec("score", "retention", "--sts", "FILE", "sts"),
+    Task.RETRIEVAL: TaskSpec("ndcg", "ndcg_retention", "--retrieval", "FOLDER", "collection"),
+    Task.AGREEMENT: TaskSpec("agreement", "agreement_retention", "--texts", "FILE", "texts"),
+}
+# The storages by the bytes of one number. The score of float32 vectors is the score of the cell itself.
+BYTES: Mapping[str, float] = {str(storage): BITS[storage] / 8 for storage in Storage}
+STORED: Mapping[float, str] = {size: name for name, size in BYTES.items() if name != Storage.FP32}
