@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the help of every command; with --check, exit 1 if it is not up to date."""
+"""Write docs/cli.md from the help of every command; with --check, exit 1 if the page is not up to date."""
 
 import sys
 from collections.abc import Iterator
@@ -12,17 +12,22 @@ PAGE = Path(__file__).with_name("cli.md")
 WIDTH = 100
 INTRODUCTION = """# Command line
 
-Written by `make docs` from the program's own help: change that, not this page.
+`make docs` writes this page from the help of the program: change the help, not the page.
 
-`m2d-export` is installed with the package; `python -m m2d_export` is the same. What a command acts on is an argument,
-how it does so an option; lists are comma-separated. An error is one line on standard error. Exit codes: 0 done, 1 a
-gate failed (parity, integrity), 2 wrong use or environment, 130 interrupted, 143
-terminated.
+The package installs `m2d-export`; `python -m m2d_export` is the same. Lists have commas and no spaces. A cell is
+written LAYERxDIM: `3x128` is exit layer 3 with 128 dims. An error is one line on standard error.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | a check failed: parity, integrity, an export, a training |
+| 2 | wrong use, or something is missing on this machine |
+| 130, 143 | interrupted, terminated |
 """
 
 
 def page() -> str:
-    """The whole page: the introduction, then one section a command."""
+    """The whole page: the introduction, then a section for each command."""
     group = click.Context(cli, info_name="m2d-export", terminal_width=WIDTH, **cli.context_settings)
     return "\n".join([INTRODUCTION, *_section("m2d-export", cli.get_help(group)), *_sections(group)])
 
@@ -39,7 +44,7 @@ def _section(title: str, text: str) -> tuple[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, or check it."""
+    """Write the page, or check it; returns the exit code."""
     if arguments not in ([], ["--check"]):
         click.echo("usage: python docs/generate_cli.py [--check]", err=True)
         return 2
@@ -47,7 +52,7 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         PAGE.write_text(wanted, encoding="utf-8")
     elif not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != wanted:
-        click.echo(f"{PAGE} is not what the commands' help says: run make docs", err=True)
+        click.echo(f"{PAGE} is not up to date: run make docs", err=True)
         return 1
     return 0
 

@@ -55,11 +55,10 @@ class Encoder(Closing):
     ) -> None:
         if not isinstance(bundle, Bundle):
             bundle = Bundle.open(bundle)
-        grid = bundle.grid
-        full = grid.full
+        default = bundle.default_cell
         self.cell = Cell(
-            grid.check_layer(full.layer if layer is None else layer),
-            grid.check_dim(dim if dim is not None else bundle.manifest.truncate_dim or full.dim),
+            bundle.grid.check_layer(default.layer if layer is None else layer),
+            bundle.grid.check_dim(default.dim if dim is None else dim),
         )
         self.normalize = bundle.manifest.normalize if normalize is None else normalize
         self._tokenizer = bundle.tokenizer

@@ -14,7 +14,7 @@ from m2d_export.bundle.reading import read_manifest
 from m2d_export.errors import BundleError, IntegrityError, ManifestError, SpecError
 from m2d_export.host.files import sha256_of
 from m2d_export.runtimes.table import RUNTIMES
-from m2d_export.spec import DEFAULT, Engine, EngineKey, Grid, Precision, Variant
+from m2d_export.spec import DEFAULT, Cell, Engine, EngineKey, Grid, Precision, Variant
 from m2d_export.text.tokenizer import Tokenizer
 
 CACHE = ".m2d-cache-"  # a folder next to a bundle: nothing is ever written into a bundle
@@ -58,6 +58,12 @@ class Bundle:
     def grid(self) -> Grid:
         """The layers and dims of the bundle."""
         return self.manifest.grid
+
+    @property
+    def default_cell(self) -> Cell:
+        """The cell that is used when none is named: the deepest exit at ``truncate_dim``, or else at the full width."""
+        full = self.grid.full
+        return Cell(full.layer, self.manifest.truncate_dim or full.dim)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

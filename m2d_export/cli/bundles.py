@@ -94,9 +94,9 @@ def build(
     force: bool,
     dry_run: bool,
 ) -> None:
-    """Build a bundle from CHECKPOINT: one verified ONNX graph per exit layer, weights stored once.
+    """Build a bundle from CHECKPOINT: one verified ONNX graph per exit layer.
 
-    CHECKPOINT is a sentence-transformers folder, a transformers folder (mean pooling), or a Hub id.
+    All graphs of a precision share one file of weights. CHECKPOINT is a sentence-transformers folder, a transformers folder (mean pooling), or a Hub id.
     """
     from m2d_export.pipeline import build_planned
     from m2d_export.plan import plan
@@ -143,7 +143,10 @@ def build(
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of a table.")
 def show(bundle: Path, as_json: bool) -> None:
-    """Show the settings of BUNDLE, its graphs with their sizes, and how closely they match PyTorch."""
+    """Show the settings and the graphs of BUNDLE.
+
+    For every graph: its size, how closely its vectors match PyTorch's, and how much batching changes them.
+    """
     from m2d_export.bundle.disk import Bundle
 
     opened = Bundle.open(bundle)
@@ -165,7 +168,10 @@ def show(bundle: Path, as_json: bool) -> None:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(bundle: Path, as_json: bool) -> None:
-    """Check every file of BUNDLE against its manifest: sizes, sha256, nothing missing, nothing extra."""
+    """Check every file of BUNDLE against its manifest.
+
+    Reports changed, missing and foreign files.
+    """
     from m2d_export.bundle.disk import Bundle
 
     opened = Bundle.open(bundle)
@@ -206,7 +212,10 @@ def encode(
     compute: str | None,
     threads: int | None,
 ) -> None:
-    """Encode FILE, UTF-8 with one text a line (- is standard input), into a float32 array (lines, dim)."""
+    """Encode FILE into a NumPy array of float32, (lines, dim).
+
+    FILE is UTF-8 with one text a line; - is standard input.
+    """
     from m2d_export.encoder import Encoder
     from m2d_export.host.files import atomic_file
     from m2d_export.vectors import write_npy

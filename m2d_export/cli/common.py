@@ -81,7 +81,7 @@ threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads of the runtime.  [default: one per core]"
 )
 precision_option = click.option(
-    "--precision", type=click.Choice(PRECISIONS), default="fp32", help="Type of the stored weights."
+    "--precision", type=click.Choice(PRECISIONS), default="fp32", help="Precision of the stored weights."
 )
 
 
