@@ -96,7 +96,8 @@ def build(
 ) -> None:
     """Build a bundle from CHECKPOINT: one verified ONNX graph per exit layer.
 
-    All graphs of a precision share one file of weights. CHECKPOINT is a sentence-transformers folder, a transformers folder (mean pooling), or a Hub id.
+    All graphs of a precision share one file of weights. CHECKPOINT is a sentence-transformers folder, a transformers
+    folder (mean pooling), or a Hub id.
     """
     from m2d_export.pipeline import build_planned
     from m2d_export.plan import plan
