@@ -14,7 +14,7 @@ import pytest
 
 from m2d_export import Bundle, Encoder, encoder, pipeline
 from m2d_export.errors import BundleError, CheckpointError, InputError, RuntimeUnavailable, SpecError
-from tests.conftest import LAYERS, WIDTH, save_checkpoint
+from tests.support.checkpoints import LAYERS, WIDTH, save_checkpoint
 
 TEXTS = [
     "A man is playing a guitar.",
