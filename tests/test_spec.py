@@ -137,6 +137,16 @@ def test_a_prompt_that_cannot_be_resolved_is_refused(spec: TextSpec, asked: dict
         spec.prompt(**asked)
 
 
+def test_a_cell_is_parsed_from_layer_by_dim() -> None:
+    assert Cell.parse("3x128") == Cell(3, 128)
+
+
+@pytest.mark.parametrize("text", ["", "3", "3x", "x3", "3x128 ", "3x-1", "3×128", "3x128x1", "9999999x1"])
+def test_any_other_text_is_not_a_cell(text: str) -> None:
+    with pytest.raises(SpecError, match="LAYERxDIM"):
+        Cell.parse(text)
+
+
 def test_cells_read_and_sort_as_layer_by_dim() -> None:
     assert str(Cell(3, 128)) == "3x128"
     assert sorted([Cell(2, 32), Cell(1, 64), Cell(1, 32)]) == [Cell(1, 32), Cell(1, 64), Cell(2, 32)]

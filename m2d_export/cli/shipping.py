@@ -4,63 +4,75 @@ from pathlib import Path
 
 import click
 
-from m2d_export.cli.common import PRECISIONS, examples, is_default, say_of_int8, steps, threads_option
-from m2d_export.deploy.cpp import RUNTIMES
+from m2d_export.cli.common import (
+    PRECISIONS,
+    CellType,
+    cell_option,
+    examples,
+    is_default,
+    steps,
+    threads_option,
+    warn_if_int8_is_slow,
+)
+from m2d_export.deploy.cpp import FLAVOURS
 from m2d_export.errors import SpecError
+from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import Cell
 
-DEPLOYED = [precision for precision in PRECISIONS if precision != "bf16"]  # ONNX Runtime on a CPU has no bf16
-precision_option = click.option(
-    "--precision", type=click.Choice(DEPLOYED), default="fp32", help="What weights are stored in."
+precision_option = click.option(  # every deployed graph is compared with the bundle's in ONNX Runtime
+    "--precision",
+    type=click.Choice([precision.value for precision in RUNTIMES["onnxrt"].precisions]),
+    default="fp32",
+    help="Precision of the stored weights.",
 )
 normalize_option = click.option(
-    "--normalize/--no-normalize", default=None, help="Scale vectors to unit length.  [default: as the checkpoint]"
+    "--normalize/--no-normalize",
+    default=None,
+    help="Scale vectors to unit length, or do not.  [default: as the checkpoint does]",
 )
 
 
 @click.command(
     epilog=examples(
-        "m2d-export onnx minilm.m2d --layer 3 --dim 32 -o minilm-3x32",
-        "m2d-export onnx minilm.m2d --layer 3 --dim 32 --last-hidden-state -o minilm-3x32",
+        "m2d-export onnx minilm.m2d --cell 3x32 -o minilm-3x32",
+        "m2d-export onnx minilm.m2d --cell 3x32 --last-hidden-state -o minilm-3x32",
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--layer", type=int, help="Exit layer.  [default: the deepest]")
-@click.option("--dim", type=int, help="Numbers to keep of each vector.  [default: all]")
+@cell_option
 @click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--last-hidden-state", is_flag=True, help="Add the output that tools which pool for themselves ask for.")
+@click.option("--last-hidden-state", is_flag=True, help="Add the output that tools with a pooling of their own read.")
 @precision_option
 @normalize_option
 def onnx(
     bundle: Path,
-    layer: int | None,
-    dim: int | None,
+    cell: Cell | None,
     target: Path,
     last_hidden_state: bool,
     precision: str,
     normalize: bool | None,
 ) -> None:
-    """Write one cell of BUNDLE as the folder that other tools load: pooled, cut and scaled in its graph.
+    """Write one cell of BUNDLE as a folder that other tools load; its graph pools, cuts and scales.
 
-    FastEmbed and text-embeddings-inference read its sentence_embedding; sentence-transformers' ONNX backend and optimum
-    need --last-hidden-state.
+    FastEmbed and text-embeddings-inference read the output sentence_embedding. The ONNX backend of
+    sentence-transformers and optimum need --last-hidden-state.
     """
-    from m2d_export.bundle.bundle import Bundle
+    from m2d_export.bundle.disk import Bundle
     from m2d_export.deploy.folder import write_folder
 
     opened = Bundle.open(bundle)
-    full = opened.grid.full
-    width = opened.manifest.truncate_dim or full.dim
-    cell = Cell(full.layer if layer is None else layer, width if dim is None else dim)
+    chosen = cell or opened.default_cell
     with steps() as report:
-        report(f"writing cell {cell} and comparing it with Encoder")
+        report(f"writing cell {chosen} and comparing it with the bundle")
         write_folder(
-            opened, cell, target, precision=precision, normalize=normalize, last_hidden_state=last_hidden_state
+            opened, chosen, target, precision=precision, normalize=normalize, last_hidden_state=last_hidden_state
         )
-    click.echo(f"wrote {target}: cell {cell}, {precision}, sentence_embedding of {cell.dim} float32 numbers")
+    click.echo(f"wrote {target}: cell {chosen}, {precision}; sentence_embedding has {chosen.dim} float32 numbers")
     if prompt := opened.manifest.text.prompt(None, None):
         click.echo(
-            f"note: sentence-transformers puts {prompt!r} before every text; elsewhere put it there yourself", err=True
+            f"note: the checkpoint puts {prompt!r} before every text. sentence-transformers does that by itself; with "
+            "other tools, put it there yourself",
+            err=True,
         )
 
 
@@ -72,22 +84,25 @@ def onnx(
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--cell", "cells", multiple=True, required=True, metavar="LAYERxDIM", help="Cell to serve; repeatable.")
+@click.option("--cell", "cells", type=CellType(), multiple=True, required=True, help="Cell to serve; repeatable.")
 @click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Repository to write.")
 @click.option(
-    "--backend", metavar="[python|onnxruntime|tensorrt]", default="python", help="Backend of the server that encodes."
+    "--backend",
+    metavar="[python|onnxruntime|tensorrt]",
+    default="python",
+    help="Backend of the server that encodes.",
 )
 @click.option(
-    "--runtime", type=click.Choice(["onnxrt", "openvino"]), default="onnxrt", help="What --backend python runs."
+    "--runtime", type=click.Choice(["onnxrt", "openvino"]), default="onnxrt", help="Runtime of --backend python."
 )
-@click.option("--max-batch-size", type=click.IntRange(min=1), default=64, help="Texts encoded together.")
-@click.option("--prompt-name", help="One of the checkpoint's own prompts.  [default: the checkpoint's]")
+@click.option("--max-batch-size", type=click.IntRange(min=1), default=64, help="Most texts in one batch.")
+@click.option("--prompt-name", help="Prompt of the checkpoint to use.  [default: the checkpoint's default]")
 @threads_option
 @precision_option
 @normalize_option
 def triton(
     bundle: Path,
-    cells: tuple[str, ...],
+    cells: tuple[Cell, ...],
     target: Path,
     backend: str,
     runtime: str,
@@ -99,20 +114,20 @@ def triton(
 ) -> None:
     """Write cells of BUNDLE as a model repository for Triton Inference Server: texts in, vectors out.
 
-    Its README says how to start and ask it. With --backend python the encoder runs beside the tokenizer, on the CPU;
-    with the others it is a model of its own.
+    With --backend python the encoder runs on the CPU, in the same model as the tokenizer. With the other backends it
+    is a model of its own. README.md in the repository says how to start the server and how to ask it.
     """
-    from m2d_export.bundle.bundle import Bundle
+    from m2d_export.bundle.disk import Bundle
     from m2d_export.deploy.triton.repository import Service, write_repository
 
     if backend != "python" and not (is_default("runtime") and is_default("threads")):
-        raise SpecError(f"--runtime and --threads go with --backend python: {backend} is the server's own")
+        raise SpecError(f"--runtime and --threads belong to --backend python: leave them out with {backend}")
     service = Service(backend, runtime, max_batch_size, threads)
     with steps() as report:
-        report("writing the cells and comparing them with Encoder")
+        report("writing the cells and comparing them with the bundle")
         names = write_repository(
             Bundle.open(bundle),
-            [Cell.parse(cell) for cell in cells],
+            cells,
             target,
             precision=precision,
             service=service,
@@ -125,27 +140,26 @@ def triton(
 @click.command(
     epilog=examples(
         "m2d-export cpp minilm.m2d --cell 3x32 --runtime openvino -o parrot",
-        "m2d-export cpp minilm.m2d --cell 3x32 --runtime onnxruntime -o macaw",
+        "m2d-export cpp minilm.m2d --cell 3x32 --runtime onnxrt -o macaw",
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--cell", required=True, metavar="LAYERxDIM", help="Cell to ship.")
-@click.option("--runtime", type=click.Choice(RUNTIMES), required=True, help="What runs the model in C++.")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="What weights are stored in.")
-def cpp(bundle: Path, target: Path, cell: str, runtime: str, precision: str) -> None:
+@click.option("--cell", type=CellType(), required=True, help="Cell to write.")
+@click.option("--runtime", type=click.Choice(list(FLAVOURS)), required=True, help="Runtime of the C++ program.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="Precision of the stored weights.")
+def cpp(bundle: Path, target: Path, cell: Cell, runtime: str, precision: str) -> None:
     """Write a cell of BUNDLE as a CMake project: one C++17 header, texts in, vectors out.
 
-    Its tokenizer is exact, or refused: BERT's kind (WordPiece) can be shipped, others cannot. A graph is compared with
-    Encoder before the folder appears; tensorrt and tensorrt-rtx take the engine that build --engine has put into
-    BUNDLE. README.md in the folder has the commands that build and run it.
+    The C++ tokenizer gives the ids of the checkpoint's tokenizer. It has BERT's kind (WordPiece); other kinds are
+    refused. openvino and onnxrt run a graph, which is compared with the bundle first. trt and trt-rtx run an engine of
+    BUNDLE (build --engine). README.md in the folder has the commands that build and run it.
     """
-    from m2d_export.bundle.bundle import Bundle
+    from m2d_export.bundle.disk import Bundle
     from m2d_export.deploy.cpp.project import write_project
 
-    chosen = Cell.parse(cell)
     with steps() as report:
-        report("probing the tokenizer, code point by code point")
-        say_of_int8([precision])
-        write_project(Bundle.open(bundle), chosen, target, runtime=runtime, precision=precision)
-    click.echo(f"wrote {target}: cell {chosen} in C++ for {runtime}, {precision}; README.md says how to build it")
+        report("measuring what the tokenizer does to every code point")
+        warn_if_int8_is_slow([precision])
+        write_project(Bundle.open(bundle), cell, target, runtime=runtime, precision=precision)
+    click.echo(f"wrote {target}: cell {cell} in C++ for {runtime}, {precision}; README.md says how to build it")

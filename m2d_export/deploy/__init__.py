@@ -1,1 +1,1 @@
-"""One cell, shipped: as a folder that other tools load, as a Triton model repository, as a C++ project."""
+"""A cell for other programs: a folder that other tools load, a Triton model repository, or a C++ project."""

@@ -1,4 +1,4 @@
-"""A cell as the folder that sentence-transformers, optimum, FastEmbed and text-embeddings-inference know."""
+"""A cell as a folder that sentence-transformers, optimum, FastEmbed and text-embeddings-inference load."""
 
 import json
 from pathlib import Path
@@ -9,18 +9,19 @@ from tokenizers import Tokenizer
 from m2d_export.bundle.disk import Bundle
 from m2d_export.bundle.manifest import TOKENIZER
 from m2d_export.checkpoints.architectures import unused_positions
-from m2d_export.deploy.graph import OUTPUT, check_deployed, deployed_graph, save_graph
+from m2d_export.deploy.graph import check_deployed, deployed_graph, save_graph
 from m2d_export.errors import SpecError
 from m2d_export.host.files import new_folder
-from m2d_export.spec import Cell, Precision
+from m2d_export.spec import INPUTS, OUTPUT, Cell, Precision
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 GRAPH = "onnx/model.onnx"
+IDS, MASK = INPUTS[:2]
 TOKEN_OUTPUT = "last_hidden_state"  # noqa: S105 - the name of an output
-MODEL_TYPES = {"XLMRobertaModel": "xlm-roberta", "DebertaV2Model": "deberta-v2"}  # others are named as they read
-MODULES = ("Transformer", "Pooling")
+MODEL_TYPES = {"XLMRobertaModel": "xlm-roberta", "DebertaV2Model": "deberta-v2"}  # others: the class without "Model"
+MODULES = {"Transformer": "", "Pooling": "1_Pooling"}  # of sentence-transformers, each with its folder
 
 
 def write_folder(
@@ -32,17 +33,17 @@ def write_folder(
     normalize: bool | None = None,
     last_hidden_state: bool = False,
 ) -> Path:
-    """Write ``cell`` as ``onnx/model.onnx`` with its tokenizer and settings beside it; returns the folder.
+    """Write ``cell`` as ``onnx/model.onnx`` with its tokenizer and settings; returns the folder.
 
-    ``last_hidden_state`` adds an output of that name for tools that pool for themselves: the sentence's vector at every
-    token, so that any pooling of theirs gives it back. Raises OutputError if ``target`` exists, SpecError for a
-    checkpoint whose prompts are not pooled, and what ``deployed_graph`` raises.
+    ``last_hidden_state`` adds an output for tools that pool by themselves: the vector of a text, repeated at each of
+    its tokens, so that every pooling gives it back. Raises OutputError if ``target`` exists, SpecError for a checkpoint
+    that does not pool its prompts, and the errors of ``write_deployed``.
     """
     path = Path(target).expanduser().absolute()
     if not bundle.manifest.text.include_prompt:
         raise SpecError(
-            "this checkpoint leaves its prompts' tokens out of the pooling, which no tool that loads such a folder can "
-            "tell the graph: serve it with m2d-export triton, or use Encoder"
+            "this checkpoint does not pool the tokens of its prompts, and no tool that loads such a folder can tell "
+            "the graph which tokens those are: serve it with m2d-export triton, or use Encoder"
         )
     with new_folder(path) as staging:
         model = deployed_graph(bundle, cell, precision, normalize)
@@ -61,7 +62,7 @@ def write_folder(
 
 
 def padding_tokenizer(bundle: Bundle) -> Tokenizer:
-    """The bundle's tokenizer, cutting to its own maximum and padding to the longest text of a batch, on the right."""
+    """The bundle's tokenizer; it cuts texts to their maximum and pads them on the right to the longest of a batch."""
     spec = bundle.manifest.text
     tokenizer = Tokenizer.from_str(bundle.checked(TOKENIZER).read_text(encoding="utf-8"))
     tokenizer.enable_truncation(spec.max_tokens)
@@ -72,15 +73,14 @@ def padding_tokenizer(bundle: Bundle) -> Tokenizer:
 def _pad_token(tokenizer: Tokenizer, pad_id: int) -> str:
     token = tokenizer.id_to_token(pad_id)
     if token is None:
-        raise SpecError(f"the tokenizer has no token {pad_id}, which the bundle pads with: build it again")
+        raise SpecError(f"the bundle pads with token {pad_id}, which its tokenizer does not have: build it again")
     return str(token)
 
 
 def _settings(bundle: Bundle, cell: Cell) -> dict[str, Any]:
-    """What each tool reads beside the graph. The pooling is one that a vector repeated over its tokens survives."""
+    """The settings files by name. The pooling is ``cls``, which gives back a vector that every token repeats."""
     manifest, text = bundle.manifest, bundle.manifest.text
     kind = MODEL_TYPES.get(manifest.architecture, manifest.architecture.removesuffix("Model").lower())
-    unused = unused_positions(kind, text.pad_id)  # positions that this family leaves free
     tokenizer = padding_tokenizer(bundle)
     pad_token = _pad_token(tokenizer, text.pad_id)
     return {
@@ -89,7 +89,7 @@ def _settings(bundle: Bundle, cell: Cell) -> dict[str, Any]:
             "model_type": kind,
             "hidden_size": cell.dim,
             "num_hidden_layers": cell.layer,
-            "max_position_embeddings": text.max_tokens + unused,
+            "max_position_embeddings": text.max_tokens + unused_positions(kind, text.pad_id),
             "vocab_size": tokenizer.get_vocab_size(),
             "pad_token_id": text.pad_id,
         },
@@ -97,15 +97,18 @@ def _settings(bundle: Bundle, cell: Cell) -> dict[str, Any]:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": text.max_tokens,
             "pad_token": pad_token,
-            "model_input_names": ["input_ids", "attention_mask"],
+            "model_input_names": [IDS, MASK],
         },
         "special_tokens_map.json": {"pad_token": pad_token},
         "modules.json": [
             {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{module}"}
-            for place, (module, path) in enumerate(zip(MODULES, ("", "1_Pooling"), strict=True))
+            for place, (module, path) in enumerate(MODULES.items())
         ],
-        "1_Pooling/config.json": {"word_embedding_dimension": cell.dim, "pooling_mode_cls_token": True}
-        | {"pooling_mode_mean_tokens": False},
+        f"{MODULES['Pooling']}/config.json": {
+            "word_embedding_dimension": cell.dim,
+            "pooling_mode_cls_token": True,
+            "pooling_mode_mean_tokens": False,
+        },
         "sentence_bert_config.json": {"max_seq_length": text.max_tokens, "do_lower_case": False},
         "config_sentence_transformers.json": {
             "prompts": dict(text.prompts),
@@ -123,14 +126,14 @@ def _repeat_over_tokens(model: "ir.Model", dim: int) -> None:
     graph = model.graph
     one = ir.Value(name="one", const_value=ir.tensor(np.ones(1, dtype=np.int64), name="one"))
     graph.register_initializer(one)
-    (mask,) = (value for value in graph.inputs if value.name == "attention_mask")
+    (mask,) = (value for value in graph.inputs if value.name == MASK)
     (vector,) = graph.outputs
     tokens = ir.node("Shape", [mask], {"start": 1, "end": 2}, name="tokens")
-    wanted = ir.node("Concat", [one, tokens.outputs[0], one], {"axis": 0}, name="repeats")
+    shape = ir.node("Concat", [one, tokens.outputs[0], one], {"axis": 0}, name="repeats")
     single = ir.node("Unsqueeze", [vector, one], name=f"{OUTPUT}_once")
     output = ir.Value(
         name=TOKEN_OUTPUT, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["batch", "tokens", dim])
     )
-    repeated = ir.node("Expand", [single.outputs[0], wanted.outputs[0]], outputs=[output], name=TOKEN_OUTPUT)
-    graph.extend([tokens, wanted, single, repeated])
+    repeated = ir.node("Expand", [single.outputs[0], shape.outputs[0]], outputs=[output], name=TOKEN_OUTPUT)
+    graph.extend([tokens, shape, single, repeated])
     graph.outputs.append(output)

@@ -1,4 +1,4 @@
-"""One cell as one graph: pooled, cut to its dim and scaled inside, weights within, for whatever runs ONNX."""
+"""One cell as one ONNX graph that pools, cuts and scales by itself."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,9 +8,9 @@ import numpy as np
 from m2d_export.bundle.disk import Bundle
 from m2d_export.errors import ParityError
 from m2d_export.host.extras import require
-from m2d_export.runtimes import RuntimeOptions, open_runtime
-from m2d_export.runtimes.onnxrt import OnnxRuntime
-from m2d_export.spec import Cell, Precision, Variant
+from m2d_export.precisions import PRECISIONS
+from m2d_export.runtimes import open_runtime
+from m2d_export.spec import OUTPUT, Cell, Precision, Variant
 from m2d_export.text.batches import pad
 from m2d_export.text.packaged import held_out_texts
 from m2d_export.vectors import EPSILON, cosine, truncate
@@ -18,23 +18,20 @@ from m2d_export.vectors import EPSILON, cosine, truncate
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-OUTPUT = "sentence_embedding"
-UNCUT = "full_embedding"
-INLINE_LIMIT = 2_000_000_000  # bytes; protobuf ends at 2 GiB
-# To the bundle's graph: fused otherwise, fp16 and int8 round to another step now and then.
-MIN_COSINE = {Precision.FP32: 0.99999, Precision.FP16: 0.99999, Precision.INT8: 0.999}
-MAX_DIFFERENCE = {Precision.FP32: 1e-5, Precision.FP16: 1e-3, Precision.INT8: 1e-3}
+RUNTIME = "onnxrt"  # compares a deployed graph with the bundle's; it needs nothing but the graph
+FULL = "full_embedding"
+INLINE_LIMIT = 2_000_000_000  # bytes; a protobuf message holds less than 2 GiB
 SAMPLE = ("", "no", *held_out_texts()[:6], "A long report goes on and on about many things. " * 9)
 
 
 def deployed_graph(
     bundle: Bundle, cell: Cell, precision: str = Precision.FP32, normalize: bool | None = None
 ) -> "ir.Model":
-    """The graph of ``cell``, output ``sentence_embedding`` (batch, dim) float32, its weights in memory.
+    """The graph of ``cell`` with its weights in memory; its output is ``sentence_embedding``, (batch, dim) float32.
 
-    Inputs are those of the bundle's graph, (batch, tokens) int64. Vectors have unit length where the checkpoint
-    normalises its own, unless ``normalize`` says otherwise, as in ``Encoder``; a zero vector stays zero. Raises
-    SpecError, IntegrityError, RuntimeUnavailable without the extra ``deploy``.
+    Inputs are those of the bundle's graph, (batch, tokens) int64. ``normalize`` scales vectors to unit length; None
+    does what the checkpoint does. A zero vector stays zero. Raises SpecError, IntegrityError, and RuntimeUnavailable
+    without the extra ``deploy``.
     """
     require("onnx_ir", "deploy")
     import onnx_ir as ir
@@ -46,17 +43,16 @@ def deployed_graph(
     ir.external_data.load_to_model(model)
     graph = model.graph
     (value,) = graph.outputs
-    value.name = UNCUT if cell.dim < grid.width or scaled else OUTPUT
+    value.name = FULL if cell.dim < grid.width or scaled else OUTPUT
     if cell.dim < grid.width:
-        bounds = [
-            _constant(model, f"cut_{name}", [number]) for name, number in (("from", 0), ("to", cell.dim), ("axis", 1))
-        ]
-        value = _node(model, "Slice", [value, *bounds], "cut_embedding" if scaled else OUTPUT)
+        bounds = {"cut_from": 0, "cut_to": cell.dim, "cut_axis": 1}
+        cut = [_constant(model, name, [number]) for name, number in bounds.items()]
+        value = _node(model, "Slice", [value, *cut], "cut_embedding" if scaled else OUTPUT)
     if scaled:
         axis = _constant(model, "length_axis", [1])
-        least = _constant(model, "least_length", np.float32(EPSILON))
+        smallest = _constant(model, "smallest_length", np.float32(EPSILON))
         length = _node(model, "ReduceL2", [value, axis], "length", keepdims=1)
-        value = _node(model, "Div", [value, _node(model, "Max", [length, least], "safe_length")], OUTPUT)
+        value = _node(model, "Div", [value, _node(model, "Max", [length, smallest], "safe_length")], OUTPUT)
     value.dtype = ir.DataType.FLOAT
     value.shape = ir.Shape(["batch", cell.dim])
     graph.outputs[0] = value
@@ -92,17 +88,16 @@ def _node(model: "ir.Model", operator: str, inputs: list["ir.Value"], output: st
 def write_deployed(
     bundle: Bundle, cell: Cell, path: Path, precision: str = Precision.FP32, normalize: bool | None = None
 ) -> None:
-    """Write the graph of ``cell`` to ``path`` and compare it with the bundle's.
+    """Write the graph of ``cell`` to ``path`` and compare it with the bundle's graph.
 
-    One file, or where protobuf could not hold that, its weights beside it, named as the graph with ``_data`` behind.
-    Raises ParityError where it does not give the same vectors, and what ``deployed_graph`` raises.
+    Raises ParityError if the two give different vectors, and the errors of ``deployed_graph``.
     """
     save_graph(deployed_graph(bundle, cell, precision, normalize), path)
     check_deployed(bundle, cell, path, precision, normalize)
 
 
 def save_graph(model: "ir.Model", path: Path) -> None:
-    """Write a graph with its weights inside, or where protobuf cannot hold them, beside it."""
+    """Write a graph with its weights inside; weights over 2 GB go to a second file, ``path`` with ``_data`` added."""
     import onnx_ir as ir
 
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
@@ -112,24 +107,26 @@ def save_graph(model: "ir.Model", path: Path) -> None:
 def check_deployed(
     bundle: Bundle, cell: Cell, path: Path, precision: str = Precision.FP32, normalize: bool | None = None
 ) -> None:
-    """Raise ParityError unless the graph at ``path`` gives the vectors of the bundle's, cut and scaled as asked for.
+    """Raise ParityError unless the graph at ``path`` gives the vectors of the bundle's graph, cut and scaled.
 
-    That is the graph which every runtime takes: what is deployed loads in old ones, too.
+    The bundle's graph is the default one, which old versions of all runtimes load.
     """
-    tokens, spec = bundle.tokenizer.encode(SAMPLE, bundle.manifest.text.prompt()), bundle.manifest.text
+    text, bounds = bundle.manifest.text, PRECISIONS[Precision(precision)].bounds
+    tokens = bundle.tokenizer.encode(SAMPLE, text.prompt())
     scaled = bundle.manifest.normalize if normalize is None else normalize
-    batch = pad(tokens, spec, range(len(tokens)))
-    with open_runtime("onnxrt", bundle.variant(cell.layer, precision)) as runtime:
+    batch = pad(tokens, text, range(len(tokens)))
+    with open_runtime(RUNTIME, bundle.variant(cell.layer, precision)) as runtime:
         expected = truncate(runtime.vectors(batch), cell.dim, scaled)
-    variant = Variant(cell.layer, Precision(precision), path, cell.dim, bundle.manifest.origin)
-    with OnnxRuntime(variant, RuntimeOptions("onnxrt")) as runtime:
+    deployed = Variant(cell.layer, Precision(precision), path, cell.dim, bundle.manifest.origin)
+    with open_runtime(RUNTIME, deployed) as runtime:
         given = runtime.vectors(batch)
     if given.shape != expected.shape:
         raise ParityError(f"{path.name} gives vectors of shape {given.shape}, expected {expected.shape}")
-    least, farthest = float(cosine(given, expected).min()), float(np.abs(given - expected).max())
-    allowed = MAX_DIFFERENCE[Precision(precision)] * max(1.0, float(np.abs(expected).max()))
-    if not (least >= MIN_COSINE[Precision(precision)] and farthest <= allowed):  # so that NaN fails too
+    lowest, difference = float(cosine(given, expected).min()), float(np.abs(given - expected).max())
+    largest = bounds.deployed_difference * max(1.0, float(np.abs(expected).max()))
+    if not (lowest >= bounds.deployed_cosine and difference <= largest):  # written so that NaN fails too
         raise ParityError(
-            f"{path.name} does not give the vectors of the bundle's graph in cell {cell}, {precision}: "
-            f"cosine {least:.7f}, difference {farthest:.1e}"
+            f"{path.name} does not give the vectors of the bundle's graph of cell {cell}, {precision}: smallest cosine "
+            f"{lowest:.7f} (expected {bounds.deployed_cosine}), largest difference {difference:.1e} (expected "
+            f"{largest:.1e}). Choose another precision, or report a bug"
         )

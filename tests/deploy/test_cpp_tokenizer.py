@@ -1,13 +1,11 @@
-"""The tokenizer of the C++ header gives the ids of `tokenizers`, for any text, or is refused."""
+"""The C++ tokenizer gives the ids of ``tokenizers`` for every text, or the export refuses the tokenizer."""
 
-import csv
-import io
 import json
+import os
 import random
-import shutil
 import subprocess
-from collections.abc import Callable, Sequence
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +15,26 @@ import pytest
 from m2d_export.deploy.cpp.vocabulary import vocabulary_file
 from m2d_export.errors import SpecError
 from m2d_export.spec import TextSpec
-from m2d_export.text.batches import Tokenizer
+from m2d_export.text.tokenizer import Tokenizer
+from tests.deploy.cpp_programs import SANITIZERS, compiled, message, sentences
 from tests.support.hard_texts import every_code_point, hard_texts
+from tests.support.shared import Once
 
 ROOT = Path(__file__).parents[2]
-TEMPLATES = ROOT / "m2d_export" / "cpp" / "templates"
-PROGRAMS = Path(__file__).parent / "cpp"
+HEADERS = f"-I{ROOT / 'm2d_export' / 'deploy' / 'cpp' / 'templates'}"
 PUBLISHED = (ROOT / "models" / "minilm-l6-sts-2d" / "tokenizer.json").read_text(encoding="utf-8")
-STRICT = ("-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
 SPEC = TextSpec(max_tokens=128, pad_id=0)
-
-Compile = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
-    """Compile one of the programs beside these tests."""
-    compiler = shutil.which("c++")
-    if not compiler:
-        pytest.skip("there is no C++ compiler (c++) here")
-    folder = tmp_path_factory.mktemp("programs")
-
-    def compile_(name: str, *options: str) -> Path:
-        command = [compiler, *STRICT, *options, f"-I{TEMPLATES}", PROGRAMS / f"{name}.cpp", "-o", folder / name]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return folder / name
-
-    return compile_
+FUZZ_TEXTS = os.environ.get("M2D_FUZZ_TEXTS", "100000")
 
 
-@pytest.fixture(scope="module")
-def token_ids(compiled: Compile) -> Path:
-    return compiled("token_ids", "-O2")
+@pytest.fixture(scope="session")
+def token_ids(once: Once) -> Path:
+    """The program that writes the ids of texts."""
+    return compiled(once, "token_ids", "-O2", HEADERS)
 
 
 def altered(**parts: Any) -> str:
-    """The published tokenizer with some of its parts, or of its parts' settings, replaced."""
+    """The published tokenizer with some parts replaced; a part that is an object keeps its other settings."""
     data = json.loads(PUBLISHED)
     for name, value in parts.items():
         data[name] = data[name] | value if isinstance(data[name], dict) and isinstance(value, dict) else value
@@ -61,8 +42,7 @@ def altered(**parts: Any) -> str:
 
 
 def ids_in_cpp(program: Path, vocabulary: Path, texts: Sequence[bytes]) -> list[list[int]]:
-    message = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-    done = subprocess.run([program, vocabulary], input=message, capture_output=True)
+    done = subprocess.run([program, vocabulary], input=message(texts), capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     numbers = np.frombuffer(done.stdout, dtype=np.int32).tolist()
     ids, place = [], 0
@@ -72,8 +52,10 @@ def ids_in_cpp(program: Path, vocabulary: Path, texts: Sequence[bytes]) -> list[
     return ids
 
 
-def check_same(program: Path, folder: Path, texts: Sequence[str], tokenizer: str = PUBLISHED, spec: TextSpec = SPEC):
-    """Check that both give the same ids, and name the first text of which they do not."""
+def check_same(
+    program: Path, folder: Path, texts: Iterable[str], tokenizer: str = PUBLISHED, spec: TextSpec = SPEC
+) -> None:
+    """Check that both tokenizers give the same ids; a failure shows the first text with other ids."""
     vocabulary = folder / "vocabulary.bin"
     vocabulary.write_bytes(vocabulary_file(tokenizer, spec, 384))
     check_same_bytes(program, vocabulary, [text.encode() for text in texts], tokenizer, spec)
@@ -94,25 +76,26 @@ def test_hard_texts_have_the_same_ids(token_ids: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_hundred_thousand_hard_texts_have_the_same_ids(token_ids: Path, tmp_path: Path, seed: int) -> None:
-    check_same(token_ids, tmp_path, list(hard_texts(25_000, seed + 1)))
+    check_same(token_ids, tmp_path, hard_texts(25_000, seed + 1))
+
+
+def joined(texts: Iterator[str], count: int) -> Iterator[str]:
+    """``count`` texts at a time as one text, with spaces between them: fewer calls for the same words."""
+    while part := list(islice(texts, count)):
+        yield " ".join(part)
+
+
+LONG = TextSpec(max_tokens=4096, pad_id=0)
 
 
 @pytest.mark.slow
-def test_every_code_point_has_the_same_ids_alone_and_inside_a_word(token_ids: Path, tmp_path: Path) -> None:
-    texts = every_code_point()
-    while part := list(islice(texts, 200_000)):  # a part at a time, to hold less
-        check_same(token_ids, tmp_path, part)
+def test_every_code_point_has_the_same_ids_as_a_word_and_inside_a_word(token_ids: Path, tmp_path: Path) -> None:
+    check_same(token_ids, tmp_path, joined(every_code_point(), 200), spec=LONG)
 
 
 @pytest.mark.slow
 def test_all_sentences_of_stsb_have_the_same_ids(token_ids: Path, tmp_path: Path, stsb: Path) -> None:
     check_same(token_ids, tmp_path, sentences(*sorted(stsb.glob("*.csv"))))
-
-
-def sentences(*files: Path) -> list[str]:
-    """The distinct sentences of STS-B's files."""
-    rows = chain.from_iterable(csv.reader(io.StringIO(file.read_text(encoding="utf-8"), newline="")) for file in files)
-    return list(dict.fromkeys(text for row in rows for text in row[:2]))
 
 
 SETTINGS = [
@@ -125,9 +108,11 @@ SETTINGS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_every_setting_of_the_normalizer_is_heeded(token_ids: Path, tmp_path: Path, settings: dict[str, bool]) -> None:
-    texts = [*hard_texts(20_000, 5), *islice(every_code_point(), 0, None, 11)]
-    check_same(token_ids, tmp_path, texts, altered(normalizer=settings))
+def test_every_setting_of_the_normalizer_is_honoured(
+    token_ids: Path, tmp_path: Path, settings: dict[str, bool]
+) -> None:
+    texts = [*hard_texts(20_000, 5), *joined(islice(every_code_point(), 0, None, 11), 200)]
+    check_same(token_ids, tmp_path, texts, altered(normalizer=settings), LONG)
 
 
 def test_a_tokenizer_of_other_settings_has_the_same_ids(token_ids: Path, tmp_path: Path) -> None:
@@ -159,7 +144,7 @@ def test_a_text_without_any_token_is_one_padding_token(token_ids: Path, tmp_path
 
 
 @pytest.mark.parametrize("max_tokens", [3, 4, 12])
-def test_texts_are_cut_off_where_the_model_ends(token_ids: Path, tmp_path: Path, max_tokens: int) -> None:
+def test_texts_are_cut_at_the_models_length(token_ids: Path, tmp_path: Path, max_tokens: int) -> None:
     texts = [*hard_texts(200), "unbelievably " * 3, "[MASK]" * 13, "a" * 101, "word " * 200_000, "e\u0301" * 500_000]
     check_same(token_ids, tmp_path, texts, spec=TextSpec(max_tokens, 0))
 
@@ -169,7 +154,7 @@ def test_the_default_prompt_is_part_of_the_text(token_ids: Path, tmp_path: Path)
     check_same(token_ids, tmp_path, ["\u0301", "x", ""], spec=spec)
 
 
-def test_bytes_that_are_no_utf8_are_read_as_python_reads_them(token_ids: Path, tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_read_as_in_python(token_ids: Path, tmp_path: Path) -> None:
     vocabulary = json.loads(PUBLISHED)["model"]["vocab"] | {"\ufffd": 50_000, "##\ufffd": 50_001}
     tokenizer = altered(model={"vocab": vocabulary}, normalizer={"clean_text": False})
     (tmp_path / "vocabulary.bin").write_bytes(vocabulary_file(tokenizer, SPEC, 384))
@@ -182,38 +167,38 @@ def test_bytes_that_are_no_utf8_are_read_as_python_reads_them(token_ids: Path, t
 
 ADDED = json.loads(PUBLISHED)["added_tokens"]
 PAIR = [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
-REFUSED = [
-    ({"normalizer": {"type": "Lowercase"}}, "its normalizer is Lowercase, not BertNormalizer"),
-    ({"normalizer": None}, "its normalizer is none"),
-    ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer is Whitespace, not BertPreTokenizer"),
-    ({"model": {"type": "BPE"}}, "its model is BPE, not WordPiece"),
-    ({"post_processor": {"type": "ByteLevel"}}, "its post_processor is ByteLevel"),
-    ({"post_processor": {"single": PAIR}}, "its post_processor does more"),
-    ({"model": {"unk_token": "<unk>"}}, "its unknown token '<unk>' is not in the vocabulary"),
-    ({"model": {"continuing_subword_prefix": ""}}, "continuing_subword_prefix is empty"),
-    ({"added_tokens": [ADDED[0] | {"normalized": True}]}, r"added token '\[PAD\]' is looked for in normalized text"),
-    ({"added_tokens": [ADDED[0] | {"single_word": True}]}, r"added token '\[PAD\]' is a word only between others"),
-    ({"added_tokens": [ADDED[0] | {"content": "a b"}]}, "added token 'a b' holds white space"),
-    ({"added_tokens": [ADDED[0] | {"content": ""}]}, "no characters"),
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"normalizer": {"type": "Lowercase"}}, "normalizer is Lowercase"),
+    ({"normalizer": None}, "normalizer is none"),
+    ({"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer is Whitespace"),
+    ({"model": {"type": "BPE"}}, "model is BPE"),
+    ({"post_processor": {"type": "ByteLevel"}}, "post_processor is ByteLevel"),
+    ({"post_processor": {"single": PAIR}}, "post_processor does more"),
+    ({"model": {"unk_token": "<unk>"}}, "unknown token '<unk>'"),
+    ({"model": {"continuing_subword_prefix": ""}}, "continuing_subword_prefix"),
+    ({"added_tokens": [ADDED[0] | {"normalized": True}]}, r"'\[PAD\]' .*normalized: true"),
+    ({"added_tokens": [ADDED[0] | {"single_word": True}]}, r"'\[PAD\]' .*single_word: true"),
+    ({"added_tokens": [ADDED[0] | {"content": "a b"}]}, "'a b' holds white space"),
+    ({"added_tokens": [ADDED[0] | {"content": ""}]}, "without characters"),
 ]
 
 
-@pytest.mark.parametrize(("parts", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
-def test_what_cannot_be_reproduced_is_refused_by_name(parts: dict[str, Any], reason: str) -> None:
-    with pytest.raises(SpecError, match=rf"cannot be reproduced in C\+\+: .*{reason}"):
+@pytest.mark.parametrize(("parts", "named"), REFUSED, ids=[named for _, named in REFUSED])
+def test_a_tokenizer_that_cpp_cannot_reproduce_is_refused_by_the_name_of_its_part(
+    parts: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(SpecError, match=named):
         vocabulary_file(altered(**parts), SPEC, 384)
 
 
 def test_a_length_that_special_tokens_fill_is_refused() -> None:
-    with pytest.raises(SpecError, match="texts of 2 tokens leave no room"):
+    with pytest.raises(SpecError, match="2 tokens"):
         vocabulary_file(PUBLISHED, TextSpec(2, 0), 384)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_random_bytes_upset_neither_sanitizer(compiled: Compile, tmp_path: Path, seed: int) -> None:
-    program = compiled("fuzz", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+def test_random_bytes_trigger_neither_sanitizer(once: Once, tmp_path: Path) -> None:
+    program = compiled(once, "fuzz", *SANITIZERS, HEADERS)
     (tmp_path / "vocabulary.bin").write_bytes(vocabulary_file(PUBLISHED, SPEC, 384))
-    command = [program, tmp_path / "vocabulary.bin", "500000", str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run([program, tmp_path / "vocabulary.bin", FUZZ_TEXTS, "0"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

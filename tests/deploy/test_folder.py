@@ -1,4 +1,4 @@
-"""``onnx``: a cell as the folder that other tools load."""
+"""``m2d-export onnx``: a cell as a folder that other tools load."""
 
 import json
 import os
@@ -52,7 +52,7 @@ np.save(output, vectors)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_folder_is_complete_by_itself(quantized: Bundle, tmp_path: Path, precision: str) -> None:
+def test_a_folder_needs_no_other_file(quantized: Bundle, tmp_path: Path, precision: str) -> None:
     folder = write_folder(quantized, Cell(1, 32), tmp_path / "cell", precision=precision)
     assert list(tmp_path.iterdir()) == [folder]
     encodings = Tokenizer.from_file(str(folder / "tokenizer.json")).encode_batch(TEXTS)
@@ -64,7 +64,7 @@ def test_a_folder_is_complete_by_itself(quantized: Bundle, tmp_path: Path, preci
         np.testing.assert_allclose(vectors, encoder.encode(TEXTS), atol=1e-6 if precision == "fp32" else 1e-3)
 
 
-def test_the_output_for_tools_that_pool_is_the_vector_at_every_token(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_output_for_tools_that_pool_repeats_the_vector_at_every_token(bundle: Bundle, tmp_path: Path) -> None:
     folder = write_folder(bundle, Cell(2, 32), tmp_path / "cell", last_hidden_state=True)
     session = onnxruntime.InferenceSession(folder / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == ["sentence_embedding", "last_hidden_state"]
@@ -74,46 +74,50 @@ def test_the_output_for_tools_that_pool_is_the_vector_at_every_token(bundle: Bun
     np.testing.assert_array_equal(states, np.repeat(vectors[:, None], 4, axis=1))
 
 
-def test_the_settings_are_the_cells(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_settings_are_those_of_the_cell(bundle: Bundle, tmp_path: Path) -> None:
     folder = write_folder(bundle, Cell(2, 32), tmp_path / "cell")
     config = json.loads((folder / "config.json").read_text())
-    told = {key: config[key] for key in ("model_type", "hidden_size", "num_hidden_layers", "pad_token_id")}
-    assert told == {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 1}
+    settings = {key: config[key] for key in ("model_type", "hidden_size", "num_hidden_layers", "pad_token_id")}
+    assert settings == {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 2, "pad_token_id": 1}
     pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
     assert pooling["word_embedding_dimension"] == 32
     assert json.loads((folder / "tokenizer_config.json").read_text())["pad_token"] == "[PAD]"
     assert json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"] == 48
 
 
-def test_what_a_folder_cannot_express_and_what_is_there_already_is_refused(
-    bundle: Bundle, make_checkpoint: Callable[..., Path], tmp_path: Path
+def test_an_existing_target_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=str(tmp_path)):
+        write_folder(bundle, Cell(1, 32), tmp_path)
+
+
+def test_a_wrong_cell_and_a_prompt_that_is_not_pooled_are_refused(
+    bundle: Bundle, prompted: Bundle, tmp_path: Path
 ) -> None:
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(OutputError, match="exists"):
-        write_folder(bundle, Cell(1, 32), tmp_path / "taken")
-    with pytest.raises(SpecError, match="no exit at layer 9"):
+    with pytest.raises(SpecError, match="layer 9"):
         write_folder(bundle, Cell(9, 32), tmp_path / "new")
-    checkpoint = make_checkpoint(include_prompt=False, prompts={"query": "a cat is "})
-    prompted = pipeline.build(pipeline.plan(str(checkpoint), tmp_path / "prompted.m2d"))
-    with pytest.raises(SpecError, match="out of the pooling"):
+    with pytest.raises(SpecError, match="prompt"):
         write_folder(prompted, Cell(1, 32), tmp_path / "new")
-    assert not (tmp_path / "new").exists()
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_dim_of_zero_is_refused_and_not_taken_for_none(bundle: Bundle, tmp_path: Path) -> None:
-    given = ["onnx", str(bundle.root), "--dim", "0", "-o", str(tmp_path / "cell")]
+def test_the_default_cell_is_the_deepest_exit_at_full_width(bundle: Bundle, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["onnx", str(bundle.root), "-o", str(tmp_path / "cell")], catch_exceptions=False)
+    assert "3x64" in done.stdout
+    assert json.loads((tmp_path / "cell" / "config.json").read_text())["num_hidden_layers"] == 3
+
+
+def test_a_dim_of_zero_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    given = ["onnx", str(bundle.root), "--cell", "3x0", "-o", str(tmp_path / "cell")]
     done = CliRunner().invoke(cli, given, catch_exceptions=True)
     assert isinstance(done.exception, SpecError)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_default_prompt_that_only_some_tools_apply_is_pointed_out(
-    make_checkpoint: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_note_points_out_the_default_prompt(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     checkpoint = make_checkpoint(prompts={"query": "a cat is "}, default_prompt_name="query")
-    prompted = pipeline.build(pipeline.plan(str(checkpoint), tmp_path / "prompted.m2d", layers=[1]))
-    done = CliRunner().invoke(cli, ["onnx", str(prompted.root), "-o", str(tmp_path / "cell")], catch_exceptions=False)
-    assert "note: sentence-transformers puts 'a cat is ' before every text" in done.stderr
+    bundle = pipeline.build(str(checkpoint), tmp_path / "prompted.m2d", layers=[1])
+    done = CliRunner().invoke(cli, ["onnx", str(bundle.root), "-o", str(tmp_path / "cell")], catch_exceptions=False)
+    assert "'a cat is '" in done.stderr
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from shutil import copyfile
 from threading import Event
@@ -16,7 +15,7 @@ import pytest
 from m2d_export import Bundle, Encoder
 from m2d_export.errors import RuntimeUnavailable, SpecError
 from m2d_export.runtimes import RuntimeOptions, open_runtime
-from m2d_export.runtimes.onnxrt import MANY, SETTINGS, OnnxRuntime
+from m2d_export.runtimes.onnxrt import MANY, OnnxRuntime
 from m2d_export.text.batches import Batch, pad
 from tests.runtimes.examples import BATCH, ROWS, SPEC
 
@@ -129,12 +128,6 @@ def test_an_open_encoder_never_reads_its_graph_again_where_another_has_replaced_
             np.testing.assert_allclose(encoder.encode(texts * 20), np.tile(own, (20, 1)), atol=1e-6)
     (warning,) = [record.getMessage() for record in caplog.records if "second session" in record.getMessage()]
     assert str(graph) in warning
-
-
-def test_the_session_of_a_deployed_header_has_the_same_settings() -> None:
-    header = files("m2d_export.deploy.cpp").joinpath("templates", "onnxruntime.hpp").read_text(encoding="utf-8")
-    for key, value in SETTINGS.items():
-        assert f'AddConfigEntry("{key}", "{value}")' in header
 
 
 @pytest.mark.parametrize("taken", [0, 1])

@@ -1,7 +1,7 @@
-"""Tools that load what is shipped, for the tests: releases that benchmarks/peers pins, on the packages of this Python.
+"""Tools that load deployed cells, in the releases that benchmarks/peers pins.
 
-They want older releases than this package builds with, so each has an environment of its own. What is the same in
-both, torch above all, is taken from here. Environments are kept in $M2D_PEERS, by default in the cache of the user.
+They need older packages than this project builds with, so each has an environment of its own. Packages that both can
+use, such as torch, come from this Python. Environments are stored in $M2D_PEERS, by default in the user's cache.
 """
 
 import os
@@ -16,19 +16,19 @@ REQUIREMENTS = Path(__file__).parents[2] / "benchmarks" / "peers"
 
 
 def python_of(environment: str) -> Path:
-    """The Python of an environment, set up where that is not done; skips where it cannot be had."""
+    """The Python of an environment, which is set up first if needed; skips the test if it cannot be installed."""
     place = Path(os.environ.get("M2D_PEERS") or Path.home() / ".cache" / "m2d-export" / "peers")
     folder, wanted = place / environment, REQUIREMENTS / f"{environment}.txt"
     python, done, packages = folder / "bin" / "python", folder / "done", sysconfig.get_path("purelib")
-    made_of = f"{packages}\n{wanted.read_text(encoding='utf-8')}"
+    contents = f"{packages}\n{wanted.read_text(encoding='utf-8')}"
     try:
-        if not done.exists() or done.read_text(encoding="utf-8") != made_of:
+        if not done.exists() or done.read_text(encoding="utf-8") != contents:
             venv.create(folder, clear=True, with_pip=True)
             (own,) = folder.glob("lib/python*/site-packages")
             (own / "shared.pth").write_text(f"{packages}\n", encoding="utf-8")
             install = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q", "-r", wanted]
             subprocess.run(install, check=True, capture_output=True)
-            done.write_text(made_of, encoding="utf-8")
+            done.write_text(contents, encoding="utf-8")
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"{environment} cannot be had: {getattr(error, 'stderr', b'') or error}")
+        pytest.skip(f"{environment} cannot be installed: {getattr(error, 'stderr', b'') or error}")
     return python

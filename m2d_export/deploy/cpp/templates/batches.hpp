@@ -14,22 +14,23 @@
 namespace m2d {
 namespace detail {
 
-constexpr std::size_t token_budget = 512;  // tokens a batch on processors, padding included
-constexpr std::size_t fill_on_processors = 67;  // percent of its place in a batch that a text fills, at the least
+// On a CPU: the tokens of a batch, padding included, and the smallest length of its texts in percent of the longest.
+// Both are as in Python (m2d_export/text/batches.py).
+constexpr std::size_t cpu_token_budget = $token_budget, cpu_min_fill = $min_fill;
 
-/// Texts of similar length for one call of the runtime: `count` of the order from `first` on, padded to `tokens`.
+/// Texts of similar length for one call of the runtime: the `count` texts from place `first` on, padded to `tokens`.
 struct Batch {
   std::size_t first, count, tokens;
 };
 
-/// The token ids of many texts in padded batches, longest first, and their vectors back in the order of the texts.
+/// The token ids of many texts in padded batches, longest first. Vectors go back into the order of the texts.
 class Batches {
  public:
-  /// `most_texts` says how many texts of up to so many tokens, from 1 on, the runtime takes in one call; a text that
-  /// would fill less than `least_fill` percent of its place in a batch begins the next.
+  /// `max_texts` gives the number of texts, at least 1, that one call takes, by the tokens of the longest of them.
+  /// shorter than `min_fill` percent of the longest starts a new batch.
   template <typename Limit>
-  Batches(const Tokenizer& tokenizer, const std::string_view* texts, std::size_t count, const Limit& most_texts,
-          std::size_t least_fill)
+  Batches(const Tokenizer& tokenizer, const std::string_view* texts, std::size_t count, const Limit& max_texts,
+          std::size_t min_fill)
       : tokenizer_(tokenizer), order_(count) {
     ids_.reserve(count);
     std::string prompted;
@@ -47,9 +48,9 @@ class Batches {
     });
     for (std::size_t first = 0; first < count;) {
       const std::size_t tokens = ids_[order_[first]].size();
-      const std::size_t most = std::min<std::size_t>(most_texts(tokens), count - first);
+      const std::size_t limit = std::min<std::size_t>(max_texts(tokens), count - first);
       std::size_t rows = 1;
-      while (rows < most && 100 * ids_[order_[first + rows]].size() >= least_fill * tokens) ++rows;
+      while (rows < limit && 100 * ids_[order_[first + rows]].size() >= min_fill * tokens) ++rows;
       batches_.push_back({first, rows, tokens});
       first += rows;
     }
@@ -57,7 +58,7 @@ class Batches {
 
   const std::vector<Batch>& all() const { return batches_; }
 
-  /// Fill (batch.count, batch.tokens) row-major inputs; `pooled` may be null where the graph has no such input.
+  /// Fill the row-major inputs (batch.count, batch.tokens); `pooled` is null if the model has no such input.
   void fill(const Batch& batch, std::int64_t* ids, std::int64_t* attended, std::int64_t* pooled) const {
     for (std::size_t row = 0; row < batch.count; ++row) {
       const std::vector<std::int32_t>& own = ids_[order_[batch.first + row]];
@@ -70,8 +71,8 @@ class Batches {
     }
   }
 
-  /// Copy the vectors (batch.count, dim) of a batch to where their texts stand among `vectors`.
-  void keep(const Batch& batch, const float* given, float* vectors) const {
+  /// Copy the vectors (batch.count, dim) of a batch to the rows of their texts.
+  void store(const Batch& batch, const float* given, float* vectors) const {
     const std::size_t dim = tokenizer_.dim();
     for (std::size_t row = 0; row < batch.count; ++row) {
       std::copy_n(given + row * dim, dim, vectors + order_[batch.first + row] * dim);

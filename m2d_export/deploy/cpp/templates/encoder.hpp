@@ -10,26 +10,26 @@
 
 namespace m2d {
 
-/// Texts in, vectors out. Const use from several threads at once is safe.
+/// Texts in, vectors out. Several threads may use one const Encoder at the same time.
 class Encoder {
  public:
-  /// Load the folder that vocabulary.bin and the model lie in, to run on `where`: so many threads, 0 for every core;
-  /// with TensorRT, the GPU of this number. Throws Error.
+  /// Load the folder that holds vocabulary.bin and the model. `where` is the number of threads, 0 for every core; with
+  /// TensorRT it is the number of the GPU. Throws Error.
   explicit Encoder(const std::filesystem::path& folder, int where = 0)
       : tokenizer_(folder / "vocabulary.bin"), model_(folder, tokenizer_, where) {}
 
-  /// The vectors of texts in their order, row-major (count, dim()). The checkpoint's default prompt, if it has one,
-  /// is put before each. Bytes that are not UTF-8 are read as Python's decode(errors="replace") reads them. Throws
-  /// Error where the runtime fails.
+  /// The vectors of texts in their order, row-major (count, dim()). The checkpoint's default prompt, if it has one, is
+  /// put before each text. Bytes that are not UTF-8 are read as Python's decode(errors="replace") reads them. Throws
+  /// Error if the runtime fails.
   std::vector<float> encode(const std::string_view* texts, std::size_t count) const {
     std::vector<float> vectors(count * dim());
     if (count == 0) return vectors;
-    const auto most_texts = [this](std::size_t tokens) { return model_.most_texts(tokens); };
-    model_.run(detail::Batches(tokenizer_, texts, count, most_texts, detail::Model::least_fill), vectors.data());
+    const auto max_texts = [this](std::size_t tokens) { return model_.max_texts(tokens); };
+    model_.run(detail::Batches(tokenizer_, texts, count, max_texts, detail::Model::min_fill), vectors.data());
     return vectors;
   }
 
-  /// The same of a vector of texts, or of a list such as {"one", "two"}.
+  /// The same for a vector of texts, or for a list such as {"one", "two"}.
   std::vector<float> encode(const std::vector<std::string_view>& texts) const {
     return encode(texts.data(), texts.size());
   }

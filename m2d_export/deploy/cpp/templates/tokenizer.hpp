@@ -17,7 +17,7 @@
 
 namespace m2d {
 
-/// Every error of this file: what happened, what was expected, how to fix it.
+/// Every error that this file throws. The message says what happened, what was expected, and how to fix it.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -25,15 +25,15 @@ class Error : public std::runtime_error {
 
 namespace detail {
 
-/// The character at `place`, which is moved past it. Bytes that are not UTF-8 become U+FFFD, as many of them as
-/// Python's bytes.decode(errors="replace") makes.
+/// Read the character at `place` and move `place` past it. Bytes that are not UTF-8 become as many U+FFFD as Python's
+/// bytes.decode(errors="replace") makes of them.
 inline char32_t next_character(std::string_view text, std::size_t& place) {
   const auto byte_at = [text](std::size_t at) { return at < text.size() ? static_cast<unsigned char>(text[at]) : 0u; };
   const unsigned first = byte_at(place++);
   if (first < 0x80) return first;
   const int count = first >= 0xF0 ? 3 : first >= 0xE0 ? 2 : 1;
   if (first < 0xC2 || first > 0xF4) return 0xFFFD;
-  // No overlong forms, no surrogates, nothing above U+10FFFF: all decided by the second byte.
+  // The second byte decides that there are no overlong forms, no surrogates and nothing above U+10FFFF.
   unsigned least = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
   unsigned most = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
   char32_t character = first & (0x3Fu >> count);
@@ -67,7 +67,7 @@ inline void append(std::string& word, char32_t character) {
   }
 }
 
-/// Reads vocabulary.bin: little-endian numbers, strings and lists behind their lengths.
+/// Reads vocabulary.bin: little-endian numbers, and strings and lists, each with its length before it.
 class Reader {
  public:
   Reader(std::string_view content, std::string name) : rest_(content), name_(std::move(name)) {}
@@ -103,20 +103,20 @@ class Reader {
   std::string name_;
 };
 
-/// What is done to a character, in this order. The bits above Order say where it stands among combining characters.
+/// What is done to a character, in this order. The bits from Order on are its place among combining characters.
 enum Trait : std::uint32_t {
-  Skipped = 1,       // as if it were not there
+  Skipped = 1,       // ignored
   Padded = 2,        // a word by itself
   Decomposed = 4,    // replaced by other characters
-  Hangul = 8,        // replaced by its letters, which follow from its number
-  Mark = 16,         // dropped once combining characters are in order
+  Hangul = 8,        // replaced by its letters, which are computed from its number
+  Mark = 16,         // dropped after combining characters are put in order
   Lowered = 32,      // replaced by its lower case
   Space = 64,        // ends a word
   Punctuation = 128  // a word by itself
 };
 constexpr int Order = 8;
 
-/// Characters, each with those that replace it.
+/// Characters, and the characters that replace each of them.
 class Replacements {
  public:
   void read(Reader& reader) {
@@ -136,7 +136,7 @@ class Replacements {
   std::vector<std::vector<char32_t>> characters_;
 };
 
-/// Tokens by their text, which stays in the file's own bytes.
+/// Tokens by their text. The text is a view into the bytes of the file.
 class Pieces {
  public:
   void read(Reader& reader) {
@@ -148,7 +148,7 @@ class Pieces {
     }
   }
 
-  /// The longest piece that `text` begins with, whole characters of it: its size and id; size 0 where there is none.
+  /// The longest piece at the start of `text`, in whole characters: its size and id, or size 0 if there is none.
   std::pair<std::size_t, std::int32_t> longest_start(std::string_view text) const {
     for (std::size_t size = std::min(text.size(), longest_); size > 0; --size) {
       if (size < text.size() && (static_cast<unsigned char>(text[size]) & 0xC0) == 0x80) continue;
@@ -165,12 +165,12 @@ class Pieces {
 
 }  // namespace detail
 
-/// Texts to token ids, exactly as the `tokenizers` library does with the tokenizer.json this folder was exported from.
+/// Turns texts into the same token ids as the `tokenizers` library does with the tokenizer.json of the checkpoint.
 ///
-/// Const use from several threads at once is safe.
+/// Several threads may use one const Tokenizer at the same time.
 class Tokenizer {
  public:
-  /// Read vocabulary.bin; throws Error where it is missing or has been altered.
+  /// Read vocabulary.bin; throws Error if it is missing or was changed.
   explicit Tokenizer(const std::filesystem::path& file) : content_(read(file)) {
     const std::string_view content(content_.data(), content_.size());
     detail::Reader reader(content, file.string());
@@ -202,17 +202,17 @@ class Tokenizer {
     for (char32_t character = 0; character < ascii_.size(); ++character) ascii_[character] = looked_up(character);
   }
 
-  Tokenizer(Tokenizer&&) = default;  // not copied: what is read stays in place
+  Tokenizer(Tokenizer&&) = default;  // no copies: members are views into content_
   Tokenizer& operator=(Tokenizer&&) = default;
 
   std::size_t dim() const { return dim_; }                ///< Numbers in a vector.
-  bool unit_length() const { return unit_length_; }       ///< Whether vectors are scaled to it.
-  std::size_t max_tokens() const { return max_tokens_; }  ///< Most tokens of a text; the rest is cut off.
-  std::int32_t pad() const { return pad_; }               ///< What shorter texts are filled up with.
-  std::string_view prompt() const { return prompt_; }     ///< What the checkpoint puts before every text.
-  std::size_t unpooled() const { return unpooled_; }      ///< How many first tokens, the prompt's, are not pooled.
+  bool unit_length() const { return unit_length_; }       ///< Whether vectors have unit length.
+  std::size_t max_tokens() const { return max_tokens_; }  ///< Longer texts are cut to this many tokens.
+  std::int32_t pad() const { return pad_; }               ///< The token that fills up shorter texts.
+  std::string_view prompt() const { return prompt_; }     ///< The text that the checkpoint puts before every text.
+  std::size_t unpooled() const { return unpooled_; }      ///< How many tokens of the prompt are not pooled.
 
-  /// The ids of a text, special tokens among them: from 1 to max_tokens(). The text needs not be valid UTF-8.
+  /// The ids of a text with its special tokens, 1 to max_tokens() ids. The text need not be valid UTF-8.
   std::vector<std::int32_t> ids(std::string_view text) const {
     std::vector<std::int32_t> ids(before_);
     Walk walk(*this, ids, max_tokens_ - after_.size());
@@ -226,7 +226,7 @@ class Tokenizer {
     }
     walk.finish();
     ids.insert(ids.end(), after_.begin(), after_.end());
-    if (ids.empty()) ids.push_back(pad_);  // a text of no tokens has a defined vector
+    if (ids.empty()) ids.push_back(pad_);  // so that a text without tokens has a defined vector
     return ids;
   }
 
@@ -234,7 +234,7 @@ class Tokenizer {
   using Added = std::pair<std::string_view, std::int32_t>;
   static constexpr char magic[] = "M2DVOC2\n";
 
-  /// One text on its way: characters in, ids out.
+  /// The state while one text is tokenized: characters in, ids out.
   class Walk {
    public:
     Walk(const Tokenizer& tokenizer, std::vector<std::int32_t>& ids, std::size_t limit)
@@ -260,7 +260,7 @@ class Tokenizer {
       if (traits & detail::Padded) end();
     }
 
-    /// A token of its own, found in the text.
+    /// An added token, found in the text.
     void add(std::int32_t id) {
       end();
       if (!full()) ids_.push_back(id);
@@ -274,7 +274,7 @@ class Tokenizer {
    private:
     void place(char32_t character) { place(character, tokenizer_.traits(character)); }
 
-    /// Put combining characters into their canonical order; the others come through at once.
+    /// Put combining characters into their canonical order; pass other characters on at once.
     void place(char32_t character, std::uint32_t traits) {
       if (const std::uint32_t order = traits >> detail::Order) {
         if (!(traits & detail::Mark)) combining_.emplace_back(order, character);
@@ -309,7 +309,7 @@ class Tokenizer {
       end_word();
     }
 
-    /// The longest pieces from the left; a word that they do not fill is unknown as a whole.
+    /// Split the word into the longest pieces, from the left; if a piece is missing, the whole word is unknown.
     void end_word() {
       if (characters_ == 0) return;
       const std::size_t known = ids_.size();
@@ -334,14 +334,14 @@ class Tokenizer {
     std::size_t limit_;
     std::vector<std::pair<std::uint32_t, char32_t>> combining_;
     std::string word_;
-    std::size_t characters_ = 0;  // of the word, those beyond the longest known word too
+    std::size_t characters_ = 0;  // of the word, including those that word_ no longer takes
   };
 
   static std::vector<char> read(const std::filesystem::path& file) {
     std::ifstream stream(file, std::ios::binary);
     std::vector<char> content{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
     if (!stream.is_open() || stream.bad()) {
-      throw Error(file.string() + " cannot be read: give the folder that it and the model lie in");
+      throw Error(file.string() + " cannot be read: give the folder that holds it and the model");
     }
     const std::string_view all(content.data(), content.size());
     if (all.substr(0, sizeof magic - 1) != magic || all.size() < sizeof magic + 7) {
@@ -351,7 +351,7 @@ class Tokenizer {
     std::uint64_t checksum = 0xCBF29CE484222325;  // FNV-1a
     for (const char byte : body) checksum = (checksum ^ static_cast<unsigned char>(byte)) * 0x100000001B3;
     if (checksum != detail::Reader(all.substr(body.size()), file.string()).little_endian(8)) {
-      throw Error(file.string() + " has been altered, its checksum is wrong: copy it again, or export the folder again");
+      throw Error(file.string() + " was changed, its checksum is wrong: copy it again, or export the folder again");
     }
     return content;
   }
@@ -377,12 +377,12 @@ class Tokenizer {
   std::size_t dim_ = 0, max_tokens_ = 0, longest_word_ = 0, unpooled_ = 0;
   bool unit_length_ = false;
   std::int32_t pad_ = 0, unknown_ = 0;
-  std::vector<std::int32_t> before_, after_;  // special tokens around every text
+  std::vector<std::int32_t> before_, after_;  // special tokens of every text
   std::string_view prompt_;
-  detail::Pieces initial_, continuing_;  // of a word's beginning, and of what follows
+  detail::Pieces initial_, continuing_;  // at the start of a word, and after it
   std::vector<Added> added_;             // the longest first
   std::array<bool, 256> starts_added_{};
-  std::vector<char32_t> starts_;       // the first characters of runs, from 0 on
+  std::vector<char32_t> starts_;       // the first character of each run of equal traits
   std::vector<std::uint32_t> traits_;  // of each run
   std::array<std::uint32_t, 128> ascii_{};
   detail::Replacements decomposed_, lowered_;

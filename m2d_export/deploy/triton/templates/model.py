@@ -1,7 +1,7 @@
-"""Texts to sentence vectors in Triton's Python backend: all waiting requests tokenized and encoded together.
+"""Texts to sentence vectors in Triton's Python backend; requests that wait are encoded together.
 
-Written by m2d-export, the same for every cell: what differs stands in settings.json beside it. Nothing in a request
-names a file, a model or code.
+m2d-export writes the same file for every cell: settings.json, in the same folder, holds the differences. No part of a
+request names a file, a model or code.
 """
 
 import hashlib
@@ -14,17 +14,19 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from tokenizers import Tokenizer
 
+OUTPUT = "sentence_embedding"
+
 
 class TritonPythonModel:
-    """What the server calls."""
+    """The class that the server looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the tokenizer and, where it runs here, the encoder, both checked against their sha256."""
+        """Check the sha256 of the files, then load the tokenizer and open the encoder."""
         folder = Path(args["model_repository"]) / args["model_version"]
         self.settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         for name, wanted in self.settings["sha256"].items():
             if _sha256(folder / name) != wanted:
-                raise pb_utils.TritonModelException(f"{name} is not the file that was shipped: copy it again")
+                raise pb_utils.TritonModelException(f"{name} is not the file that was written: copy it again")
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(self.settings["max_tokens"])
@@ -32,9 +34,9 @@ class TritonPythonModel:
         self.encode = openers[self.settings["runtime"]](folder, self.settings)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One response a request. A text that cannot be read fails its own request and no other."""
+        """Answer each request. A text that cannot be read fails its own request only."""
         texts: list[str] = []
-        counts: list[int | Any] = []  # texts of each request, or its error
+        counts: list[int | Any] = []  # of each request: how many texts it has, or its error
         for request in requests:
             try:
                 read = [self._read(item) for item in pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy().flat]
@@ -45,7 +47,7 @@ class TritonPythonModel:
         try:
             vectors = self._vectors(texts)
         except Exception as error:
-            if len(requests) > 1:  # whose text it was shows when each is encoded alone
+            if len(requests) > 1:  # encode each by itself, so that only the faulty one fails
                 return [self.execute([request])[0] for request in requests]
             failed = pb_utils.TritonError(f"encoding failed: {error}")
             return [_failure(failed if isinstance(count, int) else count) for count in counts]
@@ -54,23 +56,23 @@ class TritonPythonModel:
             if not isinstance(count, int):
                 responses.append(_failure(count))
                 continue
-            output = pb_utils.Tensor("sentence_embedding", vectors[first : first + count])
+            output = pb_utils.Tensor(OUTPUT, vectors[first : first + count])
             responses.append(pb_utils.InferenceResponse([output]))
             first += count
         return responses
 
     def _read(self, item: bytes) -> str:
         if len(item) > self.settings["max_bytes"]:
-            raise ValueError(f"a text has {len(item)} bytes: this model takes up to {self.settings['max_bytes']}")
+            raise ValueError(f"a text has {len(item)} bytes: this model takes at most {self.settings['max_bytes']}")
         try:
             return f"{self.settings['prompt']}{item.decode('utf-8')}"
         except UnicodeDecodeError as error:
             raise ValueError(f"a text is not UTF-8 (byte {error.start})") from None
 
     def _vectors(self, texts: Sequence[str]) -> Any:
-        """Vectors in the order of ``texts``, encoded longest first in batches that waste little on padding."""
+        """Vectors in the order of ``texts``. Texts are encoded longest first, in batches of similar length."""
         vectors = np.zeros((len(texts), self.settings["dim"]), dtype=np.float32)
-        # A text of no tokens at all becomes one padding token: a defined vector.
+        # A text without tokens becomes one padding token, so that its vector is defined.
         ids = [encoding.ids or [self.settings["pad_id"]] for encoding in self.tokenizer.encode_batch_fast(list(texts))]
         for rows in self._batches(ids):
             inputs = self._padded([ids[row] for row in rows])
@@ -82,7 +84,7 @@ class TritonPythonModel:
         for row in sorted(range(len(ids)), key=lambda row: -len(ids[row])):
             longest = len(ids[batch[0]]) if batch else 0
             full = longest * (len(batch) + 1) > self.settings["token_budget"]
-            if batch and (full or len(ids[row]) < longest * self.settings["least_fill"]):
+            if batch and (full or len(ids[row]) < longest * self.settings["min_fill"]):
                 yield batch
                 batch = []
             batch.append(row)
@@ -96,7 +98,7 @@ class TritonPythonModel:
             input_ids[row, : len(item)] = item
             attention_mask[row, : len(item)] = 1
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if self.settings["unpooled"] is not None:  # tokens of the prompt, which are read but not pooled
+        if self.settings["unpooled"] is not None:  # how many tokens of the prompt are read but not pooled
             inputs["pooling_mask"] = attention_mask.copy()
             inputs["pooling_mask"][:, : self.settings["unpooled"]] = 0
         return inputs
@@ -126,7 +128,7 @@ def _onnxruntime(folder: Path, settings: dict[str, Any]) -> Encode:
         options.add_session_config_entry(key, value)
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
-    return lambda inputs: session.run(["sentence_embedding"], inputs)[0]
+    return lambda inputs: session.run([OUTPUT], inputs)[0]
 
 
 def _openvino(folder: Path, settings: dict[str, Any]) -> Encode:
@@ -145,13 +147,13 @@ def _inside_the_server(folder: Path, settings: dict[str, Any]) -> Encode:
     def encode(inputs: dict[str, Any]) -> Any:
         request = pb_utils.InferenceRequest(
             model_name=settings["encoder"],
-            requested_output_names=["sentence_embedding"],
+            requested_output_names=[OUTPUT],
             inputs=[pb_utils.Tensor(name, array) for name, array in inputs.items()],
             preferred_memory=host,
         )
         response = request.exec()
         if response.has_error():
             raise RuntimeError(response.error().message())
-        return pb_utils.get_output_tensor_by_name(response, "sentence_embedding").as_numpy()
+        return pb_utils.get_output_tensor_by_name(response, OUTPUT).as_numpy()
 
     return encode

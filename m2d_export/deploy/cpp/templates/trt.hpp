@@ -22,15 +22,15 @@
 namespace m2d {
 namespace detail {
 
-/// Throw unless a call of CUDA went well.
+/// Throw if a call of CUDA failed.
 inline void check(cudaError_t status, const char* what) {
   if (status != cudaSuccess) throw Error(std::string("CUDA cannot ") + what + ": " + cudaGetErrorString(status));
 }
 
-/// What TensorRT says of an error: to its log, not to its caller.
+/// Keeps TensorRT's last error message: TensorRT gives it to its log only, not to its caller.
 class Log : public nvinfer1::ILogger {
  public:
-  /// The log of this process: TensorRT keeps the first one that it is given.
+  /// The log of this process. There is one, because TensorRT keeps the first log that it gets.
   static Log& shared() {
     static Log log;
     return log;
@@ -42,29 +42,29 @@ class Log : public nvinfer1::ILogger {
     std::snprintf(last_, sizeof last_, "%s", message);
   }
 
-  /// Throw unless a call of TensorRT went well.
+  /// Throw if a call of TensorRT failed.
   void check(bool done, const std::string& what) {
     if (done) return;
     const std::lock_guard<std::mutex> lock(mutex_);
-    const std::string reason = last_[0] ? last_ : "it does not say why";
+    const std::string reason = last_[0] ? last_ : "TensorRT gave no reason";
     last_[0] = '\0';
     throw Error("TensorRT cannot " + what + ": " + reason);
   }
 
  private:
   std::mutex mutex_;
-  char last_[1024] = "";  // nothing is allocated where nothing can be thrown
+  char last_[1024] = "";  // log() must not throw, so it must not allocate
 };
 
-/// Makes a GPU the current one of this thread, for as long as this lives.
+/// Makes a GPU the current one of this thread until the end of the scope.
 class OnGpu {
  public:
   explicit OnGpu(int gpu) {
-    check(cudaGetDevice(&before_), "find a GPU (nvidia-smi shows those there are)");
-    const std::string what = "use GPU " + std::to_string(gpu) + " (nvidia-smi shows those there are)";
+    check(cudaGetDevice(&before_), "find a GPU (nvidia-smi lists them)");
+    const std::string what = "use GPU " + std::to_string(gpu) + " (nvidia-smi lists them)";
     check(cudaSetDevice(gpu), what.c_str());
   }
-  ~OnGpu() { cudaSetDevice(before_); }  // it was in use until now
+  ~OnGpu() { cudaSetDevice(before_); }  // cannot fail: this GPU was in use before
   OnGpu(const OnGpu&) = delete;
   OnGpu& operator=(const OnGpu&) = delete;
 
@@ -72,7 +72,7 @@ class OnGpu {
   int before_ = 0;
 };
 
-/// Memory of the GPU.
+/// Memory on the GPU.
 template <typename Number>
 class OnDevice {
  public:
@@ -86,16 +86,16 @@ class OnDevice {
 
  private:
   struct Free {
-    void operator()(Number* memory) const { cudaFree(memory); }  // can only tell of what went wrong before
+    void operator()(Number* memory) const { cudaFree(memory); }  // its status would be that of an earlier call
   };
   std::unique_ptr<Number, Free> memory_;
 };
 
-/// A stream of the GPU's work.
+/// A CUDA stream.
 class Stream {
  public:
   Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "create a stream"); }
-  ~Stream() { cudaStreamDestroy(stream_); }  // can only tell of what went wrong before
+  ~Stream() { cudaStreamDestroy(stream_); }  // its status would be that of an earlier call
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
@@ -105,7 +105,7 @@ class Stream {
   cudaStream_t stream_ = nullptr;
 };
 
-/// An engine in TensorRT on one GPU: one batch after the other, in one stream. Vectors are cut and scaled here.
+/// An engine in TensorRT on one GPU. Batches run one after the other in one stream; vectors are cut and scaled here.
 class Model {
  public:
   Model(const std::filesystem::path& folder, const Tokenizer& tokenizer, int gpu) : tokenizer_(tokenizer), gpu_(gpu) {
@@ -116,15 +116,15 @@ class Model {
     runtime_.reset(nvinfer1::createInferRuntime(log_));
     log_.check(runtime_ != nullptr, "start");
     engine_.reset(runtime_->deserializeCudaEngine(plan.data(), plan.size()));
-    log_.check(engine_ != nullptr, "load " + file.string() + ", which runs with the library and on the GPU that README.md names");
+    log_.check(engine_ != nullptr, "load " + file.string() + " (README.md names the library and GPU that it needs)");
     find_tensors(file);
     find_profiles();
     context_.reset(engine_->createExecutionContext());
     log_.check(context_ != nullptr, "prepare " + file.string());
     std::size_t tokens = 0, texts = 0;
     for (const Profile& profile : profiles_) {
-      tokens = std::max(tokens, profile.texts * profile.most_tokens);
-      texts = std::max(texts, profile.texts);
+      tokens = std::max(tokens, profile.max_texts * profile.max_tokens);
+      texts = std::max(texts, profile.max_texts);
     }
     for (Input& input : inputs_) {
       input.memory = std::make_unique<OnDevice<std::int64_t>>(tokens);
@@ -134,37 +134,37 @@ class Model {
     address(output_, output_memory_->get());
   }
 
-  static constexpr std::size_t least_fill = 0;  // another call costs more than padding
+  static constexpr std::size_t min_fill = 0;  // another call costs more than padding
 
-  /// How many texts of up to `tokens` tokens go in one batch: all that the engine was built for.
-  std::size_t most_texts(std::size_t tokens) const { return profile_of(tokens).texts; }
+  /// How many texts of at most `tokens` tokens go in one batch: as many as the engine was built for.
+  std::size_t max_texts(std::size_t tokens) const { return profile_of(tokens).texts; }
 
-  /// Write the vectors of all batches, each to the rows of its texts. Threads take turns.
+  /// Write the vectors of all batches to the rows of their texts. Threads take turns.
   void run(const Batches& batches, float* vectors) const {
     const std::lock_guard<std::mutex> turn(turn_);
     const OnGpu current(gpu_);
     for (Batch batch : batches.all()) {
       const Profile& profile = profile_of(batch.tokens);
-      batch.tokens = std::max(batch.tokens, profile.least_tokens);
+      batch.tokens = std::max(batch.tokens, profile.min_tokens);
       start(batch, profile, batches);
       check(cudaStreamSynchronize(stream_->get()), "run a batch");
       scale(batch.count);
-      batches.keep(batch, given_.data(), vectors);
+      batches.store(batch, given_.data(), vectors);
     }
   }
 
  private:
-  /// An input of the engine: on the processor, and on the GPU.
+  /// An input of the engine: its numbers on the host, and its memory on the GPU.
   struct Input {
     std::string name;
     std::vector<std::int64_t> numbers;
     std::unique_ptr<OnDevice<std::int64_t>> memory;
   };
 
-  /// What shapes the engine was tuned for together.
+  /// An optimisation profile: shapes that the engine was tuned for together.
   struct Profile {
     std::int32_t number;
-    std::size_t texts, least_tokens, most_tokens;
+    std::size_t max_texts, min_tokens, max_tokens;
   };
 
   static std::vector<char> read(const std::filesystem::path& file) {
@@ -174,70 +174,72 @@ class Model {
     return content;
   }
 
-  /// Find the engine's inputs and its output, which has at least as many numbers as a vector.
+  /// Find the engine's inputs, and its output, whose width is at least the dim.
   void find_tensors(const std::filesystem::path& file) {
+    std::vector<std::string> names;
     for (std::int32_t place = 0; place < engine_->getNbIOTensors(); ++place) {
       const std::string name = engine_->getIOTensorName(place);
       const nvinfer1::Dims shape = engine_->getTensorShape(name.c_str());
       const nvinfer1::DataType type = engine_->getTensorDataType(name.c_str());
       if (engine_->getTensorIOMode(name.c_str()) == nvinfer1::TensorIOMode::kINPUT) {
-        const bool known = name == "input_ids" || name == "attention_mask" || name == "pooling_mask";
-        if (!known || type != nvinfer1::DataType::kINT64 || shape.nbDims != 2) throw of_another_export(file, dim());
+        if (type != nvinfer1::DataType::kINT64 || shape.nbDims != 2) throw other_export(file, dim());
+        names.push_back(name);
         inputs_.push_back({name, {}, nullptr});
       } else {
         if (!output_.empty() || type != nvinfer1::DataType::kFLOAT || shape.nbDims != 2 || shape.d[1] < 1 ||
             static_cast<std::size_t>(shape.d[1]) < dim()) {
-          throw of_another_export(file, dim());
+          throw other_export(file, dim());
         }
         output_ = name;
         width_ = static_cast<std::size_t>(shape.d[1]);
       }
     }
-    if (inputs_.empty() || output_.empty()) throw of_another_export(file, dim());
+    check_inputs(names, file, dim());
+    if (output_.empty()) throw other_export(file, dim());
   }
 
   void find_profiles() {
     const char* const name = inputs_.front().name.c_str();
     for (std::int32_t number = 0; number < engine_->getNbOptimizationProfiles(); ++number) {
-      const nvinfer1::Dims least = engine_->getProfileShape(name, number, nvinfer1::OptProfileSelector::kMIN);
-      const nvinfer1::Dims most = engine_->getProfileShape(name, number, nvinfer1::OptProfileSelector::kMAX);
-      log_.check(least.nbDims == 2 && most.nbDims == 2, "say what shapes model.plan was built for");
-      profiles_.push_back({number, static_cast<std::size_t>(most.d[0]), static_cast<std::size_t>(least.d[1]),
-                           static_cast<std::size_t>(most.d[1])});
+      const nvinfer1::Dims min = engine_->getProfileShape(name, number, nvinfer1::OptProfileSelector::kMIN);
+      const nvinfer1::Dims max = engine_->getProfileShape(name, number, nvinfer1::OptProfileSelector::kMAX);
+      log_.check(min.nbDims == 2 && max.nbDims == 2, "give the shapes that model.plan was built for");
+      profiles_.push_back({number, static_cast<std::size_t>(max.d[0]), static_cast<std::size_t>(min.d[1]),
+                           static_cast<std::size_t>(max.d[1])});
     }
     std::stable_sort(profiles_.begin(), profiles_.end(), [](const Profile& left, const Profile& right) {
-      return left.most_tokens < right.most_tokens;
+      return left.max_tokens < right.max_tokens;
     });
   }
 
-  /// The narrowest profile that texts of so many tokens fit in.
+  /// The narrowest profile that takes texts of this many tokens.
   const Profile& profile_of(std::size_t tokens) const {
     const auto found = std::find_if(profiles_.begin(), profiles_.end(),
-                                    [tokens](const Profile& profile) { return tokens <= profile.most_tokens; });
+                                    [tokens](const Profile& profile) { return tokens <= profile.max_tokens; });
     if (found == profiles_.end()) {
-      throw Error("model.plan was not built for texts of " + std::to_string(tokens) + " tokens: build it with --shapes to " +
-                  std::to_string(tokenizer_.max_tokens()));
+      throw Error("model.plan does not take texts of " + std::to_string(tokens) +
+                  " tokens: build it with --shapes that end at " + std::to_string(tokenizer_.max_tokens()) + " tokens");
     }
     return *found;
   }
 
-  /// Put all of a batch into the stream: its inputs to the GPU, the engine, its vectors back.
+  /// Queue a batch in the stream: copy its inputs to the GPU, run the engine, copy the vectors back.
   void start(const Batch& batch, const Profile& profile, const Batches& batches) const {
     if (profile.number != profile_) {
       profile_ = -1;
       log_.check(context_->setOptimizationProfileAsync(profile.number, stream_->get()), "change the profile");
       profile_ = profile.number;
     }
-    std::int64_t* filled[3] = {};
+    std::int64_t* filled[input_count] = {};
     for (Input& input : inputs_) {
       input.numbers.resize(batch.count * batch.tokens);
-      filled[input.name == "input_ids" ? 0 : input.name == "attention_mask" ? 1 : 2] = input.numbers.data();
+      filled[input_number(input.name)] = input.numbers.data();
     }
     batches.fill(batch, filled[0], filled[1], filled[2]);
     const nvinfer1::Dims2 shape(static_cast<std::int64_t>(batch.count), static_cast<std::int64_t>(batch.tokens));
     for (const Input& input : inputs_) {
-      log_.check(context_->setInputShape(input.name.c_str(), shape), "take a batch of " + std::to_string(batch.count) +
-                                                                         " x " + std::to_string(batch.tokens) + " tokens");
+      log_.check(context_->setInputShape(input.name.c_str(), shape),
+                 "take a batch of " + std::to_string(batch.count) + " x " + std::to_string(batch.tokens) + " tokens");
       check(cudaMemcpyAsync(input.memory->get(), input.numbers.data(), input.numbers.size() * sizeof(std::int64_t),
                             cudaMemcpyHostToDevice, stream_->get()),
             "copy to the GPU");
@@ -249,15 +251,15 @@ class Model {
           "copy from the GPU");
   }
 
-  /// Keep the first numbers of each vector, in place, and scale them to unit length where the checkpoint does.
+  /// Cut each vector to its first numbers, in place, and scale it to unit length if the checkpoint does.
   void scale(std::size_t count) const {
     for (std::size_t row = 0; row < count; ++row) {
       float* const vector = given_.data() + row * dim();
-      std::copy_n(given_.data() + row * width_, dim(), vector);  // to the left: rows only become shorter
+      std::copy_n(given_.data() + row * width_, dim(), vector);  // in place: the target never lies behind the source
       if (!tokenizer_.unit_length()) continue;
       float squares = 0;
       for (std::size_t place = 0; place < dim(); ++place) squares += vector[place] * vector[place];
-      const float length = std::max(std::sqrt(squares), 1e-12f);  // so that a zero vector stays zero
+      const float length = std::max(std::sqrt(squares), 1e-12f);  // a zero vector stays zero
       for (std::size_t place = 0; place < dim(); ++place) vector[place] /= length;
     }
   }
@@ -273,13 +275,13 @@ class Model {
   int gpu_;
   std::string output_;
   std::size_t width_ = 0;
-  std::vector<Profile> profiles_;           // by length
-  mutable std::mutex turn_;                 // of what follows
-  mutable std::int32_t profile_ = -1;       // in use
+  std::vector<Profile> profiles_;           // the narrowest first
+  mutable std::mutex turn_;                 // guards the members below
+  mutable std::int32_t profile_ = -1;       // the current one
   mutable std::vector<Input> inputs_;
   mutable std::vector<float> given_;
   std::unique_ptr<OnDevice<float>> output_memory_;
-  std::unique_ptr<Stream> stream_;  // freed after what works in it, as the runtime is after its engine
+  std::unique_ptr<Stream> stream_;  // members are freed last to first: context, engine, runtime, stream
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;
   std::unique_ptr<nvinfer1::IExecutionContext> context_;

@@ -16,7 +16,7 @@
 namespace m2d {
 namespace detail {
 
-/// The graph in ONNX Runtime on the CPU: one batch after the other, with all threads each.
+/// The graph in ONNX Runtime on the CPU. Batches run one after the other, each with all threads.
 class Model {
  public:
   Model(const std::filesystem::path& folder, const Tokenizer& tokenizer, int threads) {
@@ -25,10 +25,7 @@ class Model {
     try {
       Ort::SessionOptions options;
       if (threads > 0) options.SetIntraOpNumThreads(threads);
-      // Threads spin during a call, not after it: spinning on, they take the cores from whatever runs next.
-      options.AddConfigEntry("session.force_spinning_stop", "1");
-      // Its fused kernel goes number by number, and takes longer than an addition and a layer norm.
-      options.AddConfigEntry("optimization.disable_specified_optimizers", "SkipLayerNormFusion");
+      for (const auto& setting : settings) options.AddConfigEntry(setting[0], setting[1]);
       session_ = Ort::Session(environment_, file.c_str(), options);
       Ort::AllocatorWithDefaultOptions allocator;
       for (std::size_t place = 0; place < session_.GetInputCount(); ++place) {
@@ -38,26 +35,24 @@ class Model {
       const Ort::TypeInfo type = session_.GetOutputTypeInfo(0);
       shape = type.GetTensorTypeAndShapeInfo().GetShape();
     } catch (const std::exception& error) {
-      throw Error("ONNX Runtime cannot load " + file.string() + ", copy it again: " + error.what());
+      throw Error("ONNX Runtime cannot load " + file.string() + " (copy it again): " + error.what());
     }
-    std::size_t has[4] = {};
-    for (const std::string& name : inputs_) ++has[place_of_input(name)];
-    if (has[0] != 1 || has[1] != 1 || has[3] != 0 || shape.size() != 2 ||
-        shape[1] != static_cast<std::int64_t>(tokenizer.dim())) {
-      throw of_another_export(file, tokenizer.dim());
+    check_inputs(inputs_, file, tokenizer.dim());
+    if (shape.size() != 2 || shape[1] != static_cast<std::int64_t>(tokenizer.dim())) {
+      throw other_export(file, tokenizer.dim());
     }
   }
 
-  static constexpr std::size_t least_fill = fill_on_processors;
+  static constexpr std::size_t min_fill = cpu_min_fill;
 
-  /// How many texts of up to `tokens` tokens go in one batch.
-  std::size_t most_texts(std::size_t tokens) const { return std::max<std::size_t>(token_budget / tokens, 1); }
+  /// How many texts of at most `tokens` tokens go in one batch.
+  std::size_t max_texts(std::size_t tokens) const { return std::max<std::size_t>(cpu_token_budget / tokens, 1); }
 
-  /// Write the vectors of all batches, each to the rows of its texts. Safe from several threads at once.
+  /// Write the vectors of all batches to the rows of their texts. Several threads may call it at the same time.
   void run(const Batches& batches, float* vectors) const {
     const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
     const char* const output = output_.c_str();
-    std::vector<std::int64_t> numbers[3];
+    std::vector<std::int64_t> numbers[input_count];
     try {
       for (const Batch& batch : batches.all()) {
         for (auto& input : numbers) input.resize(batch.count * batch.tokens);
@@ -66,13 +61,13 @@ class Model {
         std::vector<const char*> names;
         std::vector<Ort::Value> values;
         for (const std::string& name : inputs_) {
-          auto& input = numbers[place_of_input(name)];
+          auto& input = numbers[input_number(name)];
           names.push_back(name.c_str());
           values.push_back(Ort::Value::CreateTensor<std::int64_t>(memory, input.data(), input.size(), shape, 2));
         }
         const std::vector<Ort::Value> given =
             session_.Run(Ort::RunOptions{nullptr}, names.data(), values.data(), values.size(), &output, 1);
-        batches.keep(batch, given.front().GetTensorData<float>(), vectors);
+        batches.store(batch, given.front().GetTensorData<float>(), vectors);
       }
     } catch (const Ort::Exception& error) {
       throw Error(std::string("ONNX Runtime cannot run this batch: ") + error.what());
@@ -80,8 +75,11 @@ class Model {
   }
 
  private:
+  // As in Python: m2d_export/runtimes/onnxrt.py has the reasons.
+  static constexpr const char* settings[][2] = {$session_settings};
+
   Ort::Env environment_{ORT_LOGGING_LEVEL_ERROR, "m2d"};
-  mutable Ort::Session session_{nullptr};  // its Run is safe from several threads at once, but not const
+  mutable Ort::Session session_{nullptr};  // Run is not const, but several threads may call it
   std::vector<std::string> inputs_;
   std::string output_;
 };
