@@ -75,8 +75,8 @@ def candidates(records: Sequence[Record], view: View | None = None) -> list[Cand
     stored: dict[Place, dict[str, StoredScore]] = {}
     for record in sorted(measured(records, "storage"), key=lambda record: -record["bytes_per_vector"]):
         if record["sts"] == view.sts:
-            kept = StoredScore(record["bytes_per_vector"], record["spearman"], _share(record["spearman"], score))
-            stored.setdefault(_place(record), {})[record["storage"]] = kept
+            item = StoredScore(record["bytes_per_vector"], record["spearman"], _share(record["spearman"], score))
+            stored.setdefault(_place(record), {})[record["storage"]] = item
     timings = {(timing.setup, timing.layer, timing.shape): timing for timing in latencies(records)}
     timed: dict[Setup, list[Setup]] = {}
     for setup in dict.fromkeys(timing.setup for timing in timings.values()):

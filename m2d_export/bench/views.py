@@ -12,7 +12,7 @@ Times = tuple[Shape, Shape]  # of latency, of throughput
 
 
 def sts_labels(records: Sequence[Record]) -> dict[str, str]:
-    """The STS sets that have scores, each with the label to print beside every score."""
+    """The STS sets that have scores, each with the label to print with every score."""
     return {record["sts"]: record["label"] for kind in ("score", "storage") for record in measured(records, kind)}
 
 

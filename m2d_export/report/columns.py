@@ -10,14 +10,9 @@ from typing import Any
 from m2d_export.bench.values import Candidate, StoredScore, View
 from m2d_export.report.formatting import WRITERS, interval, plain_table
 
-LABEL, TEXTS, COLLECTION, LATENCY, THROUGHPUT = (
-    "on {label}",
-    "on {texts}",
-    "on {collection}",
-    "{latency}",
-    "{throughput}",
-)
-# The part of a view that changes the values of a column, by the column's note.
+# The notes of columns, and the part of a view that changes the values of a column with that note.
+LABEL, TEXTS, COLLECTION = "on {label}", "on {texts}", "on {collection}"
+LATENCY, THROUGHPUT = "{latency}", "{throughput}"
 PARTS = {LABEL: "sts", TEXTS: "texts", COLLECTION: "collection", LATENCY: "times", THROUGHPUT: "times"}
 
 
@@ -25,11 +20,11 @@ PARTS = {LABEL: "sts", TEXTS: "texts", COLLECTION: "collection", LATENCY: "times
 class Column:
     """A value of a candidate and how it is shown.
 
-    ``key`` is the field of ``Candidate``, ``write`` the name of a writer, ``source`` the record that it comes from.
-    ``note`` says what it was measured on; its fields are those of ``measured_on``. ``interval`` is the field with its
-    95 % interval and ``mark`` a field that is named after the value where it is true. ``heat`` is the heading of its
-    heat-map, if it has one, and ``beside`` the column that a terminal writes in brackets in that map. ``shown``:
-    "table", "hover" (only where the page shows everything about a cell) or "data" (only as part of another column).
+    ``key`` is the field of ``Candidate``, ``write`` the name of a writer in ``WRITERS``, ``source`` the record and field
+    that it comes from. ``note`` says what it was measured on, with the names that ``measured_on`` returns. ``interval``
+    is the field with its 95 % interval. ``mark`` is a field whose name is added where it is true. ``heat`` is the
+    heading of its heat-map, if it has one; a terminal adds the column ``extra`` to that map in brackets. ``shown`` is
+    "table", "hover" (on the page, with the mouse on a cell) or "data" (only as part of another column).
     """
 
     key: str
@@ -40,7 +35,7 @@ class Column:
     interval: str = ""
     mark: str = ""
     heat: str = ""
-    beside: str = ""
+    extra: str = ""
     shown: str = "table"
 
     @property
@@ -58,7 +53,7 @@ COLUMNS = (
         LABEL,
         "interval",
         heat="Score: Spearman × 100 on {label}",
-        beside="retention",
+        extra="retention",
     ),
     Column(
         "retention",
@@ -95,7 +90,7 @@ COLUMNS = (
         "`agreement`: `spearman`",
         TEXTS,
         heat="Agreement: with the full cell's similarities × 100 on {texts}",
-        beside="overlap_at_10",
+        extra="overlap_at_10",
     ),
     Column("overlap_at_10", "overlap@10", "score", "`agreement`: `overlap_at_10`", TEXTS),
     Column("agreement_retention", "agreement retained", "share", "agreement / 100", TEXTS, shown="data"),
@@ -106,7 +101,7 @@ COLUMNS = (
         "`retrieval`: `ndcg_at_10`",
         COLLECTION,
         heat="Retrieval: nDCG@10 × 100 on {collection}",
-        beside="recall_at_100",
+        extra="recall_at_100",
     ),
     Column("ndcg_retention", "nDCG retained", "share", "nDCG@10 / nDCG@10 of the full cell", COLLECTION),
     Column("recall_at_100", "recall@100", "score", "`retrieval`: `recall_at_100`", COLLECTION),

@@ -40,16 +40,16 @@ def heat_maps(cells: Sequence[Candidate], column: Column, measured: dict[str, st
 
 def heading_of(column: Column, measured: dict[str, str], brackets: bool = True) -> str:
     """The heading of a heat-map; ``measured`` is what ``columns.measured_on`` returns."""
-    return column.heat.format(**measured) + (f" ({BY_KEY[column.beside].title})" if brackets else "")
+    return column.heat.format(**measured) + (f" ({BY_KEY[column.extra].title})" if brackets else "")
 
 
 def brief_text(column: Column) -> Callable[[Candidate], str]:
     """The function that writes a value, and another one in brackets."""
-    beside = BY_KEY[column.beside]
+    extra = BY_KEY[column.extra]
 
     def write(cell: Candidate) -> str:
-        other = getattr(cell, beside.key)
-        brackets = "" if other is None else f" ({WRITERS[beside.write](other)})"
+        other = getattr(cell, extra.key)
+        brackets = "" if other is None else f" ({WRITERS[extra.write](other)})"
         return WRITERS[column.write](getattr(cell, column.key)) + brackets
 
     return write

@@ -3,26 +3,27 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from m2d_export.bench.values import Cascade
+from m2d_export.bench.values import Candidate, Cascade
 
 FEW = 5  # lines that a legend can name
 
 
-class Point(Protocol):
-    """Anything with a score and a throughput; None is not measured."""
+@dataclass(frozen=True)
+class Step:
+    """A shortlist of a cascade as a point: recall as its score, queries a second as its throughput.
 
-    @property
-    def score(self) -> float | None:
-        """Spearman x 100."""
+    ``cascade`` and ``shortlist`` are places in the lists that it comes from.
+    """
 
-    @property
-    def sentences_per_second(self) -> float | None:
-        """Throughput."""
+    cascade: int
+    shortlist: int
+    score: float
+    sentences_per_second: float
 
 
-P = TypeVar("P", bound=Point)
+P = TypeVar("P", Candidate, Step)
 
 
 def front(points: Iterable[P]) -> list[P]:
@@ -37,26 +38,13 @@ def front(points: Iterable[P]) -> list[P]:
         if point.score is not None and point.sentences_per_second is not None
     ]
     known.sort(key=lambda item: (-item[0], -item[1]))
-    kept: list[P] = []
+    found: list[P] = []
     best, at_speed = float("-inf"), float("inf")
     for speed, score, point in known:
         if score > best or (score == best and speed == at_speed):
-            kept.append(point)
+            found.append(point)
             best, at_speed = score, speed
-    return kept
-
-
-@dataclass(frozen=True)
-class Step:
-    """A shortlist of a cascade as a point: recall as its score, queries a second as its throughput.
-
-    ``cascade`` and ``shortlist`` are places in the lists that it comes from.
-    """
-
-    cascade: int
-    shortlist: int
-    score: float
-    sentences_per_second: float
+    return found
 
 
 def steps(cascades: Sequence[Cascade]) -> list[Step]:

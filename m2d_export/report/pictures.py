@@ -5,6 +5,7 @@ first line of a title is large.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -61,14 +62,6 @@ def draw(results: Results, folder: Path, suffix: str) -> dict[str, str]:
 def _first_setup(items: Sequence[Any]) -> list[Any]:
     """The items of the most exact setup: a picture shows one setup, the page offers all."""
     return [item for item in items if item.setup == items[0].setup]
-
-
-def _score(axes: Axes, results: Results) -> str | None:
-    return _heat_map(axes, results, "score")
-
-
-def _retention(axes: Axes, results: Results) -> str | None:
-    return _heat_map(axes, results, "retention")
 
 
 def _heat_map(axes: Axes, results: Results, name: str) -> str | None:
@@ -207,6 +200,6 @@ def _plain_ticks(axes: Axes, which: str) -> None:
 
 
 PICTURES: Mapping[str, Callable[[Axes, Results], str | None]] = {
-    **{"score": _score, "retention": _retention, "front": _front},
+    **{"score": partial(_heat_map, name="score"), "retention": partial(_heat_map, name="retention"), "front": _front},
     **{"latency": _latency, "cascade": _cascade, "storage": _storage},
 }

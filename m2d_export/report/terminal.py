@@ -125,9 +125,7 @@ def _pick_lines(choice: Choice, results: Results, bundle: Path, file: Path) -> l
     return [
         Text(f"{what}: {picked.cell}, {results.labels[picked.setup]}", style="bold"),
         Text(f"  {', '.join(values)}"),
-        Text(
-            f"To choose by other budgets, and to read the {len(choice.warnings)} warnings about this pick:\n  {again}"
-        ),
+        Text(f"To choose by other budgets, and to read the warnings ({len(choice.warnings)}):\n  {again}"),
         Text(f"To encode with it:\n  {run_command(picked, bundle, cores)}"),
     ]
 

@@ -155,7 +155,7 @@ def test_select_uses_the_machine_that_measured_last_and_notes_it(run: Run, bench
     for record in slow:
         if record["kind"] == "latency":
             record |= {"p50_ms": 5e6, "sentences_per_second": 1e-3}
-    # Its first record stands before the other's, its last one after them.
+    # Its first record comes before the other machine's, its last one after them.
     mine = [json.dumps(record) + "\n" for record in slow]
     path.write_text("".join([*mine[:1], *others, *mine[1:]]))
     outcome = run("select", "tiny.m2d", "--json")

@@ -21,7 +21,7 @@ def test_every_value_of_a_candidate_is_in_the_list() -> None:
 
 def test_a_column_names_a_writer_and_other_columns_that_exist() -> None:
     assert {column.write for column in COLUMNS} <= WRITERS.keys()
-    assert {column.beside for column in COLUMNS if column.beside} <= BY_KEY.keys()
+    assert {column.extra for column in COLUMNS if column.extra} <= BY_KEY.keys()
     assert {key for spec in TASKS.values() for key in (spec.quality, spec.retention)} <= BY_KEY.keys()
 
 

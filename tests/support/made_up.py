@@ -112,14 +112,14 @@ def agreement(layer: int, dim: int, precision: str = "fp32") -> Record:
 def retrieval(layer: int, dim: int, precision: str = "fp32") -> Record:
     value = 64 - 1.9 * (true_score(DEPTH, WIDTH) - true_score(layer, dim, precision))
     grid = {"layer": layer, "precision": precision, "dim": dim, "trained_layer": layer != 4, "trained_dim": dim != 256}
-    figures = {
+    values = {
         "collection": "scifact",
         "documents": 5183,
         "queries": 300,
         "ndcg_at_10": value,
         "recall_at_100": value + 26,
     }
-    return common("retrieval", **grid, **figures)
+    return common("retrieval", **grid, **values)
 
 
 def cascade(cheap: tuple[int, int], collection: str = "scifact") -> Record:
@@ -178,9 +178,9 @@ def sweep(**sts: str) -> list[Record]:
 
 def failed(record: Record, status: str = "failed") -> Record:
     """The record that is written where measuring ``record`` did not work."""
-    figures = ("spearman", "pearson", "interval", "difference", "difference_interval", "retention", "seconds", "p50_ms")
-    kept = {name: value for name, value in record.items() if name not in figures}
-    return {**kept, "status": status, "error": "RuntimeUnavailable: out of memory"}
+    values = ("spearman", "pearson", "interval", "difference", "difference_interval", "retention", "seconds", "p50_ms")
+    others = {name: value for name, value in record.items() if name not in values}
+    return {**others, "status": status, "error": "RuntimeUnavailable: out of memory"}
 
 
 def write(path: Path, records: Iterable[Record]) -> Path:

@@ -51,7 +51,7 @@ function hover(row, view) {
   const shown = DATA.columns.filter((column) => column.shown !== "data" && isKnown(row[column.key]));
   const paragraphs = unique(shown.map(({ note }) => note)).map((note) => {
     const own = shown.filter((column) => column.note === note);
-    const values = own.map((column) => `${column.title} ${textOf(column, row)}`).join(", ");
+    const values = own.map((column) => `${column.title} ${textOf(column, row)}`).join("; ");
     return wrapped(values, 60) + (note ? `<br>   ${wrapped(filled(note, view), 48)}` : "");
   });
   return [
