@@ -102,7 +102,7 @@ def header(runtime: str) -> str:
     values = {
         "token_budget": TOKEN_BUDGET,
         "min_fill": round(100 * MIN_FILL),
-        "session_settings": ", ".join(f'{{"{key}", "{value}"}}' for key, value in SETTINGS.items()),
+        "session_settings": ",\n      ".join(f'{{"{key}", "{value}"}}' for key, value in SETTINGS.items()),
     }
     includes: set[str] = set()
     bodies = []

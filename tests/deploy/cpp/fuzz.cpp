@@ -1,4 +1,4 @@
-// Tokenizes random bytes: fuzz VOCABULARY COUNT SEED. The sanitizers it is compiled with find what is wrong.
+// Tokenizes random bytes: fuzz VOCABULARY COUNT SEED. It is compiled with sanitizers, which report errors.
 #include <cstdlib>
 #include <iostream>
 #include <random>
@@ -14,10 +14,10 @@ int main(int, char** arguments) {
     std::string text;
     for (auto size = chance() % (left % 1000 == 0 ? 3000 : 40); size > 0; --size) {
       const auto drawn = chance();
-      const bool whole = drawn % 4 == 0;  // bytes alone are seldom characters
+      const bool whole = drawn % 4 == 0;  // random bytes are rarely whole characters
       text += whole ? parts[drawn / 4 % std::size(parts)] : std::string(1, static_cast<char>(drawn / 4));
     }
-    const std::string owned(text.begin(), text.end());  // no byte to spare behind it
+    const std::string owned(text.begin(), text.end());  // without spare bytes at its end
     const auto ids = tokenizer.ids(owned);
     if (ids.empty() || ids.size() > tokenizer.max_tokens()) {
       std::cerr << ids.size() << " ids\n";

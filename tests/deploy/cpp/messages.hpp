@@ -1,4 +1,4 @@
-// Texts on standard input, each behind its length: a uint32 as this machine has it.
+// Texts on standard input, each with its length before it, a uint32 in the byte order of this machine.
 #pragma once
 
 #include <cstdint>

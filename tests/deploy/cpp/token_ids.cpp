@@ -1,4 +1,4 @@
-// Writes, for each text, how many ids it has and what they are: int32.
+// Writes the number of ids of each text, and the ids, as int32: token_ids VOCABULARY.
 #include "messages.hpp"
 #include "tokenizer.hpp"
 

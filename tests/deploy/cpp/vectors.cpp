@@ -1,4 +1,4 @@
-// Writes the float32 vectors of all texts, encoded at once by as many threads as asked: vectors FOLDER THREADS [WHERE].
+// Writes the float32 vectors of all texts, once for each thread that encodes them: vectors FOLDER THREADS [WHERE].
 #include <cstdlib>
 #include <future>
 #include <string_view>

@@ -76,7 +76,9 @@ class Model {
 
  private:
   // As in Python: m2d_export/runtimes/onnxrt.py has the reasons.
-  static constexpr const char* settings[][2] = {$session_settings};
+  static constexpr const char* settings[][2] = {
+      $session_settings,
+  };
 
   Ort::Env environment_{ORT_LOGGING_LEVEL_ERROR, "m2d"};
   mutable Ort::Session session_{nullptr};  // Run is not const, but several threads may call it

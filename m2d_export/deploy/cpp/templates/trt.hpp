@@ -137,7 +137,7 @@ class Model {
   static constexpr std::size_t min_fill = 0;  // another call costs more than padding
 
   /// How many texts of at most `tokens` tokens go in one batch: as many as the engine was built for.
-  std::size_t max_texts(std::size_t tokens) const { return profile_of(tokens).texts; }
+  std::size_t max_texts(std::size_t tokens) const { return profile_of(tokens).max_texts; }
 
   /// Write the vectors of all batches to the rows of their texts. Threads take turns.
   void run(const Batches& batches, float* vectors) const {

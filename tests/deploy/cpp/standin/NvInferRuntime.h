@@ -1,7 +1,7 @@
-// A stand-in for TensorRT on the processor: what m2d_encoder.hpp calls of it, with the names of the real one.
+// A stand-in for TensorRT on the CPU: the part of its interface that m2d_encoder.hpp calls.
 //
-// Its plan is a line of numbers: the width of its vectors, its inputs, and of each profile the texts and tokens at the
-// least and at the most. Its vectors are sums over the pooled tokens, which tests/test_cpp_tensorrt.py makes as well.
+// Its plan is a line of numbers: the width of its vectors, the number of its inputs, and for each profile the smallest
+// and the largest shape (texts, tokens). Its vectors are sums over the pooled tokens, as in test_cpp_trt.py.
 #pragma once
 
 #include <cstdint>

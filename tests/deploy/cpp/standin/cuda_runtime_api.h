@@ -1,6 +1,6 @@
-// A stand-in for CUDA on the processor: what m2d_encoder.hpp calls of it, with the names of the real one. It is strict:
-// work in a stream is only done when somebody waits for it, memory of the GPU is known as such, a wrong GPU ends it all.
-// The call number $STANDIN_FAILS, of CUDA or TensorRT, from 1 on, fails.
+// A stand-in for CUDA on the CPU: the part of its interface that m2d_encoder.hpp calls. It is strict: work in a stream
+// is only done when the program waits for it, memory of the GPU is told from that of the host, and the use of a wrong GPU
+// ends the program. Call number $STANDIN_FAILS of CUDA or TensorRT fails; the first call is number 1.
 #pragma once
 
 #include <atomic>
