@@ -20,11 +20,11 @@ PARTS = {LABEL: "sts", TEXTS: "texts", COLLECTION: "collection", LATENCY: "times
 class Column:
     """A value of a candidate and how it is shown.
 
-    ``key`` is the field of ``Candidate``, ``write`` the name of a writer in ``WRITERS``, ``source`` the record and field
-    that it comes from. ``note`` says what it was measured on, with the names that ``measured_on`` returns. ``interval``
-    is the field with its 95 % interval. ``mark`` is a field whose name is added where it is true. ``heat`` is the
-    heading of its heat-map, if it has one; a terminal adds the column ``extra`` to that map in brackets. ``shown`` is
-    "table", "hover" (on the page, with the mouse on a cell) or "data" (only as part of another column).
+    ``key`` is the field of ``Candidate``, ``write`` a name in ``WRITERS``, ``source`` the record that it comes from.
+    ``note`` says what it was measured on, with the names that ``measured_on`` returns. ``interval`` is the field
+    with its 95 % interval. ``mark`` is a field whose name is added where it is true. ``heat`` is the heading of its
+    heat-map, if it has one; a terminal adds the column ``extra`` to that map in brackets. ``shown`` is "table", "hover"
+    (on the page, with the mouse on a cell) or "data" (only as part of another column).
     """
 
     key: str
