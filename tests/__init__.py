@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from tests.support.shared import take_share_of_cores
+from tests.support.shared import limit_threads_of_torch
 
 # Helpers whose own asserts show values.
 pytest.register_assert_rewrite("tests.pipeline.forge", "tests.support.bundles", "tests.cli.commands")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-take_share_of_cores()  # before torch and others count the cores
+limit_threads_of_torch()

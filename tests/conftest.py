@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,21 +12,36 @@ import pytest
 
 from m2d_export import Bundle
 from tests.support.checkpoints import SHAPES, WORDS, save_checkpoint
-from tests.support.shared import Once, made_once, shared_root, using_every_core
+from tests.support.shared import Once, made_once, shared_root
 
 REFERENCE = Path(__file__).parent.parent / "models" / "minilm-l6-sts-2d"
 
 
+# Fixtures that hold a process, or results of minutes: one worker runs all tests of each.
+ONE_WORKER = (
+    *("minilm_halves", "minilm_bundle", "reference_bundle", "server", "forge", "trained", "never_stopped"),
+    *("seed_never_stopped", "records", "report", "wheel"),
+)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run slow tests first: a long test that begins last leaves the other workers idle."""
+    """Group tests by the fixtures of one worker; run slow tests first, so that none of them is the last one running."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        for name in ONE_WORKER:
+            if name in names:
+                item.add_marker(pytest.mark.xdist_group(name))
+                break
 
 
-@pytest.fixture
-def every_core() -> Iterator[None]:
-    """All cores of the machine, not only this worker's share, for tests of threads and streams."""
-    with using_every_core():
-        yield
+@pytest.fixture(autouse=True)
+def _threads_of_torch() -> Iterator[None]:
+    """Undo what the PyTorch runtime does: it sets the threads of the whole process."""
+    yield
+    if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:
+        sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")
@@ -128,8 +144,8 @@ def minilm_bundle(once: Once, minilm: Path) -> Bundle:
 
 @pytest.fixture(scope="session")
 def minilm_halves(once: Once, minilm: Path) -> Bundle:
-    """The bundle of all-MiniLM-L6-v2 in fp16 and bf16; for slow tests. Never alter it."""
-    return built(once, "minilm-halves", minilm, precisions=("fp16", "bf16"))
+    """The first and the last exit of all-MiniLM-L6-v2 in fp16 and bf16; for slow tests. Never alter it."""
+    return built(once, "minilm-halves", minilm, layers=(1, 6), precisions=("fp16", "bf16"))
 
 
 @pytest.fixture(scope="session")

@@ -77,16 +77,16 @@ def test_minilm_in_int8_keeps_its_score_and_no_text_depends_on_its_neighbours(
 
 
 @pytest.mark.parametrize("precision", HALVES)
-def test_minilm_in_half_is_what_torch_computes_in_half_at_every_exit(
+def test_minilm_in_half_is_what_torch_computes_in_half(
     minilm: Path, minilm_halves: Bundle, precision: Precision
 ) -> None:
     shapes = shape_batches(minilm_halves.tokenizer.encode(PROBES), minilm_halves.manifest.text)
     shapes = [batch for batch in shapes if batch.input_ids.size <= 2 * 256]  # torch takes minutes for larger batches
     expected = in_half(minilm, precision, shapes)
-    for layer, vectors in zip(minilm_halves.grid.layers, expected, strict=True):
+    for layer in minilm_halves.grid.layers:
         with RoundedRuntime(minilm_halves.variant(layer, precision)) as runtime:
             found = [runtime.vectors(batch) for batch in shapes]
-        assert cosine(np.concatenate(found), np.concatenate(vectors)).min() > ALIKE[precision]
+        assert cosine(np.concatenate(found), np.concatenate(expected[layer - 1])).min() > ALIKE[precision]
 
 
 def test_six_graphs_share_one_copy_of_the_weights(minilm_bundle: Bundle) -> None:

@@ -1,9 +1,8 @@
-"""Expensive files that are made once per test run, whichever worker of pytest-xdist needs them first."""
+"""Expensive files that are made once per test run, and cores that the workers of pytest-xdist share."""
 
 import fcntl
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,8 @@ def made_once(root: Path, name: str, make: Make) -> Path:
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            make(folder)
+            with on_share_of_cores():
+                make(folder)
             done.touch()
     return folder
 
@@ -38,29 +38,32 @@ def shared_root(factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def take_share_of_cores() -> None:
-    """Keep this worker, and the programs that it starts, to its share of the cores.
+# Threads of one worker that wait for cores of another one make a build take twice as long.
 
-    Otherwise the threads of one worker wait for cores that another one holds.
-    """
-    worker, count = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    if worker and hasattr(os, "sched_setaffinity"):
-        cores = os.sched_getaffinity(0)
-        share = {core for core in cores if core % count == int(worker.removeprefix("gw"))}
-        os.sched_setaffinity(0, share or cores)
+
+def share_of_cores() -> set[int]:
+    """The cores of this worker: all where there is only one."""
+    cores = os.sched_getaffinity(0)
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return {core for core in cores if core % count == worker} or cores
 
 
 @contextmanager
-def using_every_core() -> Iterator[None]:
-    """Let this process use all cores of the machine while the block runs."""
+def on_share_of_cores() -> Iterator[None]:
+    """Keep this thread, and the programs that it starts, on the cores of this worker."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
-    share = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, share_of_cores())
     try:
         yield
     finally:
-        os.sched_setaffinity(0, share)
-        if torch := sys.modules.get("torch"):
-            torch.set_num_threads(len(share))  # runtimes set it for the whole process
+        os.sched_setaffinity(0, every)
+
+
+def limit_threads_of_torch() -> None:
+    """Give torch as many threads as this worker has cores. Other libraries keep theirs, because tests check them."""
+    if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_getaffinity"):
+        os.environ.setdefault("OMP_NUM_THREADS", str(len(share_of_cores())))
