@@ -10,7 +10,7 @@ from m2d_export.bundle.manifest import TOKENIZER
 from m2d_export.deploy.cpp import FLAVOURS, Flavour
 from m2d_export.deploy.cpp.vocabulary import vocabulary_file
 from m2d_export.deploy.graph import write_deployed
-from m2d_export.engines.load import check_flags
+from m2d_export.engines.library import check_flags
 from m2d_export.errors import SpecError
 from m2d_export.host import templates
 from m2d_export.host.files import new_folder
@@ -129,7 +129,7 @@ def _readme(bundle: Bundle, cell: Cell, flavour: Flavour, precision: str, engine
         file, inside = "model.plan", f"pooling; the header cuts vectors to {cell.dim} numbers and scales them"
         where = '`m2d::Encoder encoder("model", 1)` runs on the second GPU; without a number it runs on the first.'
         where += " Threads take turns."
-        notes = template(f"{flavour.templates}_notes.md", **places)
+        notes = "\n\n" + template(f"{flavour.templates}_notes.md", **places).strip()
     return template(
         "README.md",
         title=flavour.title,

@@ -197,7 +197,7 @@ def _write_readme(
         models="\n".join(rows),
         engines="\nFirst build the engines on the GPU that serves: `build_engines.sh` says how.\n" if on_gpu else "",
         gpus="" if service.encodes_in_python else "--gpus all ",
-        hint="Without a GPU, leave out `--gpus all`.\n" if service.backend == "onnxruntime" else "",
+        hint="\nWithout a GPU, leave out `--gpus all`.\n" if service.backend == "onnxruntime" else "",
         packages=" and ".join(service.packages),
         name=first,
         output=OUTPUT,
