@@ -209,7 +209,7 @@ def test_prompts_agree_with_sentence_transformers(prompted: tuple[Path, Bundle],
     ("options", "message"),
     [
         ({"prompt_name": "qurey"}, "'qurey'.* document, passage, query"),
-        ({"prompt_name": "query", "prompt": "x"}, "prompt or prompt_name"),
+        ({"prompt_name": "query", "prompt": "x"}, "prompt_name"),
     ],
 )
 def test_an_unknown_prompt_is_refused(prompted: tuple[Path, Bundle], options: dict[str, str], message: str) -> None:

@@ -41,13 +41,12 @@ class Stdin(io.BytesIO):
 
 def call(*arguments: object, stdin: bytes = b"") -> int:
     """Run the command line in this process, with ``stdin`` as its standard input; returns its exit code."""
-    handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(signal, "signal", lambda number, handler: None)  # the handlers of pytest stay
         patched.setattr(sys, "argv", ["m2d-export", *map(str, arguments)])
         patched.setattr(sys, "stdin", io.TextIOWrapper(Stdin(stdin)))
         with pytest.raises(SystemExit) as ended:
             main()
-    signal.signal(signal.SIGTERM, handler)
     assert isinstance(ended.value.code, int)
     return ended.value.code
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from m2d_export import Bundle, pipeline
-from m2d_export.cli import main
-from tests.cli.commands import Run, contents, refuse
+from tests.cli.commands import Run, call, contents, refuse
 
 
 def test_a_dry_run_prints_what_would_be_built_and_writes_nothing(run: Run, folder: Path, checkpoint: Path) -> None:
@@ -94,9 +93,8 @@ def test_an_unexpected_error_keeps_its_traceback(
         raise error
 
     monkeypatch.setattr(Bundle, "open", fail)
-    monkeypatch.setattr(sys, "argv", ["m2d-export", "show", "tiny.m2d"])
     with pytest.raises(error):
-        main()
+        call("show", "tiny.m2d")
 
 
 @pytest.mark.parametrize(
