@@ -18,10 +18,7 @@ REFERENCE = Path(__file__).parent.parent / "models" / "minilm-l6-sts-2d"
 
 
 # Fixtures that hold a process, or results of minutes: one worker runs all tests of each.
-ONE_WORKER = (
-    *("minilm_halves", "minilm_bundle", "reference_bundle", "server", "forge", "trained", "never_stopped"),
-    *("seed_never_stopped", "records", "report", "wheel"),
-)
+ONE_WORKER = (*("minilm_halves", "minilm_bundle", "reference_bundle", "server", "forge", "records", "report", "wheel"),)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -97,6 +94,14 @@ def engined(once: Once, checkpoint: Path) -> Bundle:
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
     options: dict[str, Any] = {"layers": [1, 2], "precisions": ["fp32", "fp16"], "engines": ["trt-rtx"]}
     return built(once, "engined", checkpoint, shapes=SHAPES, **options)
+
+
+@pytest.fixture(scope="session")
+def prompted(once: Once) -> Bundle:
+    """A bundle that does not scale its vectors, and does not pool its default prompt "a cat is ". Never alter it."""
+    settings = {"include_prompt": False, "prompts": {"query": "a cat is "}, "default_prompt_name": "query"}
+    made = once("prompted-checkpoint", lambda folder: save_checkpoint(folder / "tiny", normalize=False, **settings))
+    return built(once, "prompted", made / "tiny")
 
 
 @pytest.fixture

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from m2d_export import Bundle, Encoder, encoder, pipeline
+from m2d_export import Bundle, Encoder, encoder
 from m2d_export.errors import BundleError, CheckpointError, InputError, RuntimeUnavailable, SpecError
+from tests.conftest import built
 from tests.support.checkpoints import LAYERS, WIDTH, save_checkpoint
+from tests.support.shared import Once
 
 TEXTS = [
     "A man is playing a guitar.",
@@ -179,14 +181,12 @@ def test_the_full_cell_agrees_with_sentence_transformers(checkpoint: Path, full:
 
 
 @pytest.fixture(scope="module")
-def prompted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
+def with_prompts(once: Once) -> tuple[Path, Bundle]:
     """A checkpoint with a default prompt that does not pool the tokens of prompts, and its bundle."""
-    folder = tmp_path_factory.mktemp("prompted")
     prompts = {"query": "a woman is: ", "passage": "the man"}
-    checkpoint = save_checkpoint(
-        folder / "checkpoint", prompts=prompts, default_prompt_name="passage", include_prompt=False
-    )
-    return checkpoint, pipeline.build(str(checkpoint), folder / "bundle.m2d", layers=[LAYERS])
+    options = {"prompts": prompts, "default_prompt_name": "passage", "include_prompt": False}
+    checkpoint = once("two-prompts-checkpoint", lambda folder: save_checkpoint(folder / "tiny", **options)) / "tiny"
+    return checkpoint, built(once, "two-prompts", checkpoint, layers=[LAYERS])
 
 
 @pytest.mark.parametrize(
@@ -194,10 +194,10 @@ def prompted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
     [{}, {"prompt_name": "query"}, {"prompt_name": "passage"}, {"prompt": "on the stage "}, {"prompt": ""}],
     ids=repr,
 )
-def test_prompts_agree_with_sentence_transformers(prompted: tuple[Path, Bundle], options: dict[str, Any]) -> None:
+def test_prompts_agree_with_sentence_transformers(with_prompts: tuple[Path, Bundle], options: dict[str, Any]) -> None:
     from sentence_transformers import SentenceTransformer
 
-    checkpoint, bundle = prompted
+    checkpoint, bundle = with_prompts
     expected = SentenceTransformer(str(checkpoint), device="cpu").encode(TEXTS, **options)
     with Encoder(bundle) as opened:
         np.testing.assert_allclose(opened.encode(TEXTS, **options), expected, atol=1e-5)
@@ -212,8 +212,8 @@ def test_prompts_agree_with_sentence_transformers(prompted: tuple[Path, Bundle],
         ({"prompt_name": "query", "prompt": "x"}, "prompt_name"),
     ],
 )
-def test_an_unknown_prompt_is_refused(prompted: tuple[Path, Bundle], options: dict[str, str], message: str) -> None:
-    with Encoder(prompted[1]) as opened, pytest.raises(SpecError, match=message):
+def test_an_unknown_prompt_is_refused(with_prompts: tuple[Path, Bundle], options: dict[str, str], message: str) -> None:
+    with Encoder(with_prompts[1]) as opened, pytest.raises(SpecError, match=message):
         opened.encode(["text"], **options)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +11,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from m2d_export import Bundle, Encoder, pipeline
+from m2d_export import Bundle, Encoder
 from m2d_export.cli import cli
-from m2d_export.engines.child import FLAGS
+from m2d_export.engines.library import FLAGS
 from m2d_export.errors import IntegrityError, OutputError, RuntimeUnavailable, SpecError
 from m2d_export.host.gpu import Gpu
 from m2d_export.runtimes import open_runtime
@@ -166,11 +165,10 @@ def test_the_shape_unused_for_longest_gives_way_to_a_new_one(
 
 
 def test_an_engine_takes_the_pooling_mask_of_prompts_that_are_not_pooled(
-    make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prompted: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built = pipeline.build(str(make_checkpoint(include_prompt=False)), tmp_path / "out.m2d", layers=[1])
     here = installed(monkeypatch, full=True, cards=(CARD,))
-    variant = with_engine(here, built.variant(1), "trt", tmp_path / "some.engine")
+    variant = with_engine(here, prompted.variant(1), "trt", tmp_path / "some.engine")
     spec = replace(SPEC, include_prompt=False)
     batch = pad([TokenIds([3, 40, 41, 42, 4], prompt_length=2), TokenIds([3, 43, 4], prompt_length=1)], spec, range(2))
     with open_runtime("onnxrt", variant) as runtime, open_runtime("trt", variant) as engine:
