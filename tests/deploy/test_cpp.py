@@ -87,7 +87,6 @@ def test_vectors_are_those_of_python(vectors_of: Vectors, exported: Path, bundle
         np.testing.assert_allclose(vectors_of(exported, TEXTS[:count]), encoder.encode(TEXTS[:count]), atol=1e-5)
 
 
-@pytest.mark.usefixtures("every_core")
 def test_many_batches_in_streams_give_the_same_vectors(vectors_of: Vectors, exported: Path) -> None:
     texts = ["The cat sat on the mat. " * 20, *TEXTS] * 12  # 10 of the long texts fill a batch
     many = vectors_of(exported, texts)
@@ -104,7 +103,6 @@ def test_a_text_of_a_megabyte_is_cut_as_in_python(vectors_of: Vectors, exported:
         np.testing.assert_allclose(vectors_of(exported, texts), encoder.encode(texts), atol=1e-5)
 
 
-@pytest.mark.usefixtures("every_core")
 def test_threads_may_share_an_encoder(vectors_of: Vectors, exported: Path) -> None:
     texts = TEXTS * 12  # in streams
     single = vectors_of(exported, texts)

@@ -22,7 +22,7 @@ from m2d_export import Bundle, Cell, Encoder, pipeline
 from m2d_export.bundle.manifest import FileEntry
 from m2d_export.deploy.cpp import FLAVOURS
 from m2d_export.deploy.cpp.project import header, write_project
-from m2d_export.engines.child import FLAGS
+from m2d_export.engines.library import FLAGS
 from m2d_export.errors import IntegrityError, RuntimeUnavailable, SpecError
 from m2d_export.host.files import sha256_of
 from m2d_export.host.gpu import gpus

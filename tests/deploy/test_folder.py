@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from tokenizers import Tokenizer
 
-from m2d_export import Bundle, Cell, Encoder, pipeline
+from m2d_export import Bundle, Cell, Encoder
 from m2d_export.cli import cli
 from m2d_export.deploy.folder import write_folder
 from m2d_export.errors import OutputError, SpecError
@@ -113,10 +113,11 @@ def test_a_dim_of_zero_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_note_points_out_the_default_prompt(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(prompts={"query": "a cat is "}, default_prompt_name="query")
-    bundle = pipeline.build(str(checkpoint), tmp_path / "prompted.m2d", layers=[1])
-    done = CliRunner().invoke(cli, ["onnx", str(bundle.root), "-o", str(tmp_path / "cell")], catch_exceptions=False)
+def test_a_note_points_out_the_default_prompt(copied_bundle: Path, tmp_path: Path) -> None:
+    manifest = Bundle.open(copied_bundle).manifest
+    text = replace(manifest.text, prompts={"query": "a cat is "}, default_prompt_name="query")
+    (copied_bundle / "manifest.json").write_text(replace(manifest, text=text).to_json(), encoding="utf-8")
+    done = CliRunner().invoke(cli, ["onnx", str(copied_bundle), "-o", str(tmp_path / "cell")], catch_exceptions=False)
     assert "'a cat is '" in done.stderr
 
 
