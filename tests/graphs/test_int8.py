@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 
 from m2d_export import Bundle, Encoder, build
-from m2d_export.bundle.reading import read_manifest
+from m2d_export.bundle.manifest import read_manifest
 from m2d_export.checkpoints.load import load_checkpoint
 from m2d_export.errors import (
     DataError,
@@ -41,10 +41,9 @@ pytest.importorskip("nncf", reason="NNCF is not installed (extra: int8)")
 TEXTS = [f"the {word} is {WORDS[place - 1]}" for place, word in enumerate(WORDS)]
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> dict[str, Any]:
-    """Of a build in int8, calibrated on a few texts."""
-    texts = tmp_path / "texts.txt"
+def calibrated(folder: Path) -> dict[str, Any]:
+    """Options of a build in int8, calibrated on a few texts."""
+    texts = folder / "texts.txt"
     texts.write_text("\n".join(TEXTS))
     return {"precisions": ["int8"], "calibration": texts}
 
@@ -254,11 +253,11 @@ def test_a_graph_that_nncf_cannot_quantize_is_one_line(monkeypatch: pytest.Monke
 
 
 def test_an_int8_graph_that_fails_its_gate_is_not_published_and_every_failure_is_named(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bounded(monkeypatch, cosine_min=1.1, cosine_mean=1.2, agreement=101.0, invariance=-1.0, invariance_cosine=1.3)
     with pytest.raises(ParityError) as caught:
-        build(str(checkpoint), tmp_path / "out.m2d", layers=[1], **options)
+        build(str(checkpoint), tmp_path / "out.m2d", layers=[1], **calibrated(tmp_path))
     failures = [failure for failure in str(caught.value).split("; ") if "onnxrt" not in failure]
     named = (r"cosine .*1\.1$", r"mean cosine .*1\.2$", "agreement .*101$", "differ by .*-1e", r"have cosine .*1\.3$")
     assert len(failures) == len(named)
@@ -267,21 +266,24 @@ def test_an_int8_graph_that_fails_its_gate_is_not_published_and_every_failure_is
     assert not (tmp_path / "out.m2d").exists()
 
 
-def test_a_bundle_of_int8_only_names_int8_if_fp32_is_asked_for(
-    checkpoint: Path, tmp_path: Path, options: dict[str, Any]
-) -> None:
-    bundle = build(str(checkpoint), tmp_path / "out.m2d", layers=[1], **options)
-    with pytest.raises(SpecError, match="layer 1 in int8, not in fp32"):
-        Encoder(bundle, 1)
-    with Encoder(bundle, 1, precision="int8") as encoder:
+@pytest.fixture(scope="module")
+def int8_only(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle in int8 only, of a checkpoint that leaves its prompt out of the pooling."""
+    folder = tmp_path_factory.mktemp("int8-only")
+    prompts = {"include_prompt": False, "prompts": {"query": "query: "}, "default_prompt_name": "query"}
+    checkpoint = save_checkpoint(folder / "prompted", "bert", **prompts)
+    return build(str(checkpoint), folder / "out.m2d", layers=[2], **calibrated(folder))
+
+
+def test_a_bundle_of_int8_only_names_int8_if_fp32_is_asked_for(int8_only: Bundle) -> None:
+    with pytest.raises(SpecError, match="layer 2 in int8, not in fp32"):
+        Encoder(int8_only, 2)
+    with Encoder(int8_only, 2, precision="int8") as encoder:
         assert encoder.encode(TEXTS[:2]).shape == (2, 64)
 
 
-def test_a_graph_with_a_pooling_mask_is_quantized_too(tmp_path: Path, options: dict[str, Any]) -> None:
-    prompts = {"include_prompt": False, "prompts": {"query": "query: "}, "default_prompt_name": "query"}
-    folder = save_checkpoint(tmp_path / "prompted", "bert", **prompts)
-    bundle = build(str(folder), tmp_path / "out.m2d", layers=[2], **options)
-    assert [value.name for value in graph(bundle, 2, "int8").graph.input] == list(INPUTS)
+def test_a_graph_with_a_pooling_mask_is_quantized_too(int8_only: Bundle) -> None:
+    assert [value.name for value in graph(int8_only, 2, "int8").graph.input] == list(INPUTS)
 
 
 def test_the_manifest_names_the_calibration_only_if_there_is_int8(quantized: Bundle, bundle: Bundle) -> None:
@@ -301,13 +303,11 @@ def test_calibration_samples_are_single_texts_and_paragraphs_without_padding(che
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["roberta", "mpnet", "electra", "albert", "modernbert", "deberta-v2"])
-def test_other_encoders_are_quantized_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], kind: str
-) -> None:
+def test_other_encoders_are_quantized_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     # The bounds were fitted on trained weights, and these are random.
     bounded(monkeypatch, cosine_min=0.8, cosine_mean=0.9, agreement=50.0)
     folder = save_checkpoint(tmp_path / "checkpoint", kind)
-    bundle = build(str(folder), tmp_path / "out.m2d", layers=[2], **options)
+    bundle = build(str(folder), tmp_path / "out.m2d", layers=[2], **calibrated(tmp_path))
     for runtime in ("onnxrt", "openvino"):
         with Encoder(bundle, 2, precision="int8", runtime=runtime) as encoder:
             assert np.isfinite(encoder.encode(TEXTS)).all()

@@ -1,4 +1,4 @@
-"""What torch computes in half precision, for the tests of half graphs."""
+"""Vectors that torch computes in half precision, for the tests of half graphs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-# Cosines to what the gate runs: both round, but not at the same places (exit 6 of MiniLM in fp16: 0.9999987).
+# Smallest cosines to the graph that the gate runs: both round, but not the same values.
 ALIKE = {
     "fp16": 0.999995,
     "bf16": 0.9999,
@@ -19,12 +19,12 @@ ALIKE = {
 
 
 def in_half(checkpoint: Path, precision: str, batches: Sequence[Batch]) -> list[list[FloatArray]]:
-    """Each exit's vectors of each batch, by autocast."""
+    """Vectors by layer and batch, computed with autocast."""
     loaded = load_checkpoint(str(checkpoint))
     exits = ExitEncoder(loaded, range(1, loaded.depth + 1)).eval()
-    words = loaded.encoder.get_input_embeddings().weight  # which autocast leaves in float32
+    words = loaded.encoder.get_input_embeddings().weight  # autocast leaves them in float32
     words.data = words.data.to(DTYPES[precision]).float()
-    for head in exits.heads.values():  # behind the pooling all is float32
+    for head in exits.heads.values():  # after the pooling everything is float32
         head.forward = torch.autocast("cpu", enabled=False)(head.forward)
     with torch.autocast("cpu", dtype=DTYPES[precision]):
         return [list(vectors) for vectors in zip(*map(exits.vectors, batches), strict=True)]
