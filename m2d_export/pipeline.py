@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from m2d_export.bundle import manifest as layout
 from m2d_export.bundle.disk import Bundle, published_engine
-from m2d_export.bundle.manifest import FileEntry, Manifest, VariantEntry
-from m2d_export.bundle.reading import read_manifest
+from m2d_export.bundle.manifest import FileEntry, Manifest, VariantEntry, read_manifest
 from m2d_export.engines.builds import EngineCache, TypedGraph, build_engines
 from m2d_export.errors import ExportError, ParityError
 from m2d_export.host.files import publish, remove_stale, sha256_of, staged_directory, writing

@@ -48,11 +48,6 @@ class PrecisionSpec:
     tensorrt: str = "FLOAT"
     largest: float | None = None
 
-    @property
-    def is_half(self) -> bool:
-        """Whether weights and matmuls have 16-bit floats."""
-        return self.largest is not None
-
 
 # In order of exactness. Bounds of int8 were fitted on all-MiniLM-L6-v2 and then frozen (docs/design.md, decision 9).
 PRECISIONS: Mapping[Precision, PrecisionSpec] = {

@@ -9,8 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from m2d_export.bundle.manifest import MANIFEST, TOKENIZER, Manifest, VariantEntry
-from m2d_export.bundle.reading import read_manifest
+from m2d_export.bundle.manifest import MANIFEST, TOKENIZER, Manifest, VariantEntry, read_manifest
 from m2d_export.errors import BundleError, IntegrityError, ManifestError, SpecError
 from m2d_export.host.files import sha256_of
 from m2d_export.runtimes.table import RUNTIMES

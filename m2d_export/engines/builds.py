@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Timer
 
-from m2d_export.engines.child import FLAGS, PHASE, TIMEOUT, Job
-from m2d_export.engines.library import LIBRARIES, check_targets, library
+from m2d_export.engines.child import PHASE, TIMEOUT, Job
+from m2d_export.engines.library import FLAGS, LIBRARIES, check_targets, library
 from m2d_export.errors import SpecError
 from m2d_export.host.files import atomic_file, is_private, sha256_of
 from m2d_export.host.gpu import Gpu, first_gpu

@@ -19,7 +19,6 @@ from m2d_export.host.files import atomic_file, writing
 from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import EngineKey, ShapeRange
 
-FLAGS = ("strongly-typed", "no-tf32", "detailed")  # the builder settings of engine_from_graph
 PHASE = "phase: "
 TIMEOUT = 3600.0  # seconds for one engine: TensorRT tunes a deep encoder for minutes
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -73,7 +72,7 @@ def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> by
         raise ExportError(f"{job.key.kind} cannot read {job.graph.name}: {_parser_errors(parser)}")
     _check_matmuls(trt, network, job)
     config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 stays fp32; who wants less precision asks for fp16
+    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 multiplies in float32; fp16 is for lower precision
     config.progress_monitor = _monitor(trt, progress)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # lets an engine report the types it computes in
     for shapes in job.key.shapes:

@@ -12,8 +12,8 @@ from m2d_export.errors import ParityError
 from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import Precision, TextSpec
 from m2d_export.text.batches import Batch, batches, pad
-from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.text.packaged import held_out_texts
+from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.vectors import FloatArray, cosine
 
 BATCH_SIZES, TOKENS = (1, 2, 32), (2, 16, 128)  # of the shape batches

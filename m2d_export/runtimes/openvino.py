@@ -75,11 +75,7 @@ class OpenvinoRuntime(Runtime):
             raise RuntimeUnavailable(f"this processor does not compute in {options.compute}: leave --compute at fp32")
 
     def _compiled(self, hints: dict[str, str]) -> Any:
-        settings = {
-            "INFERENCE_PRECISION_HINT": self._hint,
-            "INFERENCE_NUM_THREADS": self._threads,
-            **hints,
-        }
+        settings = {"INFERENCE_PRECISION_HINT": self._hint, "INFERENCE_NUM_THREADS": self._threads, **hints}
         try:
             if self._cache is None:
                 compiled = self._core.compile_model(self._model, DEVICE, settings)

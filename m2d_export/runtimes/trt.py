@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2d_export.engines.library import library, logger
-from m2d_export.engines.load import read_engine
+from m2d_export.engines.library import library, logger, read_engine
 from m2d_export.errors import OutputError, RuntimeUnavailable, SpecError
 from m2d_export.host.extras import require
 from m2d_export.host.files import is_private
@@ -54,7 +53,9 @@ class TensorrtRuntime(Runtime):
         with ExitStack() as opened:
             self._cuda = opened.enter_context(Cuda(kind))  # before the library, which asks for the card in use
             self._engine = self._deserialized(plan, built)
-            check_types(self._information(), variant.precision, built.path.name)
+            inspector = self._engine.create_engine_inspector()
+            information = str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+            check_types(information, variant.precision, built.path.name)
             self._rtx = _RtxCode(trt, self._engine, built, gpu.name, options.cache) if kind == "trt-rtx" else None
             self._allocate()
             opened.pop_all()
@@ -85,12 +86,7 @@ class TensorrtRuntime(Runtime):
             raise RuntimeUnavailable(f"{self.name} cannot load {name}: {self._last_error()}")
         return engine
 
-    def _information(self) -> str:
-        inspector = self._engine.create_engine_inspector()
-        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
-
     def _last_error(self) -> str:
-        """The last error that the library logged."""
         return self._log.errors[-1] if self._log.errors else "it gives no reason"
 
     def _allocate(self) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from m2d_export.bench.sweep import Matrix
 from m2d_export.errors import RuntimeUnavailable
-from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.spec import Variant
 from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
+from tests.support.fake_runtime import FakeRuntime
 
 Record = dict[str, Any]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "results-format.md"

@@ -14,10 +14,10 @@ from m2d_export.bench.retrieval import evaluate
 from m2d_export.bench.similarity import emitted, spearman
 from m2d_export.bench.sts import Pairs
 from m2d_export.bench.sweep import Sweep
-from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.vectors import FloatArray, cosine
 from tests.bench.sweeps import CELLS, MATRIX, TEXTS, Record, Recorder, of_kind
 from tests.support.checkpoints import WIDTH
+from tests.support.fake_runtime import FakeRuntime
 
 
 def test_scores_are_those_of_the_vectors_that_encode_returns(

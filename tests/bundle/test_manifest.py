@@ -15,8 +15,7 @@ from rich.console import Console
 
 from m2d_export import Bundle
 from m2d_export.bundle.disk import MAX_MANIFEST_BYTES
-from m2d_export.bundle.manifest import MANIFEST
-from m2d_export.bundle.reading import read_manifest
+from m2d_export.bundle.manifest import MANIFEST, read_manifest
 from m2d_export.cli.show import summary
 from m2d_export.errors import M2DError, ManifestError
 from m2d_export.spec import Origin, Pooling, TextSpec

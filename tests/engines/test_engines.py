@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from m2d_export import Bundle, pipeline
 from m2d_export import plan as planning
 from m2d_export.bundle.disk import published_engine
-from m2d_export.bundle.reading import read_manifest
+from m2d_export.bundle.manifest import read_manifest
 from m2d_export.cli import cli
 from m2d_export.engines import builds as engine_builds
 from m2d_export.engines.builds import EngineCache, EnginePlan, TypedGraph, build_engines, plan_engines

@@ -8,7 +8,8 @@ from unittest.mock import call, create_autospec
 
 import pytest
 
-from m2d_export.engines.child import FLAGS, Job, engine_from_graph
+from m2d_export.engines.child import Job, engine_from_graph
+from m2d_export.engines.library import FLAGS
 from m2d_export.errors import ExportError
 from m2d_export.spec import EngineKey
 from tests.support.checkpoints import SHAPES

@@ -41,7 +41,7 @@ def test_what_no_engine_can_be_is_said_before_the_work(
 
 
 def test_gpu_of_an_engine_that_is_built_for_its_own_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SpecError, match="--gpu .*--engine trt-rtx"):
+    with pytest.raises(SpecError, match=r"--gpu .*--engine trt-rtx"):
         plan_engines(["trt"], None, ["sm86"], [Precision.FP16], MAX_TOKENS)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from m2d_export import Bundle
-from m2d_export.bundle.reading import read_manifest
-from m2d_export.engines.load import read_engine
+from m2d_export.bundle.manifest import read_manifest
+from m2d_export.engines.library import read_engine
 from m2d_export.errors import IntegrityError, ManifestError, RuntimeUnavailable
 from m2d_export.host.gpu import Gpu
 
@@ -47,9 +47,9 @@ def test_an_engine_is_read_where_all_of_it_fits(engined: Bundle) -> None:
         (
             {"flags": ("strongly-typed",)},
             rtx.__version__,
-            "built with the flags strongly-typed, engines are built here with strongly-typed, no-tf32, detailed: build",
+            "flags strongly-typed, .*strongly-typed, no-tf32, detailed",
         ),
-        ({"flags": ()}, rtx.__version__, "built with the flags none, engines are built here with strongly-typed, "),
+        ({"flags": ()}, rtx.__version__, "flags none, .*strongly-typed"),
     ],
 )
 def test_a_foreign_engine_is_refused_with_both_sides(

@@ -15,11 +15,11 @@ from m2d_export.errors import ParityError
 from m2d_export.gate.parity import Parity, compare
 from m2d_export.gate.reference import PROBES, checked_reference
 from m2d_export.precisions import PRECISIONS
-from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.spec import Precision
 from m2d_export.text.batches import Batch
 from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.vectors import FloatArray
+from tests.support.fake_runtime import FakeRuntime
 
 BOUNDS = PRECISIONS[Precision.FP32].bounds
 SOUND = Parity(24, True, 1.0, 1.0, 0.0, 0.0, 1.0, 0.5)

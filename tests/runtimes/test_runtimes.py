@@ -12,13 +12,13 @@ import pytest
 from m2d_export import Bundle
 from m2d_export.errors import M2DError, RuntimeUnavailable, SpecError
 from m2d_export.runtimes import Runtime, open_runtime
-from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.text.batches import pad
 from m2d_export.text.tokenizer import TokenIds
 from m2d_export.vectors import cosine
 from tests.runtimes.examples import BATCH, ROWS, SPEC
 from tests.support.checkpoints import WIDTH
+from tests.support.fake_runtime import FakeRuntime
 
 ON_CPU = [name for name, row in RUNTIMES.items() if row.device == "cpu"]
 NAMES = [*ON_CPU, "fake"]
@@ -176,7 +176,7 @@ def test_a_count_of_threads_that_is_not_a_positive_whole_number_is_refused(
 def test_a_cache_is_refused_by_a_runtime_that_compiles_nothing(
     name: str, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("m2d_export.runtimes.open.check_runtime", lambda *arguments: None)
+    monkeypatch.setattr("m2d_export.runtimes.table.check_runtime", lambda *arguments: None)
     with pytest.raises(SpecError, match=f"{name} .*cache.*openvino"):
         open_runtime(name, bundle.variant(1), cache=tmp_path)
 

@@ -8,10 +8,10 @@ import pytest
 
 from m2d_export import Bundle, Encoder
 from m2d_export.errors import InputError
-from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.runtimes.tuning import budget_seconds, budgets_of
 from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
+from tests.support.fake_runtime import FakeRuntime
 
 TEXTS = ["the cat is here", "a dog", "one two three four five six seven eight"] * 100
 BUDGETS = (128, 256, 512, 1024, 2048)  # the tried budgets of a CPU runtime

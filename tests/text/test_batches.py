@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.spec import TextSpec
 from m2d_export.text.batches import MIN_FILL, TOKEN_BUDGET, Batch, batches, pad
 from m2d_export.text.tokenizer import TokenIds
 from m2d_export.vectors import truncate
+from tests.support.fake_runtime import FakeRuntime
 from tests.text.kinds import PAD, tokenizer_of
 
 

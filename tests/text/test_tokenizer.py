@@ -13,11 +13,11 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import processors
 
 from m2d_export.errors import InputError, ManifestError
-from m2d_export.runtimes.fake import FakeRuntime
 from m2d_export.spec import TextSpec
 from m2d_export.text.batches import batches
 from m2d_export.text.tokenizer import Tokenizer, text_prefix
 from m2d_export.vectors import truncate
+from tests.support.fake_runtime import FakeRuntime
 from tests.text.kinds import CLS, KINDS, PAD, SEP, json_of, plain, tokenizer_of
 
 
