@@ -86,9 +86,9 @@ def agreement(vectors: NDArray[Any], reference: AgreementReference) -> Agreement
     shared = (found[:, :, None] == reference.neighbours[:, None, :]).sum(axis=(1, 2))
     return Agreement(
         count=reference.count,
-        spearman=_spearman(cosines, reference.cosines),
-        random_spearman=_spearman(cosines[:half], reference.cosines[:half]),
-        nearest_spearman=_spearman(cosines[half:], reference.cosines[half:]),
+        spearman=correlation("spearmanr", cosines, reference.cosines),
+        random_spearman=correlation("spearmanr", cosines[:half], reference.cosines[:half]),
+        nearest_spearman=correlation("spearmanr", cosines[half:], reference.cosines[half:]),
         overlap_at_10=float(shared.mean() / NEIGHBOURS * 100),
     )
 
@@ -124,10 +124,13 @@ def top(scores: FloatArray, count: int) -> IntArray:
     return np.asarray(last - (np.sort(keys, axis=1)[:, ::-1] & 0xFFFFFFFF))
 
 
-def _spearman(left: NDArray[np.float64], right: NDArray[np.float64]) -> float | None:
-    if np.ptp(left) == 0 or np.ptp(right) == 0:
-        return None
-    return float(require("scipy.stats", "bench").spearmanr(left, right).statistic * 100)
+def correlation(name: str, left: NDArray[Any], right: NDArray[Any]) -> float | None:
+    """A correlation of scipy.stats, such as spearmanr, x 100; None if either side is constant or not finite."""
+    stats = require("scipy.stats", "bench")
+    for side in (left, right):
+        if not np.isfinite(side).all() or np.ptp(side) == 0:
+            return None
+    return float(getattr(stats, name)(left, right).statistic * 100)
 
 
 def check_count(count: int, source: str, purpose: str = "agreement") -> None:

@@ -107,8 +107,8 @@ class Encoder(Closing):
         return self.token_budget
 
     def _parts(self, texts: Iterable[str], prompt: str) -> Iterator[FloatArray]:
-        first = 0
-        for window in _windows(texts):
+        iterator, first = iter(texts), 0
+        while window := list(islice(iterator, WINDOW)):
             yield self._encode_window(window, prompt, first)
             first += len(window)
 
@@ -129,9 +129,3 @@ class Encoder(Closing):
 def _check_texts(texts: object) -> None:
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
         raise InputError(f"texts is {type(texts).__name__}, not a list of texts: pass a list, such as [text]")
-
-
-def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
-    iterator = iter(texts)
-    while window := list(islice(iterator, WINDOW)):
-        yield window

@@ -1,20 +1,5 @@
 """Every error that this package raises on purpose.
 
-    M2DError
-    ├── SpecError            a layer, dim, precision or option that does not exist
-    ├── InputError           a text that cannot be encoded (``index`` is its place)
-    ├── DataError            a file of pairs or texts that cannot be used
-    ├── CheckpointError      a checkpoint that cannot be loaded or is not supported
-    ├── TrainingError        a training that cannot continue or be resumed
-    ├── ExportError          an exported graph or engine that is not as expected
-    ├── ParityError          a variant whose vectors differ from its reference
-    ├── BundleError          a path that is not a bundle
-    │   ├── ManifestError    a manifest that cannot be read or trusted
-    │   └── IntegrityError   a file that differs from what the manifest says
-    ├── OutputError          an output that exists already or cannot be written
-    │   └── DiskFullError    too little room on the disk
-    └── RuntimeUnavailable   a runtime, package or GPU that is missing or does not work
-
 A message says what happened, what was expected, and how to fix it. ``exit_code`` is the exit code of the command line:
 1 where a check failed, 2 for wrong use or a wrong environment.
 """

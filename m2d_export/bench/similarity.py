@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2d_export.host.extras import require
+from m2d_export.agreement import correlation
 from m2d_export.vectors import FloatArray, cosine, truncate
 
 Floats = NDArray[np.float64]
@@ -16,24 +16,12 @@ PERCENTILES = (2.5, 97.5)
 BLOCK = 1 << 16  # numbers in a block of resamples, so that it fits in the processor's cache
 
 
-def _manhattan(left: NDArray[Any], right: NDArray[Any]) -> Floats:
-    return np.asarray(-np.abs(np.subtract(left, right, dtype=np.float64)).sum(axis=1))
-
-
-def _euclidean(left: NDArray[Any], right: NDArray[Any]) -> Floats:
-    return np.asarray(-np.linalg.norm(np.subtract(left, right, dtype=np.float64), axis=1))
-
-
-def _dot(left: NDArray[Any], right: NDArray[Any]) -> Floats:
-    return np.asarray(np.multiply(left, right, dtype=np.float64).sum(axis=1))
-
-
 # Distances are negated, so that every similarity grows with likeness: (pairs, dim), (pairs, dim) -> (pairs,).
 SIMILARITIES: Mapping[str, Callable[[NDArray[Any], NDArray[Any]], Floats]] = {
     "cosine": cosine,
-    "manhattan": _manhattan,
-    "euclidean": _euclidean,
-    "dot": _dot,
+    "manhattan": lambda left, right: np.asarray(-np.abs(np.subtract(left, right, dtype=np.float64)).sum(axis=1)),
+    "euclidean": lambda left, right: np.asarray(-np.linalg.norm(np.subtract(left, right, dtype=np.float64), axis=1)),
+    "dot": lambda left, right: np.asarray(np.multiply(left, right, dtype=np.float64).sum(axis=1)),
 }
 
 
@@ -73,20 +61,12 @@ def correlations(left: NDArray[Any], right: NDArray[Any], gold: NDArray[Any]) ->
 
 def pearson(values: NDArray[Any], gold: NDArray[Any]) -> float | None:
     """Pearson's correlation x 100; None if either side is constant or not finite."""
-    return _percent("pearsonr", values, gold)
+    return correlation("pearsonr", values, gold)
 
 
 def spearman(values: NDArray[Any], gold: NDArray[Any]) -> float | None:
     """Spearman's rank correlation x 100, ties share a rank; None if either side is constant or not finite."""
-    return _percent("spearmanr", values, gold)
-
-
-def _percent(name: str, values: NDArray[Any], gold: NDArray[Any]) -> float | None:
-    stats = require("scipy.stats", "bench")
-    for side in (values, gold):
-        if not np.isfinite(side).all() or np.ptp(side) == 0:
-            return None
-    return float(getattr(stats, name)(values, gold).statistic * 100)
+    return correlation("spearmanr", values, gold)
 
 
 def intervals(

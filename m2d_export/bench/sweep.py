@@ -175,7 +175,6 @@ class Sweep:
             raise
 
     def _plan(self, setup: Setup, layer: int, *measures: Measure) -> list[Record]:
-        """The fields that identify each record of a layer."""
         dims, full = self.matrix.dims, self.bundle.grid.full
         return [
             {**_identity(setup, layer), **record} for measure in measures for record in measure.plan(layer, dims, full)
@@ -187,7 +186,6 @@ class Sweep:
         return [record for record in complete if key_of(record) not in self.done]
 
     def _complete(self, record: Record) -> Record:
-        """``record`` with the fields that all records have."""
         grid = self.bundle.grid
         found = {
             "provider": None,
@@ -218,7 +216,6 @@ def _default_compute(runtime: str, precision: str) -> str:
 
 
 def _options(setup: Setup) -> Record:
-    """The options that open an exit in a setup."""
     return {key: getattr(setup, key) for key in ("runtime", "precision", "compute", "threads")}
 
 
