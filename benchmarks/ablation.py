@@ -16,9 +16,9 @@ from typing import Any
 from benchmarks import common
 from m2d_export.checkpoints.load import load_checkpoint
 from train.data import load_data
+from train.grid import GridTraining
 from train.losses import LossWeights
 from train.recipes import GridRecipe, default_dims
-from train.train import GridTraining
 from train.work import Job
 
 EPOCHS = 1
@@ -49,7 +49,7 @@ def main() -> None:
         training = GridTraining(Job(path, load_checkpoint(path), data, recipe, "cpu", "fp32", Path("unused")))
         while training.step < training.steps:
             training.take_step()
-        rows.append({"recipe": name, "dev": {str(cell): score for cell, score in training.judge.grid().items()}})
+        rows.append({"recipe": name, "dev": {str(cell): score for cell, score in training.evaluator.grid().items()}})
         print(name, json.dumps(rows[-1]["dev"]), flush=True)
     common.write_results(arguments, {"steps": training.steps, "seed": recipe.seed, "rows": rows})
 

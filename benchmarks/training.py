@@ -23,7 +23,7 @@ from m2d_export.bench.sts import Pairs
 from m2d_export.checkpoints.load import load_checkpoint
 from m2d_export.text.files import read_texts
 from train.data import load_data
-from train.evaluate import Judge
+from train.evaluate import Evaluator
 from train.recipes import default_dims
 
 TEXTS = 2000
@@ -47,10 +47,10 @@ def measured(
     layers, dims = range(1, checkpoint.depth + 1), default_dims(checkpoint.width)
     row: dict[str, Any] = {}
     for name, pairs in splits.items():
-        scored = Judge(checkpoint, pairs, layers, dims).scored()
+        scored = Evaluator(checkpoint, pairs, layers, dims).scores()
         row[name] = {str(cell): score for cell, score in scored.grid.items()}
         row[f"{name}_metrics"] = dict(scored.metrics)
-    vectors = Judge(checkpoint, texts, layers, dims).vectors()
+    vectors = Evaluator(checkpoint, texts, layers, dims).vectors()
     reference = reference or agreement_reference(vectors[-1])
     row["agreement"] = {
         str(layer): asdict(agreement(own, reference)) for layer, own in zip(layers, vectors, strict=True)
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--other", nargs=2, action="append", default=[], metavar=("NAME", "DIR"), help="another run")
     parser.add_argument("--texts", type=Path, required=True, help="sentences of another kind, one a line")
     arguments = parser.parse_args()
-    splits, texts = load_data(str(common.stsb_folder(parser))).judged(), sampled(arguments.texts)
+    splits, texts = load_data(str(common.stsb_folder(parser))).held_out(), sampled(arguments.texts)
     base, reference = measured(arguments.base, splits, texts, None)
     runs: dict[str, list[dict[str, Any]]] = {"base": [base]}
     trained = {"stock": arguments.stock, "grid": arguments.grid, **{name: [run] for name, run in arguments.other}}

@@ -33,8 +33,8 @@ ROOMS = (
 )
 AHEAD = {"engines/builds.py": {"bundle"}}  # what imports from a room below as yet
 TRAINING_ORDER = (
-    *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "work", "live", "card", "publish"),
-    *("energy", "stop", "memory", "train", "seed", "pipeline", "__main__"),
+    *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "work", "screen", "picture", "card"),
+    *("publish", "energy", "stop", "memory", "grid", "seed", "pipeline", "__main__"),
 )
 HEAVY = {
     *("torch", "transformers", "sentence_transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "scipy"),

@@ -1,1 +1,1 @@
-"""Training of 2D-Matryoshka sentence encoders: ``python -m train --help``."""
+"""Training of 2D-Matryoshka sentence encoders; run it with ``python -m train``."""

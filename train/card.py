@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from m2d_export.checkpoints.load import Checkpoint
-from m2d_export.report.formatting import plain_table
+from m2d_export.report.formatting import plain_table, score
 from m2d_export.spec import Cell
-from train.evaluate import Scored
+from train.evaluate import Scores, SplitScores
+from train.recipes import CARD
 
 HEAD = """---
 library_name: sentence-transformers
@@ -14,7 +15,7 @@ pipeline_tag: sentence-similarity
 tags: [sentence-transformers, sentence-similarity, feature-extraction, 2d-matryoshka]
 ---
 
-# {title}
+# {name}
 
 A 2D-Matryoshka sentence encoder: each of its {layers} exit layers, cut to any of its dims, is a usable encoder.
 {architecture}, {depth} layers, {width} numbers, trained from `{base}` on {train} sentence pairs.
@@ -24,52 +25,43 @@ At full depth it is an ordinary sentence-transformers model:
 ```python
 from sentence_transformers import SentenceTransformer
 
-model = SentenceTransformer("{place}", truncate_dim={dim})
+model = SentenceTransformer("{name}", truncate_dim={dim})
 vectors = model.encode(["A parrot is talking."])
 ```
 
-Its other exits: `m2d-export build` makes an ONNX graph of each, `m2d-export slice --layer K` an ordinary
-sentence-transformers folder of one."""
+`m2d-export build` makes an ONNX graph of each exit. `m2d-export slice --cell {small}` writes one exit as an ordinary
+sentence-transformers folder."""
 
 
 def card(
     checkpoint: Checkpoint,
     layers: Sequence[int],
     dims: Sequence[int],
-    scored: Mapping[str, Scored],
+    scores: Mapping[str, SplitScores],
     facts: Mapping[str, Any],
 ) -> str:
-    """The card in Markdown; ``facts`` are those of ``m2d.json``."""
-    name = facts["name"]
-    parts = [
-        HEAD.format(
-            title=name,
-            place=name,
-            layers=len(layers),
-            architecture=checkpoint.architecture,
-            depth=checkpoint.depth,
-            width=checkpoint.width,
-            base=facts["base"],
-            train=f"{facts['data']['pairs']['train']:,}",
-            dim=dims[min(1, len(dims) - 1)],
-        )
-    ]
-    for split, found in scored.items():
+    """The card in Markdown; ``scores`` are by split, ``facts`` are those of ``m2d.json``."""
+    head = HEAD.format(
+        name=facts["name"],
+        layers=len(layers),
+        architecture=checkpoint.architecture,
+        depth=checkpoint.depth,
+        width=checkpoint.width,
+        base=facts["base"],
+        train=f"{facts['data']['pairs']['train']:,}",
+        dim=dims[min(1, len(dims) - 1)],
+        small=Cell(min(layers), max(dims)),
+    )
+    parts = [head]
+    for split, found in scores.items():
         parts += [f"## Scores on {split}", "Spearman of cosine x 100 at every cell:", _grid(found.grid, layers, dims)]
         rows = [[f"`{metric}`", _number(value, 4)] for metric, value in found.metrics.items()]
         parts += [f"The full cell, {max(layers)} layers and {max(dims)} dims:", plain_table(["metric", split], rows)]
     parts += ["## Training", _training(facts)]
     if facts["differences"]:
-        parts += ["Other than on the seed's card:", "\n".join(f"- {line}" for line in facts["differences"])]
-    if not facts["log"]:
-        return "\n\n".join(parts) + "\n"
-    shown = {"full": Cell(max(layers), max(dims)), "smallest": Cell(min(layers), min(dims))}
-    head = ["step", "loss", *(f"dev, {what} cell ({cell})" for what, cell in shown.items())]
-    log = [
-        [str(e["step"]), _number(e["loss"], 4), *(_number(e["dev"][str(cell)], 2) for cell in shown.values())]
-        for e in facts["log"]
-    ]
-    parts += ["## Training log", "![dev scores](grid.png)", plain_table(head, log)]
+        parts += [f"Differences to the training of {CARD}:", "\n".join(f"- {line}" for line in facts["differences"])]
+    if facts["log"]:
+        parts += ["## Training log", "![dev scores](grid.png)", _log(facts["log"], layers, dims)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -81,8 +73,8 @@ def _training(facts: Mapping[str, Any]) -> str:
         f"recipe: {facts['recipe']} ({', '.join(_settings(facts['settings'], data['unlabelled']))})",
         f"data: {data['source']}, scores from {data['scale'][0]:g} to {data['scale'][1]:g}, "
         + ", ".join(f"{count:,} {split}" for split, count in data["pairs"].items())
-        + (f", and {data['unlabelled']:,} sentences without a score" if data["unlabelled"] else ""),
-        f"pairs of train that another split holds too: {sum(data['overlap'].values())}",
+        + (f", and {data['unlabelled']:,} sentences without scores" if data["unlabelled"] else ""),
+        f"pairs of train that another split has too: {sum(data['overlap'].values())}",
         f"{facts['seconds'] / 60:.0f} minutes{since} on {facts['machine']}, {facts['precision']}",
         f"energy: {used}" + ("" if energy["kwh"] is None else f" ({energy['note']})"),
         "versions: " + ", ".join(f"{package} {version}" for package, version in facts["versions"].items()),
@@ -91,7 +83,7 @@ def _training(facts: Mapping[str, Any]) -> str:
 
 
 def _settings(settings: Mapping[str, Any], unlabelled: int) -> list[str]:
-    """A recipe's figures in words, those of its loss among them; without those that had no part in it."""
+    """The settings of a recipe and of its loss in words, without the number of sentences that were not given."""
     parts = []
     for key, value in settings.items():
         if isinstance(value, Mapping):
@@ -102,12 +94,20 @@ def _settings(settings: Mapping[str, Any], unlabelled: int) -> list[str]:
     return [part.replace("_", " ") for part in parts]
 
 
-def _grid(grid: Mapping[Cell, float | None], layers: Sequence[int], dims: Sequence[int]) -> str:
-    rows = [[str(layer), *(_number(grid[Cell(layer, dim)], 1) for dim in dims)] for layer in reversed(layers)]
+def _grid(grid: Scores, layers: Sequence[int], dims: Sequence[int]) -> str:
+    rows = [[str(layer), *(score(grid[Cell(layer, dim)]) for dim in dims)] for layer in reversed(layers)]
     return plain_table(["layer", *(f"{dim} dims" for dim in dims)], rows)
 
 
-def _number(value: float | int | None, places: int) -> str:
-    if value is None:
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.{places}f}"
+def _log(log: Sequence[Mapping[str, Any]], layers: Sequence[int], dims: Sequence[int]) -> str:
+    cells = {"full": Cell(max(layers), max(dims)), "smallest": Cell(min(layers), min(dims))}
+    head = ["step", "loss", *(f"dev, {name} cell ({cell})" for name, cell in cells.items())]
+    rows = [
+        [str(entry["step"]), _number(entry["loss"], 4), *(_number(entry["dev"][str(c)], 2) for c in cells.values())]
+        for entry in log
+    ]
+    return plain_table(head, rows)
+
+
+def _number(value: float | None, places: int) -> str:
+    return score(None) if value is None else f"{value:.{places}f}"

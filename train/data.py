@@ -1,4 +1,4 @@
-"""Splits of graded sentence pairs, from a folder or the Hub, with scores brought to 0..1."""
+"""The splits of a data set of graded sentence pairs, from a folder or the Hub; scores are scaled to 0..1."""
 
 import hashlib
 import json
@@ -18,15 +18,15 @@ from m2d_export.text.files import read_texts
 TRAIN, DEV, TEST = "train", "dev", "test"
 NAMES: Mapping[str, tuple[str, ...]] = {TRAIN: (TRAIN,), DEV: (DEV, "validation"), TEST: (TEST,)}
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-SCALES = ((0.0, 1.0), (0.0, 5.0))  # those that are recognised; another one is given
+SCALES = ((0.0, 1.0), (0.0, 5.0))  # recognised without --scale
 
 
 @dataclass(frozen=True)
 class Data:
-    """The splits to train on, choose by and report; ``scale`` is the scores' range as published.
+    """The splits to train on, to choose by and to report.
 
-    Scores of every split lie in 0..1. ``test`` is None where there is none; ``unlabelled`` are sentences
-    without a score.
+    Scores of every split are in 0..1; ``scale`` is their published range. ``test`` is None if the data set has none.
+    ``unlabelled`` are sentences without scores.
     """
 
     source: str
@@ -36,18 +36,18 @@ class Data:
     test: Pairs | None
     unlabelled: tuple[str, ...] = ()
 
-    def judged(self) -> dict[str, Pairs]:
-        """The splits that a model is judged on, by name."""
+    def held_out(self) -> dict[str, Pairs]:
+        """The splits that a model is evaluated on, by name."""
         return {DEV: self.dev} if self.test is None else {DEV: self.dev, TEST: self.test}
 
     def splits(self) -> dict[str, Pairs]:
         """All splits, by name."""
-        return {TRAIN: self.train, **self.judged()}
+        return {TRAIN: self.train, **self.held_out()}
 
     def overlap(self) -> dict[str, int]:
-        """Pairs of dev and test that train holds too, in either order."""
+        """The number of pairs of each held-out split that train has too, in either order of the sentences."""
         known = _sentence_pairs(self.train)
-        return {name: len(_sentence_pairs(split) & known) for name, split in self.judged().items()}
+        return {name: len(_sentence_pairs(split) & known) for name, split in self.held_out().items()}
 
 
 def load_data(
@@ -56,48 +56,47 @@ def load_data(
     scale: tuple[float, float] | None = None,
     unlabelled: str | Path | None = None,
 ) -> Data:
-    """Splits named train, dev (or validation) and, where there is one, test: files of a folder, or of a Hub dataset.
+    """Load the splits train, dev (or validation) and optionally test from a folder or from a dataset of the Hub.
 
-    Files are .csv, .tsv, .jsonl or .parquet; ``columns`` names both sentences and the score. Without ``scale``, it is
-    0..1 or 0..5, whichever all of train's scores lie in. ``unlabelled`` is a file of sentences, one a line. Raises
-    DataError for splits that are missing, empty, of one score only, or hold a score that is out of scale or no
-    number, and for sentences that are not strings.
+    Files are .csv, .tsv, .jsonl or .parquet. ``columns`` names the two sentences and the score. The default of
+    ``scale`` is 0..1 or 0..5, whichever all scores of train are in. ``unlabelled`` is a file with one sentence in each
+    line. Raises DataError if a split is missing or has fewer than two different scores, if a score is not a number or
+    is out of scale, and if a sentence is not a string.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
         read = {split: _from_folder(folder, split, columns) for split in NAMES}
         found = {split: pairs for split, pairs in read.items() if pairs is not None}
     elif folder.exists():
-        raise DataError(f"{source} is a file: give the folder that holds {_wanted()}")
+        raise DataError(f"{source} is a file: give a folder with {_expected()}")
     else:
         found = _from_hub(source, columns or COLUMNS)
     missing = [split for split in (TRAIN, DEV) if split not in found]
     if missing:
-        raise DataError(f"{source} has no {' and no '.join(missing)} split: expected {_wanted()}")
-    scale = scale or _detect(found[TRAIN])
-    texts = () if unlabelled is None else read_texts(Path(unlabelled), "learning without scores")
+        raise DataError(f"{source} has no {' and no '.join(missing)} split: expected {_expected()}")
+    scale = scale or _detect_scale(found[TRAIN])
+    texts = () if unlabelled is None else read_texts(Path(unlabelled), "training without scores")
     scaled = {split: _scaled(pairs, scale) for split, pairs in found.items()}
     return Data(source, scale, scaled[TRAIN], scaled[DEV], scaled.get(TEST), texts)
 
 
-def _wanted() -> str:
-    return (
-        "train, dev (or validation) and perhaps test, each a " + ", ".join(SUFFIXES[:-1]) + f" or {SUFFIXES[-1]} file"
-    )
+def _expected() -> str:
+    kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+    return f"train, dev (or validation) and optionally test, each a {kinds} file"
 
 
 def _from_folder(folder: Path, split: str, columns: tuple[str, str, str] | None) -> Pairs | None:
     files = [path for name in NAMES[split] for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
     if len(files) > 1:
-        raise DataError(f"{folder} holds {' and '.join(path.name for path in files)}: keep the one to take")
+        raise DataError(f"{folder} has {' and '.join(path.name for path in files)}: keep only one of them")
     if not files:
         return None
     if files[0].suffix == ".parquet":
         parquet = require("pyarrow.parquet", "train")
         try:
             rows = parquet.read_table(files[0]).to_pylist()
-        except Exception as error:  # of several libraries
-            raise DataError(f"{files[0]} cannot be read as Parquet: {first_line(error)}") from error
+        except Exception as error:  # pyarrow raises errors of many types
+            raise DataError(f"{files[0]} is not a Parquet file: {first_line(error)}") from error
         return pairs_of(files[0].name, rows, columns or COLUMNS, str(files[0]))
     return load_pairs(str(files[0]), columns)
 
@@ -107,11 +106,15 @@ def _from_hub(source: str, columns: tuple[str, str, str]) -> dict[str, Pairs]:
     try:
         splits: Mapping[str, Any] = datasets.load_dataset(source)
     except Exception as error:  # network, authentication and cache errors of several libraries
-        raise DataError(f"no folder {source} here, and the Hub has not given it: {first_line(error)}") from error
+        raise DataError(
+            f"{source} is not a folder here, and loading it from the Hub failed: {first_line(error)}"
+        ) from error
     there = {split: [name for name in names if name in splits] for split, names in NAMES.items()}
     for names in there.values():
         if len(names) > 1:
-            raise DataError(f"{source} has the splits {' and '.join(names)}, which mean the same: save the one to take")
+            raise DataError(
+                f"{source} has the splits {' and '.join(names)}, which are the same one here: save only one of them"
+            )
     return {
         split: pairs_of(split, splits[name], columns, f"{source}, {name}")
         for split, names in there.items()
@@ -119,12 +122,15 @@ def _from_hub(source: str, columns: tuple[str, str, str]) -> dict[str, Pairs]:
     }
 
 
-def _detect(train: Pairs) -> tuple[float, float]:
+def _detect_scale(train: Pairs) -> tuple[float, float]:
     lowest, highest = float(train.scores.min()), float(train.scores.max())
     for scale in SCALES:
         if scale[0] <= lowest and highest <= scale[1]:
             return scale
-    raise DataError(f"scores of {train.name} run from {lowest:g} to {highest:g}: say their range with --scale LOW,HIGH")
+    raise DataError(
+        f"the scores of {train.name} are from {lowest:g} to {highest:g}, expected 0 to 1 or 0 to 5: give their range "
+        "with --scale LOW,HIGH"
+    )
 
 
 def _scaled(pairs: Pairs, scale: tuple[float, float]) -> Pairs:
@@ -132,15 +138,15 @@ def _scaled(pairs: Pairs, scale: tuple[float, float]) -> Pairs:
     outside = np.flatnonzero((pairs.scores < low) | (pairs.scores > high))
     if len(outside):
         raise DataError(
-            f"{pairs.name}, pair {outside[0] + 1}: score {pairs.scores[outside[0]]:g} is not within {low:g}..{high:g} "
-            f"({len(outside)} such): say the right range with --scale LOW,HIGH"
+            f"{pairs.name}, pair {outside[0] + 1}: the score {pairs.scores[outside[0]]:g} is not from {low:g} to "
+            f"{high:g} ({len(outside)} pairs are outside): give the right range with --scale LOW,HIGH"
         )
     scores: NDArray[np.float64] = (pairs.scores - low) / (high - low)
     return Pairs(pairs.name, pairs.label, pairs.texts, pairs.left, pairs.right, scores)
 
 
 def fingerprint(data: Data) -> str:
-    """The sha256 of everything that is learnt from or judged by: sentences, their pairing and scores."""
+    """A sha256 over all that a training reads: the sentences, pairs and scores of every split, and ``unlabelled``."""
     digest = hashlib.sha256()
     for name, pairs in data.splits().items():
         places, scores = (pairs.left.tolist(), pairs.right.tolist()), pairs.scores.tolist()

@@ -1,4 +1,4 @@
-"""What a training used of electricity, by codecarbon where it is installed."""
+"""The electricity that a training uses, measured by codecarbon if it is installed."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from m2d_export.errors import first_line
 
 @dataclass
 class Energy:
-    """kWh and kg of CO2 equivalent, None until measured; ``note`` says by what, or why not."""
+    """kWh and kg of CO2 equivalent, None if not measured; ``note`` says how they were measured, or why not."""
 
     kwh: float | None = None
     co2_kg: float | None = None
@@ -17,8 +17,8 @@ class Energy:
 
 
 @contextlib.contextmanager
-def measured() -> Iterator[Energy]:
-    """Measure the block; a meter that fails is said in ``note`` and never stops a training."""
+def measure_energy() -> Iterator[Energy]:
+    """Measure the block; a meter that fails is written in ``note`` and never stops a training."""
     energy = Energy()
     try:
         from codecarbon import EmissionsTracker
@@ -28,7 +28,7 @@ def measured() -> Iterator[Energy]:
     except ImportError:
         yield energy
         return
-    except Exception as error:  # sensors and the network
+    except Exception as error:  # errors of sensors and of the network have many types
         energy.note = f"not measured: codecarbon failed ({first_line(error)})"
         yield energy
         return
@@ -39,6 +39,6 @@ def measured() -> Iterator[Energy]:
             tracker.stop()
             found = tracker.final_emissions_data
             energy.kwh, energy.co2_kg = float(found.energy_consumed), float(found.emissions)
-            energy.note = "codecarbon, an estimate where the machine has no power sensors"
+            energy.note = "codecarbon, an estimate if the machine has no power sensors"
         except Exception as error:
             energy.note = f"not measured: codecarbon failed ({first_line(error)})"

@@ -1,4 +1,4 @@
-"""What a model in training scores: every cell, and all that the seed's card reports of the full one."""
+"""Scores of a model on graded pairs: Spearman at every cell, and more metrics of the full cell."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,19 @@ from m2d_export.vectors import cosine
 from train.model import exit_vectors
 
 Scores = Mapping[Cell, float | None]
-BLOCK = 256  # texts at a time, so that memory does not grow with the split
+BLOCK = 256  # texts that are encoded together, so that activations do not grow with the split
 
 
-class Judge:
-    """Scores a checkpoint's exits, as they are at the time, on pairs that are tokenized once."""
+@dataclass(frozen=True)
+class SplitScores:
+    """The scores of a checkpoint on one split: Spearman x 100 of every cell, and ``card_metrics`` of the full cell."""
+
+    grid: Scores
+    metrics: Mapping[str, float | None]
+
+
+class Evaluator:
+    """Scores the exits of a checkpoint with their current weights, on pairs that are tokenized once."""
 
     def __init__(self, checkpoint: Checkpoint, pairs: Pairs, layers: Iterable[int], dims: Sequence[int]) -> None:
         self.checkpoint, self.pairs, self.layers, self.dims = checkpoint, pairs, tuple(layers), tuple(dims)
@@ -31,31 +39,23 @@ class Judge:
         self.sentences = tokenizer.encode(pairs.texts, checkpoint.text.prompt())
 
     def vectors(self) -> NDArray[np.float32]:
-        """Vectors of every exit, not normalised: (exits, texts, width)."""
+        """The vectors of every exit, not normalised: (exits, texts, width)."""
         return all_vectors(self.model, self.sentences, self.checkpoint.text)
 
     def grid(self) -> Scores:
         """Spearman x 100 of cosine at every cell."""
         return grid_scores(self.vectors(), self.pairs, self.layers, self.dims)
 
-    def scored(self) -> "Scored":
-        """The grid, and the ten figures of the full cell."""
+    def scores(self) -> SplitScores:
+        """The grid, and the metrics of the full cell."""
         vectors = self.vectors()
         metrics = card_metrics(vectors[-1], self.pairs, self.checkpoint.normalize)
-        return Scored(grid_scores(vectors, self.pairs, self.layers, self.dims), metrics)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What a checkpoint scores on one split: every cell, and the card's ten figures of the full one."""
-
-    grid: Scores
-    metrics: Mapping[str, float | None]
+        return SplitScores(grid_scores(vectors, self.pairs, self.layers, self.dims), metrics)
 
 
 @torch.inference_mode()
 def all_vectors(model: ExitEncoder, sentences: Sequence[TokenIds], spec: TextSpec) -> NDArray[np.float32]:
-    """Vectors of every exit in evaluation mode, not normalised: (exits, texts, width)."""
+    """The vectors of every exit in evaluation mode, not normalised: (exits, texts, width)."""
     training = model.training
     model.eval()
     by_length = sorted(range(len(sentences)), key=lambda row: len(sentences[row].ids))
@@ -73,7 +73,7 @@ def all_vectors(model: ExitEncoder, sentences: Sequence[TokenIds], spec: TextSpe
 def grid_scores(
     vectors: NDArray[np.float32], pairs: Pairs, layers: Sequence[int], dims: Sequence[int]
 ) -> dict[Cell, float | None]:
-    """Spearman x 100 of cosine at every cell; None where it is undefined, which a broken model's is."""
+    """Spearman x 100 of cosine at every cell; None if it is undefined, as that of a diverged model is."""
     return {
         Cell(layer, dim): spearman(cosine(exit_[pairs.left, :dim], exit_[pairs.right, :dim]), pairs.scores)
         for layer, exit_ in zip(layers, vectors, strict=True)
@@ -82,9 +82,9 @@ def grid_scores(
 
 
 def card_metrics(full: NDArray[np.float32], pairs: Pairs, normalize: bool) -> dict[str, float | None]:
-    """The ten figures of the seed's card for vectors (texts, width): four similarities' correlations, and the best.
+    """The ten metrics of sentence-transformers' EmbeddingSimilarityEvaluator, by name, for vectors (texts, width).
 
-    As fractions of 1, under sentence-transformers' own names.
+    They are Pearson and Spearman of four similarities and the largest of each, as fractions of 1.
     """
     shipped = emitted(full, full.shape[1], normalize)
     found = correlations(shipped[pairs.left], shipped[pairs.right], pairs.scores)

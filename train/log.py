@@ -1,4 +1,4 @@
-"""What a training says of itself while it runs, and hands over when it ends."""
+"""The log of a training's evaluations, and the result that it ends with."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ from m2d_export.errors import TrainingError
 from m2d_export.spec import Cell
 from train.evaluate import Scores
 
-DIVERGED = 20.0  # points of the full cell's dev score under its best from which a training is lost
+DIVERGED = 20.0  # a full-cell dev score this many points below the best one means that the training has diverged
+REMEDY = "choose a lower --learning-rate"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An evaluation: after which step, the loss there, dev scores of all cells."""
+    """One evaluation: the step before it, the loss of that step, the dev scores of all cells."""
 
     step: int
     loss: float
@@ -23,49 +24,56 @@ class Entry:
 
     @property
     def full(self) -> float | None:
-        """The full cell's score."""
+        """The score of the full cell."""
         return self.scores[max(self.scores)]
 
     def to_json(self) -> dict[str, Any]:
-        """As ``m2d.json`` and saved states hold it."""
+        """The entry as ``m2d.json`` and ``log.json`` hold it."""
         return {"step": self.step, "loss": self.loss, "dev": {str(cell): score for cell, score in self.scores.items()}}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Entry":
-        """Read back what ``to_json`` gave."""
-        cells = {Cell(*map(int, cell.split("x"))): score for cell, score in value["dev"].items()}
-        return cls(value["step"], value["loss"], cells)
+        """The inverse of ``to_json``."""
+        return cls(value["step"], value["loss"], {Cell.parse(cell): score for cell, score in value["dev"].items()})
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The end of a training whose model holds its weights; ``lost`` says why it did not come to its own end."""
+    """The result of a training: the heads by layer, and the log; the encoder's weights are in the job's checkpoint.
+
+    ``failure`` is the error that ended the training early, None if there was none. The weights are then those of the
+    last saved state.
+    """
 
     heads: Mapping[int, nn.Module]
     log: tuple[Entry, ...]
-    lost: str | None = None
+    failure: str | None = None
 
 
 class Watcher(Protocol):
-    """Whoever watches a training."""
+    """An object that is told about each step and each evaluation of a training."""
 
     def step(self, step: int, steps: int, loss: float) -> None:
-        """A step was taken."""
+        """A step of all ``steps`` was taken."""
         ...
 
     def evaluated(self, entry: Entry) -> None:
-        """Dev was scored."""
+        """The dev split was scored."""
         ...
 
 
-def check_progress(log: Iterable[Entry]) -> None:
-    """Raise TrainingError where the full cell's last score is undefined or far below its best."""
+def check_divergence(log: Iterable[Entry]) -> None:
+    """Raise TrainingError if the full cell's last dev score is undefined or far below its best one."""
     *earlier, last = (entry.full for entry in log)
     best = max((score for score in earlier if score is not None), default=None)
     if last is None:
-        raise TrainingError("diverged: the full cell's dev score is undefined; a lower --learning-rate may help")
+        raise TrainingError(f"the training diverged, the full cell's dev score is undefined: {REMEDY}")
     if best is not None and last < best - DIVERGED:
         raise TrainingError(
-            f"diverged: the full cell's dev score fell to {last:.1f}, after {best:.1f} at best; a lower "
-            "--learning-rate may help"
+            f"the training diverged, the full cell's dev score fell to {last:.1f} from {best:.1f} at best: {REMEDY}"
         )
+
+
+def undefined_loss(loss: float, step: int) -> TrainingError:
+    """The error for a loss that is not a finite number after ``step`` steps."""
+    return TrainingError(f"the loss is {loss} at step {step}: {REMEDY}")

@@ -1,7 +1,7 @@
-"""The grid recipe's loss: every (layer, dim) cell at once, from one forward pass.
+"""The loss of the grid recipe: every (layer, dim) cell at once, from one forward pass.
 
-Sizes in the shape comments: L exits from the shallowest to the last; N sentences, the B left ones of the pairs, then
-their B right ones, then those without a score; W the width, d a dim.
+Letters in shapes: L exits, the last one last; B pairs; N sentences, of which the first B are the left sentences of the
+pairs, the next B their right ones, and the others have no score; W the width, d a dim.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CUT_OFF = -1e12  # exp of it is 0: a pair of pairs that is in the right order by definition
+MASKED = -1e12  # its exp is 0, so a masked term adds nothing to the sum
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What each part counts; ``last_layer`` is how much more the last exit counts than each other one."""
+    """The weights of the loss's parts.
+
+    ``last_layer`` is the weight of the last exit if every other exit has 1. ``scale`` is CoSENT's factor of cosines.
+    """
 
     last_layer: float = 3.0
     similarities: float = 20.0
@@ -26,7 +29,7 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class GridLoss:
-    """The loss to minimise and what it is made of, for the log; each a tensor without axes."""
+    """The loss to minimise and its three parts before weighting; each is a scalar tensor, ()."""
 
     total: Tensor
     order: Tensor
@@ -41,17 +44,16 @@ def cosent(cosines: Tensor, gold: Tensor, scale: float) -> Tensor:
     """
     gaps = scale * (cosines.unsqueeze(-1) - cosines.unsqueeze(-2))  # (..., B, B): i, j
     wrong_if_positive = gold.unsqueeze(-1) < gold.unsqueeze(-2)  # (B, B)
-    gaps = gaps.masked_fill(~wrong_if_positive, CUT_OFF).flatten(-2)  # (..., B * B)
+    gaps = gaps.masked_fill(~wrong_if_positive, MASKED).flatten(-2)  # (..., B * B)
     return torch.logsumexp(functional.pad(gaps, (1, 0)), dim=-1)  # the padded 0 is the 1 of the formula
 
 
 def grid_loss(vectors: Tensor, gold: Tensor, dims: Sequence[int], weights: LossWeights) -> GridLoss:
     """The loss of all cells: vectors (L, N, W), gold scores (B,), dims that descend from W.
 
-    Each cell is told to order the batch's pairs as the gold scores do (CoSENT), and to have the cosines that the full
-    cell has between all N sentences (squared error); each cell below the last layer to give the last layer's own
-    vectors (1 - cosine), so that all exits share one space. What is learnt from gets no gradient. Cells count alike
-    but for the last layer.
+    ``order`` is CoSENT of every cell. ``similarities`` is the squared error between a cell's cosines of all N sentences
+    and those of the full cell. ``vectors`` is 1 - cosine between a cell below the last layer and the last layer's
+    vectors, so that all exits share one space. In both, the side that is learned from gets no gradient.
     """
     pairs = len(gold)
     share = vectors.new_ones(len(vectors))  # (L,)

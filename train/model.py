@@ -1,4 +1,4 @@
-"""A checkpoint as it is trained: all exits from one forward pass, with a head after each below the last."""
+"""The model that the grid recipe trains: all exits from one forward pass, with a head at each exit below the last."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,14 +15,14 @@ from m2d_export.text.tokenizer import TokenIds
 
 
 def with_heads(checkpoint: Checkpoint, layers: Sequence[int]) -> Checkpoint:
-    """The checkpoint with a linear head at every layer of ``layers`` below the depth; a new one is the identity."""
+    """The checkpoint with a linear head at every layer of ``layers`` below the depth; a new head is the identity."""
     width = checkpoint.encoder.config.hidden_size * len(checkpoint.pooling.modes)
     below = [layer for layer in layers if layer < checkpoint.depth]
     return replace(checkpoint, heads={layer: checkpoint.heads.get(layer) or identity_head(width) for layer in below})
 
 
 def identity_head(width: int) -> nn.Module:
-    """A linear map that changes nothing yet, as a sentence-transformers module."""
+    """A sentence-transformers Dense that returns its input until it is trained: (texts, width) -> (texts, width)."""
     head = Dense(width, width, activation_function=nn.Identity())
     with torch.no_grad():
         nn.init.eye_(head.linear.weight)
@@ -31,7 +31,7 @@ def identity_head(width: int) -> nn.Module:
 
 
 def exit_vectors(model: ExitEncoder, sentences: Sequence[TokenIds], spec: TextSpec, token_budget: int) -> Tensor:
-    """Vectors (L, N, W) of N sentences, run in groups of like length so that little of the work is padding."""
+    """The vectors of N sentences, (L, N, W), in their order; groups of similar length run together to save padding."""
     device = next(model.parameters()).device
     groups = list(batches(sentences, spec, token_budget))
     parts = [

@@ -1,4 +1,4 @@
-"""A training from its inputs to a published checkpoint: the order of things, for both recipes."""
+"""One training from its inputs to a published checkpoint, for both recipes."""
 
 import dataclasses
 import time
@@ -9,66 +9,65 @@ from typing import Any
 from m2d_export.errors import TrainingError
 from m2d_export.host.machine import machine
 from train.data import fingerprint
-from train.energy import Energy, measured
-from train.evaluate import Scored
-from train.live import Screen
+from train.energy import Energy, measure_energy
+from train.evaluate import SplitScores
+from train.grid import train_grid
 from train.log import Trained
 from train.publish import publish_checkpoint
 from train.recipes import SeedRecipe
+from train.screen import Screen
 from train.seed import differences, train_seed
-from train.stop import asked_to_stop
-from train.train import train_grid
-from train.work import Job, Work
+from train.stop import stop_on_signal
+from train.work import Job, WorkFolder
 
 PACKAGES = ("torch", "transformers", "sentence-transformers")
 LAST_GOOD = "last-good"
 
 
-def train(job: Job, screen: Screen, resume: bool) -> dict[str, Scored] | None:
-    """Train and publish; returns what the checkpoint scores by split, or None where it was asked to stop before.
+def train(job: Job, screen: Screen, resume: bool) -> dict[str, SplitScores] | None:
+    """Train and publish; returns the scores of the checkpoint by split, or None if a signal stopped the training.
 
-    Raises OutputError where the target or an unfinished training of it exists, TrainingError where that cannot be
-    resumed or a training is lost; its last good checkpoint is then published beside its state.
+    Raises OutputError if the target or an unfinished training of it exists, and TrainingError if that cannot be resumed
+    or if training fails. After a failure the last good checkpoint is in the work folder.
     """
     seed = isinstance(job.recipe, SeedRecipe)
-    work = Work(job, resume)
+    work = WorkFolder(job, resume)
     started = time.perf_counter()
     try:
         _announce(job, screen, seed)
-        with asked_to_stop() as asked, measured() as energy:
-            trained = (train_seed if seed else train_grid)(job, work, asked, screen)
+        with stop_on_signal() as stop, measure_energy() as energy:
+            trained = (train_seed if seed else train_grid)(job, work, stop, screen)
     finally:
         work.remove_if_empty()
     if trained is None:
         return None
-    target = job.target if trained.lost is None else work.folder / LAST_GOOD
-    screen.say("scoring the checkpoint from its own files")
-    scored = publish_checkpoint(
-        job, trained, _facts(job, trained, energy, time.perf_counter() - started, resume), target
-    )
-    if trained.lost is not None:
+    target = job.target if trained.failure is None else work.path / LAST_GOOD
+    screen.print("scoring the checkpoint from its files")
+    facts = _facts(job, trained, energy, time.perf_counter() - started, resume)
+    scores = publish_checkpoint(job, trained, facts, target)
+    if trained.failure is not None:
         raise TrainingError(
-            f"{trained.lost}. What there is of it is kept in {target}: move that "
-            f"away and remove {work.folder} to try again, or choose another --output"
+            f"{trained.failure}. The last good checkpoint is in {target}. To try again, choose another --output, or "
+            f"move the checkpoint away and remove {work.path}"
         )
     work.remove()
-    return scored
+    return scores
 
 
 def _announce(job: Job, screen: Screen, seed: bool) -> None:
-    screen.say(f"{'seed' if seed else 'grid'} recipe on {job.device}, computing in {job.precision}")
+    screen.print(f"{'seed' if seed else 'grid'} recipe on {job.device} in {job.precision}")
     counts = ", ".join(f"{len(pairs.scores):,} {name}" for name, pairs in job.data.splits().items())
-    more = f"; {len(job.data.unlabelled):,} sentences without a score" if job.data.unlabelled else ""
-    screen.say(f"pairs: {counts}{more}; scores from {job.data.scale[0]:g} to {job.data.scale[1]:g}")
+    more = f"; {len(job.data.unlabelled):,} sentences without scores" if job.data.unlabelled else ""
+    screen.print(f"pairs: {counts}{more}; scores from {job.data.scale[0]:g} to {job.data.scale[1]:g}")
     for name, count in job.data.overlap().items():
         if count:
-            screen.say(f"warning: {count} of the pairs in {name} are in train too: scores on {name} will flatter")
+            screen.print(f"warning: {count} pairs of {name} are in train too: scores on {name} will be too high")
     for line in differences(job.recipe):
-        screen.say(f"unlike the card: {line}")
+        screen.print(f"difference to the card: {line}")
 
 
 def _facts(job: Job, trained: Trained, energy: Energy, seconds: float, resumed: bool) -> dict[str, Any]:
-    """What ``m2d.json`` and the card say of how the checkpoint came about."""
+    """How the checkpoint was made, for ``m2d.json`` and the card."""
     data = job.data
     here = machine()
     return {
@@ -87,7 +86,7 @@ def _facts(job: Job, trained: Trained, energy: Energy, seconds: float, resumed: 
         "precision": job.precision,
         "machine": f"{here['cores']} cores of {here['cpu']}" if job.device == "cpu" else job.device,
         "seconds": round(seconds, 1),
-        "resumed": resumed,  # then time and energy are those of the last process alone
+        "resumed": resumed,  # if so, seconds and energy are those of the last process only
         "energy": dataclasses.asdict(energy),
         "versions": {package: version(package) for package in PACKAGES},
         "differences": differences(job.recipe),

@@ -1,4 +1,4 @@
-"""Every figure of the two recipes, and what may be asked of them."""
+"""The settings of the two recipes, and checks of the layers and dims that a user asks for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,16 +7,17 @@ from typing import Literal
 from m2d_export.errors import SpecError
 from train.losses import LossWeights
 
-CARD_DIMS = (512, 256, 128, 64)  # below the width, as on the seed's card
+CARD = "tomaarsen/distilbert-base-uncased-sts-2d-matryoshka"  # the model card that the seed recipe follows
+CARD_DIMS = (512, 256, 128, 64)  # the dims of that card below the width
 Weighting = Literal["uniform", "seed-era"]
 
 
 @dataclass(frozen=True)
 class SeedRecipe:
-    """The training of ``tomaarsen/distilbert-base-uncased-sts-2d-matryoshka``, as its card gives it.
+    """The training that the model card ``CARD`` describes.
 
-    ``weighting`` says how much a sampled prior layer counts: ``uniform`` is sentence-transformers' default since
-    5.7, ``seed-era`` the 1/k of the releases that the card came from.
+    ``weighting`` weighs the layers below the last: ``uniform`` is sentence-transformers' default since 5.7,
+    ``seed-era`` is the 1/k for layer k of the release that the card was made with.
     """
 
     dims: tuple[int, ...]
@@ -31,10 +32,9 @@ class SeedRecipe:
 
 @dataclass(frozen=True)
 class GridRecipe:
-    """All cells every step: ``layers`` ascend to the depth, ``dims`` descend from the width.
+    """Training of all cells in every step; ``layers`` ascend to the depth, ``dims`` descend from the width.
 
-    ``unlabelled`` sentences without a score join each step where there are any. Heads learn faster than the encoder
-    they follow.
+    ``unlabelled`` is how many sentences without scores join each step, if the data has some.
     """
 
     layers: tuple[int, ...]
@@ -56,30 +56,28 @@ Recipe = SeedRecipe | GridRecipe
 
 
 def default_dims(width: int) -> tuple[int, ...]:
-    """The card's dims that a width has, and the width itself."""
+    """The width, and the dims of the card that are below it."""
     return (width, *(dim for dim in CARD_DIMS if dim < width))
 
 
 def check_dims(dims: Sequence[int], width: int) -> tuple[int, ...]:
-    """Return ``dims`` if they descend from the width, else raise SpecError."""
-    if any(not 1 <= dim <= width for dim in dims):
-        raise SpecError(f"dims {_listed(dims)}: this model's vectors have {width} numbers, a dim is from 1 to {width}")
-    if list(dims) != sorted(set(dims), reverse=True):
-        raise SpecError(f"dims {_listed(dims)} must descend without repeats, as in 384,128,64")
-    if not dims or dims[0] != width:
-        raise SpecError(f"dims {_listed(dims)} must begin with the width, {width}: it is what the others learn from")
-    return tuple(dims)
+    """The dims in descending order; raises SpecError if they are not from 1 to the width, or lack the width."""
+    for dim in dims:
+        if not 1 <= dim <= width:
+            raise SpecError(f"dim {dim} does not exist: this model's vectors have {width} numbers; choose 1 to {width}")
+    if width not in dims:
+        raise SpecError(f"dims {_listed(dims)} lack the width, {width}: add it, the other dims learn from it")
+    return tuple(sorted(set(dims), reverse=True))
 
 
 def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Return ``layers`` if they ascend to the depth, else raise SpecError."""
-    if any(not 1 <= layer <= depth for layer in layers):
-        raise SpecError(f"layers {_listed(layers)}: this model has layers 1 to {depth}")
-    if list(layers) != sorted(set(layers)):
-        raise SpecError(f"layers {_listed(layers)} must ascend without repeats, as in 1,3,6")
-    if not layers or layers[-1] != depth:
-        raise SpecError(f"layers {_listed(layers)} must end with the depth, {depth}: it is what the others learn from")
-    return tuple(layers)
+    """The layers in ascending order; raises SpecError if they are not from 1 to the depth, or lack the depth."""
+    for layer in layers:
+        if not 1 <= layer <= depth:
+            raise SpecError(f"layer {layer} does not exist: this model has layers 1 to {depth}")
+    if depth not in layers:
+        raise SpecError(f"layers {_listed(layers)} lack the deepest layer, {depth}: add it, the others learn from it")
+    return tuple(sorted(set(layers)))
 
 
 def _listed(numbers: Sequence[int]) -> str:

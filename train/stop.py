@@ -1,4 +1,4 @@
-"""Stopping by Ctrl-C between two steps, so that what is saved is a whole step's state."""
+"""Stopping between two steps on Ctrl-C or SIGTERM, so that a saved state is that of a whole step."""
 
 import contextlib
 import signal
@@ -8,13 +8,13 @@ from types import FrameType
 
 
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second one acts as it would without this."""
-    asked = threading.Event()
+def stop_on_signal() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; a second signal acts as it does outside the block."""
+    stop = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.set()
         restore()
 
     def restore() -> None:
@@ -22,8 +22,8 @@ def asked_to_stop() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
     for number in before:
-        signal.signal(number, ask)
+        signal.signal(number, handle)
     try:
-        yield asked
+        yield stop
     finally:
         restore()

@@ -1,9 +1,9 @@
-"""Sentences without scores: the examples that WordNet quotes, from Debian's package ``wordnet-base``.
+"""Write sentences without scores: the example sentences of WordNet, from Debian's package ``wordnet-base``.
 
     python -m train.wordnet [--definitions] [FOLDER] > sentences.txt
 
-FOLDER holds data.noun, data.verb, data.adj and data.adv, /usr/share/wordnet by default. The definitions are for
-looking at what a model does on text that it was not trained on.
+FOLDER has data.noun, data.verb, data.adj and data.adv; the default is /usr/share/wordnet. With --definitions the output
+is the definitions instead, to test a model on text of another kind.
 """
 
 import re
@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FILES = ("data.noun", "data.verb", "data.adj", "data.adv")
-LICENSE = "  "  # what the lines of its licence begin with
+LICENSE = "  "  # the first characters of a line of the licence
 QUOTED = re.compile(r'"([^"]*)"')
-FEWEST_WORDS = 4
+MIN_WORDS = 4  # in a sentence; shorter ones are left out
 
 
 def examples(folder: Path) -> list[str]:
-    """The quoted examples of all entries, without repeats, in the files' order; those of few words left out."""
+    """The quoted examples of all entries in the order of the files, without repeats and without short ones."""
     return _distinct(text for gloss in _glosses(folder) for text in QUOTED.findall(gloss))
 
 
 def definitions(folder: Path) -> list[str]:
-    """The definitions of all entries, likewise."""
+    """The definitions of all entries in the order of the files, without repeats and without short ones."""
     return _distinct(QUOTED.sub("", gloss) for gloss in _glosses(folder))
 
 
@@ -36,10 +36,10 @@ def _glosses(folder: Path) -> Iterator[str]:
 
 def _distinct(texts: Iterator[str]) -> list[str]:
     found = dict.fromkeys(text.strip(" ;") for text in texts)
-    return [text for text in found if len(text.split()) >= FEWEST_WORDS]
+    return [text for text in found if len(text.split()) >= MIN_WORDS]
 
 
 if __name__ == "__main__":
-    wanted = [word for word in sys.argv[1:] if word != "--definitions"]
+    folders = [word for word in sys.argv[1:] if word != "--definitions"]
     read = definitions if "--definitions" in sys.argv else examples
-    sys.stdout.writelines(f"{text}\n" for text in read(Path(*wanted or ["/usr/share/wordnet"])))
+    sys.stdout.writelines(f"{text}\n" for text in read(Path(*folders or ["/usr/share/wordnet"])))

@@ -1,4 +1,4 @@
-"""The folder beside the output in which a training keeps what it needs to go on after a stop."""
+"""What a training is given, and the folder next to the output in which it saves its state."""
 
 import dataclasses
 import json
@@ -17,14 +17,14 @@ from train.data import Data, fingerprint
 from train.log import Entry
 from train.recipes import GridRecipe, Recipe
 
-STATE, ABOUT, LOG = "state.pt", "training.json", "log.json"
+STATE, IDENTITY, LOG = "state.pt", "training.json", "log.json"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training: what ``checkpoint`` from, on what, how, and where to; ``base`` is what the checkpoint is called.
+    """One training: the checkpoint, named ``base`` in the card, the data, the recipe, and the folder to write.
 
-    ``precision`` is what is computed in: fp32, or fp16 or bf16 for autocast. ``half`` stores the weights in fp16.
+    ``precision`` is the type to compute in: fp32, or fp16 or bf16 with autocast. ``half`` stores the weights in fp16.
     """
 
     base: str
@@ -38,11 +38,11 @@ class Job:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The exits that are trained: those of the grid recipe, every layer for the seed recipe."""
+        """The exits to train: those of the grid recipe, or every layer for the seed recipe."""
         return self.recipe.layers if isinstance(self.recipe, GridRecipe) else tuple(range(1, self.checkpoint.depth + 1))
 
-    def about(self) -> dict[str, Any]:
-        """What must be the same for a training to go on as if never stopped."""
+    def identity(self) -> dict[str, Any]:
+        """Everything that must be the same when a training is resumed."""
         return {
             "recipe": type(self.recipe).__name__,
             "settings": dataclasses.asdict(self.recipe),
@@ -53,85 +53,84 @@ class Job:
         }
 
 
-class Work:
-    """``OUT.training``: what is being trained, its log, its last state; removed when the checkpoint is published.
+class WorkFolder:
+    """``OUT.training``: a training's identity, its log and its last state; removed once the checkpoint is published.
 
-    Raises OutputError where there is one already and ``resume`` is False, TrainingError where it is True and there is
-    none, or it belongs to another one.
+    Raises OutputError if the target exists, or if the folder exists and ``resume`` is False. Raises TrainingError if
+    ``resume`` is True and the folder is missing or belongs to another training.
     """
 
     def __init__(self, job: Job, resume: bool) -> None:
-        about, target = job.about(), job.target
+        identity, target = job.identity(), job.target
         if target.exists() or target.is_symlink():
             raise OutputError(f"{target} exists: choose another --output, or remove it yourself")
-        self.folder = target.with_name(f"{target.name}.training")
+        self.path = target.with_name(f"{target.name}.training")
         if resume:
-            self._check(about)
-        elif self.folder.exists():
-            raise OutputError(f"{self.folder} holds an unfinished training: --resume goes on with it, or remove it")
+            self._check(identity)
+        elif self.path.exists():
+            raise OutputError(f"{self.path} has an unfinished training: continue it with --resume, or remove it")
         else:
-            with writing(self.folder):
-                self.folder.mkdir(parents=True)
-            with atomic_file(self.folder / ABOUT) as path:
-                path.write_text(json.dumps(about, indent=2), encoding="utf-8")
+            with writing(self.path):
+                self.path.mkdir(parents=True)
+            with atomic_file(self.path / IDENTITY) as path:
+                path.write_text(json.dumps(identity, indent=2), encoding="utf-8")
 
-    def _check(self, about: dict[str, Any]) -> None:
-        if not self.folder.is_dir():
-            raise TrainingError(f"there is no {self.folder} to resume: start without --resume")
+    def _check(self, identity: dict[str, Any]) -> None:
+        if not self.path.is_dir():
+            raise TrainingError(f"{self.path} does not exist, there is nothing to resume: leave --resume out")
         try:
-            found = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
-            differing = [key for key in about if found[key] != json.loads(json.dumps(about[key]))]
+            found = json.loads((self.path / IDENTITY).read_text(encoding="utf-8"))
+            differing = [key for key in identity if found[key] != json.loads(json.dumps(identity[key]))]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TrainingError(f"{self.folder} is no training of this program ({error!r}): remove it") from error
+            raise TrainingError(f"{self.path} has no valid {IDENTITY} ({error!r}): remove the folder") from error
         if differing:
-            said = "; ".join(f"{key} {found[key]} there, {about[key]} now" for key in differing)
-            raise TrainingError(f"{self.folder} is another training ({said}): give it the same options, or remove it")
+            changes = "; ".join(f"{key} was {found[key]}, now {identity[key]}" for key in differing)
+            raise TrainingError(
+                f"{self.path} belongs to a training with other options ({changes}): give the same options, or remove it"
+            )
 
     def save(self, state: dict[str, Any]) -> None:
-        """Keep ``state`` in place of an earlier one, whole or not at all."""
-        with atomic_file(self.folder / STATE) as path:
+        """Save ``state`` in place of the one before, whole or not at all."""
+        with atomic_file(self.path / STATE) as path:
             torch.save(state, path)
 
     def state(self) -> dict[str, Any] | None:
-        """The last state that was kept, None where the training was stopped before its first one.
-
-        Raises TrainingError for a file that is not whole.
-        """
-        path = self.folder / STATE
+        """The last saved state, None if there is none; raises TrainingError if its file is damaged."""
+        path = self.path / STATE
         if not path.exists():
             return None
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # zip, pickle and tensor errors
+        except Exception as error:  # zip, pickle and tensors raise errors of many types
             raise TrainingError(
-                f"{path} cannot be read, it may be cut short: remove {self.folder} to start over"
+                f"{path} cannot be read and may be incomplete: remove {self.path} and start again"
             ) from error
         return state
 
     def save_log(self, log: Sequence[Entry]) -> None:
-        """Keep the log in place of an earlier one."""
-        with atomic_file(self.folder / LOG) as path:
+        """Save the log in place of the one before."""
+        with atomic_file(self.path / LOG) as path:
             path.write_text(json.dumps([entry.to_json() for entry in log]), encoding="utf-8")
 
     def log(self, last: int) -> list[Entry]:
-        """The log that was kept, up to step ``last``; raises TrainingError for a file that is none.
+        """The saved log up to step ``last``; raises TrainingError if its file is damaged.
 
-        It may be ahead of the state: the log is kept first.
+        The file may have more steps than the state, because the log is saved first.
         """
-        path = self.folder / LOG
+        path = self.path / LOG
         if not path.exists():
             return []
         try:
-            kept = [Entry.from_json(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+            saved = [Entry.from_json(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
         except (ValueError, KeyError, TypeError) as error:
-            raise TrainingError(f"{path} cannot be read: remove {self.folder} to start over") from error
-        return [entry for entry in kept if entry.step <= last]
+            raise TrainingError(f"{path} cannot be read: remove {self.path} and start again") from error
+        return [entry for entry in saved if entry.step <= last]
 
     def remove_if_empty(self) -> None:
-        """Remove the folder where nothing was kept: there is nothing to go on with, nor to go in another's way."""
-        if {path.name for path in self.folder.iterdir()} <= {ABOUT}:
+        """Remove the folder if it has neither state nor log, so that the next training can start without --resume."""
+        if {path.name for path in self.path.iterdir()} <= {IDENTITY}:
             self.remove()
 
     def remove(self) -> None:
-        """Remove the folder, once there is nothing to go on with."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the folder."""
+        shutil.rmtree(self.path, ignore_errors=True)

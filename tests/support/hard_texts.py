@@ -1,4 +1,4 @@
-"""Texts that tokenizers trip over, made up at random from a seed."""
+"""Texts that are hard for tokenizers, made at random from a seed."""
 
 import random
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ WORDS = (
 EMOJI = ("👩‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "☺️", "🇫🇷", "1️⃣")
 SPACES = " \t\n\r\x0b\x0c\x1c\x85\xa0\u1680\u2000\u2009\u2028\u2029\u202f\u205f\u3000"
 CONTROLS = "\x00\x01\x07\x1b\x7f\xad\u200b\u200d\u200e\u2060\ufeff\ufffd\ufffe\U000e0001\ue000"
-# Combining characters of many classes, some of which are no marks to be dropped, or of class 0.
+# Combining characters of many classes. Some have class 0, some are no accents that a tokenizer strips.
 COMBINING = (
     "\u0300\u0301\u0316\u0323\u0327\u0334\u0344\u0345\u0360\u0483\u05b0\u064b\u093c\u094d\u0e38\u0eb8\u0f71\u1734"
     "\u1bf2\u20d0\u20dd\u302a\u302e\u3099\uabed\U00011046\U00016ff0\U0001d165\U0001d16d\U0001d166\U0001d1aa\u0488\u0903"
@@ -55,7 +55,7 @@ def _part(chance: random.Random) -> str:
         return chance.choice(SPACES)
     if kind == 4:
         return chance.choice(CONTROLS)
-    if kind == 5:  # a flood, now and then
+    if kind == 5:  # sometimes very many combining characters
         length = chance.choice((1, 2, 3, 5, 200)) if chance.random() < 0.1 else chance.randint(1, 4)
         return chance.choice("aeo각\u1100") + "".join(chance.choices(COMBINING + CONTROLS[:3], k=length))
     if kind == 6:
@@ -66,7 +66,7 @@ def _part(chance: random.Random) -> str:
 
 
 def every_code_point() -> Iterator[str]:
-    """Each code point alone and inside a word."""
+    """Each code point by itself and inside a word."""
     for code in range(0x110000):
         if not 0xD800 <= code <= 0xDFFF:
             yield chr(code)

@@ -1,4 +1,4 @@
-"""Results as bench writes them (docs/results-format.md), made up but plausible: six layers, five dims, fp32, int8."""
+"""Invented but plausible results of bench (docs/results-format.md): six layers, five dims, fp32 and int8."""
 
 import json
 import math
@@ -177,7 +177,7 @@ def sweep(**sts: str) -> list[Record]:
 
 
 def failed(record: Record, status: str = "failed") -> Record:
-    """The record that is written where measuring ``record`` did not work."""
+    """The record that bench writes if measuring ``record`` fails."""
     values = ("spearman", "pearson", "interval", "difference", "difference_interval", "retention", "seconds", "p50_ms")
     others = {name: value for name, value in record.items() if name not in values}
     return {**others, "status": status, "error": "RuntimeUnavailable: out of memory"}

@@ -1,4 +1,4 @@
-"""What the tests of training share: made-up pairs, the command line run in this process, what it leaves."""
+"""Made-up pairs to train on, trainings run in this process, and what they leave."""
 
 import contextlib
 import csv
@@ -18,12 +18,14 @@ from tests.support.checkpoints import WIDTH, WORDS
 from train.__main__ import main
 
 Row = tuple[str, str, float]
-TRAIN, DEV, TEST = 26, 12, 10  # pairs of each split: three batches of eight, and two pairs left over
+TRAIN, DEV, TEST = 26, 12, 10  # pairs of each split: train is three batches of eight, and two more pairs
 
-INTERRUPTED, LOST, USAGE = 130, 1, 2
-OPTIONS = ("--dims", f"{WIDTH},16", "--batch-size", 8, "--epochs", 2, "--eval-steps", 4, "--layers", "1,3")
-SEED = ("--recipe", "seed", "--dims", f"{WIDTH},16", "--batch-size", 8, "--epochs", 2, "--eval-steps", 4)
-STEPS = 6
+INTERRUPTED, FAILED, USAGE = 130, 1, 2  # exit codes
+DIMS = (WIDTH, 16)
+GRID = ("--dims", f"{WIDTH},16", "--batch-size", 8, "--epochs", 2, "--eval-steps", 4)
+SEED = ("--recipe", "seed", *GRID)
+RECIPES = {"grid": GRID, "seed": SEED}
+STEPS = {"grid": 2 * (TRAIN // 8), "seed": 2 * -(-TRAIN // 8)}  # the grid recipe leaves out a batch that is not full
 
 
 def made_up(count: int, seed: int) -> list[Row]:
@@ -32,14 +34,14 @@ def made_up(count: int, seed: int) -> list[Row]:
     rows = []
     for number in range(count):
         left = chance.sample(WORDS, chance.randint(2, 9))
-        kept = number % 5  # of its words; a ladder, so that scores differ
-        right = left[:kept] + chance.sample(WORDS, 3)
-        rows.append((" ".join(left), " ".join(right), kept / 4))
+        common = number % 5  # words in both sentences; scores must differ
+        right = left[:common] + chance.sample(WORDS, 3)
+        rows.append((" ".join(left), " ".join(right), common / 4))
     return rows
 
 
 def write(path: Path, rows: Iterable[Row], header: str = "sentence1,sentence2,score") -> Path:
-    """Write pairs as CSV, or as TSV where the name says so."""
+    """Write pairs as CSV, or as TSV if the path ends in .tsv."""
     delimiter = "\t" if path.suffix == ".tsv" else ","
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter=delimiter).writerows([header.split(","), *rows])
@@ -56,7 +58,7 @@ def write_data(folder: Path, names: Iterable[str] = ("train", "dev", "test")) ->
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended, and what it said on standard error."""
+    """The exit code of a command and its standard error."""
 
     code: int
     err: str
@@ -64,40 +66,48 @@ class Outcome:
 
 def train(*arguments: object) -> Outcome:
     """Run ``python -m train`` with ``arguments``, in this process."""
-    said, handlers = io.StringIO(), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
+    err, handlers = io.StringIO(), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT
     code = None
     try:
-        with mock.patch.object(sys, "argv", ["train", *map(str, arguments)]), contextlib.redirect_stderr(said):
+        with mock.patch.object(sys, "argv", ["train", *map(str, arguments)]), contextlib.redirect_stderr(err):
             run(main)
     except SystemExit as ended:
         code = ended.code
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    assert isinstance(code, int), said.getvalue()
-    return Outcome(code, said.getvalue())
+    assert isinstance(code, int), err.getvalue()
+    return Outcome(code, err.getvalue())
 
 
-Start = Callable[..., Outcome]  # ``train`` into the folder ``out`` of a test, or that named ``into``
+Start = Callable[..., Outcome]  # trains into the folder ``out`` of a test, or into the folder named ``into``
 Signalled = Callable[..., None]
 
 
 def names(folder: Path) -> list[str]:
+    """The names of the files and folders in ``folder``."""
     return sorted(path.name for path in folder.iterdir())
 
 
 def weights(folder: Path) -> dict[str, bytes]:
+    """The bytes of every weights file of a checkpoint."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
 
 
+def settings(folder: Path) -> dict[str, Any]:
+    """The contents of ``m2d.json``."""
+    return json.loads((folder / "m2d.json").read_text(encoding="utf-8"))
+
+
 def log(folder: Path) -> list[dict[str, Any]]:
-    return json.loads((folder / "m2d.json").read_text(encoding="utf-8"))["log"]
+    """The log of a published training."""
+    return settings(folder)["log"]
 
 
 def one_error(outcome: Outcome) -> str:
-    """The error that a command ended with, the only one and the last line."""
-    *said, last = outcome.err.splitlines()
+    """The error that a command ended with: the only one, and the last line."""
+    *before, last = outcome.err.splitlines()
     assert last.startswith("Error: ")
-    assert not [line for line in said if line.startswith(("Error", "Traceback"))]
+    assert not [line for line in before if line.startswith(("Error", "Traceback"))]
     return last.removeprefix("Error: ")

@@ -1,7 +1,8 @@
-"""A tiny checkpoint and a made-up data set to train on, and trainings that are interrupted."""
+"""A tiny checkpoint and a made-up data set, one training with each recipe, and trainings that a signal interrupts."""
 
+import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 
 from tests.support.checkpoints import save_checkpoint
 from tests.support.shared import Once
-from tests.support.trainings import Signalled, Start, train, write_data
-from train import publish
-from train.live import Screen
+from tests.support.trainings import RECIPES, Outcome, Signalled, Start, names, train, write_data
+from train import picture, publish
+from train.screen import Screen
+
+Trained = Callable[[str], tuple[Path, Outcome]]
 
 
 @pytest.fixture(scope="session")
@@ -26,15 +29,33 @@ def graded(once: Once) -> Path:
     return once("graded", lambda folder: write_data(folder / "pairs")) / "pairs"
 
 
+@pytest.fixture(scope="session")
+def trained(once: Once, distilbert: Path, graded: Path) -> Trained:
+    """The checkpoint that a recipe wrote without interruption, and the outcome of its command. Never alter it."""
+
+    def make(folder: Path) -> None:
+        outcomes = {}
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(publish, "draw", picture.draw)  # ``undrawn`` may be active
+            for recipe, options in RECIPES.items():
+                outcomes[recipe] = vars(train(distilbert, graded, "-o", folder / recipe, *options))
+        assert names(folder) == sorted(RECIPES)  # no work folder and no staging folder stays
+        (folder / "outcomes.json").write_text(json.dumps(outcomes))
+
+    folder = once("trained", make)
+    outcomes = json.loads((folder / "outcomes.json").read_text())
+    return lambda recipe: (folder / recipe, Outcome(**outcomes[recipe]))
+
+
 @pytest.fixture
 def start(distilbert: Path, graded: Path, tmp_path: Path) -> Start:
-    """Train into a folder of this test's."""
+    """Train into a folder of this test."""
     return lambda *options, into="out": train(distilbert, graded, "-o", tmp_path / into, *options)
 
 
 @pytest.fixture
 def signalled(monkeypatch: pytest.MonkeyPatch) -> Signalled:
-    """Send this process a signal after a step, as Ctrl-C does, so many times."""
+    """Send a signal to this process after a step, as Ctrl-C does, once or more."""
     shown = Screen.step
 
     def at(step: int, number: int = signal.SIGINT, times: int = 1) -> None:
@@ -50,7 +71,7 @@ def signalled(monkeypatch: pytest.MonkeyPatch) -> Signalled:
 
 @pytest.fixture(scope="module")
 def undrawn() -> Iterator[None]:
-    """No picture: it takes as long as all the rest of these trainings, and is looked at elsewhere."""
+    """No picture, because drawing takes as long as the rest of a training; test_train.py and test_screen.py test it."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(publish, "draw", lambda log, path: None)
         yield

@@ -1,4 +1,4 @@
-"""The losses of both recipes: each is what a slow loop says that its formula means, or what the library computes."""
+"""The losses of both recipes equal their formulas in slow loops, or the library's own losses."""
 
 import math
 import random
@@ -43,31 +43,31 @@ def vectors() -> torch.Tensor:
     return torch.randn(EXITS, SENTENCES, NUMBERS, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
-GOLD = torch.tensor([0.2, 0.9, 0.2, 0.0, 0.6], dtype=torch.float64)  # two alike, which is no order
+GOLD = torch.tensor([0.2, 0.9, 0.2, 0.0, 0.6], dtype=torch.float64)  # two pairs have the same score and so no order
 
 
 @pytest.mark.parametrize("scale", [1.0, 20.0])
-def test_cosent_is_its_formula(scale: float) -> None:
+def test_cosent_equals_its_formula(scale: float) -> None:
     cosines = torch.linspace(-0.9, 0.7, 5, dtype=torch.float64)[[3, 0, 4, 1, 2]]
     expected = slow_cosent(cosines.tolist(), GOLD.tolist(), scale)
     assert cosent(cosines, GOLD, scale).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_cosent_takes_many_exits_at_once_and_pairs_of_one_score_ask_nothing() -> None:
+def test_cosent_takes_many_exits_at_once_and_is_zero_for_pairs_with_one_score() -> None:
     cosines = torch.rand(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     each = [slow_cosent(row, GOLD.tolist(), 20.0) for row in cosines.tolist()]
     assert cosent(cosines, GOLD, 20.0).tolist() == pytest.approx(each, rel=1e-12)
     assert cosent(cosines, torch.full_like(GOLD, 0.5), 20.0).tolist() == [0.0] * 4
 
 
-def test_cosent_is_that_of_sentence_transformers(vectors: torch.Tensor) -> None:
+def test_cosent_equals_that_of_sentence_transformers(vectors: torch.Tensor) -> None:
     left, right = vectors[0, :PAIRS].float(), vectors[0, PAIRS : 2 * PAIRS].float()
     theirs = CoSENTLoss(model=None).compute_loss_from_embeddings([left, right], GOLD.float())
     ours = cosent(torch.cosine_similarity(left, right), GOLD.float(), 20.0)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
-def test_the_grid_loss_is_its_formula(vectors: torch.Tensor) -> None:
+def test_the_grid_loss_equals_its_formula(vectors: torch.Tensor) -> None:
     shares = [1.0] * (EXITS - 1) + [WEIGHTS.last_layer]
     shares = [share / sum(shares) / len(DIMS) for share in shares]
     order = similarities = apart = 0.0
@@ -90,22 +90,22 @@ def test_the_grid_loss_is_its_formula(vectors: torch.Tensor) -> None:
     assert found.total.item() == pytest.approx(order + 7.0 * similarities + 3.0 * apart, rel=1e-9)
 
 
-def test_a_single_exit_has_no_other_to_resemble(vectors: torch.Tensor) -> None:
+def test_a_single_exit_has_no_vectors_to_learn_from(vectors: torch.Tensor) -> None:
     found = grid_loss(vectors[-1:], GOLD, DIMS, WEIGHTS)
     assert found.vectors.item() == 0
     assert torch.isfinite(found.total)
 
 
-def test_what_is_learnt_from_gets_no_gradient(vectors: torch.Tensor) -> None:
+def test_the_teacher_gets_no_gradient(vectors: torch.Tensor) -> None:
     vectors.requires_grad_()
     nothing_to_order = torch.full_like(GOLD, 0.5)
     grid_loss(vectors, nothing_to_order, (NUMBERS,), WEIGHTS).total.backward()
     below, last = vectors.grad[:-1], vectors.grad[-1]
-    assert last.abs().max() == 0  # its own cosines are those of the goal
-    assert (below.abs().sum(-1) > 0).all()  # every sentence teaches, one without a score too
+    assert last.abs().max() == 0  # its own cosines are the goal
+    assert (below.abs().sum(-1) > 0).all()  # every sentence counts, also those without scores
 
 
-def test_the_last_exit_is_not_drawn_to_the_others(vectors: torch.Tensor) -> None:
+def test_the_last_exit_does_not_learn_from_the_others(vectors: torch.Tensor) -> None:
     vectors.requires_grad_()
     only_vectors, none = (LossWeights(similarities=0.0, vectors=weight) for weight in (1.0, 0.0))
     grads = [
@@ -127,21 +127,21 @@ def model(checkpoint: Path) -> SentenceTransformer:
 
 
 def loss_of(loss: torch.nn.Module, model: SentenceTransformer, pairs: list[tuple[str, str]], seed: int) -> float:
-    """What a loss says of a batch, its draws of layers and dims seeded."""
+    """The loss of a batch; ``seed`` decides the layers and dims that are drawn."""
     random.seed(seed)
     columns = [model.preprocess(list(texts)) for texts in zip(*pairs, strict=True)]
     with torch.no_grad():
         return loss(columns, torch.tensor([0.9, 0.1, 0.4])).item()
 
 
-# The card's own settings (tomaarsen/distilbert-base-uncased-sts-2d-matryoshka), spelled out part by part.
+# The settings of the card that the seed recipe follows, part by part.
 def card_loss(model: SentenceTransformer, dims: list[int], **settings) -> AdaptiveLayerLoss:
     cut = MatryoshkaLoss(model, CoSENTLoss(model, scale=20.0), dims, [1] * len(dims), n_dims_per_step=1)
     fixed = {"n_layers_per_step": 1, "last_layer_weight": 1, "prior_layers_weight": 1}
     return AdaptiveLayerLoss(model, cut, **fixed, kl_div_weight=1, kl_temperature=0.3, **settings)
 
 
-def test_the_seed_recipes_loss_is_the_cards(model: SentenceTransformer, pairs: list[tuple[str, str]]) -> None:
+def test_the_seed_recipe_has_the_loss_of_the_card(model: SentenceTransformer, pairs: list[tuple[str, str]]) -> None:
     dims = [WIDTH, 32, 16]
     ours = seed_loss(model, SeedRecipe(tuple(dims)))
     found = [loss_of(ours, model, pairs, seed) for seed in range(12)]
@@ -149,9 +149,9 @@ def test_the_seed_recipes_loss_is_the_cards(model: SentenceTransformer, pairs: l
     assert len(set(found)) > LAYERS  # layers and dims are drawn
 
 
-def test_the_seed_era_weighs_layer_k_by_one_over_k(model: SentenceTransformer, pairs: list[tuple[str, str]]) -> None:
+def test_seed_era_gives_layer_k_the_weight_1_over_k(model: SentenceTransformer, pairs: list[tuple[str, str]]) -> None:
     recipe = SeedRecipe((WIDTH,), weighting="seed-era")
-    weights = [0.0, 1.0, 1 / 2]  # of the embeddings, which were not drawn then, and of layers 1 and 2
+    weights = [0.0, 1.0, 1 / 2]  # of the embeddings, which the card's release never drew, and of layers 1 and 2
     theirs = card_loss(model, [WIDTH], layer_weighting=weights.__getitem__)
     found = [loss_of(seed_loss(model, recipe), model, pairs, seed) for seed in range(12)]
     assert found == [loss_of(theirs, model, pairs, seed) for seed in range(12)]
@@ -160,7 +160,7 @@ def test_the_seed_era_weighs_layer_k_by_one_over_k(model: SentenceTransformer, p
 
 
 @pytest.mark.parametrize("budget", [1, 20, 40])
-def test_vectors_in_groups_are_those_of_one_pass_in_the_callers_order(checkpoint: Path, budget: int) -> None:
+def test_vectors_in_groups_equal_those_of_one_pass_in_the_callers_order(checkpoint: Path, budget: int) -> None:
     loaded = load_checkpoint(str(checkpoint))
     model = ExitEncoder(loaded, [1, 3]).eval()
     texts = ["a cat", "the man was playing guitar on the stage", "dog", "interest rates rose of late", "a mat is on"]

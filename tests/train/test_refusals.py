@@ -1,4 +1,4 @@
-"""What a training refuses before it begins, each in one line and leaving nothing behind."""
+"""A training refuses what it cannot do before it begins, in one line, and leaves nothing behind."""
 
 import json
 import sys
@@ -8,27 +8,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.trainings import Outcome, made_up, train, write
-
-USAGE = 2
+from m2d_export.errors import SpecError
+from tests.support.trainings import USAGE, Outcome, made_up, train, write
+from train.recipes import check_dims, check_layers
 
 Refusal = Callable[..., str]
 
 
 @pytest.fixture
 def refused(distilbert: Path, graded: Path, tmp_path: Path) -> Refusal:
-    """Train into ``out``, to be told the one line why not, with nothing left behind."""
+    """Train into ``out`` and return the one line of the refusal; nothing may be left behind."""
 
     def refused(*options: object, model: object = distilbert, source: object = graded) -> str:
         before = sorted(tmp_path.rglob("*"))
         outcome = train(model, source, "-o", tmp_path / "out", *options)
         assert sorted(tmp_path.rglob("*")) == before
-        return told(outcome)
+        return line_of(outcome)
 
     return refused
 
 
-def told(outcome: Outcome) -> str:
+def line_of(outcome: Outcome) -> str:
     """The one line of a refusal."""
     assert outcome.code == USAGE
     (line,) = outcome.err.splitlines()
@@ -37,68 +37,79 @@ def told(outcome: Outcome) -> str:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "named"),
     [
-        ("--dims 128,64", "dims 128,64: this model's vectors have 64 numbers, a dim is from 1 to 64"),
-        ("--dims 64,0", "dims 64,0: this model's vectors have 64 numbers, a dim is from 1 to 64"),
-        ("--dims 32,64", "dims 32,64 must descend without repeats, as in 384,128,64"),
-        ("--dims 64,64", "dims 64,64 must descend without repeats, as in 384,128,64"),
-        ("--dims 32,16", "dims 32,16 must begin with the width, 64: it is what the others learn from"),
-        ("--dims 64,many", "--dims 64,many: expected whole numbers separated by commas"),
-        ("--dims 128 --recipe seed", "dims 128: this model's vectors have 64 numbers, a dim is from 1 to 64"),
-        ("--layers 1,4", "layers 1,4: this model has layers 1 to 3"),
-        ("--layers 0,3", "layers 0,3: this model has layers 1 to 3"),
-        ("--layers 3,1", "layers 3,1 must ascend without repeats, as in 1,3,6"),
-        ("--layers 1,2", "layers 1,2 must end with the depth, 3: it is what the others learn from"),
-        ("--layers ,", "--layers ,: expected whole numbers separated by commas"),
-        ("--layers 1,3 --recipe seed", "--layers goes with the grid recipe: the seed recipe draws from all layers"),
-        ("--weighting uniform", "--weighting goes with --recipe seed"),
-        ("--columns a,b", "--columns a,b: expected three different names, two sentences and a score"),
-        ("--columns a,b,a", "--columns a,b,a: expected three different names, two sentences and a score"),
-        ("--scale 5", "--scale 5: expected two numbers, as in 0,5"),
-        ("--scale 5,0", "--scale 5,0: expected two finite numbers, the smaller one first"),
-        ("--scale 0,inf", "--scale 0,inf: expected two finite numbers, the smaller one first"),
-        ("--scale nan,1", "--scale nan,1: expected two finite numbers, the smaller one first"),
-        ("--device cpu --precision fp16", "fp16 is for CUDA: on a CPU, train in fp32 or bf16"),
+        ("--dims 128,64", "dim 128 "),
+        ("--dims 64,many", "64,many"),
+        ("--dims 128 --recipe seed", "dim 128 "),
+        ("--layers 1,4", "layer 4 "),
+        ("--layers ,", "'--layers'"),
+        ("--layers 1,3 --recipe seed", "--layers is for the grid recipe"),
+        ("--unlabelled none.txt --recipe seed", "--unlabelled is for the grid recipe"),
+        ("--unlabelled none.txt", "none.txt"),
+        ("--weighting uniform", "--recipe seed"),
+        ("--columns a,b", "--columns a,b:"),
+        ("--columns a,b,a", "--columns a,b:"),
+        ("--scale 5", "--scale 5:"),
+        ("--scale 5,0", "--scale 5,0:"),
+        ("--scale 0,inf", "--scale 0,inf:"),
+        ("--scale nan,1", "--scale nan,1:"),
+        ("--device cpu --precision fp16", "--precision fp32 or bf16"),
+        ("--seed -1", "'--seed'"),
+        (f"--seed {2**32}", "'--seed'"),
+        ("--batch-size 1", "'--batch-size'"),
+        ("--epochs 0", "'--epochs'"),
+        ("--learning-rate 0", "'--learning-rate'"),
+        ("--eval-steps 0", "'--eval-steps'"),
     ],
 )
-def test_options_that_ask_for_what_is_not_there(refused: Refusal, options: str, message: str) -> None:
-    assert refused(*options.split()) == message
+def test_an_option_that_cannot_be_used_is_named(refused: Refusal, options: str, named: str) -> None:
+    assert named in refused(*options.split())
 
 
-@pytest.mark.parametrize(
-    "options", ["--seed -1", f"--seed {2**32}", "--batch-size 1", "--epochs 0", "--learning-rate 0", "--eval-steps 0"]
-)
-def test_numbers_out_of_range(refused: Refusal, options: str) -> None:
-    assert f"Invalid value for '{options.split()[0]}'" in refused(*options.split())
+@pytest.mark.parametrize(("dims", "named"), [((128, 64), "128"), ((64, 0), "dim 0"), ((32, 16), "64"), ((), "64")])
+def test_dims_are_from_1_to_the_width_and_include_it(dims: tuple[int, ...], named: str) -> None:
+    with pytest.raises(SpecError, match=named):
+        check_dims(dims, 64)
 
 
-def test_cuda_where_there_is_none(refused: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("layers", "named"), [((1, 4), "layer 4"), ((0, 3), "layer 0"), ((1, 2), "3"), ((), "3")])
+def test_layers_are_from_1_to_the_depth_and_include_it(layers: tuple[int, ...], named: str) -> None:
+    with pytest.raises(SpecError, match=named):
+        check_layers(layers, 3)
+
+
+def test_dims_and_layers_may_come_in_any_order() -> None:
+    assert check_dims((16, 64, 32, 64), 64) == (64, 32, 16)
+    assert check_layers((3, 1, 1), 3) == (1, 3)
+
+
+def test_cuda_without_a_gpu(refused: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert refused("--device", "cuda") == "torch sees no CUDA device here: leave --device out to train on the CPU"
+    assert "--device" in refused("--device", "cuda")
 
 
-def test_without_its_packages_the_extra_is_named(refused: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_names_its_extra(refused: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert refused().endswith("Install it with: pip install 'm2d-export[train]'")
+    assert "m2d-export[train]" in refused()
 
 
-def test_a_model_that_is_no_encoder(refused: Refusal, tmp_path: Path) -> None:
+def test_a_model_that_is_not_an_encoder(refused: Refusal, tmp_path: Path) -> None:
     folder = tmp_path / "t5"
     folder.mkdir()
-    assert refused(model=folder).startswith(f"{folder} is no checkpoint: it has no config.json.")
+    assert "config.json" in refused(model=folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "t5", "is_encoder_decoder": True}))
-    assert refused(model=folder) == f"{folder} is an encoder-decoder (t5): only encoders have exits"
-    assert refused(model=tmp_path / "none").startswith(f"{tmp_path / 'none'} is neither a folder nor a Hub id")
+    assert "encoder-decoder" in refused(model=folder)
+    assert str(tmp_path / "none") in refused(model=tmp_path / "none")
 
 
 def test_data_that_cannot_be_used(refused: Refusal, tmp_path: Path) -> None:
     folder = tmp_path / "pairs"
     folder.mkdir()
-    assert refused(source=folder).startswith(f"{folder} has no train and no dev split: expected train, dev")
+    assert refused(source=folder).startswith(str(folder))
     for name in ("train", "dev"):
         write(folder / f"{name}.csv", [(*row[:2], 3 * row[2]) for row in made_up(8, 0)])
-    assert refused("--scale", "0,1", source=folder).endswith("say the right range with --scale LOW,HIGH")
+    assert "--scale LOW,HIGH" in refused("--scale", "0,1", source=folder)
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])
@@ -110,11 +121,11 @@ def test_an_output_that_exists(refused: Refusal, tmp_path: Path, kind: str) -> N
         target.write_text("mine")
     else:
         target.symlink_to(tmp_path / "nowhere")
-    assert refused() == f"{target} exists: choose another --output, or remove it yourself"
+    assert refused().startswith(f"{target} exists:")
 
 
 def test_an_output_that_cannot_be_written(distilbert: Path, graded: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "out"
-    assert told(train(distilbert, graded, "-o", target)).startswith(f"cannot write {target}.training: Not a directory")
-    assert told(train(distilbert, graded, "-o", "/")) == "/ exists: choose another --output, or remove it yourself"
+    assert f"{target}.training" in line_of(train(distilbert, graded, "-o", target))
+    assert line_of(train(distilbert, graded, "-o", "/")).startswith("/ exists:")

@@ -1,4 +1,4 @@
-"""Both recipes end to end on a tiny random DistilBERT: what is published, and what it says of itself."""
+"""Both recipes from end to end on a tiny random DistilBERT: the published folder, and what it says about itself."""
 
 import json
 import re
@@ -21,37 +21,20 @@ from m2d_export.checkpoints.load import load_checkpoint
 from m2d_export.checkpoints.slice import slice_checkpoint
 from m2d_export.vectors import cosine
 from tests.support.checkpoints import LAYERS, WIDTH, save_checkpoint
-from tests.support.trainings import DEV, TEST, TRAIN, Outcome, made_up, train, write
+from tests.support.trainings import DEV, DIMS, GRID, RECIPES, STEPS, TEST, TRAIN, made_up, settings, train, write
+from tests.train.conftest import Trained
 from train import wordnet
 from train.model import with_heads
 
-DIMS = [WIDTH, 16]
-SMALL = ("--dims", f"{WIDTH},16", "--batch-size", 8, "--epochs", 2, "--eval-steps", 4)
-STEPS = {"grid": 2 * (TRAIN // 8), "seed": 2 * -(-TRAIN // 8)}  # the grid recipe drops a batch that is not full
 TEXTS = ["a cat is playing", "interest rates rose", "the man was sitting on a mat"]
-RECIPES = pytest.mark.parametrize("recipe", ["grid", "seed"])
+BOTH = pytest.mark.parametrize("recipe", RECIPES)
 
 
-@pytest.fixture(scope="module")
-def trained(
-    distilbert: Path, graded: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[Path, Outcome]]:
-    """What each recipe has written and said. Never alter it."""
-    folder = tmp_path_factory.mktemp("trained")
-    done = {name: train(distilbert, graded, "-o", folder / name, "--recipe", name, *SMALL) for name in ("grid", "seed")}
-    assert sorted(path.name for path in folder.iterdir()) == ["grid", "seed"]  # and nothing beside them
-    return {name: (folder / name, outcome) for name, outcome in done.items()}
-
-
-def settings(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "m2d.json").read_text(encoding="utf-8"))
-
-
-@RECIPES
+@BOTH
 def test_the_folder_is_an_ordinary_one_of_sentence_transformers(
-    trained: dict[str, tuple[Path, Outcome]], distilbert: Path, recipe: str
+    trained: Trained, distilbert: Path, recipe: str
 ) -> None:
-    folder, outcome = trained[recipe]
+    folder, outcome = trained(recipe)
     assert outcome.code == 0
     whole, cut = (SentenceTransformer(str(folder), truncate_dim=dim, device="cpu") for dim in (None, 16))
     assert [type(module).__name__ for module in whole] == ["Transformer", "Pooling", "Normalize"]
@@ -62,34 +45,32 @@ def test_the_folder_is_an_ordinary_one_of_sentence_transformers(
     assert np.abs(vectors - untrained).max() > 1e-4
 
 
-@RECIPES
-def test_the_checkpoint_loads_with_what_it_was_trained_for(
-    trained: dict[str, tuple[Path, Outcome]], recipe: str
-) -> None:
-    folder, _ = trained[recipe]
+@BOTH
+def test_the_checkpoint_loads_with_its_trained_layers_dims_and_heads(trained: Trained, recipe: str) -> None:
+    folder, _ = trained(recipe)
     loaded = load_checkpoint(str(folder))
     assert loaded.trained_layers == (1, 2, 3)
-    assert loaded.trained_dims == (16, WIDTH)
+    assert loaded.trained_dims == DIMS[::-1]
     assert sorted(loaded.heads) == ([1, 2] if recipe == "grid" else [])
     for layer in loaded.heads:
         head = Dense.load(str(folder / "exits" / str(layer)))
-        assert not torch.equal(head.linear.weight, torch.eye(WIDTH))  # as it began
+        assert not torch.equal(head.linear.weight, torch.eye(WIDTH))  # a head that was not trained is the identity
 
 
-@RECIPES
-def test_the_tokenizer_does_not_say_how_it_was_loaded(trained: dict[str, tuple[Path, Outcome]], recipe: str) -> None:
-    settings = json.loads((trained[recipe][0] / "tokenizer_config.json").read_text(encoding="utf-8"))
-    assert settings
-    assert not {"is_local", "local_files_only"} & settings.keys()
+@BOTH
+def test_the_tokenizer_does_not_store_how_it_was_loaded(trained: Trained, recipe: str) -> None:
+    stored = json.loads((trained(recipe)[0] / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert stored
+    assert not {"is_local", "local_files_only"} & stored.keys()
 
 
-@RECIPES
-def test_m2d_json_says_how_it_came_about(trained: dict[str, tuple[Path, Outcome]], recipe: str) -> None:
-    found = settings(trained[recipe][0])
-    assert [found[key] for key in ("format", "layers", "dims", "recipe")] == [1, [1, 2, 3], DIMS, recipe]
-    assert (found["name"], found["base"]) == (recipe, "tiny")  # names, and no paths of this machine
-    told = {key: found["settings"][key] for key in ("epochs", "batch_size", "eval_steps", "seed")}
-    assert told == {"epochs": 2, "batch_size": 8, "eval_steps": 4, "seed": 42}
+@BOTH
+def test_m2d_json_says_how_the_checkpoint_was_made(trained: Trained, recipe: str) -> None:
+    found = settings(trained(recipe)[0])
+    assert [found[key] for key in ("format", "layers", "dims", "recipe")] == [1, [1, 2, 3], list(DIMS), recipe]
+    assert (found["name"], found["base"]) == (recipe, "tiny")  # names, not paths of this machine
+    used = {key: found["settings"][key] for key in ("epochs", "batch_size", "eval_steps", "seed")}
+    assert used == {"epochs": 2, "batch_size": 8, "eval_steps": 4, "seed": 42}
     assert found["data"]["source"] == "pairs"
     assert found["data"]["pairs"] == {"train": TRAIN, "dev": DEV, "test": TEST}
     assert (found["data"]["scale"], found["data"]["overlap"]) == ([0.0, 1.0], {"dev": 0, "test": 0})
@@ -108,9 +89,9 @@ def sides(count: int, seed: int) -> tuple[list[str], list[str], list[float]]:
     return list(left), list(right), list(scores)
 
 
-@RECIPES
-def test_scores_are_those_of_the_files(trained: dict[str, tuple[Path, Outcome]], tmp_path: Path, recipe: str) -> None:
-    folder, _ = trained[recipe]
+@BOTH
+def test_scores_are_those_of_the_files(trained: Trained, tmp_path: Path, recipe: str) -> None:
+    folder, _ = trained(recipe)
     left, right, gold = sides(TEST, 2)
     for layer in range(1, LAYERS + 1):
         exit_ = SentenceTransformer(str(slice_checkpoint(str(folder), layer, tmp_path / str(layer))), device="cpu")
@@ -120,12 +101,12 @@ def test_scores_are_those_of_the_files(trained: dict[str, tuple[Path, Outcome]],
             assert settings(folder)["scores"]["test"][f"{layer}x{dim}"] == pytest.approx(expected, abs=1e-4)
 
 
-@RECIPES
+@BOTH
 @pytest.mark.parametrize(("split", "count", "seed"), [("dev", DEV, 1), ("test", TEST, 2)])
-def test_the_ten_figures_are_the_evaluators(
-    trained: dict[str, tuple[Path, Outcome]], recipe: str, split: str, count: int, seed: int
+def test_the_ten_metrics_are_those_of_the_evaluator(
+    trained: Trained, recipe: str, split: str, count: int, seed: int
 ) -> None:
-    folder, _ = trained[recipe]
+    folder, _ = trained(recipe)
     kinds = ["cosine", "manhattan", "euclidean", "dot"]
     evaluator = EmbeddingSimilarityEvaluator(*sides(count, seed), similarity_fn_names=kinds, write_csv=False)
     expected = evaluator(SentenceTransformer(str(folder), device="cpu"))
@@ -133,9 +114,9 @@ def test_the_ten_figures_are_the_evaluators(
     assert len(expected) == 10
 
 
-@RECIPES
-def test_a_card_and_a_picture_lie_beside_it(trained: dict[str, tuple[Path, Outcome]], recipe: str) -> None:
-    folder, _ = trained[recipe]
+@BOTH
+def test_the_folder_has_a_card_and_a_picture(trained: Trained, recipe: str) -> None:
+    folder, _ = trained(recipe)
     assert (folder / "grid.png").read_bytes().startswith(b"\x89PNG")
     card = (folder / "README.md").read_text(encoding="utf-8")
     found = settings(folder)
@@ -146,32 +127,32 @@ def test_a_card_and_a_picture_lie_beside_it(trained: dict[str, tuple[Path, Outco
         assert f"| `spearman_cosine` | {found['metrics'][split]['spearman_cosine']:.4f} |" in card
     assert card.startswith("---\nlibrary_name: sentence-transformers\n")
     assert f'SentenceTransformer("{recipe}", truncate_dim=16)' in card
-    assert f"trained from `tiny` on {TRAIN} sentence pairs" in card
+    assert "`tiny`" in card
     for entry in found["log"]:
         assert f"| {entry['step']} | {entry['loss']:.4f} | {entry['dev']['3x64']:.2f} |" in card
-    assert ("Other than on the seed's card:" in card) == (recipe == "seed")
+    assert all(line in card for line in found["differences"])
+    assert len(found["differences"]) == (5 if recipe == "seed" else 0)
     assert not re.search(r"/tmp|None|nan", card)
 
 
-@RECIPES
-def test_what_is_said_while_it_trains(trained: dict[str, tuple[Path, Outcome]], recipe: str) -> None:
-    folder, outcome = trained[recipe]
+@BOTH
+def test_a_training_shows_its_data_its_evaluations_and_its_folder(trained: Trained, recipe: str) -> None:
+    folder, outcome = trained(recipe)
     first, second, *rest = outcome.err.splitlines()
-    assert first == f"{recipe} recipe on cpu, computing in fp32"
-    assert second == f"pairs: {TRAIN} train, {DEV} dev, {TEST} test; scores from 0 to 1"
-    unlike = [line for line in rest if line.startswith("unlike the card: ")]
-    assert len(unlike) == (5 if recipe == "seed" else 0)
+    assert {recipe, "cpu", "fp32"} <= set(first.split())
+    assert f"{TRAIN} train, {DEV} dev, {TEST} test" in second
+    assert [line for line in settings(folder)["differences"] if not any(line in row for row in rest)] == []
     assert [line.rstrip() for line in rest if "dev after step" in line] == [
         "dev after step 4",
         f"dev after step {STEPS[recipe]}",
     ]
-    assert rest[-1] == f"wrote {folder}"
-    assert not re.search("warning|%|it/s", outcome.err, re.IGNORECASE)  # nor any bar of a library
+    assert rest[-1].endswith(str(folder))
+    assert not re.search("warning|%|it/s", outcome.err, re.IGNORECASE)  # no progress bar of a library
 
 
-def test_half_is_stored_in_half_and_computed_in_whole(distilbert: Path, graded: Path, tmp_path: Path) -> None:
+def test_half_is_stored_in_half_and_loaded_in_float32(distilbert: Path, graded: Path, tmp_path: Path) -> None:
     folder = tmp_path / "half"
-    assert train(distilbert, graded, "-o", folder, "--half", *SMALL).code == 0
+    assert train(distilbert, graded, "-o", folder, "--half", *GRID).code == 0
     files = sorted(folder.rglob("*.safetensors"))
     assert len(files) == 1 + 2
     for path in files:
@@ -185,55 +166,24 @@ def test_half_is_stored_in_half_and_computed_in_whole(distilbert: Path, graded: 
     assert settings(folder)["scores"]["dev"]["3x64"] == pytest.approx(expected, abs=1e-4)  # of the rounded weights
 
 
-def test_the_seed_era_says_so(distilbert: Path, graded: Path, tmp_path: Path) -> None:
-    options = ("--recipe", "seed", "--weighting", "seed-era", "--dims", WIDTH, "--epochs", 1)
-    outcome = train(distilbert, graded, "-o", tmp_path / "era", *options)
-    assert outcome.code == 0
-    found = settings(tmp_path / "era")
-    assert found["settings"]["weighting"] == "seed-era"
-    assert len(found["differences"]) == outcome.err.count("unlike the card: ") == 4
-    assert "weigh alike" not in outcome.err
-
-
 def test_some_layers_without_a_test_split_and_fewer_pairs_than_a_batch(distilbert: Path, tmp_path: Path) -> None:
     (tmp_path / "few").mkdir()
-    overlapping = made_up(7, 0)
-    write(tmp_path / "few" / "train.csv", overlapping)
-    left, right, score = overlapping[0]
+    rows = made_up(7, 0)
+    write(tmp_path / "few" / "train.csv", rows)
+    left, right, score = rows[0]
     write(tmp_path / "few" / "dev.csv", [(right, left, score), *made_up(6, 1)])
     outcome = train(distilbert, tmp_path / "few", "-o", tmp_path / "out", "--layers", "1,3", "--epochs", 2)
     assert outcome.code == 0
-    assert "warning: 1 of the pairs in dev are in train too: scores on dev will flatter\n" in outcome.err
+    assert "warning: 1 pairs of dev " in outcome.err
     found = settings(tmp_path / "out")
     assert [entry["step"] for entry in found["log"]] == [2]
     assert (found["layers"], found["heads"], list(found["scores"])) == ([1, 3], [1], ["dev"])
     assert found["data"]["overlap"] == {"dev": 1}
 
 
-@RECIPES
-def test_a_prompt_and_a_tail_that_narrows(graded: Path, tmp_path: Path, recipe: str) -> None:
-    torch.manual_seed(1)
-    narrow = Dense(WIDTH, 24, activation_function=torch.nn.Tanh())
-    base = save_checkpoint(
-        tmp_path / "narrow",
-        "bert",
-        tail=[narrow],
-        include_prompt=False,
-        prompts={"query": "the man: "},
-        default_prompt_name="query",
-    )
-    folder = tmp_path / "out"
-    outcome = train(base, graded, "-o", folder, "--recipe", recipe, "--dims", "24,8", "--epochs", 1)
-    assert outcome.code == 0, outcome.err
-    assert load_checkpoint(str(folder)).width == 24
-    model = SentenceTransformer(str(folder), device="cpu")
-    left, right, gold = sides(DEV, 1)
-    expected = spearman(cosine(model.encode(left), model.encode(right)), np.array(gold))
-    assert settings(folder)["scores"]["dev"]["3x24"] == pytest.approx(expected, abs=1e-4)
-
-
-def test_the_seed_recipe_trains_behind_the_default_prompt(
-    graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@BOTH
+def test_a_default_prompt_and_a_dense_module_that_makes_vectors_smaller(
+    graded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
 ) -> None:
     seen, real = [], CoSENTLoss.forward
 
@@ -242,51 +192,63 @@ def test_the_seed_recipe_trains_behind_the_default_prompt(
         return real(self, columns, labels)
 
     monkeypatch.setattr(CoSENTLoss, "forward", forward)
-    base = save_checkpoint(tmp_path / "asked", "bert", prompts={"query": "the man: "}, default_prompt_name="query")
-    assert train(base, graded, "-o", tmp_path / "out", "--recipe", "seed", "--epochs", 1).code == 0
-    expected = load_checkpoint(str(base)).reference_ids("the man: a")[:4]
-    assert seen
-    assert {tuple(ids[:4]) for ids in seen} == {tuple(expected)}
+    torch.manual_seed(1)
+    base = save_checkpoint(
+        tmp_path / "narrow",
+        "bert",
+        tail=[Dense(WIDTH, 24, activation_function=torch.nn.Tanh())],
+        include_prompt=False,
+        prompts={"query": "the man: "},
+        default_prompt_name="query",
+    )
+    folder = tmp_path / "out"
+    outcome = train(base, graded, "-o", folder, "--recipe", recipe, "--dims", "8,24", "--epochs", 1)
+    assert outcome.code == 0, outcome.err
+    assert load_checkpoint(str(folder)).width == 24
+    model = SentenceTransformer(str(folder), device="cpu")
+    left, right, gold = sides(DEV, 1)
+    expected = spearman(cosine(model.encode(left), model.encode(right)), np.array(gold))
+    assert settings(folder)["scores"]["dev"]["3x24"] == pytest.approx(expected, abs=1e-4)
+    if recipe == "seed":
+        prompt = load_checkpoint(str(base)).reference_ids("the man: a")[:4]
+        assert seen
+        assert {tuple(ids[:4]) for ids in seen} == {tuple(prompt)}
 
 
-def test_heads_that_a_checkpoint_has_are_trained_on(trained: dict[str, tuple[Path, Outcome]]) -> None:
-    loaded = load_checkpoint(str(trained["grid"][0]))
+def test_heads_of_a_checkpoint_are_trained_further(trained: Trained) -> None:
+    loaded = load_checkpoint(str(trained("grid")[0]))
     again = with_heads(loaded, (1, 3))
     assert again.heads == {1: loaded.heads[1]}
     assert list(with_heads(replace(loaded, heads={}), (1, 3)).heads) == [1]
 
 
-def test_the_seed_recipe_leaves_heads_out(
-    trained: dict[str, tuple[Path, Outcome]], graded: Path, tmp_path: Path
+def test_the_seed_recipe_leaves_heads_out_and_can_weigh_layers_as_the_card_did(
+    trained: Trained, graded: Path, tmp_path: Path
 ) -> None:
-    options = ("--recipe", "seed", "--dims", WIDTH, "--epochs", 1)
-    assert train(trained["grid"][0], graded, "-o", tmp_path / "out", *options).code == 0
-    found = settings(tmp_path / "out")
+    base, out = trained("grid")[0], tmp_path / "out"
+    options = ("--recipe", "seed", "--weighting", "seed-era", "--dims", WIDTH, "--epochs", 1)
+    assert train(base, graded, "-o", out, *options).code == 0
+    found = settings(out)
     assert found["heads"] == []
-    assert found["scores"]["dev"] == pytest.approx(found["log"][-1]["dev"])  # while it was trained, too
+    assert found["scores"]["dev"] == pytest.approx(found["log"][-1]["dev"])  # scored without heads while it trained
+    assert found["settings"]["weighting"] == "seed-era"
+    assert len(found["differences"]) == len(settings(trained("seed")[0])["differences"]) - 1
 
 
-def test_sentences_without_a_score_are_learnt_from_and_counted(distilbert: Path, graded: Path, tmp_path: Path) -> None:
+def test_sentences_without_scores_change_the_training_and_are_counted(
+    distilbert: Path, graded: Path, trained: Trained, tmp_path: Path
+) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("".join(f"{left}\n" for left, _, _ in made_up(30, seed=9)), encoding="utf-8")
     count = len(set(texts.read_text(encoding="utf-8").splitlines()))
-    with_them = train(distilbert, graded, "-o", tmp_path / "with", *SMALL, "--unlabelled", texts)
-    assert with_them.code == train(distilbert, graded, "-o", tmp_path / "without", *SMALL).code == 0
-    assert f"; {count} sentences without a score" in with_them.err
-    assert settings(tmp_path / "with")["data"]["unlabelled"] == count
-    assert f"and {count} sentences without a score" in (tmp_path / "with" / "README.md").read_text(encoding="utf-8")
-    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("with", "without")]
-    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-
-
-def test_sentences_without_a_score_must_be_a_file_and_are_not_for_the_seed_recipe(
-    distilbert: Path, graded: Path, tmp_path: Path
-) -> None:
-    absent = train(distilbert, graded, "-o", tmp_path / "out", "--unlabelled", tmp_path / "none.txt")
-    assert (absent.code, "none.txt" in absent.err) == (2, True)
-    seed = train(distilbert, graded, "-o", tmp_path / "out", "--recipe", "seed", "--unlabelled", tmp_path / "none.txt")
-    assert (seed.code, "--unlabelled goes with the grid recipe" in seed.err) == (2, True)
-    assert not list(tmp_path.iterdir())
+    folder = tmp_path / "with"
+    outcome = train(distilbert, graded, "-o", folder, *GRID, "--unlabelled", texts)
+    assert outcome.code == 0
+    assert settings(folder)["data"]["unlabelled"] == count
+    for shown in (outcome.err, (folder / "README.md").read_text(encoding="utf-8")):
+        assert f"{count} sentences without scores" in shown
+    with_them, without = (load_file(path / "model.safetensors") for path in (folder, trained("grid")[0]))
+    assert any(not torch.equal(with_them[name], without[name]) for name in with_them)
 
 
 def test_wordnets_examples_and_definitions(tmp_path: Path) -> None:

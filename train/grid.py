@@ -1,4 +1,4 @@
-"""The grid recipe: one forward pass a step yields every exit, and every (layer, dim) cell is trained every step."""
+"""The grid recipe: one forward pass a step gives every exit, and every step trains every (layer, dim) cell."""
 
 from collections.abc import Sequence
 from threading import Event
@@ -9,31 +9,31 @@ from torch import Tensor
 
 from m2d_export.errors import TrainingError
 from m2d_export.text.tokenizer import Tokenizer
-from train.evaluate import Judge
-from train.log import Entry, Trained, Watcher, check_progress
+from train.evaluate import Evaluator
+from train.log import Entry, Trained, Watcher, check_divergence, undefined_loss
 from train.losses import GridLoss, grid_loss
-from train.memory import SCORING, enough_memory, stepping
+from train.memory import IN_EVALUATION, explain_out_of_memory, in_a_step
 from train.model import exit_vectors, with_heads
 from train.recipes import GridRecipe
-from train.work import Job, Work
+from train.work import Job, WorkFolder
 
-TOKEN_BUDGET = 384  # tokens a group on a CPU, padding included: fewer pad less, more fill its cores better
+TOKEN_BUDGET = 384  # tokens of a group on a CPU: a smaller group has less padding, a larger one uses cores better
 
 
 class GridTraining:
-    """A checkpoint in training by ``GridRecipe``; ``state`` is all that another process needs to go on bit for bit."""
+    """A checkpoint in training with ``GridRecipe``. On a CPU, a process that loads ``state`` continues bit for bit."""
 
     def __init__(self, job: Job) -> None:
         recipe, data = job.recipe, job.data
         if not isinstance(recipe, GridRecipe):
-            raise TypeError(f"{recipe} is no GridRecipe")
+            raise TypeError(f"expected a GridRecipe, got {recipe}")
         torch.manual_seed(recipe.seed)
         checkpoint = with_heads(job.checkpoint, recipe.layers)
         self.recipe, self.data, self.checkpoint, self.spec = recipe, data, checkpoint, checkpoint.text
         self.device = torch.device(job.device)
-        self.judge = Judge(checkpoint, data.dev, recipe.layers, recipe.dims)
-        self.model = self.judge.model.to(self.device)
-        self.budget = TOKEN_BUDGET if self.device.type == "cpu" else 1 << 30  # a GPU takes the step at once
+        self.evaluator = Evaluator(checkpoint, data.dev, recipe.layers, recipe.dims)
+        self.model = self.evaluator.model.to(self.device)
+        self.budget = TOKEN_BUDGET if self.device.type == "cpu" else 1 << 30  # a GPU runs the whole step at once
         tokenizer = Tokenizer(checkpoint.tokenizer_json, checkpoint.text)
         self.train = tokenizer.encode(data.train.texts, checkpoint.text.prompt())
         self.unlabelled = tokenizer.encode(data.unlabelled, checkpoint.text.prompt())
@@ -51,26 +51,24 @@ class GridTraining:
         self.steps, self.step = recipe.epochs * self.batches, 0
 
     def _trainable(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Weights of the heads, and of all else that an exit reads."""
+        """The weights of the heads, and all other weights that an exit reads; the others are frozen."""
         heads: list[Tensor] = []
         others: list[Tensor] = []
         for name, weight in self.model.named_parameters():
-            read = ".pooler." not in name  # BERT's next-sentence head is there, and no exit reads it
+            read = ".pooler." not in name  # BERT's pooler, for next-sentence prediction
             weight.requires_grad_(read)
             if read:
                 (heads if name.startswith("heads.") else others).append(weight)
         return heads, others
 
     def take_step(self) -> GridLoss:
-        """Train on the next batch. Raises TrainingError where the loss is no number or memory runs out."""
+        """Train on the next batch; raises TrainingError if the loss is not a finite number or memory runs out."""
         self._set_learning_rate()
         self.model.train()
-        with enough_memory(self.device.type, stepping(self.recipe.batch_size)):
+        with explain_out_of_memory(self.device.type, in_a_step(self.recipe.batch_size)):
             loss = self._loss(self.batch(self.step))
             if not torch.isfinite(loss.total):
-                raise TrainingError(
-                    f"the loss is {loss.total.item()} at step {self.step + 1}: a lower --learning-rate may help"
-                )
+                raise undefined_loss(loss.total.item(), self.step + 1)
             self.optimizer.zero_grad()
             self.scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
             self.scaler.unscale_(self.optimizer)
@@ -81,14 +79,14 @@ class GridTraining:
         return loss
 
     def batch(self, step: int) -> list[int]:
-        """Places of the pairs of a step's batch; each epoch has an order of its own, given by the seed alone."""
+        """The places of a step's pairs in train; the random seed and the epoch decide the order."""
         epoch, place = divmod(step, self.batches)
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.gold), generator=generator)
         return order[place * self.recipe.batch_size :][: self.recipe.batch_size].tolist()
 
-    def drawn(self, step: int) -> list[int]:
-        """Places of the sentences without a score that a step learns from too; none where there are none."""
+    def unlabelled_batch(self, step: int) -> list[int]:
+        """The places of a step's sentences without scores; empty if the data has none."""
         if not self.unlabelled:
             return []
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.recipe.epochs + step)
@@ -97,13 +95,13 @@ class GridTraining:
 
     def _loss(self, pairs: Sequence[int]) -> GridLoss:
         sentences = [self.train[row] for row in (*self.data.train.left[pairs], *self.data.train.right[pairs])]
-        sentences += [self.unlabelled[row] for row in self.drawn(self.step)]
+        sentences += [self.unlabelled[row] for row in self.unlabelled_batch(self.step)]
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             vectors = exit_vectors(self.model, sentences, self.spec, self.budget)
         return grid_loss(vectors.float(), self.gold[pairs], self.recipe.dims, self.recipe.weights)
 
     def _set_learning_rate(self) -> None:
-        """Up from nothing during warm-up, then down to nothing, both in a straight line."""
+        """Linear warm-up from 0, then linear decay to 0."""
         warmup = round(self.recipe.warmup_ratio * self.steps)
         share = self.step / warmup if self.step < warmup else (self.steps - self.step) / max(1, self.steps - warmup)
         rates = (self.recipe.learning_rate, self.recipe.head_learning_rate)
@@ -111,7 +109,7 @@ class GridTraining:
             group["lr"] = rate * share
 
     def state(self) -> dict[str, Any]:
-        """Everything that a later process needs to go on as if this one had not stopped."""
+        """Everything that another process needs to continue."""
         return {
             "step": self.step,
             "weights": [weight.detach() for weight in self.weights],
@@ -123,7 +121,7 @@ class GridTraining:
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over the ``state`` of another process; it must be of the same recipe, checkpoint and data."""
+        """Load the ``state`` of another process, of a training with the same recipe, checkpoint and data."""
         self.step = state["step"]
         for weight, value in zip(self.weights, state["weights"], strict=True):
             weight.copy_(value)
@@ -134,31 +132,33 @@ class GridTraining:
             torch.cuda.set_rng_state(state["random_cuda"])
 
 
-def train_grid(job: Job, work: Work, asked: Event, watcher: Watcher) -> Trained | None:
-    """Train by ``GridRecipe`` from the state in ``work`` to the end, or until ``asked`` to stop, which returns None.
+def train_grid(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Trained | None:
+    """Train with ``GridRecipe`` from the state in ``work``; returns None if ``stop`` was set before the end.
 
-    State is kept after every evaluation and before stopping. Where the loss or the scores are lost, or memory runs
-    out, the model is left as it was at the last state kept; raises TrainingError where there is none.
+    The state is saved after every evaluation and before stopping. If the loss is undefined, the training diverges or
+    memory runs out, the model goes back to the last saved state; raises TrainingError if there is none.
     """
     training, state = GridTraining(job), work.state()
     if state is not None:
         try:
             training.load_state(state)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # names, kinds, counts, shapes
-            raise TrainingError(f"{work.folder} holds another training's state: remove it to start over") from error
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # other names, types, counts or shapes
+            raise TrainingError(
+                f"the state in {work.path} belongs to another training: remove the folder and start again"
+            ) from error
     log = work.log(training.step)
-    lost = None
+    failure = None
     try:
         while training.step < training.steps:
-            if asked.is_set():
+            if stop.is_set():
                 work.save(training.state())
                 return None
             loss = training.take_step().total.item()
             watcher.step(training.step, training.steps, loss)
             if training.step % training.recipe.eval_steps == 0 or training.step == training.steps:
-                with enough_memory(training.device.type, SCORING):
-                    log.append(Entry(training.step, loss, training.judge.grid()))
-                check_progress(log)
+                with explain_out_of_memory(training.device.type, IN_EVALUATION):
+                    log.append(Entry(training.step, loss, training.evaluator.grid()))
+                check_divergence(log)
                 watcher.evaluated(log[-1])
                 work.save_log(log)
                 work.save(training.state())
@@ -168,6 +168,6 @@ def train_grid(job: Job, work: Work, asked: Event, watcher: Watcher) -> Trained 
             raise
         training.load_state(good)
         log = work.log(training.step)
-        lost = f"{error} (step {training.step} is the last good one)"
+        failure = f"{error} (step {training.step} is the last good one)"
     training.model.eval()
-    return Trained(training.checkpoint.heads, tuple(log), lost)
+    return Trained(training.checkpoint.heads, tuple(log), failure)
