@@ -1,4 +1,4 @@
-"""What the tests of bundles and of manifests share."""
+"""Changed copies of bundles and manifests, and the refusal to open them."""
 
 import json
 import signal
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from m2d_export import Bundle
-from m2d_export.bundle.bundle import MANIFEST
+from m2d_export.bundle.manifest import MANIFEST
 from m2d_export.errors import ManifestError
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "bundle-format.schema.json").read_text(encoding="utf-8"))
@@ -24,7 +24,7 @@ DELETE: Any = object()
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Fail, instead of hanging, where the block takes longer."""
+    """Fail if the block takes longer, instead of hanging."""
 
     def late(number: int, frame: object) -> None:
         pytest.fail(f"took more than {seconds} s")
@@ -49,7 +49,7 @@ def put(data: Any, place: tuple[str | int, ...], value: Any) -> None:
 
 
 def places(data: Any, *before: str | int) -> Iterator[tuple[str | int, ...]]:
-    """Where every value of a JSON document stands."""
+    """The path of every value in a JSON document."""
     for key, value in data.items() if isinstance(data, dict) else enumerate(data):
         yield (*before, key)
         if isinstance(value, dict | list):
@@ -64,7 +64,7 @@ def rewritten(bundle: Path, place: tuple[str | int, ...], value: Any) -> Path:
 
 
 def refused(bundle: Path) -> str:
-    """The message of the ManifestError that opening raises, in short time and one short line."""
+    """The message of the ManifestError that opening raises; it must come quickly and be one short line."""
     with within(5), pytest.raises(ManifestError) as caught:
         Bundle.open(bundle)
     message = str(caught.value)

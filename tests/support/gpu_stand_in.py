@@ -1,6 +1,7 @@
-"""CUDA's runtime and TensorRT without a GPU: only what the real modules have, in host memory, the graphs really run.
+"""Stand-ins for CUDA's runtime and TensorRT on machines without a GPU.
 
-What a stream is given happens when it is waited for, so that a result that is read too early is not there yet.
+They have only names that the real modules have. Memory is host memory, and ONNX Runtime runs the graphs. Work on a
+stream runs only when the stream is waited for, so code that reads a result too early finds none.
 """
 
 import ctypes
@@ -32,13 +33,13 @@ class Cuda:
     def __init__(self) -> None:
         self.fails: dict[str, real.cudaError_t] = {}
         self.called: Counter[str] = Counter()
-        self.live: dict[int, Any] = {}  # what must be freed: memory by address, streams and graphs by handle
+        self.live: dict[int, Any] = {}  # not freed yet: memory by address, streams and graphs by handle
         self.waiting: list[Callable[[], object]] = []
         self.recording: list[Callable[[], object]] | None = None
         self._handles = count(1)
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(real, name)  # what the real one lacks is an AttributeError
+        found = getattr(real, name)  # AttributeError if the real module lacks it
         if isinstance(found, type) or not callable(found):
             return found
         return create_autospec(found, side_effect=lambda *arguments: self._call(name, *arguments))
@@ -52,11 +53,11 @@ class Cuda:
         return OK, *Cuda.FUNCTIONS[name](self, *arguments)
 
     def give(self, work: Callable[[], object]) -> None:
-        """Have the stream do something, or a capture record it."""
+        """Run something on the stream, or record it in a capture."""
         (self.waiting if self.recording is None else self.recording).append(work)
 
     def memory(self, address: int, size: int, side: str) -> Any:
-        """Whether so many bytes from an address on are live, on this side."""
+        """The buffer at an address; fails unless it holds ``size`` bytes from there on and is on this side."""
         starts = [start for start, held in self.live.items() if isinstance(held, tuple) and start <= address]
         where, buffer = self.live[max(starts)]
         assert address + size <= max(starts) + buffer.nbytes, "beyond the end of a buffer"
@@ -130,9 +131,9 @@ class Cuda:
 
 
 class TensorRT:
-    """The module ``tensorrt_rtx_bindings``, or, as ``full``, ``tensorrt``: without what RTX has alone.
+    """The module ``tensorrt_rtx_bindings``, or with ``full`` the module ``tensorrt``, which lacks RTX's own names.
 
-    ``graphs`` says which ONNX graph an engine of a sha256 was made from, and with which profiles.
+    ``graphs`` has, by the sha256 of an engine, the ONNX graph and the profiles that it was made from.
     """
 
     def __init__(self, cuda: Cuda, full: bool = False) -> None:
@@ -142,9 +143,9 @@ class TensorRT:
         self.deserialized: list[bytes] = []
         self.contexts: list[Any] = []
         self.configs: list[Any] = []
-        self.compiled = b""  # what the runtime cache of RTX holds
+        self.compiled = b""  # the contents of the runtime cache of RTX
         self.takes_kept = True
-        self.refuses: set[str] = set()  # calls of a context that give False
+        self.refuses: set[str] = set()  # calls of a context that return False
         self.__version__ = "11.4.0.106" if full else rtx.__version__
 
     def __getattr__(self, name: str) -> Any:
@@ -156,7 +157,7 @@ class TensorRT:
         runtime = create_autospec(rtx.Runtime, instance=True, spec_set=True)
         runtime.get_engine_validity.side_effect = lambda plan: (self.validity, self.reasons)
         runtime.deserialize_cuda_engine.side_effect = lambda plan: self._engine(plan, log)
-        if self.full:  # older versions of it do not say whether an engine is valid here
+        if self.full:  # older versions cannot check whether an engine is valid here
             return SimpleNamespace(deserialize_cuda_engine=runtime.deserialize_cuda_engine)
         return runtime
 
@@ -208,7 +209,7 @@ class TensorRT:
 
 
 class _Context:
-    """An execution context: what it was told, and the graph that it runs."""
+    """An execution context: the shapes and addresses that it was given, and the graph that it runs."""
 
     def __init__(self, library: TensorRT, session: Any, shapes: tuple[ShapeRange, ...], shared: bool) -> None:
         self.library, self.cuda = library, library.cuda
@@ -244,7 +245,7 @@ class _Context:
         assert self.profile is not None
         profile = self.profiles[self.profile]
         self.shapes[name] = shape
-        bounds = zip(profile.least, shape, profile.most, strict=True)
+        bounds = zip(profile.min, shape, profile.max, strict=True)
         return name in self.inputs and all(least <= size <= most for least, size, most in bounds)
 
     def get_tensor_shape(self, name: str) -> Any:
@@ -258,7 +259,7 @@ class _Context:
         assert self.memory, "no memory to compute in"
         (shape,) = set(self.shapes.values())
         if self.cuda.recording is not None and shape not in self.ran:
-            return False  # what sets up a shape for the first time cannot be captured
+            return False  # the first run of a shape cannot be captured
         self.cuda.give(lambda: self._run(shape))
         return True
 
@@ -276,7 +277,7 @@ class _Context:
 
 
 def installed(monkeypatch: Any, full: bool = False, cards: tuple[Any, ...] = ()) -> SimpleNamespace:
-    """Both in place of the real modules, with ``cards`` for the driver to show."""
+    """Put both stand-ins in place of the real modules; the driver reports ``cards``."""
     cuda = Cuda()
     library = TensorRT(cuda, full)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
