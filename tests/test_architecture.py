@@ -95,12 +95,12 @@ def test_only_the_command_line_knows_click() -> None:
     assert knowing == {"cli"}
 
 
-def test_nothing_imports_what_trains_tests_or_benchmarks() -> None:
+def test_the_package_imports_neither_training_nor_tests_nor_benchmarks() -> None:
     outside = {"train", "tests", "benchmarks"}
     assert not [module for module in MODULES if outside & {name.split(".")[0] for name in imported(module)}]
 
 
-def test_training_has_an_order_too_and_stays_small() -> None:
+def test_a_module_of_training_imports_only_modules_before_it_and_stays_small() -> None:
     modules = {module.stem: module for module in TRAINING.rglob("*.py") if module.name != "__init__.py"}
     assert set(modules) == set(TRAINING_ORDER)
     for place, name in enumerate(TRAINING_ORDER):
@@ -129,7 +129,7 @@ def test_importing_the_package_loads_nothing_heavy(module: str) -> None:
     assert not loaded & HEAVY
 
 
-def test_asking_how_to_train_loads_nothing_heavy() -> None:
+def test_importing_the_command_line_of_training_loads_nothing_heavy() -> None:
     assert not loaded_by("import train.__main__") & HEAVY
 
 
