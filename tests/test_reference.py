@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from m2d_export.bench.sts import load_pairs
 from m2d_export.vectors import cosine, truncate
 from tests.conftest import REFERENCE
 
+README = Path(__file__).parent.parent / "README.md"
 MEGABYTES = 48e6
 # The prototype's scores on STS-B test less 0.3, at 384 and at 64 dims: no cell may fall below.
 FLOORS = {6: (86.3, 84.5), 5: (83.1, 80.9), 4: (82.6, 80.2), 3: (82.0, 79.5), 2: (78.4, 75.5), 1: (76.3, 72.5)}
@@ -55,6 +57,20 @@ def test_scores_through_the_graphs_are_over_the_floors(reference_bundle: Bundle,
     for dim, floor in zip((384, 64), FLOORS[layer], strict=True):
         cut = truncate(vectors, dim)
         assert spearman(cosine(cut[pairs.left], cut[pairs.right]), pairs.scores) >= floor
+
+
+@pytest.mark.slow
+def test_the_readme_shows_what_its_example_prints(
+    reference_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = re.search(
+        r"```python\n(.*?)```\n\nThis prints:\n\n```text\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert example
+    (tmp_path / "minilm.m2d").symlink_to(reference_bundle.root)
+    monkeypatch.chdir(tmp_path)
+    exec(example[1], {})
+    assert capsys.readouterr().out == example[2]
 
 
 @pytest.mark.slow

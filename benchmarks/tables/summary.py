@@ -20,18 +20,18 @@ def headline() -> str:
     depth = axes_of(ours)[0][0]
     found, built = result("peers.json"), result("build_cost.json")
     best = fastest(found, "short")
-    scores = ", ".join(score(best.rows[name]["score"]) for name in (best.exit, best.full))
-    scores += f" and {score(best.rows[best.peer]['score'])} for the peer"
+    at_exit, at_depth, of_peer = (score(best.rows[name]["score"]) for name in (best.exit, best.full, best.peer))
     return "\n".join(
         [
             f"- **{share(retention(ours, EXIT))} of the score with {EXIT} of {depth} layers**: "
-            f"{at_full_width(ours, EXIT)} of {at_full_width(ours, depth)} on STS-B. "
-            f"The untouched checkpoint falls to {at_full_width(base, EXIT)}.",
-            f"- **{times(best.ratio(best.exit))} the throughput of the fastest peer** at that exit, "
-            f"{times(best.ratio(best.full))} at full depth on the same weights, at equal scores: "
-            f"{scores}. Measured on {processor(found)}.",
-            f"- **{built['all_graphs_over_the_deepest_alone']:.3f}x the size** of the deepest graph for all "
-            f"{built['graphs']} exits: they share one file of weights.",
+            f"{at_full_width(ours, EXIT)} of {at_full_width(ours, depth)} on STS-B (Spearman x 100). The checkpoint "
+            f"before that training falls to {at_full_width(base, EXIT)} of {at_full_width(base, depth)}.",
+            f"- **{times(best.ratio(best.exit))} the throughput of the fastest peer** ({best.peer}) at exit {EXIT} of "
+            f"the trained checkpoint, and {times(best.ratio(best.full))} at full depth of the peer's checkpoint. "
+            f"Scores are nearly equal: {at_exit}, {at_depth}, and {of_peer} for the peer. "
+            f"Measured on {processor(found)}.",
+            f"- **{built['all_graphs_over_the_deepest_alone']:.3f}x the size** of the deepest exit is enough for all "
+            f"{built['graphs']} exits, because they share one file of weights.",
         ]
     )
 
@@ -48,7 +48,7 @@ def results() -> str:
     rows = [
         (
             "How much of the score does an exit keep?",
-            f"exit {EXIT}: {share(retention(ours, EXIT))} ({share(retention(base, EXIT))} untouched)",
+            f"exit {EXIT}: {share(retention(ours, EXIT))} (before the training: {share(retention(base, EXIT))})",
             "scores-of-the-shipped-checkpoint",
         ),
         (
@@ -62,8 +62,8 @@ def results() -> str:
             "other-libraries",
         ),
         (
-            "How close is that to the machine's limit?",
-            f"{100 * min(shares):.0f} to {100 * max(shares):.0f} % of the bare matmul rate",
+            "What share of the machine's matmul rate does `encode` reach?",
+            f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %, by runtime and precision",
             "the-machines-limit",
         ),
         (
@@ -73,7 +73,7 @@ def results() -> str:
         ),
         (
             "What does a build cost?",
-            f"{built['seconds']:.0f} s; {size:.3f}x the size of the deepest graph",
+            f"{built['seconds']:.0f} s; all exits take {size:.3f}x the space of the deepest",
             "builds",
         ),
     ]

@@ -19,7 +19,7 @@ from m2d_export.text.packaged import toy_csv
 from m2d_export.text.tokenizer import check_text
 
 TOY, STSB = "toy", "stsb"
-TOY_LABEL = "toy set, 200 packaged pairs: not comparable with published scores"
+TOY_LABEL = "toy set (200 pairs, not comparable with published scores)"
 COLUMNS = ("sentence1", "sentence2", "score")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 

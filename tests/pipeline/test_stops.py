@@ -20,8 +20,8 @@ from m2d_export.errors import DiskFullError, OutputError
 from m2d_export.graphs import export as graphs
 from m2d_export.host.files import remove_stale
 from m2d_export.plan import Plan
-from tests.conftest import heed_signals
 from tests.pipeline.forge import STEPS, Forge, build, sound, staging, tree
+from tests.support.signals import heed_signals
 
 
 def test_too_small_a_disk_is_refused_before_the_work(
