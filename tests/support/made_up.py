@@ -17,7 +17,7 @@ MACHINE = {
     "python": "3.11.7",
     "versions": {"m2d-export": "0.2.0", "onnxruntime": "1.24.1", "numpy": "2.4.6"},
 }
-TOY = "toy set, 200 packaged pairs: not comparable with published scores"
+TOY = "toy set (200 pairs, not comparable with published scores)"
 COMMAND = "m2d-export bench minilm.m2d --sts stsb --texts abstracts.txt --retrieval scifact -o results.jsonl"
 
 
