@@ -18,7 +18,7 @@ def speed() -> str:
         low, high = (found["texts"] / seconds for seconds in reversed(middle_half(found[f"{key}_seconds"])))
         rows.append([name, rate(found[f"{key}_per_second"]), f"{rate(low)}–{rate(high)}"])
     facts = (
-        f"- Ratio: {times(found['ratio'])} (paired median {times(median(found['ratio_each_round']))}).\n"
+        f"- Ratio of the rates: {times(found['ratio'])} (paired median {times(median(found['ratio_each_round']))}).\n"
         f"- The vectors agree to a cosine of {found['least_cosine']:.7f} or more."
     )
     where = f"{found['texts']:,} sentences of STS-B test, {found['rounds']} rounds; {on(found['machine'])}."
@@ -65,8 +65,8 @@ def ceiling() -> str:
     """``encode`` as a share of the bare matmul rate, and the kinds of operations that take its time."""
     found = result("ceiling.json")
     header = [
-        *("runtime", "precision", "bare matmuls", "`encode`, short", "`encode`, long"),
-        *("of the arithmetic peak, short", "time of the graph, short"),
+        *("runtime", "precision", "bare matmuls", "share that `encode` reaches, short", "the same, long"),
+        *("share of the arithmetic peak, short", "what the graph spends its time on, short"),
     ]
     rows = []
     for row in found["rows"]:
@@ -105,7 +105,7 @@ def triton() -> str:
     found = result("triton.json")
     header = [
         *("precision", "merged requests", "single requests", "mean batch", "p50", "p99", "failed"),
-        *("of `Encoder`", "least cosine to it", "graph written", "graph checked"),
+        *("share of `Encoder`'s rate", "least cosine to `Encoder`", "writing the graph", "checking the graph"),
     ]
     rows = [
         [
@@ -124,7 +124,7 @@ def triton() -> str:
         for precision, row in found["precisions"].items()
     ]
     ratios = ", ".join(f"{times(row['merged_over_single'])} in {name}" for name, row in found["precisions"].items())
-    facts = f"- Merging requests gains {ratios}."
+    facts = f"- Merged requests over single requests: {ratios}."
     where = (
         f"Cell {found['cell']} of all-MiniLM-L6-v2, {found['clients']} clients with one sentence a request over gRPC, "
         f"{found['rounds']} rounds of {found['seconds']:.0f} s, on the server's own cores; {on(found['machine'])}."
@@ -136,8 +136,8 @@ def cpp() -> str:
     """C++ and Python in the same runtime."""
     found = result("cpp.json")
     header = [
-        *("runtime", "precision", "C++, sentences/s", "Python, sentences/s", "C++ over Python"),
-        *("C++, one text, p50", "Python, one text, p50", "C++ over Python, time"),
+        *("runtime", "precision", "C++, sentences/s", "Python, sentences/s", "C++ rate / Python rate"),
+        *("C++, one text, p50", "Python, one text, p50", "C++ time / Python time"),
     ]
     rows = [
         [
@@ -166,7 +166,7 @@ def train_speed() -> str:
         [title, str(found["cells_per_step"][name]), f"{found['sentences_per_second'][name]:.0f}"]
         for name, title in names.items()
     ]
-    fact = f"- Ratio: {times(found['ratio'])}."
+    fact = f"- The grid recipe has {times(found['ratio'])} the sentences/s of the seed recipe."
     where = (
         f"Medians of {len(found['seconds']['grid'])} steps of {found['pairs_per_step']} pairs, all-MiniLM-L6-v2, fp32; "
         f"{on(found['machine'])}."

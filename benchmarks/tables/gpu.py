@@ -19,8 +19,8 @@ def gpu() -> str:
     path = RESULTS / "gpu.json"
     if not path.exists():
         return (
-            "**Nothing has been measured on a GPU yet.** On a machine with a GPU, "
-            "`python -m benchmarks.gpu -o benchmarks/results/gpu.json` measures it."
+            "**There is no results file of a GPU yet.** On a machine with a GPU, "
+            "`python -m benchmarks.gpu -o benchmarks/results/gpu.json` writes one."
         )
     return gpu_tables(json.loads(path.read_text(encoding="utf-8")))
 

@@ -70,12 +70,12 @@ def fact(found: dict[str, Any], workload: str) -> str:
     """Our fastest systems compared with the fastest peer."""
     best, texts = fastest(found, workload), found["texts"][workload]
     names = {kind: getattr(best, kind).removeprefix("m2d-export ") for kind in ("full", "exit")}
-    unit = "the time of" if workload == "single" else "the rate of"
+    unit = "time" if workload == "single" else "rate"
     return (
-        f"- {WORKLOADS[workload].capitalize()}: {times(best.ratio(best.full))} {unit} {best.peer} at full depth "
-        f"({names['full']}; paired median {times(best.paired())}; IQR {best.quartiles(best.full, texts)} against "
-        f"{best.quartiles(best.peer, texts)}), {times(best.ratio(best.exit))} at exit {EXIT} "
-        f"({names['exit'].removesuffix(f' {AT_EXIT}')})."
+        f"- {WORKLOADS[workload].capitalize()}: the fastest peer is {best.peer}. At full depth, {names['full']} has "
+        f"{times(best.ratio(best.full))} its {unit} (paired median {times(best.paired())}; IQR "
+        f"{best.quartiles(best.full, texts)} against {best.quartiles(best.peer, texts)}). "
+        f"At exit {EXIT}, {names['exit'].removesuffix(f' {AT_EXIT}')} has {times(best.ratio(best.exit))}."
     )
 
 
@@ -110,8 +110,9 @@ def peers(file: str = "peers.json") -> str:
     turns = len(next(iter(found["systems"].values()))["seconds"]["single"])
     run = (
         f"Medians of {found['rounds']} rounds in one run on {found['threads']} threads: {found['texts']['short']:,} "
-        f"sentences of STS-B test, {found['texts']['long']} paragraphs of ten of them, {found['texts']['single']} "
-        f"sentences one at a time in {turns} turns. The least cosine is that of a sentence to torch in fp32."
+        f"sentences of STS-B test, {found['texts']['long']} paragraphs of ten of these, {found['texts']['single']} "
+        f"sentences one at a time in {turns} turns. The least cosine is the smallest "
+        "between a sentence's vector and its vector by torch in fp32."
     )
     lacking = "; ".join(f"{name} ({reason})" for name, reason in found["not_run"].items())
     notes = [run, *([f"Not run: {lacking}."] if lacking else [])]

@@ -71,8 +71,8 @@ def grid() -> str:
         rows.append([str(layer), *(score(scores[Cell(layer, dim)]) for dim in dims), *times])
     full, third = scores[Cell(layers[0], dims[0])], min(dim for dim in dims if 3 * dim >= dims[0])
     facts = (
-        f"- Cutting {dims[0]} dims to {third} costs {full - scores[Cell(layers[0], third)]:.1f} points; "
-        f"cutting one layer costs {full - scores[Cell(layers[1], dims[0])]:.1f}.\n"
+        f"- At full depth, cutting {dims[0]} dims to {third} costs {full - scores[Cell(layers[0], third)]:.1f} points. "
+        f"At {dims[0]} dims, cutting one layer costs {full - scores[Cell(layers[1], dims[0])]:.1f}.\n"
         f"- Times are those of the graph alone, in fp32, at {TOKENS} tokens a text."
     )
     return f"{plain_table(header, rows)}\n\n{facts}\n\n{on(records[0]['machine'])}."
