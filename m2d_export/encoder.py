@@ -33,8 +33,8 @@ class Encoder(Closing):
         cache: A folder for the code that a runtime compiles, so that the next process opens sooner. OpenVINO stores up
             to three models there, each about as large as the weights.
 
-    The first call with many texts loads the model a second time, to run batches in parallel. Threads may share an
-    encoder. Use it in a ``with`` block, or call ``close``.
+    With onnxrt and openvino, the first call with many texts loads the model again, to run batches in parallel. Threads
+    may share an encoder. Use it in a ``with`` block, or call ``close``.
 
     Raises SpecError (no such layer, dim or option), BundleError (``bundle`` is no bundle), IntegrityError (a file of it
     was changed), RuntimeUnavailable (a package or a GPU is missing).
@@ -75,8 +75,8 @@ class Encoder(Closing):
         """Return the vectors of ``texts``, in their order: (n, dim) float32.
 
         ``prompt`` is put before every text. ``prompt_name`` chooses one of the checkpoint's prompts. Without either,
-        the checkpoint's default prompt applies, if it has one. Raises InputError, whose ``index`` is the place of the
-        item that is no valid string, and SpecError for an unknown prompt.
+        the checkpoint's default prompt applies, if it has one. Raises InputError for an item that is no
+        valid string, with the item's place as ``index``, and SpecError for an unknown prompt.
         """
         parts = list(self.stream(texts, prompt=prompt, prompt_name=prompt_name))
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self.cell.dim), np.float32), *parts])

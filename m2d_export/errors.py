@@ -12,7 +12,7 @@ class M2DError(Exception):
 
 
 class SpecError(M2DError, ValueError):
-    """A layer, dim, precision or option does not exist."""
+    """A layer, dim, precision or option does not exist or does not fit the others, or a closed object was used."""
 
 
 class InputError(M2DError, ValueError):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from m2d_export.checkpoints.exits import ExitEncoder
 
 TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu nncf"
-Graphs = dict[tuple[int, Precision], dict[str, str]]  # of an exit in a precision: path in the bundle by runtime
+Graphs = dict[tuple[int, Precision], dict[str, str]]  # by layer and precision: a path in the bundle by runtime
 
 
 def build(
@@ -31,8 +31,8 @@ def build(
     """Build a bundle from a checkpoint: one verified graph per exit layer, weights stored once.
 
     ``checkpoint`` is a sentence-transformers or transformers folder, or a Hub id; ``options`` are those of ``plan``;
-    ``progress`` receives each step in words. The target appears whole, or stays what it was. Raises what ``plan``
-    raises before the work starts, ExportError and ParityError during it.
+    ``progress`` receives each step in words. The target appears whole, or stays what it was. Before the work starts,
+    it raises what ``plan`` raises; during the work, ExportError and ParityError.
     """
     return build_planned(plan(checkpoint, target, progress=progress, **options), progress)
 
@@ -96,7 +96,7 @@ def write_graphs(plan: Plan, model: "ir.Model", staging: Path, progress: Progres
 def check_variants(
     plan: Plan, graphs: Graphs, exits: "ExitEncoder", staging: Path, progress: Progress
 ) -> tuple[VariantEntry, ...]:
-    """Run every graph against the reference; raises ParityError naming each graph that fails its gate."""
+    """Compare every graph with the reference; raises ParityError that names each graph that fails its gate."""
     from m2d_export.gate.reference import checked_reference
 
     progress("running the reference")

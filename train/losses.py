@@ -16,9 +16,9 @@ MASKED = -1e12  # its exp is 0, so a masked term adds nothing to the sum
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The weights of the loss's parts.
+    """The weights of the loss's parts; ``similarities`` and ``vectors`` weigh the parts of that name, ``order`` has 1.
 
-    ``last_layer`` is the weight of the last exit if every other exit has 1. ``scale`` is CoSENT's factor of cosines.
+    ``last_layer`` is the weight of the last exit; every other exit has 1. ``scale`` is CoSENT's factor of cosines.
     """
 
     last_layer: float = 3.0
@@ -51,9 +51,10 @@ def cosent(cosines: Tensor, gold: Tensor, scale: float) -> Tensor:
 def grid_loss(vectors: Tensor, gold: Tensor, dims: Sequence[int], weights: LossWeights) -> GridLoss:
     """The loss of all cells: vectors (L, N, W), gold scores (B,), dims that descend from W.
 
-    ``order`` is CoSENT of every cell. ``similarities`` is the squared error between a cell's cosines of all N sentences
-    and those of the full cell. ``vectors`` is 1 - cosine between a cell below the last layer and the last layer's
-    vectors, so that all exits share one space. In both, the side that is learned from gets no gradient.
+    ``order`` is CoSENT. ``similarities`` is the squared error between a cell's cosines of all N sentences and those of
+    the full cell. Both are means over cells, with the weights of their exits. ``vectors`` is the mean of 1 - cosine
+    between the vectors of an exit below the last and those of the last exit at the same dim, so that all exits share
+    one space. In the last two parts, the full cell and the last exit are fixed goals: no gradient flows into them.
     """
     pairs = len(gold)
     share = vectors.new_ones(len(vectors))  # (L,)

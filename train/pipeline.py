@@ -27,8 +27,8 @@ LAST_GOOD = "last-good"
 def train(job: Job, screen: Screen, resume: bool) -> dict[str, SplitScores] | None:
     """Train and publish; returns the scores of the checkpoint by split, or None if a signal stopped the training.
 
-    Raises OutputError if the target or an unfinished training of it exists, and TrainingError if that cannot be resumed
-    or if training fails. After a failure the last good checkpoint is in the work folder.
+    Raises OutputError if the target exists, or an unfinished training of it that is not resumed. Raises TrainingError
+    if a training cannot be resumed, or if training fails; the last good checkpoint, if any, is then in the work folder.
     """
     seed = isinstance(job.recipe, SeedRecipe)
     work = WorkFolder(job, resume)
@@ -63,7 +63,7 @@ def _announce(job: Job, screen: Screen, seed: bool) -> None:
         if count:
             screen.print(f"warning: {count} pairs of {name} are in train too: scores on {name} will be too high")
     for line in differences(job.recipe):
-        screen.print(f"difference to the card: {line}")
+        screen.print(f"difference to the training of the model card: {line}")
 
 
 def _facts(job: Job, trained: Trained, energy: Energy, seconds: float, resumed: bool) -> dict[str, Any]:

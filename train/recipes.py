@@ -16,8 +16,8 @@ Weighting = Literal["uniform", "seed-era"]
 class SeedRecipe:
     """The training that the model card ``CARD`` describes.
 
-    ``weighting`` weighs the layers below the last: ``uniform`` is sentence-transformers' default since 5.7,
-    ``seed-era`` is the 1/k for layer k of the release that the card was made with.
+    ``weighting`` decides the weights of the layers below the last. ``uniform`` is sentence-transformers' default since
+    5.7. ``seed-era`` gives layer k the weight 1/k, as the release did that the card was made with.
     """
 
     dims: tuple[int, ...]
@@ -56,7 +56,7 @@ Recipe = SeedRecipe | GridRecipe
 
 
 def default_dims(width: int) -> tuple[int, ...]:
-    """The width, and the dims of the card that are below it."""
+    """The width, and those of ``CARD_DIMS`` that are below it."""
     return (width, *(dim for dim in CARD_DIMS if dim < width))
 
 

@@ -10,7 +10,7 @@ from m2d_export.errors import DataError
 from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import Cell
 
-Place = tuple[Setup, Cell]  # of everything that does not depend on threads
+Place = tuple[Setup, Cell]  # what a value that does not depend on threads belongs to; the setup has no threads
 MOST_AGREEMENT = 100.0  # the full cell agrees with itself
 EXACTNESS = {str(precision): place for place, precision in enumerate(PRECISIONS)}
 
@@ -18,7 +18,7 @@ EXACTNESS = {str(precision): place for place, precision in enumerate(PRECISIONS)
 def full_cell(records: Sequence[Record]) -> Cell | None:
     """The cell that all others are compared with: the deepest exit of the bundle at full width.
 
-    A bundle may leave out the deepest layers of its checkpoint. A record that compares says which cell is the full one.
+    A bundle may leave out the deepest layers of its checkpoint. A record that compares cells says which one is full.
     """
     for record in measured(records, "cascade"):
         return Cell(*record["deep"])
@@ -39,7 +39,7 @@ def full_record(records: Sequence[Record], sts: str | None) -> Record | None:
 
 
 def full_score(records: Sequence[Record], sts: str | None) -> float | None:
-    """The score of the full cell. Without that cell it follows from the recorded retention of another one, if any."""
+    """The score of the full cell. If it was not measured, it follows from the retention that another cell recorded."""
     record = full_record(records, sts)
     if record is None or (record.get("retention") is None and record["dim"] != record["width"]):
         return None
@@ -62,7 +62,7 @@ def full_ndcg(records: Sequence[Record], collection: str | None) -> float | None
 def candidates(records: Sequence[Record], view: View | None = None) -> list[Candidate]:
     """Every cell in every setup of one group's records, seen through ``view`` (default: that of ``view_of``).
 
-    Every view has the same cells in the same order: by precision (the most exact first), runtime, threads, layer, dim.
+    Every view has the same cells in the same order: by setup (the most exact first), layer, dim.
     Raises DataError where ``records`` are of several bundles or machines.
     """
     if len(groups(records)) > 1:

@@ -25,7 +25,7 @@ Judgement = tuple[str, str, str, int]  # file and line, id of the query, id of t
 class Collection:
     """Documents, the queries that have judgements, and each query's judgements.
 
-    ``own`` (queries,) is the place of the document that has the query's own id, else -1. BEIR ignores that document.
+    ``own`` (queries,) is the place of the document with the same id as the query, else -1. BEIR ignores that document.
     """
 
     name: str
@@ -122,10 +122,11 @@ def cascade(
     shortlist_lengths: Sequence[int],
     own: IntArray | None = None,
 ) -> tuple[float, ...]:
-    """Recall@10 x 100 of the deep cell's own ten results, for each length of the shortlist that it ranks again.
+    """Recall@10 x 100 of a cascade, for each length of the shortlist: the cheap cell makes it, the deep cell ranks it.
 
-    Vectors are (queries, dim) and (documents, dim) of each cell, ``own`` as in ``search``. The deep cell ranks its own
-    ten first in every shortlist, so recall is the share of them that the shortlist holds; it is 0 without any result.
+    Vectors are (queries, dim) and (documents, dim) of each cell, ``own`` as in ``search``. Recall@10 is the share of
+    the deep cell's ten nearest documents that the shortlist holds, because the deep cell ranks these first in every
+    shortlist. It is 0 if the deep cell finds no document.
     Raises SpecError for a length below 1.
     """
     if not shortlist_lengths or min(shortlist_lengths) < 1:
@@ -178,10 +179,12 @@ def _judgements(path: Path) -> Iterator[Judgement]:
     """Every line of the judgements except the header."""
     lines = [(number, line.rstrip("\r")) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
     if lines[0][1].rpartition("\t")[2].lstrip("-").isdecimal():
-        first = f"{path}, line {lines[0][0]}"
-        raise DataError(f"{first} is a judgement: add the header query-id, corpus-id, score, because BEIR skips a line")
+        raise DataError(
+            f"{path}, line {lines[0][0]} is a judgement, but BEIR skips the first line: add the header query-id, "
+            "corpus-id, score, separated by tabs"
+        )
     if len(lines) == 1:
-        raise DataError(f"{path} has a header and no judgements")
+        raise DataError(f"{path} has a header and no judgements: add a line for each relevant document")
     for number, line in lines[1:]:
         where, fields = f"{path}, line {number}", line.split("\t")
         try:
@@ -203,7 +206,7 @@ def _by_query(judgements: Sequence[Judgement]) -> dict[str, dict[str, int]]:
 
 
 def _check_known(judgements: Sequence[Judgement], queries: Mapping[str, str], documents: Mapping[str, str]) -> None:
-    """Refuse ids that no file has: scores on the remaining judgements would be of another collection."""
+    """Raise DataError for ids that no file has: without their judgements, scores would be of another collection."""
     unknown = [
         *((where, query, "query", QUERIES) for where, query, _, _ in judgements if query not in queries),
         *((where, document, "document", CORPUS) for where, _, document, _ in judgements if document not in documents),

@@ -1,4 +1,4 @@
-"""The gate of fp16 and bf16: the graph runs with the rounding of a GPU, on any machine."""
+"""The gate of fp16 and bf16, the half types: on any machine, the graph runs with the rounding of a GPU."""
 
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -19,11 +19,11 @@ from m2d_export.spec import Variant
 from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray, cosine
 
-HEADROOM = 2  # the probe texts stay below the largest number by this factor, because other texts will reach further
+HEADROOM = 2  # values of the probe texts stay below the largest number by this factor: other texts reach further
 
 
 class RoundedRuntime(OnnxRuntime):
-    """ONNX Runtime with every half result rounded as on a GPU; it records the largest magnitude of each value."""
+    """ONNX Runtime with every fp16 or bf16 result rounded as on a GPU; records the largest magnitude of each value."""
 
     def __init__(self, variant: Variant) -> None:
         rounded = rounded_graph(ir.load(variant.path), variant.precision)
@@ -46,7 +46,7 @@ class RoundedRuntime(OnnxRuntime):
 
     @property
     def peak(self) -> float:
-        """The largest magnitude of a half value so far."""
+        """The largest magnitude of any recorded value so far."""
         return float(self._peaks.max())
 
     def overflows(self) -> list[str]:

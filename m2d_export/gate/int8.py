@@ -11,9 +11,9 @@ from m2d_export.spec import Variant
 
 
 def check_int8(variant: Variant, reference: Reference) -> Verdict:
-    """Compare ordinary sentences at full width; of the probe texts, only what must hold for every text.
+    """Compare ordinary sentences at full width; the probe texts are checked only for what must hold for every text.
 
-    int8 is further off on unusual texts: control characters, emoji, one word of 300 letters.
+    On unusual texts, int8 differs more from the reference: control characters, emoji, one word of 300 letters.
     """
     tokenizer, sentences = reference.tokenizer, reference.sentences
     expected = reference.sentence_vectors[variant.layer]

@@ -18,10 +18,10 @@ from m2d_export.graphs.passes.fold_prologue import fold_prologue
 from m2d_export.graphs.passes.reorder_gelu import reorder_gelu
 from m2d_export.spec import DEFAULT, OUTPUT, Precision, TextSpec
 
-OPSET = 18  # with eager attention: runtimes fuse it best on a CPU, and old servers load it (docs/design.md, decision 5)
+OPSET = 18  # CPU runtimes fuse it best, with eager attention, and old servers load it (docs/design.md, decision 5)
 ALIGNMENT = 4096  # ONNX Runtime maps weights by memory page
 INLINE_BYTES = 256  # smaller tensors stay in the graph, because shape inference reads them
-SAMPLE_SHAPE = (2, 16)  # torch.export takes sizes 0 and 1 for constants
+SAMPLE_SHAPE = (2, 16)  # torch.export treats sizes 0 and 1 as constants
 
 
 def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
@@ -35,7 +35,7 @@ def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
     outputs = [f"exit_{layer}" for layer in exits.layers]
     logger = logging.getLogger("torch.onnx")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of missing torchvision operators, which no text encoder has
+    logger.setLevel(logging.ERROR)  # it warns that torchvision's operators are missing, but no text encoder uses them
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -67,7 +67,7 @@ def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
 
 
 def float32_graphs(model: ir.Model, precision: Precision, samples: Sequence[Any] | None = None) -> dict[str, ir.Model]:
-    """All exits in float32, one graph for every runtime: ``model`` as it was exported; ``samples`` are not used."""
+    """The graph of all exits in float32 for every runtime: ``model`` as it was exported; ``samples`` are not used."""
     assert precision is Precision.FP32  # noqa: S101 - its row in PRECISIONS names this function
     return {DEFAULT: model}
 
@@ -90,7 +90,7 @@ def cut_graph(model: ir.Model, layer: int, width: int) -> ir.Model:
 
 
 def _check(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], width: int) -> None:
-    """Raise ExportError unless the graph has these inputs and outputs, named axes, known domains, unique names."""
+    """Raise ExportError unless the graph has these inputs and outputs, named axes, standard operators, unique names."""
     graph = model.graph
     found = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
     if found != (list(inputs), list(outputs)):

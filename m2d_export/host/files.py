@@ -44,7 +44,7 @@ def sha256_of(path: Path) -> str:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether only this user can write to ``folder``, or it does not exist yet."""
+    """Whether ``folder`` is this user's and nobody else has access to it; also True if it does not exist yet."""
     try:
         found = folder.lstat()
     except FileNotFoundError:

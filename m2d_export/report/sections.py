@@ -13,9 +13,10 @@ from m2d_export.report.results import Results
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: shown where ``filled`` says that the results hold it; ``needs`` says what bench must measure.
+    """A part of a report. It is shown if ``filled`` finds its values in the results.
 
-    ``layout`` is the CSS class of its body. ``pictures`` are the names of its pictures.
+    ``needs`` says what bench must measure for it. ``layout`` is the CSS class of its body. ``pictures`` are the names
+    of its pictures.
     """
 
     key: str
@@ -69,8 +70,8 @@ SECTIONS = (
     Section(
         key="cascade",
         title="Cascade",
-        about="A cheap cell makes a shortlist, a deep cell ranks it again. Recall@10 is the share of the ten nearest "
-        "documents that the deep cell finds among all documents.",
+        about="A cheap cell makes a shortlist, a deep cell ranks it again. Recall@10 is the share of the deep cell's "
+        "ten nearest documents that are in the shortlist.",
         needs="bench --retrieval FOLDER",
         filled=lambda of: bool(of.cascades),
         pictures=("cascade",),
@@ -104,4 +105,4 @@ def filled(results: Results) -> list[str]:
 def omitted(results: Results) -> str:
     """One line about the sections that these results do not fill, or nothing."""
     absent = [f"{section.title.lower()} (needs {section.needs})" for section in SECTIONS if not section.filled(results)]
-    return f"Left out, because the results do not hold it: {', '.join(absent)}." if absent else ""
+    return f"Left out, because the results have no values for them: {', '.join(absent)}." if absent else ""

@@ -23,8 +23,8 @@ from m2d_export.select.budgets import Budgets
 from m2d_export.select.rule import Choice, select
 from m2d_export.select.tasks import TASKS, Task
 
-SHAPES = 4  # whose latency the summary shows
-KEPT = 0.97  # share of the full cell's quality that the pick of the summary keeps
+SHAPES = 4  # the summary shows the latency of at most this many
+KEPT = 0.97  # the summary picks the fastest cell that keeps this share of the full cell's quality
 
 
 def summary(
@@ -32,8 +32,8 @@ def summary(
 ) -> RenderableType:
     """One grid, the cost of each layer and a pick, of one bundle's records on one machine.
 
-    Fits 40 lines of 100 columns for 6 layers and 5 dims. Grid and costs are those of the picked setup. The commands
-    that go on from here name ``bundle``, and ``file`` with the records.
+    Fits 40 lines of 100 columns for 6 layers and 5 dims. Grid and costs are those of the pick's setup. The commands
+    that it suggests name ``bundle``, and ``file`` with the records.
     """
     (group,) = groups(records)
     results = Results.of(group)
@@ -46,13 +46,13 @@ def summary(
     if timings := [timing for timing in results.timings if timing.setup == setup]:
         parts.append(_cost_table(timings, results))
     if setup and len(results.labels) > 1:
-        note = f"Both tables are of {results.labels[setup]}. bench --all shows {len(results.labels) - 1} more."
+        note = f"Shown: {results.labels[setup]}. bench --all shows {len(results.labels) - 1} more."
         parts.append(Text(note, style="dim"))
     return Group(*parts, *(_pick_lines(choice, results, bundle, file) if choice else []))
 
 
 def _default_choice(results: Results) -> Choice | None:
-    """The fastest cell that keeps KEPT of the first quality that was measured, or the best cell without retentions."""
+    """The fastest cell that keeps KEPT of the first quality that was measured, or the best cell without retention."""
 
     def is_known(key: str) -> bool:
         return any(getattr(cell, key) is not None for cell in results.cells)
@@ -109,7 +109,7 @@ def _spread(shapes: Sequence[Shape]) -> list[Shape]:
 
 
 def _pick_lines(choice: Choice, results: Results, bundle: Path, file: Path) -> list[RenderableType]:
-    """The pick, and the commands that go on from it."""
+    """The pick, and the commands to try next."""
     picked, worth, floor = choice.picked, choice.worth, choice.budgets.min_retention
     options = ["--results", str(file)] + (["--min-retention", f"{floor:g}"] if floor else [])
     options += ["--task", choice.task] if choice.task is not Task.STS else []

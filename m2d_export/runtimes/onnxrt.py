@@ -18,11 +18,11 @@ from m2d_export.vectors import FloatArray
 
 log = logging.getLogger(__name__)
 CPU = "CPUExecutionProvider"
-MANY = 16  # batches from which parallel streams are worth the opening of a second session
+MANY = 16  # with fewer batches, parallel streams save less time than opening the second session costs
 SKIP_LAYER_NORM = {"optimization.disable_specified_optimizers": "SkipLayerNormFusion"}  # its fused kernel is slower
 # benchmarks/session_settings.py times a session with each of them changed.
 SETTINGS = {
-    # Threads spin during a call, and stop at its end: otherwise they take the cores from the next session's call.
+    # Threads spin during a call and stop at its end. Otherwise they would take cores from calls of another session.
     "session.force_spinning_stop": "1",
     **SKIP_LAYER_NORM,
 }
@@ -40,16 +40,20 @@ def session_options(threads: int, settings: Mapping[str, str] = SETTINGS) -> Any
 
 
 def open_session(variant: Variant, options: Any, providers: Mapping[str, Mapping[str, str]]) -> Any:
-    """Open the graph of ``variant`` on ``providers``; RuntimeUnavailable where ONNX Runtime takes others instead."""
+    """Open the graph of ``variant`` on ``providers``; RuntimeUnavailable if ONNX Runtime takes other providers."""
     ort = require("onnxruntime", "cpu")
     options.log_severity_level = 3  # errors only: its warnings are about its own optimizer
     try:
         session = ort.InferenceSession(str(variant.path), options, providers=list(providers.items()))
-    except Exception as error:  # its own types, and plain UnicodeDecodeError and RuntimeError
+    except Exception as error:  # types of ONNX Runtime, and plain UnicodeDecodeError and RuntimeError
         raise RuntimeUnavailable(f"ONNX Runtime cannot load {variant.path}: {first_line(error)}") from error
     taken = session.get_providers()
     if taken != list({**providers, CPU: {}}):  # it continues without a provider that it cannot load
-        raise RuntimeUnavailable(f"asked for {', '.join(providers)}, ONNX Runtime took {taken}")
+        wanted = ", ".join(providers)
+        raise RuntimeUnavailable(
+            f"asked for {wanted}, ONNX Runtime took {', '.join(taken)}: check the GPU's driver and the libraries that "
+            "the missing provider needs"
+        )
     return session
 
 
@@ -125,7 +129,8 @@ class OnnxRuntime(Runtime):
             else:
                 self._streams_failed = True
                 log.warning(
-                    "%s: cannot open a second session (%s): batches run sequentially; reopen the encoder",
+                    "%s: cannot open a second session (%s): batches run one after the other; to run them in parallel, "
+                    "open the encoder again",
                     self._variant.path,
                     reason,
                 )
@@ -137,7 +142,7 @@ class OnnxRuntime(Runtime):
         values = {name: getattr(batch, name) for name in self._inputs}
         try:
             return [np.asarray(output, dtype=np.float32) for output in session.run(None, values)]
-        except Exception as error:  # its own types, such as for token ids outside the vocabulary
+        except Exception as error:  # types of ONNX Runtime, such as for token ids outside the vocabulary
             raise RuntimeUnavailable(f"ONNX Runtime cannot run this batch: {first_line(error)}") from error
 
     def close(self) -> None:
@@ -149,7 +154,7 @@ class OnnxRuntime(Runtime):
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
-    """What changes when another file replaces ``path``; None where there is none."""
+    """Numbers that change when another file replaces ``path``; None if there is no file."""
     try:
         found = path.stat()
     except OSError:

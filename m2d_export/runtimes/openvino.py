@@ -19,12 +19,12 @@ from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
 
 DEVICE = "CPU"
-MANY = 16  # batches from which parallel streams are worth another compilation
+MANY = 16  # with fewer batches, parallel streams save less time than their compilation costs
 LONG_TOKENS = 160  # longer batches run faster with attention as one kernel
 LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
 LONG = {"PERFORMANCE_HINT": "THROUGHPUT"}
-# The attention kernel is slow unless the count of tokens is a multiple of 16. Separate operators are not, but they read
-# and write memory more often.
+# The attention kernel is slow unless the count of tokens is a multiple of 16. Separate operators are fast for any
+# count, but they read and write memory more often.
 SHORT = {**LONG, "SNIPPETS_MODE": "DISABLE"}
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
@@ -42,9 +42,9 @@ def _core() -> Any:
 class OpenvinoRuntime(Runtime):
     """A graph compiled for one batch at a time and, from the first call of many batches on, for parallel streams.
 
-    Streams are compiled once for short texts and once for long ones, where there are many of both. Several threads may
-    call a runtime: they take turns. Raises RuntimeUnavailable where the graph cannot be compiled, or would be computed
-    in another type than ``options.compute``; SpecError for a cache and a variant without sha256.
+    If there are many short and many long texts, streams are compiled for each kind. Several threads may call a runtime:
+    they take turns. Raises RuntimeUnavailable if the graph cannot be compiled, or if OpenVINO would compute in another
+    type than ``options.compute``. Raises SpecError if a cache is given and the variant has no sha256.
     """
 
     name = "openvino"
@@ -62,7 +62,7 @@ class OpenvinoRuntime(Runtime):
         self._turn = Lock()  # a request runs one batch at a time
         try:
             self._model = self._core.read_model(str(variant.path))
-        except Exception as error:  # its own RuntimeError, whose message fills a page
+        except Exception as error:  # OpenVINO's RuntimeError, whose message fills a page
             raise RuntimeUnavailable(f"OpenVINO cannot load {variant.path}: {_reason(error)}") from error
         self._inputs = [value.get_any_name() for value in self._model.inputs]
         self._one: Any = self._compiled(LATENCY).create_infer_request()
@@ -81,7 +81,7 @@ class OpenvinoRuntime(Runtime):
                 compiled = self._core.compile_model(self._model, DEVICE, settings)
             else:
                 compiled = self._cached(self._cache, settings)
-        except RuntimeError as error:  # its own; an error of the cache is an M2DError already
+        except RuntimeError as error:  # OpenVINO's; an error of the cache is an M2DError already
             raise RuntimeUnavailable(f"OpenVINO cannot compile this graph: {_reason(error)}") from error
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if taken != self._hint:
@@ -105,7 +105,7 @@ class OpenvinoRuntime(Runtime):
             try:
                 return np.array(self._one.infer(self._values(batch))[0], dtype=np.float32)
             except Exception as error:
-                self._one = self._compiled(LATENCY).create_infer_request()  # a failed one fails again
+                self._one = self._compiled(LATENCY).create_infer_request()  # a request that failed once fails again
                 raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {_reason(error)}") from error
 
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:

@@ -13,7 +13,7 @@ from m2d_export.text.batches import TOKEN_BUDGET, Batch
 from m2d_export.vectors import FloatArray
 
 CLOSED = "this runtime is closed: open it again"
-GPU_TOKENS = 1 << 14  # default token budget on a GPU: 128 texts of 128 tokens, which a default profile holds
+GPU_TOKENS = 1 << 14  # default token budget on a GPU: 128 texts of 128 tokens, as a default profile holds
 
 
 class Closing(Protocol):
@@ -61,7 +61,7 @@ class Runtime(Closing, Protocol):
 
     @classmethod
     def check(cls, options: RuntimeOptions) -> None:
-        """Raise RuntimeUnavailable where this machine cannot run ``options``; its package is installed already."""
+        """Raise RuntimeUnavailable if this machine cannot run ``options``; the package is known to be installed."""
         return
 
     def vectors(self, batch: Batch) -> FloatArray:

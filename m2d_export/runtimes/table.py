@@ -1,4 +1,4 @@
-"""One row per runtime, and what opens a runtime by its name.
+"""One row for each runtime, and the functions that check and open a runtime by its name.
 
 A new runtime is a row here, a module in this folder, an extra in pyproject.toml, and its tests.
 """
@@ -23,9 +23,9 @@ from m2d_export.spec import Precision, Variant
 class RuntimeSpec:
     """What a runtime can do, and what it needs.
 
-    ``opens`` names its class as "module:Class", the module in this folder. ``package`` is the module of its library,
-    which ``extra`` installs. ``computes`` are the types it can multiply floats in, the default first; without any, it
-    computes in the types of the graph. ``compiles``: it can store compiled code in a cache.
+    ``opens`` names its class as "module:Class" in this folder. ``package`` is the Python module of its library, which
+    the extra ``extra`` of this package installs. ``computes`` are the types that it can multiply floats in, the default
+    first; if empty, it computes in the types of the graph. ``compiles`` says that it can store compiled code.
     """
 
     opens: str
@@ -47,7 +47,7 @@ class RuntimeSpec:
         return found
 
 
-# A name holds library and device, so that records of several runtimes need no further field. No device: the processor.
+# A name says the library and the device, so records need no field for the device. Without a device: the processor.
 RUNTIMES: Mapping[str, RuntimeSpec] = {
     "onnxrt": RuntimeSpec(
         opens="onnxrt:OnnxRuntime",
@@ -111,16 +111,17 @@ def gpu_for(name: str) -> Gpu:
 
 
 def check_runtime(name: str, precision: str, compute: str) -> None:
-    """Raise SpecError for an unknown runtime, precision or compute, RuntimeUnavailable where package or GPU is missing.
+    """Raise SpecError if the runtime is unknown, or does not run ``precision`` or multiply in ``compute``.
 
-    RuntimeUnavailable also where the package is too old, or the processor cannot multiply in ``compute``.
+    Raises RuntimeUnavailable if the package is missing or too old, if there is no GPU for it, or if this processor
+    cannot multiply in ``compute``.
     """
     if name not in RUNTIMES:
         raise SpecError(f"no runtime {name!r}: there are {', '.join(RUNTIMES)}")
     row = RUNTIMES[name]
     if precision not in row.precisions:
         others = ", ".join(other for other, able in RUNTIMES.items() if precision in able.precisions)
-        hint = f"; {others} can" if others else ""
+        hint = f"; {others} run it" if others else ""
         raise SpecError(f"{name} does not run {precision}: it runs {', '.join(row.precisions)}{hint}")
     if compute not in (row.computes or (precision,)):
         computes = ", ".join(row.computes) or f"the type of its graph, here {precision}"

@@ -9,7 +9,7 @@ from m2d_export.errors import SpecError
 from m2d_export.spec import BYTES_PER_FLOAT
 
 DIGITS = 4  # significant digits of printed and suggested numbers
-LIMITS = {  # the bounded quantity and its unit
+LIMITS = {  # by the budget's name: what it limits, and the unit
     "min_retention": ("retention", ""),
     "min_score": ("score", ""),
     "max_latency_ms": ("latency", " ms"),
@@ -23,7 +23,8 @@ class Budgets:
     """The limits that a cell must meet; None sets no limit.
 
     Units: retention 0..1, score x 100, ms a batch, sentences a second, GB. The index holds ``vectors`` vectors of dim x
-    ``bytes_per_value`` bytes (default 4). Raises SpecError for an impossible limit, and for an index without a limit.
+    ``bytes_per_value`` bytes (default 4). Raises SpecError for an impossible limit, for ``max_index_gb`` without
+    ``vectors``, and for ``vectors`` or ``bytes_per_value`` without ``max_index_gb``.
     """
 
     min_retention: float | None = None
@@ -40,7 +41,8 @@ class Budgets:
             if value is None:
                 continue
             if not math.isfinite(value) or (value <= 0 and field.name != "min_score"):
-                raise SpecError(f"{field.name} must be a number above 0, got {value}")
+                kind = "finite number" if field.name == "min_score" else "finite number above 0"
+                raise SpecError(f"{field.name} must be a {kind}, got {value}")
         if self.min_retention is not None and self.min_retention > 1:
             raise SpecError(f"min_retention is a share of the full cell, such as 0.97, got {self.min_retention}")
         if self.min_score is not None and not -100 <= self.min_score <= 100:
@@ -62,7 +64,7 @@ class Budgets:
 
     @property
     def bounds_quality(self) -> bool:
-        """Whether quality has a limit: the fastest cell that meets it is then picked."""
+        """Whether quality has a limit. If it has, the fastest cell that meets it is picked, else the best cell."""
         return self.min_retention is not None or self.min_score is not None
 
     def misses(self, values: Mapping[str, float | None]) -> tuple["Miss", ...]:
@@ -106,7 +108,7 @@ class Miss:
 
 
 def format_number(value: float, digits: int = DIGITS) -> str:
-    """A number at that many significant digits, with commas and without an exponent."""
+    """``value`` with ``digits`` significant digits, with commas between thousands and without an exponent."""
     return f"{Decimal(f'{value:.{digits}g}'):,f}"
 
 

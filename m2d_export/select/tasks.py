@@ -19,8 +19,9 @@ class Task(StrEnum):
 class TaskSpec:
     """How a task judges a candidate.
 
-    ``quality`` and ``retention`` name fields of ``Candidate``. ``option`` with ``value`` makes bench measure them;
-    ``option`` with a name makes select use one of several. ``part`` is the field of ``View`` that it sets.
+    ``quality`` and ``retention`` name fields of ``Candidate``. bench measures them with ``option`` and ``value``, such
+    as ``--sts FILE``. If several were measured, select uses the one that is named after the same option: it sets the
+    field ``part`` of ``View``.
     """
 
     quality: str

@@ -1,6 +1,6 @@
 """What weakens a choice, in words: ``select`` prints these warnings and the page shows the same.
 
-The page gets ``WORDS`` and the warnings that depend on the records only; it fills in the rest from its budgets.
+The page gets ``WORDS``, and the warnings that depend on the records only; it makes the others from its own budgets.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from m2d_export.select.tasks import TASKS, Task
 from m2d_export.spec import BYTES_PER_FLOAT
 
 WORDS = {
-    "toy": "the scores are of the toy set and compare with nothing: bench with --sts",
+    "toy": "the scores are of the toy set and cannot be compared with others: bench with --sts FILE",
     "sts-only": "the choice rests on STS only, and truncation costs retrieval much more: bench with --texts FILE "
     "or --retrieval FOLDER",
     "layer": "the checkpoint was not trained for an exit at layer {layer}",

@@ -1,6 +1,6 @@
-"""Fold the nodes before the first layer that no token can change: token types, positions and the padding mask.
+"""Fold the nodes whose results no token changes, before the first layer: token types, positions, padding mask.
 
-transformers computes these by index, and torch.export keeps every operator of it. Each operator costs a call.
+transformers computes these by lookups, and torch.export keeps every operator of them. Each operator costs time.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ KEEP_EQUAL = ("Expand", "GatherElements", "Reshape", "Slice", "Squeeze", "Unsque
 
 
 def fold_prologue(model: ir.Model) -> bool:
-    """Fold lookups, sums and masks that are the same for every text; changes only the order of three additions."""
+    """Fold lookups, sums and masks that are the same for every text. Only the order of three additions changes."""
     graph, changed = model.graph, False
     for fold, kind in (
         (_fold_lookup, "Gather"),
@@ -100,7 +100,7 @@ def _fold_mask_lookup(graph: ir.Graph, lookup: ir.Node) -> bool:
 
 
 def _fold_condition(graph: ir.Graph, both: ir.Node) -> bool:
-    """Drop a condition that is always true from an And, where the shape that it gives is only broadcast in sums."""
+    """Turn (always true) And x into x. The result may get a smaller shape, so it must be only broadcast in sums."""
     for first, second in (both.inputs, both.inputs[::-1]):
         if first is None or second is None or not _is_always_true(first):
             continue
@@ -122,7 +122,7 @@ def _is_choice_of_scalars(node: ir.Node) -> bool:
 
 
 def _is_always_true(value: ir.Value) -> bool:
-    """Whether a condition is true everywhere: a constant, a count compared with at most 0, or an And of such."""
+    """Whether a condition is true everywhere: a constant, 0, 1, 2, ... >= a number up to 0, or an And of these."""
     known, node = constant_array(value), value.producer()
     if known is not None or node is None:
         return known is not None and known.dtype == bool and bool(known.all())
@@ -133,7 +133,7 @@ def _is_always_true(value: ir.Value) -> bool:
 
 
 def _counting_shape(value: ir.Value | None) -> ir.Shape | None:
-    """The shape, before any Expand, of a value that counts 0, 1, 2, ... along one axis; None of any other value."""
+    """The shape, before any Expand, of a value that counts 0, 1, 2, ... along one axis; None for any other value."""
     shape = None
     while value is not None and (node := value.producer()) is not None:
         if node.op_type == "Range":

@@ -28,7 +28,7 @@ class _Attention:
 
 
 def fuse_attention(model: ir.Model) -> bool:
-    """Fuse all attentions, or none where a Softmax belongs to an attention unlike BERT's; raises the opset to 23."""
+    """Fuse all attentions and raise the opset to 23; fuses none if any Softmax is not of an attention like BERT's."""
     found = [_find(model.graph, node) for node in model.graph if node.op_type == "Reshape"]
     attentions = [attention for attention in found if attention is not None]
     if not 0 < len(attentions) == sum(node.op_type == "Softmax" for node in model.graph):
@@ -65,7 +65,7 @@ def _find(graph: ir.Graph, last: ir.Node) -> _Attention | None:
 
 
 def _before_heads(graph: ir.Graph, side: ir.Value | None, order: tuple[int, ...]) -> tuple[ir.Value | None, int]:
-    """The value (batch, tokens, numbers) that ``side`` is split from, and the count of heads; None and 0 if unlike."""
+    """The value (batch, tokens, numbers) that ``side`` is split from, and the count of heads, else None and 0."""
     nodes = _chain(side, ("Transpose", "Reshape"))
     if nodes is None or axis_order(nodes[0]) != order:
         return None, 0
@@ -76,7 +76,7 @@ def _before_heads(graph: ir.Graph, side: ir.Value | None, order: tuple[int, ...]
 
 
 def _shape_by_tokens(graph: ir.Graph, value: ir.Value, rank: int) -> ir.Shape | None:
-    """The shape of ``value`` if it has ``rank`` axes and starts with (batch, tokens): no windows, no other cuts."""
+    """The shape of ``value`` if it has ``rank`` axes, the first two (batch, tokens); None for attention in windows."""
     tokens, shape = graph.inputs[0].shape, value.shape
     if tokens is None or shape is None or len(shape) != rank or shape[:2] != tokens[:2]:
         return None

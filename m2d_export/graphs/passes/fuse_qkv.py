@@ -16,7 +16,7 @@ from m2d_export.graphs.passes.common import constant
 
 
 def fuse_qkv(model: ir.Model) -> bool:
-    """Replace all linear layers of one input by a single linear layer, whose result is split."""
+    """Replace all linear layers that read the same value by a single linear layer, whose result is split."""
     changed = False
     for source in list(model.graph):
         for value in source.outputs:
@@ -25,7 +25,7 @@ def fuse_qkv(model: ir.Model) -> bool:
                 _join(model.graph, source, value, layers)
                 changed = True
     if changed:
-        RemoveUnusedNodesPass()(model)  # the weights of the single layers
+        RemoveUnusedNodesPass()(model)  # removes the weights of the replaced layers
     return changed
 
 

@@ -1,7 +1,7 @@
 """Make int8 weights give the same result on every x86 processor.
 
 A processor without int8 dot products (VNNI) adds two neighbouring products in 16 bits, and that sum saturates. Weights
-whose sum could saturate are made a little smaller. Half the range for all weights, the usual remedy, loses as much
+whose sum could saturate are made a little smaller. The usual remedy, half the range for all weights, loses as much
 accuracy as it saves.
 """
 
@@ -15,7 +15,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from m2d_export.graphs.passes.common import constant, constant_array
 
 MAX_PAIR_SUM = 128  # 255, the largest activation, times 128 still fits in a signed 16-bit number
-TRIED_FACTORS = 9  # per column of weights: from 1 to the factor that needs no clipping
+TRIED_FACTORS = 9  # for each column of weights: from 1 to the factor with which no weight is clipped
 
 
 def prevent_saturation(model: ir.Model) -> bool:

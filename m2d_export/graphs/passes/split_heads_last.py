@@ -1,7 +1,7 @@
 """Split a joined query, key and value after their transposition instead of before it.
 
 A split along the last axis copies all numbers, and each part is then transposed by itself. After one transposition the
-parts lie one behind the other. OpenVINO runs long texts faster this way.
+parts lie one after the other in memory. OpenVINO runs long texts faster this way.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ PARTS_FIRST = [2, 0, 3, 1, 4]  # (batch, tokens, parts, heads, numbers) to (part
 
 
 def split_heads_last(model: ir.Model) -> bool:
-    """Turn Split, Reshape, Transpose into Reshape, Transpose, Split, for every Split into parts of one width."""
+    """Turn Split, Reshape, Transpose into Reshape, Transpose, Split, for every Split into parts of equal width."""
     changed = False
     for split in [node for node in model.graph if node.op_type == "Split" and _has_equal_widths(node)]:
         views = [users[0] for value in split.outputs if len(users := value.consumers()) == 1]
@@ -35,7 +35,7 @@ def split_heads_last(model: ir.Model) -> bool:
         model.graph.remove([*transposes, *views, split], safe=True)
         changed = True
     if changed:
-        RemoveUnusedNodesPass()(model)  # the shapes of the old views
+        RemoveUnusedNodesPass()(model)  # removes the shape inputs of the replaced Reshapes
     return changed
 
 
@@ -47,7 +47,7 @@ def _has_equal_widths(split: ir.Node) -> bool:
 def _transpose_before_split(
     graph: ir.Graph, split: ir.Node, sizes: tuple[object, ...], orders: list[tuple[int, ...]]
 ) -> list[ir.Value]:
-    """Insert the new nodes behind ``split``; returns one value for each part, its axes in that part's order."""
+    """Insert the new nodes after ``split``; returns one value for each part, its axes in that part's order."""
     name, count = split.outputs[0].name, len(orders)
     shape = constant(graph, np.array([0, 0, count, *sizes]), f"{name}_parts")  # 0 keeps the size of an axis
     ones = constant(graph, np.ones(count, np.int64), f"{name}_ones")
