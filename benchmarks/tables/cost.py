@@ -171,4 +171,4 @@ def train_speed() -> str:
         f"Medians of {len(found['seconds']['grid'])} steps of {found['pairs_per_step']} pairs, all-MiniLM-L6-v2, fp32; "
         f"{on(found['machine'])}."
     )
-    return f"{plain_table(['recipe', 'cells a step', 'sentences/s'], rows)}\n\n{fact}\n\n{where}"
+    return f"{plain_table(['recipe', 'cells trained in a step', 'sentences/s'], rows)}\n\n{fact}\n\n{where}"
