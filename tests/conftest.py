@@ -17,20 +17,24 @@ from tests.support.shared import Once, made_once, shared_root
 REFERENCE = Path(__file__).parent.parent / "models" / "minilm-l6-sts-2d"
 
 
-# Fixtures that hold a process, or results of minutes: one worker runs all tests of each.
-ONE_WORKER = (*("minilm_halves", "minilm_bundle", "reference_bundle", "server", "forge", "records", "report", "wheel"),)
+# Fixtures that hold a process or take a minute. One worker runs all tests of each, in whatever file they are.
+ONE_WORKER = ("minilm_bundle", "minilm_halves", "server", "reference_bundle", "forge", "records", "report")
+
+
+def group_of(item: pytest.Item) -> str:
+    """The tests that one worker runs: those of a fixture above, or of a file."""
+    names = getattr(item, "fixturenames", ())
+    return next((name for name in ONE_WORKER if name in names), item.path.stem)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests by the fixtures of one worker; run slow tests first, so that none of them is the last one running."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Group the tests for the workers; groups with slow tests come first, so that none of them is left for the end."""
+    slow = {group_of(item) for item in items if item.get_closest_marker("slow")}
+    order = {name: place for place, name in enumerate(ONE_WORKER)}
+    items.sort(key=lambda item: (order.get(group_of(item), len(order)), group_of(item) not in slow))
     for item in items:
-        names = getattr(item, "fixturenames", ())
-        for name in ONE_WORKER:
-            if name in names:
-                item.add_marker(pytest.mark.xdist_group(name))
-                break
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
 
 
 @pytest.fixture(autouse=True)

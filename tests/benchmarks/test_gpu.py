@@ -33,6 +33,7 @@ from tests.support.checkpoints import save_checkpoint
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_a_trial_on_the_cpu_measures_every_system_that_runs_there(checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
     command = [sys.executable, "-m", "benchmarks.gpu", "--checkpoint", str(checkpoint), "-o", str(output)]
@@ -108,6 +109,7 @@ def test_a_system_in_fp16_leaves_the_checkpoint_in_float32(subject: Subject) -> 
     assert {value.dtype for module in kept for value in module.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_each_shape_of_the_grid_is_compiled_and_no_other_shape_runs(subject: Subject) -> None:
     compilations: list[object] = []
 

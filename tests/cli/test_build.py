@@ -32,6 +32,7 @@ def test_build_passes_its_options_on(
     assert (planned.grid.layers, planned.grid.dims, planned.force) == ((2,), (7,), False)
 
 
+@pytest.mark.slow
 def test_engines_are_built_once_and_each_step_names_its_engine(
     run: Run, folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,6 +154,7 @@ def test_the_default_prompt_is_part_of_the_text(token_ids: Path, tmp_path: Path)
     check_same(token_ids, tmp_path, ["\u0301", "x", ""], spec=spec)
 
 
+@pytest.mark.slow
 def test_bytes_that_are_not_utf8_are_read_as_in_python(token_ids: Path, tmp_path: Path) -> None:
     vocabulary = json.loads(PUBLISHED)["model"]["vocab"] | {"\ufffd": 50_000, "##\ufffd": 50_001}
     tokenizer = altered(model={"vocab": vocabulary}, normalizer={"clean_text": False})

@@ -183,6 +183,7 @@ build_engines(plan, graphs, staging, EngineCache(target, partial(published_engin
 """
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on_where_it_was(again: Callable[..., Any], engined: Bundle, tmp_path: Path) -> None:
     import pickle
 
@@ -350,6 +351,7 @@ def test_a_library_that_crashes_takes_its_child_alone(
     assert len(failed) == 4
 
 
+@pytest.mark.slow
 def test_a_bundle_without_some_of_its_engines_is_published_and_said(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

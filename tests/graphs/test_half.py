@@ -64,6 +64,7 @@ def test_every_exit_has_metrics_within_bounds_and_a_peak(halves: Bundle, precisi
         assert "peak" not in exact
 
 
+@pytest.mark.slow
 def test_tables_with_a_row_added_to_them_are_half_too(architecture_of: Callable[[str], tuple[Path, Bundle]]) -> None:
     """RoBERTa looks up positions in a table to which a token type was added."""
     _, bundle = architecture_of("roberta")
@@ -132,6 +133,7 @@ def test_every_architecture_computes_in_half_what_torch_does(
             assert found.min() > ALIKE[precision]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "reached"), [(2.4e5, r"reaches \S+e\+05"), (1e8, "reaches (nan|inf)")])
 def test_an_overflow_names_the_first_exit_that_has_it_and_the_value_that_overflows(
     tmp_path: Path, factor: float, reached: str

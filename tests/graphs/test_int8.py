@@ -32,7 +32,7 @@ from m2d_export.precisions import PRECISIONS
 from m2d_export.runtimes import open_runtime
 from m2d_export.spec import INPUTS, Precision
 from m2d_export.text.batches import batches
-from m2d_export.text.packaged import calibration_texts, held_out_texts
+from m2d_export.text.files import calibration_texts, held_out_texts
 from m2d_export.text.tokenizer import Tokenizer
 from m2d_export.vectors import cosine
 from tests.support.checkpoints import WORDS, save_checkpoint
@@ -173,6 +173,7 @@ def test_onnx_runtime_opens_its_own_graph_and_other_runtimes_the_default_one(
         damaged.variant(2, "int8", "onnxrt")
 
 
+@pytest.mark.slow
 def test_each_graph_of_int8_must_pass_the_gate(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +276,7 @@ def int8_only(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return build(str(checkpoint), folder / "out.m2d", layers=[2], **calibrated(folder))
 
 
+@pytest.mark.slow
 def test_a_bundle_of_int8_only_names_int8_if_fp32_is_asked_for(int8_only: Bundle) -> None:
     with pytest.raises(SpecError, match="layer 2 in int8, not in fp32"):
         Encoder(int8_only, 2)
@@ -282,6 +284,7 @@ def test_a_bundle_of_int8_only_names_int8_if_fp32_is_asked_for(int8_only: Bundle
         assert encoder.encode(TEXTS[:2]).shape == (2, 64)
 
 
+@pytest.mark.slow
 def test_a_graph_with_a_pooling_mask_is_quantized_too(int8_only: Bundle) -> None:
     assert [value.name for value in graph(int8_only, 2, "int8").graph.input] == list(INPUTS)
 
