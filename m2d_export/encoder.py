@@ -87,7 +87,7 @@ class Encoder(Closing):
         """Like ``encode``, in parts of up to 8,192 texts, in their order: each (n, dim) float32.
 
         Memory holds one part at a time, so ``texts`` may be a generator of any length. Wrong options raise at the call;
-        InputError raises when the part with the invalid text is reached.
+        an invalid text raises InputError when its part is reached.
         """
         _check_texts(texts)
         prefix = self._tokenizer.spec.prompt(prompt, prompt_name)

@@ -24,7 +24,7 @@ class InputError(M2DError, ValueError):
 
 
 class DataError(M2DError):
-    """A file of sentence pairs or texts cannot be used."""
+    """A file of texts, pairs, documents or results cannot be used, or lacks the values that were asked for."""
 
 
 class CheckpointError(M2DError):
@@ -32,7 +32,7 @@ class CheckpointError(M2DError):
 
 
 class TrainingError(M2DError):
-    """A training cannot continue or be resumed; the message says what was saved."""
+    """A training cannot continue or be resumed."""
 
     exit_code = 1
 
@@ -44,7 +44,7 @@ class ExportError(M2DError):
 
 
 class ParityError(M2DError):
-    """The vectors of a variant differ from those of its reference."""
+    """Vectors or token ids differ too much from those that they are compared with."""
 
     exit_code = 1
 

@@ -113,7 +113,10 @@ def check_variants(
         metrics = parity[DEFAULT].metrics()
         entries.append(VariantEntry(layer, precision, paths, layout.weights_path(precision), metrics))
     if failures:
-        raise ParityError(f"nothing is published, because these graphs fail their gate: {'; '.join(failures)}")
+        raise ParityError(
+            f"nothing is published, because these graphs fail their gate: {'; '.join(failures)}. Build without these "
+            "layers or precisions"
+        )
     return tuple(entries)
 
 

@@ -12,7 +12,7 @@ from m2d_export.spec import Variant
 from m2d_export.text.batches import TOKEN_BUDGET, Batch
 from m2d_export.vectors import FloatArray
 
-CLOSED = "this runtime is closed: open it again"
+CLOSED = "this encoder or runtime is closed: open a new one"
 GPU_TOKENS = 1 << 14  # default token budget on a GPU: 128 texts of 128 tokens, as a default profile holds
 
 
