@@ -88,7 +88,7 @@ def test_default_shapes_cover_every_length_once() -> None:
         ("1x1:8x16:32x64,", "got ''"),
         ("2x1:1x16:32x64", "batch must"),
         ("1x32:8x16:32x64", "tokens must"),
-        ("0x1:8x16:32x64", "from 1"),
+        ("0x1:8x16:32x64", "batch must be at least 1"),
     ],
 )
 def test_shapes_that_make_no_sense_are_refused(text: str, said: str) -> None:

@@ -74,15 +74,12 @@ def test_a_file_that_is_not_the_manifests_engine_is_refused(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (
-            lambda engine: engine["key"].update(graph="0" * 64),
-            r"was made from another graph than .*weights 0{12}, \w+, here ",
-        ),
-        (lambda engine: engine["key"].update(weights="0" * 64), "was made from another graph than"),
-        (lambda engine: engine.update(layer=3), "belongs to no variant"),
+        (lambda engine: engine["key"].update(graph="0" * 64), r"another graph than .*sha256 0{12}"),
+        (lambda engine: engine["key"].update(weights="0" * 64), "another graph than .*0{12}"),
+        (lambda engine: engine.update(layer=3), "no variant .*engines/"),
         (lambda engine: engine.update(path="engines/none"), "not among the files"),
         (lambda engine: engine["key"]["shapes"][0].update(min=[4, 4], opt=[2, 8]), "must not decrease"),
-        (lambda engine: engine["key"]["shapes"][0].update(min=[4]), "expected batch and tokens"),
+        (lambda engine: engine["key"]["shapes"][0].update(min=[4]), r"list of 2.*\[4\]"),
     ],
 )
 def test_a_manifest_whose_engines_do_not_fit_is_refused(
