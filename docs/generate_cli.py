@@ -12,10 +12,11 @@ PAGE = Path(__file__).with_name("cli.md")
 WIDTH = 100
 INTRODUCTION = """# Command line
 
-`make docs` writes this page from the help of the program: change the help, not the page.
+`make docs` writes this page from the `--help` of each command: to change it, change the help.
 
-The package installs `m2d-export`; `python -m m2d_export` is the same. Lists have commas and no spaces. A cell is
-written LAYERxDIM: `3x128` is exit layer 3 with 128 dims. An error is one line on standard error.
+The package installs the command `m2d-export`; `python -m m2d_export` does the same. Lists have commas and no spaces. A
+**cell** is written LAYERxDIM: `3x128` is the exit after layer 3, with vectors of 128 dims. An error is one line on
+standard error.
 
 | exit code | meaning |
 |---|---|

@@ -19,8 +19,8 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "sho
 def cli() -> None:
     """ONNX export and optimised inference for 2D-Matryoshka sentence encoders.
 
-    Such an encoder can stop after any layer and keep any number of dims. build makes one verified ONNX graph per exit
-    layer, bench measures every cell (layer x dim), select chooses one, encode runs it.
+    Such an encoder can stop after any layer and keep any number of dims. A cell is one layer with one number of dims.
+    build makes one verified ONNX graph per exit layer, bench measures every cell, select chooses one, encode runs it.
     """
 
 

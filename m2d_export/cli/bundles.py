@@ -50,12 +50,12 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
     type=Words(),
     metavar="fp32,fp16,..",
     default="fp32",
-    help="Precisions to build, of fp32, fp16, bf16 and int8.",
+    help="Precisions to build: one or more of fp32, fp16, bf16, int8.",
 )
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    help="File of your texts, one a line, that int8 is calibrated on.  [default: texts of this package]",
+    help="File with one text in each line; int8 is calibrated on them.  [default: texts of this package]",
 )
 @click.option(
     "--engine",
@@ -68,7 +68,7 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
 @click.option(
     "--shapes",
     metavar="MIN:OPT:MAX,..",
-    help="Batch x tokens of the engines, such as 1x1:8x16:32x64.  [default: ranges of lengths up to the longest text]",
+    help="Ranges of batch x tokens that engines take, such as 1x1:8x16:32x64.  [default: up to the longest text]",
 )
 @click.option(
     "--gpu",
@@ -76,7 +76,7 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
     type=Words(),
     metavar="sm86,..",
     default=(),
-    help="GPUs that trt-rtx engines are built for.  [default: the library's choice]",
+    help="Kinds of GPU that trt-rtx engines are built for.  [default: those that the library chooses]",
 )
 @click.option("--force", is_flag=True, help="Replace the bundle at the output.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print what would be built; write nothing.")
@@ -171,7 +171,7 @@ def show(bundle: Path, as_json: bool) -> None:
 def verify(bundle: Path, as_json: bool) -> None:
     """Check every file of BUNDLE against its manifest.
 
-    Reports changed, missing and foreign files.
+    Reports files that are changed, missing, or not in the manifest.
     """
     from m2d_export.bundle.disk import Bundle
 
@@ -215,7 +215,7 @@ def encode(
 ) -> None:
     """Encode FILE into a NumPy array of float32, (lines, dim).
 
-    FILE is UTF-8 with one text a line; - is standard input.
+    FILE is UTF-8 with one text in each line. Without FILE, or with -, texts come from standard input.
     """
     from m2d_export.encoder import Encoder
     from m2d_export.host.files import atomic_file
@@ -236,7 +236,7 @@ def encode(
 @click.command("slice", epilog=examples("m2d-export slice ./minilm --cell 3x128 -o minilm-layer3"))
 @click.argument("checkpoint")
 @click.option(
-    "--cell", type=CellType(), required=True, help="Exit layer and dim; a dim below the width becomes truncate_dim."
+    "--cell", type=CellType(), required=True, help="Exit layer and dim; a dim below the width is saved as truncate_dim."
 )
 @click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @revision_option

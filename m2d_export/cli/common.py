@@ -75,7 +75,7 @@ class CellType(click.ParamType):  # type: ignore[type-arg]  # not generic before
 
 
 cell_option = click.option(
-    "--cell", type=CellType(), help="Exit layer and dim.  [default: the deepest exit, the checkpoint's own dim]"
+    "--cell", type=CellType(), help="Exit layer and dim.  [default: the deepest exit, with the checkpoint's own dim]"
 )
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads of the runtime.  [default: one per core]"

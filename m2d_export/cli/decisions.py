@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--results", default=RESULTS, type=click.Path(path_type=Path), help="File that bench has written.")
-@click.option("--min-retention", type=float, help="Least share of the full cell's quality, 0 to 1.")
-@click.option("--min-score", type=float, help="Least quality, x 100.")
-@click.option("--max-latency-ms", type=float, help="Most milliseconds a batch (median).")
-@click.option("--min-throughput", type=float, help="Least sentences a second.")
-@click.option("--max-index-gb", type=float, help="Most GB of an index of --vectors vectors.")
+@click.option("--min-retention", type=float, help="Lowest share of the full cell's quality, 0 to 1.")
+@click.option("--min-score", type=float, help="Lowest quality, x 100.")
+@click.option("--max-latency-ms", type=float, help="Highest median time of a batch, in milliseconds.")
+@click.option("--min-throughput", type=float, help="Lowest throughput, in sentences per second.")
+@click.option("--max-index-gb", type=float, help="Largest index, in GB, for --vectors vectors.")
 @click.option("--vectors", type=float, help="Number of vectors in the index.")
 @click.option("--bytes-per-value", type=float, help="Bytes of one number in the index.  [default: 4]")
 @click.option(
@@ -44,7 +44,11 @@ if TYPE_CHECKING:
     help="Batch size to judge by.  [default: smallest for latency, largest for throughput]",
 )
 @click.option("--tokens", type=int, help="Token length to judge by.  [default: the shortest]")
-@click.option("--scope", type=click.Choice(["text", "graph"]), help="Times to judge by.  [default: text, if timed]")
+@click.option(
+    "--scope",
+    type=click.Choice(["text", "graph"]),
+    help="Times to judge by: text is from text to vector, graph is the model only.  [default: text, if timed]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the choice as JSON.")
 def select(
     bundle: Path,
@@ -62,7 +66,7 @@ def select(
     """Pick the cell of BUNDLE to ship: the fastest that is good enough, or the best that is fast and small enough.
 
     Latency is that of the smallest timed batch, throughput that of the largest, unless --batch-size names one for both.
-    An index with fewer bytes a value is judged by the score of vectors that are stored that way.
+    With a smaller --bytes-per-value, quality is the score of vectors stored in so few bytes, if bench has measured it.
     """
     from dataclasses import asdict
 

@@ -41,10 +41,16 @@ if TYPE_CHECKING:
 @click.option(
     "--sts", default="toy", metavar="toy|stsb|FILE,..", help="Graded pairs: packaged, from the Hub, or files."
 )
-@click.option("--columns", metavar="A,B,SCORE", help="Columns of FILE: names, or places from 1 if it has no header.")
-@click.option("--texts", type=click.Path(path_type=Path), help="Your own texts, one a line: measures agreement.")
+@click.option("--columns", metavar="A,B,SCORE", help="Columns of FILE: names, or numbers from 1 if FILE has no header.")
 @click.option(
-    "--retrieval", type=click.Path(path_type=Path), help="Folder in BEIR's layout: measures retrieval and cascades."
+    "--texts",
+    type=click.Path(path_type=Path),
+    help="File of your own texts, one in each line, to measure agreement on.",
+)
+@click.option(
+    "--retrieval",
+    type=click.Path(path_type=Path),
+    help="Folder in BEIR's layout, to measure retrieval and cascades on.",
 )
 @click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers to measure.")
 @click.option("--dims", type=Numbers(), help="Dims to score.  [default: the bundle's]")
@@ -56,7 +62,7 @@ if TYPE_CHECKING:
     type=Words(),
     metavar="onnxrt,openvino,..",
     default="onnxrt",
-    help="Libraries that run the exits.",
+    help="Runtimes: libraries that run the exits.",
 )
 @click.option(
     "--precision",
@@ -72,7 +78,7 @@ if TYPE_CHECKING:
     type=Words(),
     metavar="fp32,..",
     default=(),
-    help=f"Types of float multiplications.  {DEFAULT_COMPUTE}",
+    help=f"Types that floats are multiplied in.  {DEFAULT_COMPUTE}",
 )
 @threads_option
 @click.option("-o", "--output", default=RESULTS, type=click.Path(path_type=Path), help="File that gets the records.")
@@ -100,9 +106,9 @@ def bench(
 ) -> None:
     """Measure BUNDLE: how good every cell is, and what every layer costs.
 
-    Measures every combination of the given runtimes, precisions and computes on the graphs of the bundle. Timed calls
-    take turns. Each result becomes one line of the output file, with its raw seconds. A run that was interrupted
-    continues when the command is repeated.
+    Measures every combination of the given runtimes, precisions and computes on the graphs of the bundle. Exits are
+    timed in turns, so that a slow moment of the machine affects all of them. Each result becomes one line of the output
+    file. If a run was interrupted, repeat the command to continue it.
     """
     from m2d_export.bench.records import append, done, read_existing, unmeasured
     from m2d_export.bench.sts import TOY, load_pairs

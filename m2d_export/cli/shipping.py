@@ -41,7 +41,9 @@ normalize_option = click.option(
 @click.argument("bundle", type=click.Path(path_type=Path))
 @cell_option
 @click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--last-hidden-state", is_flag=True, help="Add the output that tools with a pooling of their own read.")
+@click.option(
+    "--last-hidden-state", is_flag=True, help="Add an output of that name, for tools that pool by themselves."
+)
 @precision_option
 @normalize_option
 def onnx(
@@ -84,7 +86,14 @@ def onnx(
     )
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--cell", "cells", type=CellType(), multiple=True, required=True, help="Cell to serve; repeatable.")
+@click.option(
+    "--cell",
+    "cells",
+    type=CellType(),
+    multiple=True,
+    required=True,
+    help="Cell to serve; give the option again for more cells.",
+)
 @click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Repository to write.")
 @click.option(
     "--backend",
@@ -114,8 +123,8 @@ def triton(
 ) -> None:
     """Write cells of BUNDLE as a model repository for Triton Inference Server: texts in, vectors out.
 
-    With --backend python the encoder runs on the CPU, in the same model as the tokenizer. With the other backends it
-    is a model of its own. README.md in the repository says how to start the server and how to ask it.
+    With --backend python the encoder runs on the CPU, in the same Triton model as the tokenizer. With the other
+    backends it is a second model. README.md in the repository says how to start the server and how to send requests.
     """
     from m2d_export.bundle.disk import Bundle
     from m2d_export.deploy.triton.repository import Service, write_repository
@@ -151,9 +160,9 @@ def triton(
 def cpp(bundle: Path, target: Path, cell: Cell, runtime: str, precision: str) -> None:
     """Write a cell of BUNDLE as a CMake project: one C++17 header, texts in, vectors out.
 
-    The C++ tokenizer gives the ids of the checkpoint's tokenizer. It has BERT's kind (WordPiece); other kinds are
-    refused. openvino and onnxrt run a graph, which is compared with the bundle first. trt and trt-rtx run an engine of
-    BUNDLE (build --engine). README.md in the folder has the commands that build and run it.
+    The C++ tokenizer gives the same token ids as the checkpoint's. It supports BERT's kind (WordPiece) only; other
+    kinds are refused. openvino and onnxrt run a graph, which is compared with the bundle first. trt and trt-rtx run an
+    engine of BUNDLE (build --engine). README.md in the folder has the commands that build and run the project.
     """
     from m2d_export.bundle.disk import Bundle
     from m2d_export.deploy.cpp.project import write_project
