@@ -1,7 +1,7 @@
 """The figures that the README quotes."""
 
 from benchmarks.tables import EXIT, result, times
-from benchmarks.tables.peers import fastest, processor
+from benchmarks.tables.peers import AT_EXIT, fastest, processor
 from benchmarks.tables.quality import SHIPPED, UNTOUCHED, Scores, axes_of, retention, scores_of
 from m2d_export import Cell
 from m2d_export.report.formatting import milliseconds, plain_table, score, share
@@ -20,15 +20,18 @@ def headline() -> str:
     depth = axes_of(ours)[0][0]
     found, built = result("peers.json"), result("build_cost.json")
     best = fastest(found, "short")
+    ours_named = (name.removeprefix("m2d-export ").removesuffix(f" {AT_EXIT}") for name in (best.exit, best.full))
+    how = " and ".join(dict.fromkeys(ours_named))
     at_exit, at_depth, of_peer = (score(best.rows[name]["score"]) for name in (best.exit, best.full, best.peer))
     return "\n".join(
         [
             f"- **{share(retention(ours, EXIT))} of the score with {EXIT} of {depth} layers**: "
-            f"{at_full_width(ours, EXIT)} of {at_full_width(ours, depth)} on STS-B (Spearman x 100). The checkpoint "
-            f"before that training falls to {at_full_width(base, EXIT)} of {at_full_width(base, depth)}.",
+            f"{at_full_width(ours, EXIT)} of {at_full_width(ours, depth)} on STS-B (Spearman x 100), with the trained "
+            f"checkpoint in `models/`. Before its training, {EXIT} layers score {at_full_width(base, EXIT)} of "
+            f"{at_full_width(base, depth)}.",
             f"- **{times(best.ratio(best.exit))} the throughput of the fastest peer** ({best.peer}) at exit {EXIT} of "
-            f"the trained checkpoint, and {times(best.ratio(best.full))} at full depth of the peer's checkpoint. "
-            f"Scores are nearly equal: {at_exit}, {at_depth}, and {of_peer} for the peer. "
+            f"this checkpoint, and {times(best.ratio(best.full))} at full depth of the peer's own checkpoint, "
+            f"with {how}. Scores are nearly equal: {at_exit}, {at_depth}, and {of_peer} for the peer. "
             f"Measured on {processor(found)}.",
             f"- **{built['all_graphs_over_the_deepest_alone']:.3f}x the size** of the deepest exit is enough for all "
             f"{built['graphs']} exits, because they share one file of weights.",
