@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from m2d_export.cli import CONTEXT, INTERRUPTED, run
-from m2d_export.cli.common import Numbers, Words, examples
+from m2d_export.cli.common import ALL_OR_NUMBERS, NUMBERS, examples, words
 from m2d_export.errors import SpecError
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ MAX_SEED = 2**32 - 1  # the largest that numpy accepts
     help="grid trains all cells in every step; seed is sentence-transformers' own training.",
 )
 @click.option("--revision", help="Branch, tag or commit of a MODEL on the Hub.")
-@click.option(
-    "--columns", metavar="A,B,SCORE", type=Words(), help="Columns of DATA.  [default: sentence1,sentence2,score]"
-)
+@click.option("--columns", type=words("A,B,SCORE"), help="Columns of DATA.  [default: sentence1,sentence2,score]")
 @click.option(
     "--scale", metavar="LOW,HIGH", help="Range of the scores.  [default: 0,1 or 0,5, whichever fits the train split]"
 )
@@ -48,11 +46,11 @@ MAX_SEED = 2**32 - 1  # the largest that numpy accepts
     type=click.Path(path_type=Path),
     help="File with one sentence in each line, without scores, to train on too (grid).",
 )
-@click.option("--layers", metavar="all|1,2,..", type=Numbers("all"), default="all", help="Exit layers to train (grid).")
+@click.option("--layers", type=ALL_OR_NUMBERS, default="all", help="Exit layers to train (grid).")
 @click.option(
     "--dims",
     metavar="D,..",
-    type=Numbers(),
+    type=NUMBERS,
     help="Dims to train.  [default: the width, and 512, 256, 128, 64 below it]",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over DATA.  [default: 5; seed: 4]")

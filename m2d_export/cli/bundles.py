@@ -8,9 +8,11 @@ from typing import IO, Any
 import click
 
 from m2d_export.cli.common import (
-    CellType,
-    Numbers,
-    Words,
+    ALL_OR_NUMBERS,
+    CELL,
+    NUMBERS,
+    PATH,
+    bundle_argument,
     cell_option,
     examples,
     listed,
@@ -18,6 +20,7 @@ from m2d_export.cli.common import (
     steps,
     warn_if_int8_is_slow,
     warn_if_shapes_are_short,
+    words,
 )
 from m2d_export.errors import DataError, IntegrityError, OutputError
 from m2d_export.spec import Cell
@@ -36,34 +39,26 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
     )
 )
 @click.argument("checkpoint")
-@click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Bundle to write.")
+@click.option("-o", "--output", "target", required=True, type=PATH, help="Bundle to write.")
 @revision_option
-@click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers to build.")
+@click.option("--layers", type=ALL_OR_NUMBERS, default="all", help="Exit layers to build.")
 @click.option(
-    "--dims",
-    type=Numbers(),
-    help="Dims that bench measures.  [default: the trained dims, or powers of two from 32]",
+    "--dims", type=NUMBERS, help="Dims that bench measures.  [default: the trained dims, or powers of two from 32]"
 )
 @click.option(
     "--precision",
     "precisions",
-    type=Words(),
-    metavar="fp32,fp16,..",
+    type=words("fp32,fp16,.."),
     default="fp32",
     help="Precisions to build: one or more of fp32, fp16, bf16, int8.",
 )
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="File with one text in each line; int8 is calibrated on them.  [default: texts of this package]",
 )
 @click.option(
-    "--engine",
-    "engines",
-    type=Words(),
-    metavar="trt,trt-rtx",
-    default=(),
-    help="TensorRT engines to add.  [default: none]",
+    "--engine", "engines", type=words("trt,trt-rtx"), default=(), help="TensorRT engines to add.  [default: none]"
 )
 @click.option(
     "--shapes",
@@ -73,8 +68,7 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
 @click.option(
     "--gpu",
     "targets",
-    type=Words(),
-    metavar="sm86,..",
+    type=words("sm86,.."),
     default=(),
     help="Kinds of GPU that trt-rtx engines are built for.  [default: those that the library chooses]",
 )
@@ -135,13 +129,8 @@ def build(
     click.echo(f"{'would build' if dry_run else 'built'} {target}: {what}")
 
 
-@click.command(
-    epilog=examples(
-        "m2d-export show minilm.m2d",
-        "m2d-export show minilm.m2d --json",
-    )
-)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.command(epilog=examples("m2d-export show minilm.m2d", "m2d-export show minilm.m2d --json"))
+@bundle_argument
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest instead of a table.")
 def show(bundle: Path, as_json: bool) -> None:
     """Show the settings and the graphs of BUNDLE.
@@ -161,12 +150,8 @@ def show(bundle: Path, as_json: bool) -> None:
     Console().print(summary(opened))
 
 
-@click.command(
-    epilog=examples(
-        "m2d-export verify minilm.m2d",
-    )
-)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.command(epilog=examples("m2d-export verify minilm.m2d"))
+@bundle_argument
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(bundle: Path, as_json: bool) -> None:
     """Check every file of BUNDLE against its manifest.
@@ -192,10 +177,10 @@ def verify(bundle: Path, as_json: bool) -> None:
         'echo "A parrot is talking." | m2d-export encode minilm.m2d -o vectors.npy',
     )
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
+@bundle_argument
 @click.argument("file", type=click.File("rb"), default="-")
 @cell_option
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="NumPy file (.npy) to write.")
+@click.option("-o", "--output", required=True, type=PATH, help="NumPy file (.npy) to write.")
 @click.option("--prompt", help="Text to put before every text.  [default: the checkpoint's default prompt, if any]")
 @click.option("--prompt-name", help="Name of one of the checkpoint's prompts.")
 @click.option("--force", is_flag=True, help="Replace the file at the output.")
@@ -236,9 +221,9 @@ def encode(
 @click.command("slice", epilog=examples("m2d-export slice ./minilm --cell 3x128 -o minilm-layer3"))
 @click.argument("checkpoint")
 @click.option(
-    "--cell", type=CellType(), required=True, help="Exit layer and dim; a dim below the width is saved as truncate_dim."
+    "--cell", type=CELL, required=True, help="Exit layer and dim; a dim below the width is saved as truncate_dim."
 )
-@click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("-o", "--output", "target", required=True, type=PATH, help="Folder to write.")
 @revision_option
 def slice_(checkpoint: str, cell: Cell, target: Path, revision: str | None) -> None:
     """Write one cell of CHECKPOINT as an ordinary sentence-transformers folder."""

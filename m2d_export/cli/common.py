@@ -20,62 +20,48 @@ OF_PRECISION = ", ".join(name for name, runtime in RUNTIMES.items() if not runti
 DEFAULT_COMPUTE = f"[default: fp32; with {OF_PRECISION}: the precision]"
 
 
-class Numbers(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """Whole numbers separated by commas; ``word``, if given, stands for all of them and becomes None."""
+class Parsed(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """A value that ``parse`` makes of a string and the option's name, or refuses with SpecError.
 
-    name = "1,2,.."
+    The help shows ``name``.
+    """
 
-    def __init__(self, word: str | None = None) -> None:
-        self.word = word
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse the list, or fail as click does."""
-        if not isinstance(value, str):
-            return value
-        if value == self.word:
-            return None
-        try:
-            return parse_numbers(value, param.opts[-1] if param else "this option")
-        except SpecError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Words(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """Words separated by commas, in their order, without repeats."""
-
-    name = "a,b,.."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Split the list, or fail as click does."""
-        if not isinstance(value, str):
-            return value
-        words = tuple(dict.fromkeys(word.strip() for word in value.split(",")))
-        if not all(words):
-            self.fail(f"expected words separated by commas, got {value!r}", param, ctx)
-        return words
-
-
-class CellType(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """A cell written LAYERxDIM, such as 3x128; the command gets a Cell."""
-
-    name = "LAYERxDIM"
+    def __init__(self, name: str, parse: Callable[[str, str], Any]) -> None:
+        self.name, self.parse = name, parse
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """The name as it is; click would write it in capitals. ``ctx`` came with click 8.2."""
         return self.name
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Cell:
-        """Parse the cell, or fail as click does."""
-        if isinstance(value, Cell):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse a string, or fail as click does; a default that is no string is returned as it is."""
+        if not isinstance(value, str):
             return value
         try:
-            return Cell.parse(value)
+            return self.parse(value, param.opts[-1] if param else self.name)
         except SpecError as error:
             self.fail(str(error), param, ctx)
 
 
+def words(shown: str) -> Parsed:
+    """Words separated by commas, in their order, without repeats; the help shows ``shown``."""
+
+    def parse(text: str, option: str) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+        if not all(found):
+            raise SpecError(f"{option} takes words separated by commas, got {text!r}")
+        return found
+
+    return Parsed(shown, parse)
+
+
+PATH = click.Path(path_type=Path)
+CELL = Parsed("LAYERxDIM", lambda text, option: Cell.parse(text))
+NUMBERS = Parsed("1,2,..", parse_numbers)
+ALL_OR_NUMBERS = Parsed("all|1,2,..", lambda text, name: None if text == "all" else parse_numbers(text, name))
+bundle_argument = click.argument("bundle", type=PATH)
 cell_option = click.option(
-    "--cell", type=CellType(), help="Exit layer and dim.  [default: the deepest exit, with the checkpoint's own dim]"
+    "--cell", type=CELL, help="Exit layer and dim.  [default: the deepest exit, with the checkpoint's own dim]"
 )
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads of the runtime.  [default: one per core]"

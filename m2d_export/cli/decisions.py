@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2d_export.cli.common import RESULTS, examples, note_other_results
+from m2d_export.cli.common import PATH, RESULTS, bundle_argument, examples, note_other_results
 from m2d_export.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         "m2d-export select minilm.m2d --sts toy --min-retention 0.95 --batch-size 1 --tokens 16",
     )
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--results", default=RESULTS, type=click.Path(path_type=Path), help="File that bench has written.")
+@bundle_argument
+@click.option("--results", default=RESULTS, type=PATH, help="File that bench has written.")
 @click.option("--min-retention", type=float, help="Lowest share of the full cell's quality, 0 to 1.")
 @click.option("--min-score", type=float, help="Lowest quality, x 100.")
 @click.option("--max-latency-ms", type=float, help="Highest median time of a batch, in milliseconds.")
@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 @click.option("--texts", metavar="NAME", help="File of texts to judge by.  [default: the first]")
 @click.option("--retrieval", "collection", metavar="NAME", help="Collection to judge by.  [default: the first]")
 @click.option(
-    "--batch-size",
-    type=int,
-    help="Batch size to judge by.  [default: smallest for latency, largest for throughput]",
+    "--batch-size", type=int, help="Batch size to judge by.  [default: smallest for latency, largest for throughput]"
 )
 @click.option("--tokens", type=int, help="Token length to judge by.  [default: the shortest]")
 @click.option(
@@ -110,8 +108,8 @@ def select(
 
 
 @click.command(epilog=examples("m2d-export report results.jsonl -o report"))
-@click.argument("results", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.argument("results", type=PATH)
+@click.option("-o", "--output", required=True, type=PATH, help="Folder to write.")
 def report(results: Path, output: Path) -> None:
     """Write RESULTS as a page that opens from disk, a short version in Markdown, and pictures for a README."""
     from m2d_export.bench.records import read_records

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING
 import click
 
 from m2d_export.cli.common import (
+    ALL_OR_NUMBERS,
     DEFAULT_COMPUTE,
+    NUMBERS,
+    PATH,
     RESULTS,
-    Numbers,
-    Words,
+    bundle_argument,
     examples,
     is_default,
     note_other_results,
     steps,
     threads_option,
     warn_if_int8_is_slow,
+    words,
 )
 from m2d_export.errors import DataError, IntegrityError, OutputError, RuntimeUnavailable
 
@@ -37,51 +40,36 @@ if TYPE_CHECKING:
         "m2d-export bench minilm.m2d --layers 1 --runtime onnxrt,pytorch -o runtimes.jsonl",
     )
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
+@bundle_argument
 @click.option(
     "--sts", default="toy", metavar="toy|stsb|FILE,..", help="Graded pairs: packaged, from the Hub, or files."
 )
 @click.option("--columns", metavar="A,B,SCORE", help="Columns of FILE: names, or numbers from 1 if FILE has no header.")
-@click.option(
-    "--texts",
-    type=click.Path(path_type=Path),
-    help="File of your own texts, one in each line, to measure agreement on.",
-)
-@click.option(
-    "--retrieval",
-    type=click.Path(path_type=Path),
-    help="Folder in BEIR's layout, to measure retrieval and cascades on.",
-)
-@click.option("--layers", type=Numbers("all"), metavar="all|1,2,..", default="all", help="Exit layers to measure.")
-@click.option("--dims", type=Numbers(), help="Dims to score.  [default: the bundle's]")
-@click.option("--batch-size", "batch_sizes", type=Numbers(), default="1,32", help="Batch sizes to time.")
-@click.option("--tokens", type=Numbers(), default="16,128", help="Token lengths to time.")
+@click.option("--texts", type=PATH, help="File of your own texts, one in each line, to measure agreement on.")
+@click.option("--retrieval", type=PATH, help="Folder in BEIR's layout, to measure retrieval and cascades on.")
+@click.option("--layers", type=ALL_OR_NUMBERS, default="all", help="Exit layers to measure.")
+@click.option("--dims", type=NUMBERS, help="Dims to score.  [default: the bundle's]")
+@click.option("--batch-size", "batch_sizes", type=NUMBERS, default="1,32", help="Batch sizes to time.")
+@click.option("--tokens", type=NUMBERS, default="16,128", help="Token lengths to time.")
 @click.option(
     "--runtime",
     "runtimes",
-    type=Words(),
-    metavar="onnxrt,openvino,..",
+    type=words("onnxrt,openvino,.."),
     default="onnxrt",
     help="Runtimes: libraries that run the exits.",
 )
 @click.option(
-    "--precision",
-    "precisions",
-    type=Words(),
-    metavar="fp32,..",
-    default="fp32",
-    help="Precisions of the stored weights.",
+    "--precision", "precisions", type=words("fp32,.."), default="fp32", help="Precisions of the stored weights."
 )
 @click.option(
     "--compute",
     "computes",
-    type=Words(),
-    metavar="fp32,..",
+    type=words("fp32,.."),
     default=(),
     help=f"Types that floats are multiplied in.  {DEFAULT_COMPUTE}",
 )
 @threads_option
-@click.option("-o", "--output", default=RESULTS, type=click.Path(path_type=Path), help="File that gets the records.")
+@click.option("-o", "--output", default=RESULTS, type=PATH, help="File that gets the records.")
 @click.option("--fresh", is_flag=True, help="Measure everything again.")
 @click.option("--all", "show_all", is_flag=True, help="Print every table instead of the summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records instead of tables.")
@@ -158,7 +146,6 @@ def bench(
 def _measures(
     bundle: "Bundle", sts: str, columns: str | None, texts: Path | None, retrieval: Path | None
 ) -> "tuple[Measure, ...]":
-    """The measures of quality that the options ask for."""
     from m2d_export.bench.quality import GradedPairs, OwnTexts, Searched
     from m2d_export.bench.retrieval import load_collection
     from m2d_export.text.files import read_texts

@@ -5,8 +5,10 @@ from pathlib import Path
 import click
 
 from m2d_export.cli.common import (
+    CELL,
+    PATH,
     PRECISIONS,
-    CellType,
+    bundle_argument,
     cell_option,
     examples,
     is_default,
@@ -38,9 +40,9 @@ normalize_option = click.option(
         "m2d-export onnx minilm.m2d --cell 3x32 --last-hidden-state -o minilm-3x32",
     )
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
+@bundle_argument
 @cell_option
-@click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("-o", "--output", "target", required=True, type=PATH, help="Folder to write.")
 @click.option(
     "--last-hidden-state", is_flag=True, help="Add an output of that name, for tools that pool by themselves."
 )
@@ -85,21 +87,18 @@ def onnx(
         "m2d-export triton minilm.m2d --cell 3x64 --backend onnxruntime -o triton-models",
     )
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
+@bundle_argument
 @click.option(
     "--cell",
     "cells",
-    type=CellType(),
+    type=CELL,
     multiple=True,
     required=True,
     help="Cell to serve; give the option again for more cells.",
 )
-@click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Repository to write.")
+@click.option("-o", "--output", "target", required=True, type=PATH, help="Repository to write.")
 @click.option(
-    "--backend",
-    metavar="[python|onnxruntime|tensorrt]",
-    default="python",
-    help="Backend of the server that encodes.",
+    "--backend", metavar="[python|onnxruntime|tensorrt]", default="python", help="Backend of the server that encodes."
 )
 @click.option(
     "--runtime", type=click.Choice(["onnxrt", "openvino"]), default="onnxrt", help="Runtime of --backend python."
@@ -152,9 +151,9 @@ def triton(
         "m2d-export cpp minilm.m2d --cell 3x32 --runtime onnxrt -o macaw",
     )
 )
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--cell", type=CellType(), required=True, help="Cell to write.")
+@bundle_argument
+@click.option("-o", "--output", "target", required=True, type=PATH, help="Folder to write.")
+@click.option("--cell", type=CELL, required=True, help="Cell to write.")
 @click.option("--runtime", type=click.Choice(list(FLAVOURS)), required=True, help="Runtime of the C++ program.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="Precision of the stored weights.")
 def cpp(bundle: Path, target: Path, cell: Cell, runtime: str, precision: str) -> None:
