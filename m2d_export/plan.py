@@ -1,4 +1,4 @@
-"""The plan of a build: everything that can fail is checked here, before the work starts."""
+"""The plan of a build: everything that can be checked before the work starts is checked here."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -14,8 +14,7 @@ from m2d_export.host.extras import require
 from m2d_export.host.files import check_room, writing
 from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import Grid, Precision, ShapeRange, default_dims
-from m2d_export.text.files import read_texts
-from m2d_export.text.packaged import calibration_texts
+from m2d_export.text.files import calibration_texts, read_texts
 
 CALIBRATION_TEXTS = 300
 
@@ -28,7 +27,7 @@ def no_progress(step: str) -> None:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Texts that give int8 its activation ranges; ``source`` says in words where they are from."""
+    """Texts from which int8 gets the ranges of its activations; ``source`` says in words where they are from."""
 
     source: str
     texts: tuple[str, ...]
@@ -77,13 +76,13 @@ def plan(
     force: bool = False,
     progress: Progress = no_progress,
 ) -> Plan:
-    """Load the checkpoint and check everything that can fail; writes nothing.
+    """Load the checkpoint and check everything that can be checked before the work starts; writes nothing.
 
-    ``revision`` is the branch, tag or commit of a Hub id. ``layers`` are the exits (None: all), ``dims`` what bench
-    measures (None: the trained ones, or the width and the powers of two below it). ``calibration`` is a file of texts,
-    one a line, for int8 (None: texts of this package). ``engines`` are kinds of TensorRT engine, ``shapes`` their
-    profiles and ``targets`` their compute capabilities. ``force`` replaces the bundle at ``target``. Raises SpecError,
-    DataError, CheckpointError, OutputError, DiskFullError, RuntimeUnavailable.
+    ``revision`` is the branch, tag or commit of a Hub id. ``layers`` are the exit layers; None is all layers. ``dims``
+    are the dims that bench measures; None is the trained ones if they are known, else those of ``default_dims``.
+    ``calibration`` is a file for int8 with one text in each line; None is texts of this package. ``engines`` are kinds
+    of TensorRT engine, ``shapes`` their profiles and ``targets`` their compute capabilities. ``force`` replaces the
+    bundle at ``target``. Raises SpecError, DataError, CheckpointError, OutputError, DiskFullError, RuntimeUnavailable.
     """
     path = Path(os.path.expanduser(target)).absolute()
     with writing(path):
@@ -132,7 +131,7 @@ def _precisions(names: Sequence[str]) -> tuple[Precision, ...]:
 
 
 def _calibration(precisions: Sequence[Precision], path: Path | None) -> Calibration | None:
-    """Up to 300 texts, evenly from the whole file; None without int8."""
+    """Up to 300 texts, taken evenly from the whole file; None if int8 is not built."""
     if Precision.INT8 not in precisions:
         if path is not None:
             raise SpecError("--calibration belongs to int8: add int8 to --precision, or leave --calibration out")
@@ -144,7 +143,7 @@ def _calibration(precisions: Sequence[Precision], path: Path | None) -> Calibrat
 
 
 def _bytes_needed(plan: Plan) -> int:
-    """About the disk space of a build: twice the weights in each precision, and engines with weights of their own."""
+    """An estimate of a build's disk space: each precision needs its weights twice, and an engine has its own copy."""
     embedding = sum(value.nbytes for value in plan.checkpoint.encoder.get_input_embeddings().parameters())
     blocks = plan.weight_bytes - embedding
     per_engine_kind = sum(embedding + blocks * layer // plan.grid.depth for layer in plan.grid.layers)

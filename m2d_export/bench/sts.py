@@ -15,7 +15,7 @@ from m2d_export.errors import DataError
 from m2d_export.host.checks import json_lines
 from m2d_export.host.extras import require
 from m2d_export.host.files import read_text
-from m2d_export.text.packaged import toy_csv
+from m2d_export.text.files import toy_csv
 from m2d_export.text.tokenizer import check_text
 
 TOY, STSB = "toy", "stsb"
@@ -48,8 +48,8 @@ def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
     """Load pairs from ``toy`` (packaged), ``stsb`` (sentence-transformers/stsb on the Hub, test) or a file.
 
     A file is CSV, TSV or JSONL. ``columns`` names two sentence columns and the score column. For a CSV or TSV without a
-    header they are places, from 1. The default is sentence1, sentence2, score, or the first three columns. Raises
-    DataError or InputError with the line that cannot be used.
+    header it gives their places instead, counted from 1. The default is sentence1, sentence2, score if a header has
+    these, else the first three columns. Raises DataError or InputError with the line that cannot be used.
     """
     if columns is not None and not len(columns) == len(set(columns)) == 3:
         raise DataError(f"expected three different columns, two sentences and a score, got {', '.join(columns)}")
@@ -94,7 +94,7 @@ def _table_rows(text: str, delimiter: str, columns: Sequence[str] | None, source
             f"{where} is not valid CSV ({error}): close every quote, and double quotes inside a quoted field"
         ) from error
     if not rows:
-        raise DataError(f"{source} is empty")
+        raise DataError(f"{source} is empty: expected two sentences and a score in each line")
     places, has_header = _places(rows[0][1], columns, source)
     for number, row in rows[has_header:]:
         where = f"{source}, line {number}"
@@ -113,11 +113,13 @@ def _places(first: list[str], columns: Sequence[str] | None, source: str) -> tup
     if columns is None and not set(COLUMNS) <= set(names):
         if len(first) < 3:
             raise DataError(f"{source}: expected two sentences and a score, got {len(first)} column(s)")
-        if not _is_number(first[2]):
+        try:
+            float(first[2])
+        except ValueError:
             raise DataError(
                 f"{source}, line 1: the score {first[2]!r} is not a number. If this line is a header, choose "
                 "its columns with --columns A,B,SCORE"
-            )
+            ) from None
         return (0, 1, 2), False
     if columns is not None and all(name.isdecimal() and int(name) > 0 for name in columns):
         return tuple(int(name) - 1 for name in columns), False
@@ -128,14 +130,6 @@ def _places(first: list[str], columns: Sequence[str] | None, source: str) -> tup
             "Choose columns with --columns A,B,SCORE"
         )
     return tuple(names.index(name.lower()) for name in columns or COLUMNS), True
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _row(record: Any, columns: Sequence[str], where: str) -> Row:

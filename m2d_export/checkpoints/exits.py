@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from m2d_export.checkpoints.architectures import has_final_norm
 from m2d_export.checkpoints.load import Checkpoint
+from m2d_export.checkpoints.modules import has_final_norm
 from m2d_export.errors import CheckpointError
 from m2d_export.spec import OUTPUT, Pooling
 from m2d_export.vectors import FloatArray

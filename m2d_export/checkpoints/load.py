@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2d_export.checkpoints.folder import M2D_JSON, encoder_folder, local_folder, read_exits, read_object
+from m2d_export.checkpoints.folder import M2D_JSON, check_folder, encoder_folder, local_folder, read_exits, read_object
 from m2d_export.checkpoints.modules import pooling_and_tail, text_spec, width_after
-from m2d_export.checkpoints.supported import check_folder, check_weights
 from m2d_export.errors import CheckpointError, first_line
 from m2d_export.host.extras import require
 from m2d_export.spec import Origin, Pooling, TextSpec
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+UNUSED_WEIGHTS = ("pooler.",)  # BERT's next-sentence head, which no exit reads
 LINEAR = "torch.nn.modules.linear.Identity"  # the activation of a Dense without one
 
 
@@ -118,8 +118,18 @@ def _load_model(name: str, folder: Path) -> "tuple[SentenceTransformer, Any]":
         _, report = transformers.AutoModel.from_pretrained(
             encoder_folder(folder), config=encoder.config, output_loading_info=True, local_files_only=True, **options
         )
-    check_weights(name, encoder.config.num_hidden_layers, report["missing_keys"])
+    _check_weights(name, encoder.config.num_hidden_layers, report["missing_keys"])
     return model, encoder
+
+
+def _check_weights(name: str, layers: int, missing: Sequence[str]) -> None:
+    """Raise CheckpointError if weights are ``missing``, because transformers fills them with random numbers."""
+    needed = sorted(key for key in missing if not key.startswith(UNUSED_WEIGHTS))
+    if needed:
+        raise CheckpointError(
+            f"{name}: its config has {layers} layers, but {len(needed)} of their tensors are missing from its weights, "
+            f"the first {needed[0]}: use the config that belongs to these weights"
+        )
 
 
 def _heads(folder: Path, layers: Sequence[int], width: int) -> "dict[int, nn.Module]":

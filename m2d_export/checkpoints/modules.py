@@ -1,4 +1,7 @@
-"""Read a loaded sentence-transformers model: its pooling, the modules after it, and its settings of texts."""
+"""Read a loaded sentence-transformers model: its pooling, the modules after it, its settings of texts.
+
+The last two functions are facts about architectures that neither a config nor a manifest states.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -76,3 +79,19 @@ def text_spec(model: "SentenceTransformer", pooling: Pooling) -> TextSpec:
         default_prompt_name=model.default_prompt_name,
         include_prompt=pooling.include_prompt,
     )
+
+
+def has_final_norm(encoder: "nn.Module") -> bool:
+    """Whether the encoder norms only the output of its last layer (pre-LN, such as ModernBERT).
+
+    Exit k is the output of layer k without that norm, so a model with k layers and the norm is not exit k.
+    """
+    return hasattr(encoder, "final_norm")
+
+
+def unused_positions(model_type: str, pad_id: int) -> int:
+    """How many rows at the start of the position table no token uses, by the ``model_type`` of transformers.
+
+    The RoBERTa family numbers positions from the padding id + 1, and its ``max_position_embeddings`` counts those rows.
+    """
+    return pad_id + 1 if "roberta" in model_type else 0

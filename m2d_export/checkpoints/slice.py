@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m2d_export.checkpoints.architectures import has_final_norm
 from m2d_export.checkpoints.load import Checkpoint, load_checkpoint, quietly
+from m2d_export.checkpoints.modules import has_final_norm
 from m2d_export.errors import CheckpointError
 from m2d_export.host.extras import require
 from m2d_export.host.files import new_folder

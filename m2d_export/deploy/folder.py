@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from m2d_export.bundle.disk import Bundle
 from m2d_export.bundle.manifest import TOKENIZER
-from m2d_export.checkpoints.architectures import unused_positions
+from m2d_export.checkpoints.modules import unused_positions
 from m2d_export.deploy.graph import check_deployed, deployed_graph, save_graph
 from m2d_export.errors import SpecError
 from m2d_export.host.files import new_folder
@@ -123,9 +123,10 @@ def _repeat_over_tokens(model: "ir.Model", dim: int) -> None:
     import numpy as np
     import onnx_ir as ir
 
+    from m2d_export.graphs.passes.common import constant
+
     graph = model.graph
-    one = ir.Value(name="one", const_value=ir.tensor(np.ones(1, dtype=np.int64), name="one"))
-    graph.register_initializer(one)
+    one = constant(graph, np.array([1]), "one")
     (mask,) = (value for value in graph.inputs if value.name == MASK)
     (vector,) = graph.outputs
     tokens = ir.node("Shape", [mask], {"start": 1, "end": 2}, name="tokens")

@@ -1,7 +1,7 @@
 """One cell as one ONNX graph that pools, cuts and scales by itself."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from m2d_export.precisions import PRECISIONS
 from m2d_export.runtimes import open_runtime
 from m2d_export.spec import OUTPUT, Cell, Precision, Variant
 from m2d_export.text.batches import pad
-from m2d_export.text.packaged import held_out_texts
+from m2d_export.text.files import held_out_texts
 from m2d_export.vectors import EPSILON, cosine, truncate
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def deployed_graph(
     require("onnx_ir", "deploy")
     import onnx_ir as ir
 
+    from m2d_export.graphs.passes.common import constant
+
     grid = bundle.grid
     cell = Cell(grid.check_layer(cell.layer), grid.check_dim(cell.dim))
     scaled = bundle.manifest.normalize if normalize is None else normalize
@@ -46,11 +48,11 @@ def deployed_graph(
     value.name = FULL if cell.dim < grid.width or scaled else OUTPUT
     if cell.dim < grid.width:
         bounds = {"cut_from": 0, "cut_to": cell.dim, "cut_axis": 1}
-        cut = [_constant(model, name, [number]) for name, number in bounds.items()]
+        cut = [constant(graph, np.array([number]), name) for name, number in bounds.items()]
         value = _node(model, "Slice", [value, *cut], "cut_embedding" if scaled else OUTPUT)
     if scaled:
-        axis = _constant(model, "length_axis", [1])
-        smallest = _constant(model, "smallest_length", np.float32(EPSILON))
+        axis = constant(graph, np.array([1]), "length_axis")
+        smallest = constant(graph, np.array(EPSILON, np.float32), "smallest_length")
         length = _node(model, "ReduceL2", [value, axis], "length", keepdims=1)
         value = _node(model, "Div", [value, _node(model, "Max", [length, smallest], "safe_length")], OUTPUT)
     value.dtype = ir.DataType.FLOAT
@@ -66,15 +68,6 @@ def deployed_graph(
         }
     )
     return model
-
-
-def _constant(model: "ir.Model", name: str, value: Any) -> "ir.Value":
-    import onnx_ir as ir
-
-    array = np.asarray(value, dtype=np.int64 if isinstance(value, list) else None)
-    made = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    model.graph.register_initializer(made)
-    return made
 
 
 def _node(model: "ir.Model", operator: str, inputs: list["ir.Value"], output: str, **attributes: int) -> "ir.Value":

@@ -1,4 +1,4 @@
-"""The reference that every graph is compared with: the exits in PyTorch and float32, themselves checked first."""
+"""The reference of every graph: the exits in PyTorch and float32. The deepest is checked before it is used."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from m2d_export.errors import ParityError
 from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import Precision, TextSpec
 from m2d_export.text.batches import Batch, batches, pad
-from m2d_export.text.packaged import held_out_texts
+from m2d_export.text.files import held_out_texts
 from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.vectors import FloatArray, cosine
 
-BATCH_SIZES, TOKENS = (1, 2, 32), (2, 16, 128)  # of the shape batches
+BATCH_SIZES, TOKENS = (1, 2, 32), (2, 16, 128)  # of ``shape_batches``
 PROMPT = "represent this text: "
 
 PROBES = (
@@ -100,14 +100,15 @@ def checked_reference(checkpoint: Checkpoint, exits: ExitEncoder, dims: Sequence
 
 
 def _probe_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[TokenIds]:
-    """Token ids of the probe texts; with a prompt too where its tokens are not pooled, to try the pooling mask."""
+    """Token ids of the probe texts. If prompts are not pooled, the same texts with one follow, for the pooling mask."""
     tokens = tokenizer.encode(PROBES)
     for text, item in zip(PROBES, tokens, strict=True):
-        expected = checkpoint.reference_ids(text) or [tokenizer.spec.pad_id]  # one padding token for no tokens
+        expected = checkpoint.reference_ids(text) or [tokenizer.spec.pad_id]  # padding if no token is left
         if list(item.ids) != expected:
             raise ParityError(
                 f"the bundle's tokenizer reads {text[:40]!r} as {list(item.ids)[:8]}... ({len(item.ids)} tokens), "
-                f"but sentence-transformers reads it as {expected[:8]}... ({len(expected)} tokens)"
+                f"but sentence-transformers reads it as {expected[:8]}... ({len(expected)} tokens): this tokenizer "
+                "cannot be exported"
             )
     return tokens if tokenizer.spec.include_prompt else tokens + tokenizer.encode(PROBES, PROMPT)
 
@@ -127,12 +128,12 @@ def _check_full_depth(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
             behind = f" with the prompt {prompt!r}" if prompt else ""
             raise ParityError(
                 f"the reference differs from sentence-transformers{behind} (cosine {smallest:.7f}): this checkpoint "
-                "has a setting that the export cannot reproduce"
+                "has a setting that the export cannot reproduce, so it cannot be built"
             )
 
 
 def shape_batches(tokens: Sequence[TokenIds], spec: TextSpec) -> list[Batch]:
-    """Batches of 1, 2 and 32 texts by 2, 16, 128 and the most tokens, each once full and once with padding."""
+    """Batches of 1, 2 and 32 texts by 2, 16, 128 and ``max_tokens`` tokens, each once full and once with padding."""
     stream = [token for item in tokens for token in item.ids if token != spec.pad_id]
     found = []
     for length in sorted({min(count, spec.max_tokens) for count in (*TOKENS, spec.max_tokens)}):

@@ -5,7 +5,7 @@ the sum of embeddings, layer norms, attention scores with mask and softmax, acti
 pooling and everything after it. ``torch.autocast`` makes nearly the same choice; it leaves activations in half.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ def half_graphs(model: ir.Model, precision: Precision, samples: Sequence[Any] | 
     typed, dtype = model.clone(), half_type(precision)
     copies: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
     for node in list(typed.graph):
-        if not _floats(node.outputs):
+        if not any(value.dtype == ir.DataType.FLOAT for value in node.outputs):
             for index, value in enumerate(node.inputs):  # comparisons take any float type, but both inputs in the same
                 if value is not None and value.dtype == dtype and node.op_type != "Shape":
                     node.replace_input_with(index, _in_type(typed, value, ir.DataType.FLOAT, copies))
@@ -60,10 +60,6 @@ def matmuls(model: ir.Model) -> dict[str, int]:
     return {kind.name: kinds.count(kind) for kind in dict.fromkeys(kinds) if kind is not None}
 
 
-def _floats(values: Iterable[ir.Value | None]) -> list[ir.Value]:
-    return [value for value in values if value is not None and value.dtype == ir.DataType.FLOAT]
-
-
 def _runs_in_half(node: ir.Node, dtype: ir.DataType) -> bool:
     """Whether ``node`` of a float32 graph runs in ``dtype``; the nodes before it have their types already."""
     kind, values = node.op_type, [value for value in node.inputs if value is not None]
@@ -81,10 +77,7 @@ def _runs_in_half(node: ir.Node, dtype: ir.DataType) -> bool:
 
 
 def _in_type(
-    model: ir.Model,
-    value: ir.Value,
-    dtype: ir.DataType,
-    copies: dict[tuple[ir.Value, ir.DataType], ir.Value],
+    model: ir.Model, value: ir.Value, dtype: ir.DataType, copies: dict[tuple[ir.Value, ir.DataType], ir.Value]
 ) -> ir.Value:
     """``value`` in ``dtype``: itself, a converted initializer, or a Cast behind its node; each is made only once."""
     if value.dtype == dtype:

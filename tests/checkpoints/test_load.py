@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from m2d_export.checkpoints.architectures import has_final_norm, unused_positions
 from m2d_export.checkpoints.exits import ExitEncoder
 from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
+from m2d_export.checkpoints.modules import has_final_norm, unused_positions
 from m2d_export.gate.reference import PROBES
 from m2d_export.text.batches import pad
 from m2d_export.text.tokenizer import Tokenizer

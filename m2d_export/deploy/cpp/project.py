@@ -14,7 +14,6 @@ from m2d_export.engines.library import check_flags
 from m2d_export.errors import SpecError
 from m2d_export.host import templates
 from m2d_export.host.files import new_folder
-from m2d_export.precisions import TYPED
 from m2d_export.runtimes.onnxrt import SETTINGS
 from m2d_export.spec import Cell, Engine, Precision
 from m2d_export.text.batches import MIN_FILL, TOKEN_BUDGET
@@ -51,10 +50,11 @@ def write_project(
             write_deployed(bundle, cell, model / "model.onnx", precision)
         else:
             shutil.copyfile(engine.path, model / "model.plan")
+        build = template(f"{flavour.templates}.cmake", title=flavour.title, **flavour.places)
         pages = {
             "m2d_encoder.hpp": header(runtime),
             "example.cpp": template("example.cpp"),
-            "CMakeLists.txt": _cmake(flavour),
+            "CMakeLists.txt": template("CMakeLists.txt", runtime=build.strip()),
             "README.md": _readme(bundle, cell, flavour, precision, engine),
         }
         for name, content in pages.items():
@@ -69,28 +69,21 @@ def _engine(bundle: Bundle, cell: Cell, precision: str, kind: str) -> Engine:
     was built with other settings than this version of the package has.
     """
     longest = bundle.manifest.text.max_tokens
-    for entry in bundle.manifest.engines:
-        if (entry.layer, entry.precision, entry.key.kind) != (cell.layer, precision, kind):
-            continue
-        if max(shapes.max[1] for shapes in entry.key.shapes) < longest:
-            raise SpecError(
-                f"{entry.path} does not take texts of {longest} tokens, which the checkpoint reads: build it with "
-                f"--shapes that end at {longest} tokens"
-            )
-        if any(shapes.min[0] > 1 for shapes in entry.key.shapes):
-            raise SpecError(f"{entry.path} does not take a single text: build it with --shapes that begin at 1x")
-        bundle.checked(entry.path)
-        found = next(engine for engine in bundle.variant(cell.layer, precision).engines if engine.key == entry.key)
-        check_flags(found)
-        return found
-    raise SpecError(
-        f"{bundle.root} has no {kind} engine of layer {cell.layer} in {precision}: build it with --engine {kind} and a "
-        f"--precision of {', '.join(TYPED)}"
-    )
+    engine = bundle.variant(cell.layer, precision).engine(kind)
+    path = engine.path.relative_to(bundle.root).as_posix()
+    if max(shapes.max[1] for shapes in engine.key.shapes) < longest:
+        raise SpecError(
+            f"{path} does not take texts of {longest} tokens, which the checkpoint reads: build it with --shapes that "
+            f"end at {longest} tokens"
+        )
+    if any(shapes.min[0] > 1 for shapes in engine.key.shapes):
+        raise SpecError(f"{path} does not take a single text: build it with --shapes that begin at 1x")
+    bundle.checked(path)
+    check_flags(engine)
+    return engine
 
 
 def _vocabulary(bundle: Bundle, cell: Cell) -> bytes:
-    """The bytes of vocabulary.bin."""
     text = bundle.manifest.text
     (empty,) = bundle.tokenizer.encode([""], text.prompt())
     tokenizer_json = bundle.checked(TOKENIZER).read_text(encoding="utf-8")
@@ -112,11 +105,6 @@ def header(runtime: str) -> str:
         bodies.append("\n".join(line for line in lines if not line.startswith(("#include", "#pragma once"))).strip())
     top = ABOUT.format(version=__version__) + "#pragma once\n\n" + "\n".join(sorted(includes))
     return "\n\n".join([top, *bodies]) + "\n"
-
-
-def _cmake(flavour: Flavour) -> str:
-    runtime = template(f"{flavour.templates}.cmake", title=flavour.title, **flavour.places)
-    return template("CMakeLists.txt", runtime=runtime.strip())
 
 
 def _readme(bundle: Bundle, cell: Cell, flavour: Flavour, precision: str, engine: Engine | None) -> str:
@@ -151,7 +139,6 @@ def _readme(bundle: Bundle, cell: Cell, flavour: Flavour, precision: str, engine
 
 
 def _facts(engine: Engine) -> dict[str, str]:
-    """What an engine needs and takes, in words."""
     key = engine.key
     cards = f"compute capability {', '.join(key.targets)}" if key.targets else "any GPU that its library supports"
     return {

@@ -101,10 +101,7 @@ def hangul_letters(code: int) -> Characters:
 
 
 def _bert(
-    clean_text: bool = False,
-    handle_chinese_chars: bool = False,
-    strip_accents: bool = False,
-    lowercase: bool = False,
+    clean_text: bool = False, handle_chinese_chars: bool = False, strip_accents: bool = False, lowercase: bool = False
 ) -> Any:
     return normalizers.BertNormalizer(clean_text, handle_chinese_chars, strip_accents, lowercase)
 

@@ -35,6 +35,7 @@ def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int
         raise SpecError(f"texts of {text.max_tokens} tokens have no room for other tokens than the special ones")
     # The ids are those of the loaded tokenizer: loading replaces ids of the file that the vocabulary does not have.
     added = {token["content"]: _id(rust, token["content"]) for token in data["added_tokens"]}
+    longest_first = sorted(added, key=lambda token: -len(token.encode()))  # because C++ takes the first match
     prefix = model["continuing_subword_prefix"]
     parts = [
         MAGIC,
@@ -46,7 +47,7 @@ def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int
         _numbers(unpooled),
         _strings(model["vocab"]),
         _strings({t.removeprefix(prefix): number for t, number in model["vocab"].items() if t.startswith(prefix)}),
-        _strings({token: added[token] for token in sorted(added, key=_longest_first)}),
+        _strings({token: added[token] for token in longest_first}),
         *_tables(probe(**{name: value for name, value in data["normalizer"].items() if name != "type"})),
     ]
     content = b"".join(parts)
@@ -109,11 +110,6 @@ def _id(rust: Tokenizer, token: str) -> int:
     if number is None:
         raise _refusal(f"its added token {token!r} has no id after loading")
     return number
-
-
-def _longest_first(token: str) -> int:
-    """A sort key: C++ takes the first match, ``tokenizers`` the longest."""
-    return -len(token.encode())
 
 
 def _tables(tables: UnicodeTables) -> Iterable[bytes]:

@@ -22,7 +22,7 @@ from m2d_export.text.batches import MIN_FILL, TOKEN_BUDGET
 BACKENDS = ("python", "onnxruntime", "tensorrt")  # as Triton calls them
 PYTHON_RUNTIMES = ("onnxrt", "openvino")  # what templates/model.py opens
 TRITON = "26.07"  # release of NVIDIA's images that the Dockerfile starts from
-SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # bounds the bytes of a text: a tokenizer reads all of it before it cuts
+SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # of the bytes of a text: a tokenizer reads all of it before it cuts it
 WARM_TOKENS = 16
 CHECKSUMS = "SHA256SUMS"
 template = partial(templates.template, "m2d_export.deploy.triton")
@@ -84,7 +84,7 @@ def write_repository(
     Raises SpecError, OutputError if ``target`` exists, and the errors of ``write_deployed``.
     """
     if not cells:
-        raise SpecError("name at least one cell, such as 3x128")
+        raise SpecError("no cell was given: name at least one, such as 3x128")
     if service.backend == "tensorrt" and precision != Precision.FP32:
         raise SpecError(
             f"--backend tensorrt serves fp32 only, not {precision}: TensorRT refuses the zero points of int8 graphs, "
@@ -143,7 +143,7 @@ def encoder_config(bundle: Bundle, cell: Cell, name: str, caller: str, service: 
 
 def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service, prompt: str, encoder: str) -> None:
     text, version, here = bundle.manifest.text, _version(folder), service.encodes_in_python
-    # No warm-up for a text model that calls another model: the server crashes on such a call while it still starts.
+    # No warm-up for a text model that calls another model: the server crashes on such a call while it is starting.
     warmup = template("warmup.pbtxt") if here else ""
     limit, name = service.max_batch_size, folder.name
     config = template("text.pbtxt", name=name, max_batch_size=limit, output=OUTPUT, dim=cell.dim, warmup=warmup)
@@ -159,7 +159,7 @@ def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service
         "encoder": encoder,
         "threads": service.threads or 0,
         "session": SERVER_SETTINGS,
-        # A model of the server is called once for all texts. In Python a second call costs less than much padding.
+        # A model that the server runs is called once for all texts. In Python, more calls cost less than much padding.
         "token_budget": TOKEN_BUDGET if here else limit * text.max_tokens,
         "min_fill": MIN_FILL if here else 0.0,
         "max_tokens": text.max_tokens,
@@ -213,11 +213,7 @@ def _write_readme(
 def _write_engine_script(bundle: Bundle, staging: Path, service: Service) -> None:
     """The script that builds TensorRT's engines in a container, with one profile for all requests."""
     text, batch = bundle.manifest.text, service.max_batch_size
-    profile = {
-        "min": (1, 1),
-        "opt": (min(16, batch), min(32, text.max_tokens)),
-        "max": (batch, text.max_tokens),
-    }
+    profile = {"min": (1, 1), "opt": (min(16, batch), min(32, text.max_tokens)), "max": (batch, text.max_tokens)}
     shapes = {
         name: ",".join(f"{key}:{texts}x{tokens}" for key in text.input_names)
         for name, (texts, tokens) in profile.items()
@@ -227,7 +223,6 @@ def _write_engine_script(bundle: Bundle, staging: Path, service: Service) -> Non
 
 
 def _version(model: Path) -> Path:
-    """The folder of a model's only version."""
-    folder = model / "1"
+    folder = model / "1"  # a model has one version only
     folder.mkdir(parents=True, exist_ok=True)
     return folder
