@@ -115,21 +115,6 @@ class Candidate:
     time: str | None = None
 
     @property
-    def precision(self) -> str:
-        """The precision of the weights."""
-        return self.setup.precision
-
-    @property
-    def runtime(self) -> str:
-        """The runtime that ran the graph."""
-        return self.setup.runtime
-
-    @property
-    def compute(self) -> str:
-        """The precision of the matmuls."""
-        return self.setup.compute
-
-    @property
     def trained(self) -> bool:
         """Whether training optimised this cell."""
         return self.trained_layer and self.trained_dim

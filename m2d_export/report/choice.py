@@ -48,12 +48,13 @@ def choice_table(choice: Choice, candidates: Sequence[Candidate]) -> Table:
 def run_command(picked: Candidate, bundle: Path, cores: int) -> str:
     """The command that encodes with a cell in the setup it was measured in, on a machine with ``cores`` cores."""
     words = ["m2d-export", "encode", str(bundle), "texts.txt", "--cell", str(picked.cell)]
-    if picked.runtime != "onnxrt":
-        words += ["--runtime", picked.runtime]
-    if picked.precision != Precision.FP32:
-        words += ["--precision", picked.precision]
-    if picked.compute != RUNTIMES[picked.runtime].default_compute(picked.precision):
-        words += ["--compute", picked.compute]
-    if picked.setup.threads not in (None, cores):
-        words += ["--threads", str(picked.setup.threads)]
+    setup = picked.setup
+    if setup.runtime != "onnxrt":
+        words += ["--runtime", setup.runtime]
+    if setup.precision != Precision.FP32:
+        words += ["--precision", setup.precision]
+    if setup.compute != RUNTIMES[setup.runtime].default_compute(setup.precision):
+        words += ["--compute", setup.compute]
+    if setup.threads not in (None, cores):
+        words += ["--threads", str(setup.threads)]
     return shlex.join([*words, "-o", "vectors.npy"])

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from m2d_export.bench.values import Candidate, StoredScore, View
-from m2d_export.report.formatting import WRITERS, interval, plain_table
+from m2d_export.report.formatting import WRITERS, interval
 
-# The notes of columns, and the part of a view that changes the values of a column with that note.
+# The notes of columns. ``PARTS`` has the part of a view that decides the values of a column with that note.
 LABEL, TEXTS, COLLECTION = "on {label}", "on {texts}", "on {collection}"
 LATENCY, THROUGHPUT = "{latency}", "{throughput}"
 PARTS = {LABEL: "sts", TEXTS: "texts", COLLECTION: "collection", LATENCY: "times", THROUGHPUT: "times"}
@@ -22,9 +22,9 @@ class Column:
 
     ``key`` is the field of ``Candidate``, ``write`` a name in ``WRITERS``, ``source`` the record that it comes from.
     ``note`` says what it was measured on, with the names that ``measured_on`` returns. ``interval`` is the field
-    with its 95 % interval. ``mark`` is a field whose name is added where it is true. ``heat`` is the heading of its
-    heat-map, if it has one; a terminal adds the column ``extra`` to that map in brackets. ``shown`` is "table", "hover"
-    (on the page, with the mouse on a cell) or "data" (only as part of another column).
+    with its 95 % interval. ``mark`` is a field whose name is added to the text if it is true. ``heat`` is the heading
+    of its heat-map, if it has one; a terminal adds the column ``extra`` to that map in brackets. ``shown`` is "table",
+    "hover" (on the page, with the mouse on a cell) or "data" (only as part of another column).
     """
 
     key: str
@@ -46,29 +46,16 @@ class Column:
 
 COLUMNS = (
     Column(
-        "score",
-        "score",
-        "score",
-        "`score`: `spearman.cosine`",
-        LABEL,
-        "interval",
+        *("score", "score", "score", "`score`: `spearman.cosine`", LABEL, "interval"),
         heat="Score: Spearman × 100 on {label}",
         extra="retention",
     ),
     Column(
-        "retention",
-        "retention",
-        "share",
-        "score / score of the full cell",
-        LABEL,
+        *("retention", "retention", "share", "score / score of the full cell", LABEL),
         heat="Retention: share of the full cell's score on {label}",
     ),
     Column(
-        "difference",
-        "difference to the full cell",
-        "difference",
-        "`score`: `difference`",
-        LABEL,
+        *("difference", "difference to the full cell", "difference", "`score`: `difference`", LABEL),
         interval="difference_interval",
         shown="hover",
     ),
@@ -84,22 +71,14 @@ COLUMNS = (
     Column("noisy", "noisy", "text", "`latency`: `noisy`, of either shape", LATENCY, shown="data"),
     Column("sentences_per_second", "sentences/s", "count", "`latency`: `sentences_per_second`", THROUGHPUT),
     Column(
-        "agreement",
-        "agreement",
-        "score",
-        "`agreement`: `spearman`",
-        TEXTS,
+        *("agreement", "agreement", "score", "`agreement`: `spearman`", TEXTS),
         heat="Agreement: with the full cell's similarities × 100 on {texts}",
         extra="overlap_at_10",
     ),
     Column("overlap_at_10", "overlap@10", "score", "`agreement`: `overlap_at_10`", TEXTS),
     Column("agreement_retention", "agreement retained", "share", "agreement / 100", TEXTS, shown="data"),
     Column(
-        "ndcg",
-        "nDCG@10",
-        "score",
-        "`retrieval`: `ndcg_at_10`",
-        COLLECTION,
+        *("ndcg", "nDCG@10", "score", "`retrieval`: `ndcg_at_10`", COLLECTION),
         heat="Retrieval: nDCG@10 × 100 on {collection}",
         extra="recall_at_100",
     ),
@@ -135,13 +114,6 @@ def values_of(candidate: Candidate, part: str) -> dict[str, Any]:
     """The values as JSON of the columns that ``part`` of a view changes."""
     keys = [key for column in COLUMNS if column.part == part for key in (column.key, column.interval) if key]
     return {key: _plain(getattr(candidate, key)) for key in keys}
-
-
-def as_markdown() -> str:
-    """The table of columns in docs/results-format.md."""
-    written = {LABEL: "set of pairs", TEXTS: "texts", COLLECTION: "collection", LATENCY: "shape", THROUGHPUT: "shape"}
-    rows = [[c.title, f"`{c.key}`", c.source, written.get(c.note, ""), c.shown] for c in COLUMNS if c.shown != "data"]
-    return plain_table(["column", "in `select --json`", "from", "for each", "shown in"], rows)
 
 
 def _plain(value: Any) -> Any:

@@ -66,13 +66,16 @@ def heat_map(
     found = {cell.cell: cell for cell in cells}
     layer_names, dim_names = axis_names(cells)
     values = [value for cell in cells if (value := getattr(cell, column.key)) is not None]
+    low, high = min(values, default=0.0), max(values, default=0.0)
 
     def shaded(layer: int, dim: int) -> Text:
         cell = found.get(Cell(layer, dim))
         value = getattr(cell, column.key) if cell else None
         if cell is None or value is None:
             return Text("n/a")
-        return _shaded(write(cell), value, min(values), max(values))
+        share_of_range = (value - low) / (high - low) if high > low else 1.0
+        background, foreground = SHADES[min(int(share_of_range * len(SHADES)), len(SHADES) - 1)]
+        return Text(write(cell), style=f"{foreground} on {background}")
 
     parts: list[RenderableType] = [Text(heading, style="italic")]  # a title would be wrapped to the table's width
     for dims in side_by_side(dim_names, dims_abreast):
@@ -90,9 +93,3 @@ def side_by_side(dims: Iterable[int], count: int = FEW_DIMS) -> list[list[int]]:
     """The dims from the widest, ``count`` of them for each table."""
     wide = sorted(dims, reverse=True)
     return [wide[start : start + count] for start in range(0, len(wide), count)]
-
-
-def _shaded(text: str, value: float, low: float, high: float) -> Text:
-    share_of_range = (value - low) / (high - low) if high > low else 1.0
-    background, foreground = SHADES[min(int(share_of_range * len(SHADES)), len(SHADES) - 1)]
-    return Text(text, style=f"{foreground} on {background}")

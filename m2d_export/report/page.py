@@ -70,9 +70,6 @@ def _check_target(target: Path) -> None:
     names = [path.name for path in target.iterdir()] if target.is_dir() else [target.name]
     ours = [name for name in names if name in (PAGE, MARKDOWN) or name.endswith(PICTURE)]
     page = target / PAGE
-    if not target.is_dir() or len(ours) < len(names) or (names and not _made_here(page)):
+    made_here = page.is_file() and MADE_HERE in page.read_bytes()[:2000]
+    if not target.is_dir() or len(ours) < len(names) or (names and not made_here):
         raise OutputError(f"{target} exists and is not a report: choose another path, or remove it yourself")
-
-
-def _made_here(page: Path) -> bool:
-    return page.is_file() and MADE_HERE in page.read_bytes()[:2000]

@@ -24,18 +24,9 @@ MARKERS = "oDs^Pv*"
 SOFT = "#5a636b"
 WIDE, HIGH = 0.05, 0.04  # size of a number, as a share of the axes
 STYLE = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#c9ccc8",
-    "axes.labelcolor": SOFT,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e7e3",
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "legend.frameon": False,
+    **{"font.family": ["DejaVu Sans"], "font.size": 10, "legend.frameon": False},
+    **{"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#c9ccc8", "axes.labelcolor": SOFT},
+    **{"axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6e7e3", "xtick.color": SOFT, "ytick.color": SOFT},
 }
 Axes = Any  # matplotlib is an extra and may be missing
 

@@ -130,7 +130,7 @@ def worth(candidate: Candidate, task: Task, stored_as: str | None = None) -> Wor
 
 
 def _stored_as(candidates: Sequence[Candidate], budgets: Budgets, task: Task) -> str | None:
-    """The storage of the bounded index, if its scores were measured."""
+    """The storage with the bytes of the budget's index, if its scores were measured."""
     storage = STORED.get(budgets.index_bytes) if task is Task.STS else None
     known = any(storage in candidate.stored for candidate in candidates)
     return storage if storage and known else None
@@ -164,7 +164,6 @@ def _rank(candidate: Candidate, own: Worth, budgets: Budgets) -> tuple[float, ..
 
 
 def _values(candidate: Candidate, own: Worth, budgets: Budgets) -> dict[str, float | None]:
-    """The value of this candidate that each budget limits."""
     return {
         "min_retention": own.retention,
         "min_score": own.quality,
@@ -185,7 +184,7 @@ def _relaxations(ruled_out: Sequence[Verdict]) -> tuple[Relaxation, ...]:
 
 
 def _reason(picked: Candidate, other: Candidate, own: float | None, others: float | None, what: str) -> str:
-    """What the pick has over another candidate that meets the budgets; both were ranked by ``what``."""
+    """Why the pick is before ``other``, which meets the budgets too; ``own`` and ``others`` are their ``what``."""
     if own is not None and others is None:
         return f"{what} not measured"
     if own is not None and others is not None and own != others:

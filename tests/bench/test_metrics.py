@@ -41,7 +41,7 @@ def records():
 
 
 def find(cells, layer, dim, precision="fp32"):
-    return next(c for c in cells if (c.cell, c.precision) == (Cell(layer, dim), precision))
+    return next(c for c in cells if (c.cell, c.setup.precision) == (Cell(layer, dim), precision))
 
 
 def test_records_are_read_as_they_were_written(tmp_path, records):
@@ -183,7 +183,7 @@ def test_a_candidate_has_every_measured_value_of_its_cell(records):
     cell = find(candidates(records), 4, 256, "int8")
     timed, batch = (latency(4, size, 16, "int8", "text") for size in (1, 32))
     assert cell.setup == Setup("int8", "onnxrt", "fp32", "CPUExecutionProvider", 2)
-    assert (cell.precision, cell.runtime, cell.compute) == ("int8", "onnxrt", "fp32")
+    assert (cell.setup.precision, cell.setup.runtime, cell.setup.compute) == ("int8", "onnxrt", "fp32")
     assert cell.score == true_score(4, 256, "int8")
     assert cell.interval == (cell.score - 1.6, cell.score + 1.5)
     assert cell.retention == cell.score / true_score(6, 384)  # of fp32: what int8 costs is in it

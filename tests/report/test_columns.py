@@ -5,8 +5,8 @@ from pathlib import Path
 
 from m2d_export.bench.metrics import candidates
 from m2d_export.bench.values import Candidate
-from m2d_export.report.columns import BY_KEY, COLUMNS, as_markdown, text_of, values_of
-from m2d_export.report.formatting import WRITERS
+from m2d_export.report.columns import BY_KEY, COLLECTION, COLUMNS, LABEL, LATENCY, TEXTS, THROUGHPUT, text_of, values_of
+from m2d_export.report.formatting import WRITERS, plain_table
 from m2d_export.select.tasks import TASKS
 from tests.support.made_up import sweep
 
@@ -31,6 +31,13 @@ def test_a_value_is_written_with_its_interval_and_its_mark() -> None:
     assert text_of("score", cell) == f"{cell.score:.1f} [{cell.interval[0]:.1f}, {cell.interval[1]:.1f}]"
     assert text_of("latency_ms", cell) == f"{cell.latency_ms:.2f} ms noisy"
     assert values_of(cell, "texts").keys() == {"agreement", "overlap_at_10", "agreement_retention"}
+
+
+def as_markdown() -> str:
+    """The table of columns in docs/results-format.md."""
+    written = {LABEL: "set of pairs", TEXTS: "texts", COLLECTION: "collection", LATENCY: "shape", THROUGHPUT: "shape"}
+    rows = [[c.title, f"`{c.key}`", c.source, written.get(c.note, ""), c.shown] for c in COLUMNS if c.shown != "data"]
+    return plain_table(["column", "in `select --json`", "from", "for each", "shown in"], rows)
 
 
 def test_the_format_page_has_the_table_of_columns() -> None:

@@ -69,7 +69,7 @@ def test_the_markdown_has_every_value_of_every_cell(report):
     cells = candidates(full_sweep())
     assert len(found) == len(lines) == len(cells)
     for cell in cells:
-        row = found[str(cell.cell), f"{cell.precision} · onnxrt"]
+        row = found[str(cell.cell), f"{cell.setup.precision} · onnxrt"]
         assert row["score on STS-B test"].startswith(f"{cell.score:.1f} [{cell.interval[0]:.1f}, ")
         agreed, searched = "on abstracts.txt", "on scifact"
         names = (f"agreement {agreed}", f"overlap@10 {agreed}", f"nDCG@10 {searched}", f"recall@100 {searched}")

@@ -143,7 +143,7 @@ def test_the_page_picks_warns_and_relaxes_as_select_does(open_page):
             choice = select(cells, Budgets(**budgets), Task(task), view)
             found = browser.execute_script("return window.m2dPick(arguments[0])", budgets)
             cell = choice.picked
-            expected = cell and {**asdict(cell.cell), "precision": cell.precision, "runtime": cell.runtime}
+            expected = cell and {**asdict(cell.cell), "precision": cell.setup.precision, "runtime": cell.setup.runtime}
             assert found["picked"] == expected, (budgets, place, task)
             assert found["warnings"] == list(choice.warnings), (budgets, place, task)
             assert found["relaxations"] == list(map(str, choice.relaxations)), (budgets, place, task)

@@ -213,7 +213,7 @@ def test_every_file_of_texts_and_every_collection_is_shown(kind: str, heading: s
 
 def test_the_storage_table_is_of_the_deepest_layer_in_the_most_exact_setup() -> None:
     text = part(rendered(made_up.sweep(), 100), "Storage of layer 6: score on STS-B test")
-    cells = [cell for cell in candidates(made_up.sweep()) if cell.cell.layer == 6 and cell.precision == "fp32"]
+    cells = [cell for cell in candidates(made_up.sweep()) if cell.cell.layer == 6 and cell.setup.precision == "fp32"]
     own = [item for cell in cells for item in cell.stored.values()]
     assert [row[0] for row in rows(text)] == ["fp32", "fp16", "int8", "binary"]
     assert len(own) == 20
@@ -261,7 +261,7 @@ def test_the_summary_shows_the_pick_of_select_in_its_grid() -> None:
     picked = select(candidates(records), Budgets(min_retention=0.97)).picked
     text = summarised(records)
     assert picked is not None
-    assert f"{picked.cell}, {picked.precision} · onnxrt" in text
+    assert f"{picked.cell}, {picked.setup.precision} · onnxrt" in text
     assert f"> {picked.score:.1f} (" in text
     assert text.count("> ") == 1
     own = [cell for cell in candidates(records) if cell.setup == picked.setup]

@@ -196,7 +196,7 @@ def test_each_task_judges_by_its_own_quality_and_retention() -> None:
 def test_retrieval_is_compared_with_the_most_exact_full_cell() -> None:
     better = {**retrieval(6, 384, "int8"), "ndcg_at_10": 80.0}
     cells = candidates([better, {**retrieval(6, 384), "ndcg_at_10": 40.0}, {**retrieval(3, 64), "ndcg_at_10": 38.0}])
-    assert [(cell.precision, cell.ndcg_retention) for cell in cells] == [("fp32", 0.95), ("fp32", 1.0), ("int8", 2.0)]
+    assert [(c.setup.precision, c.ndcg_retention) for c in cells] == [("fp32", 0.95), ("fp32", 1.0), ("int8", 2.0)]
 
 
 @pytest.mark.parametrize(
