@@ -30,28 +30,10 @@ if TYPE_CHECKING:
     from m2d_export.encoder import Encoder
     from m2d_export.pipeline import build
 
-__all__ = [
-    "Bundle",
-    "BundleError",
-    "Cell",
-    "CheckpointError",
-    "DataError",
-    "DiskFullError",
-    "Encoder",
-    "ExportError",
-    "Grid",
-    "InputError",
-    "IntegrityError",
-    "M2DError",
-    "ManifestError",
-    "OutputError",
-    "ParityError",
-    "Precision",
-    "RuntimeUnavailable",
-    "SpecError",
-    "TrainingError",
-    "build",
-]
+__all__ = ["Bundle", "Cell", "Encoder", "Grid", "Precision", "build"]
+__all__ += ["BundleError", "CheckpointError", "DataError", "DiskFullError", "ExportError", "InputError"]
+__all__ += ["IntegrityError", "M2DError", "ManifestError", "OutputError", "ParityError", "RuntimeUnavailable"]
+__all__ += ["SpecError", "TrainingError"]
 __version__ = "0.1.0"
 
 _ON_FIRST_USE = {"Bundle": "bundle.disk", "Encoder": "encoder", "build": "pipeline"}

@@ -95,6 +95,10 @@ def build_engines(
 
     Returns the engines that there are, and each failure in words.
     """
+    import onnx_ir as ir
+
+    from m2d_export.graphs.half import matmuls
+
     entries, failures = [], []
     for kind, version in plan.versions.items():
         gpu = None if kind == "trt-rtx" else plan.gpu
@@ -117,7 +121,7 @@ def build_engines(
             else:
                 progress(f"building the engine of {name}")
                 timings = cache.timings() if gpu else None
-                job = Job(item.graph, key, _matmuls(item.graph), output, timings, timeout)
+                job = Job(item.graph, key, matmuls(ir.load(item.graph)), output, timings, timeout)
                 failure = run(job, partial(_phase, progress, name))
                 if failure:
                     failures.append(f"{name}: {failure}")
@@ -130,14 +134,6 @@ def build_engines(
 
 def _phase(progress: Progress, name: str, phase: str) -> None:
     progress(f"engine of {name}: {phase.lower()}")
-
-
-def _matmuls(graph: Path) -> dict[str, int]:
-    import onnx_ir as ir
-
-    from m2d_export.graphs.half import matmuls
-
-    return matmuls(ir.load(graph))
 
 
 class EngineCache:

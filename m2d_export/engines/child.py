@@ -150,7 +150,8 @@ def _check_matmuls(trt: Any, network: Any, job: Job) -> None:
 
 def main() -> int:
     """Build the job on standard input: phases go to standard output, errors to standard error."""
-    _end_with_parent()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))  # ends when its parent ends
     job = Job.from_json(sys.stdin.read())
     # If the parent is killed, this ends the build a second after the parent would have. The library sees no exception.
     signal.setitimer(signal.ITIMER_REAL, job.timeout + 1)
@@ -163,12 +164,6 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
-
-
-def _end_with_parent() -> None:
-    """Have Linux kill this process when its parent ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
 
 
 if __name__ == "__main__":

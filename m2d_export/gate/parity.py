@@ -15,16 +15,14 @@ from m2d_export.text.batches import pad
 from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.vectors import FloatArray, cosine, truncate
 
-MIN_DISTINCTION = 1e-4  # two unrelated texts differ by at least this, or the output is constant
+MIN_DISTINCTION = 1e-4  # if two unrelated texts differ by less in every number, the output is constant
 EXTRA_PADDING = 7
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How close a graph is to the reference; differences are between unit vectors.
+    """How close a graph is to the reference, over texts and dims; ``Bounds`` says what the bounded values are.
 
-    ``cosine_min`` is the smallest over texts and dims. ``invariance`` is the largest change of a number of a text's
-    vector between the text by itself and in a padded batch; ``invariance_cosine`` the smallest cosine of the two.
     ``distinction`` is the largest difference between two unrelated texts. int8 is compared on ordinary sentences at
     full width: it has ``agreement`` (Spearman x 100 with the reference), and ``probes_cosine_min`` on the probe texts.
     fp16 and bf16 have ``peak``, the largest magnitude of a value that is rounded.
@@ -52,18 +50,18 @@ class Parity:
             return ["the graph or the reference gives NaN or infinity"]
         problems = []
         if not self.cosine_min >= bounds.cosine_min:
-            problems.append(f"cosine to the reference is {self.cosine_min:.7f}, needs {bounds.cosine_min}")
+            problems.append(f"cosine to the reference is {self.cosine_min:.7f}, minimum {bounds.cosine_min}")
         if not self.cosine_mean >= bounds.cosine_mean:
-            problems.append(f"mean cosine to the reference is {self.cosine_mean:.7f}, needs {bounds.cosine_mean}")
+            problems.append(f"mean cosine to the reference is {self.cosine_mean:.7f}, minimum {bounds.cosine_mean}")
         if self.agreement is not None and not self.agreement >= bounds.agreement:
-            problems.append(f"agreement with the reference is {self.agreement:.1f}, needs {bounds.agreement:g}")
+            problems.append(f"agreement with the reference is {self.agreement:.1f}, minimum {bounds.agreement:g}")
         if not self.invariance <= bounds.invariance:
             problems.append(
-                f"a text by itself and in a batch differ by {self.invariance:.1e}, allowed {bounds.invariance:.0e}"
+                f"a text by itself and in a batch differ by {self.invariance:.1e}, maximum {bounds.invariance:.0e}"
             )
         if not self.invariance_cosine >= bounds.invariance_cosine:
             found, needed = self.invariance_cosine, bounds.invariance_cosine
-            problems.append(f"a text by itself and in a batch have cosine {found:.7f}, needs {needed}")
+            problems.append(f"a text by itself and in a batch have cosine {found:.7f}, minimum {needed}")
         if not self.distinction >= MIN_DISTINCTION:
             problems.append(f"two different texts differ by only {self.distinction:.1e}: the output is constant")
         return problems
@@ -101,11 +99,11 @@ def compare_single(
     tokens: Sequence[TokenIds],
     dims: Sequence[int],
 ) -> Parity:
-    """As ``compare``, given the vectors of single texts (texts, width)."""
+    """Like ``compare``, for a caller that has the vectors of single texts already: ``single`` (texts, width)."""
     spec, count, width = tokenizer.spec, len(tokens), reference.shape[1]
     batches = (
         (range(count), 0),  # all texts, padded to the longest
-        (range(count - 2, -1, -1), 0),  # in reverse order, without the longest
+        (range(count - 2, -1, -1), 0),  # in reverse order, without the last text: of the probes, it is the longest
         *(((row, row + 1), EXTRA_PADDING) for row in range(0, count - 2, 2)),  # pairs with extra padding
     )
     with np.errstate(all="ignore"):
