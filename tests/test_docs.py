@@ -16,8 +16,9 @@ from pathlib import Path
 import click
 import pytest
 
-from m2d_export import Bundle
+from m2d_export import Bundle, Precision
 from m2d_export.cli import cli
+from m2d_export.runtimes.table import RUNTIMES
 from tests.cli.commands import ROOT, Outcome, call, shorten_bench
 from tests.support.checkpoints import save_checkpoint
 from tests.support.shared import Once
@@ -247,6 +248,16 @@ def test_a_page_runs_from_top_to_bottom(page: Path, with_checkpoint: Path, with_
             # Make targets are only looked up, because one of them runs these tests.
             done = run(re.sub(r"^make ", f"make -C {ROOT} --dry-run ", step), folder)
             assert done.code == 0, f"{place}: {step}\n{done.err}"
+
+
+def test_the_readme_lists_every_runtime_and_what_it_runs() -> None:
+    row = re.compile(r"^\| (`.*?) \|[^|]*\|" + r"([^|]*)\|" * len(Precision), re.MULTILINE)
+    listed = {
+        name: [cell.strip() == "yes" for cell in cells]
+        for names, *cells in row.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+        for name in re.findall(r"`(.+?)`", names)
+    }
+    assert listed == {name: [kind in row.precisions for kind in Precision] for name, row in RUNTIMES.items()}
 
 
 @pytest.mark.parametrize("script", BENCHMARKS, ids=str)

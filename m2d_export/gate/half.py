@@ -75,6 +75,6 @@ def check_half(variant: Variant, reference: Reference) -> Verdict:
         found,
         finite=found.finite and all(bool(np.isfinite(vectors).all()) for both in pairs for vectors in both),
         cosine_min=min(found.cosine_min, float(cosines.min())),
-        peak=peak,
+        peak=peak if PRECISIONS[variant.precision].largest else None,
     )
     return parity, [*overflows, *parity.failures(PRECISIONS[variant.precision].bounds)]

@@ -18,7 +18,8 @@ from m2d_export.bundle.disk import MAX_MANIFEST_BYTES
 from m2d_export.bundle.manifest import MANIFEST, read_manifest
 from m2d_export.cli.show import summary
 from m2d_export.errors import M2DError, ManifestError
-from m2d_export.spec import Origin, Pooling, TextSpec
+from m2d_export.precisions import PRECISIONS
+from m2d_export.spec import Origin, Pooling, Precision, TextSpec
 from tests.support.bundles import DELETE, FILES, SCHEMA, TEXTS, TOKENIZER, WEIGHTS, places, put, refused, rewritten
 
 
@@ -48,6 +49,10 @@ def test_a_bundle_is_named_by_its_manifest(bundle: Bundle, copied_bundle: Path) 
 def test_the_published_manifest_follows_the_published_schema(bundle: Bundle) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(json.loads((bundle.root / MANIFEST).read_bytes()), SCHEMA)
+
+
+def test_the_schema_knows_every_precision() -> None:
+    assert SCHEMA["$defs"]["precision"]["enum"] == [*Precision] == [*PRECISIONS]
 
 
 def test_the_manifest_has_the_structure_that_format_1_froze(bundle: Bundle) -> None:

@@ -215,7 +215,7 @@ def test_a_calibration_file_is_sampled_evenly(checkpoint: Path, tmp_path: Path) 
         (["int8"], None, DataError, "texts.txt"),
         (["int8"], b"\xff\xfe" * 40, DataError, "UTF-8"),
         (["fp32"], "a\n", SpecError, "--calibration"),
-        (["fp32", "fp8"], "a\n", SpecError, "fp8.*fp32, fp16, bf16, int8"),
+        (["fp32", "half"], "a\n", SpecError, f"half.*{', '.join(Precision)}"),
     ],
     ids=["empty", "missing", "not text", "nothing to calibrate", "no such precision"],
 )
