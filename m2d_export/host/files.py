@@ -116,7 +116,8 @@ def publish(staging: Path, target: Path, replace: bool) -> None:
     """Sync the finished ``staging`` directory to disk, then rename it to ``target`` in one step.
 
     With ``replace``, an old directory at ``target`` takes the place of ``staging`` and is removed with it. Raises
-    OutputError if the rename fails, or if something is at ``target`` and ``replace`` is False; the old state remains.
+    OutputError if the rename fails, or if ``replace`` is False and ``target`` is anything but an empty directory. The
+    old state then remains.
     """
     with writing(target):
         for path in [*staging.rglob("*"), staging]:
