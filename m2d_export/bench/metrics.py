@@ -39,7 +39,10 @@ def full_record(records: Sequence[Record], sts: str | None) -> Record | None:
 
 
 def full_score(records: Sequence[Record], sts: str | None) -> float | None:
-    """The score of the full cell. If it was not measured, it follows from the retention that another cell recorded."""
+    """The score of the full cell. If it was not measured, it follows from the retention that another cell recorded.
+
+    If that record has no retention, its cell counts as the full one at full width; at any other dim, None is returned.
+    """
     record = full_record(records, sts)
     if record is None or (record.get("retention") is None and record["dim"] != record["width"]):
         return None
