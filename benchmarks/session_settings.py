@@ -18,7 +18,7 @@ import onnxruntime
 from benchmarks import common
 from m2d_export import Bundle
 from m2d_export.host.machine import cores
-from m2d_export.runtimes.onnxrt import SETTINGS, SKIP_LAYER_NORM, session_options
+from m2d_export.runtimes.onnxrt import SETTINGS, NO_SKIP_LAYER_NORM_FUSION, session_options
 
 REST = 0.2
 CALLS = {(1, 16): 64, (64, 16): 8, (8, 128): 8}  # in a turn, by texts and tokens: more of the short ones
@@ -27,7 +27,7 @@ SPINNING = "session.force_spinning_stop"
 SETTINGS_OF: Mapping[str, Mapping[str, str]] = {
     SHIPPED: SETTINGS,
     "spinning after a call": {key: value for key, value in SETTINGS.items() if key != SPINNING},
-    "skip layer norms fused": {key: value for key, value in SETTINGS.items() if key not in SKIP_LAYER_NORM},
+    "skip layer norms fused": {key: value for key, value in SETTINGS.items() if key not in NO_SKIP_LAYER_NORM_FUSION},
     "no spinning": {**SETTINGS, "session.intra_op.allow_spinning": "0"},
 }
 OTHER_CHANGES = ("no arena", "no memory pattern", "parallel executor", "one thread")

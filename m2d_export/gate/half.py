@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from m2d_export.gate.parity import Verdict, compare
+from m2d_export.gate.parity import Checked, compare
 from m2d_export.gate.reference import Reference
 from m2d_export.graphs.export import save_graphs
 from m2d_export.graphs.rounding import peak_names, rounded_graph
@@ -61,7 +61,7 @@ class RoundedRuntime(OnnxRuntime):
         return []
 
 
-def check_half(variant: Variant, reference: Reference) -> Verdict:
+def check_half(variant: Variant, reference: Reference) -> Checked:
     """Compare the probe texts at every dim, and batches of many shapes; look for values close to overflow."""
     layer = variant.layer
     with RoundedRuntime(variant) as runtime:

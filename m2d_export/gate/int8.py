@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 from m2d_export.agreement import agreement, agreement_reference
-from m2d_export.gate.parity import Verdict, compare, compare_single, vectors_of_single_texts
+from m2d_export.gate.parity import Checked, compare, compare_single, vectors_of_single_texts
 from m2d_export.gate.reference import Reference
 from m2d_export.precisions import PRECISIONS
 from m2d_export.runtimes import open_runtime
 from m2d_export.spec import Variant
 
 
-def check_int8(variant: Variant, reference: Reference) -> Verdict:
+def check_int8(variant: Variant, reference: Reference) -> Checked:
     """Compare ordinary sentences at full width; the probe texts are checked only for what must hold for every text.
 
     On unusual texts, int8 differs more from the reference: control characters, emoji, one word of 300 letters.

@@ -67,10 +67,10 @@ class Parity:
         return problems
 
 
-Verdict = tuple[Parity, list[str]]  # what was measured, and every failure in words
+Checked = tuple[Parity, list[str]]  # what was measured, and every failure in words
 
 
-def check_float32(variant: Variant, reference: Reference) -> Verdict:
+def check_float32(variant: Variant, reference: Reference) -> Checked:
     """Run the probe texts by themselves and in padded batches, and compare at every dim."""
     with open_runtime("onnxrt", variant) as runtime:
         expected = reference.probe_vectors[variant.layer]

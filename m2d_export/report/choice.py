@@ -32,7 +32,7 @@ def choice_table(choice: Choice, candidates: Sequence[Candidate]) -> Table:
     columns["p50"] = lambda row: text_of("latency_ms", row[0])
     columns["sentences/s"] = lambda row: text_of("sentences_per_second", row[0])
     if budgets.max_index_gb is not None:
-        columns["index"] = lambda row: gigabytes(row[0].index_gb(budgets.vectors or 0, budgets.index_bytes))
+        columns["index"] = lambda row: gigabytes(row[0].index_gb(budgets.vectors or 0, budgets.bytes_per_number))
     columns["why"] = lambda row: row[2]
     table = Table()
     for name in columns:

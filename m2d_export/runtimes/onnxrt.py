@@ -19,15 +19,17 @@ from m2d_export.vectors import FloatArray
 log = logging.getLogger(__name__)
 CPU = "CPUExecutionProvider"
 MANY = 16  # with fewer batches, parallel streams save less time than opening the second session costs
-SKIP_LAYER_NORM = {"optimization.disable_specified_optimizers": "SkipLayerNormFusion"}  # its fused kernel is slower
+NO_SKIP_LAYER_NORM_FUSION = {
+    "optimization.disable_specified_optimizers": "SkipLayerNormFusion"
+}  # its fused kernel is slower
 # benchmarks/session_settings.py times a session with each of them changed.
 SETTINGS = {
     # Threads spin during a call and stop at its end. Otherwise they would take cores from calls of another session.
     "session.force_spinning_stop": "1",
-    **SKIP_LAYER_NORM,
+    **NO_SKIP_LAYER_NORM_FUSION,
 }
 # In a server threads do not spin at all, because other models, and perhaps clients, need the cores.
-SERVER_SETTINGS = {"session.intra_op.allow_spinning": "0", **SKIP_LAYER_NORM}
+SERVER_SETTINGS = {"session.intra_op.allow_spinning": "0", **NO_SKIP_LAYER_NORM_FUSION}
 
 
 def session_options(threads: int, settings: Mapping[str, str] = SETTINGS) -> Any:

@@ -58,7 +58,7 @@ class Budgets:
         return {name: getattr(self, name) for name in LIMITS if getattr(self, name) is not None}
 
     @property
-    def index_bytes(self) -> float:
+    def bytes_per_number(self) -> float:
         """Bytes of one number in the index."""
         return BYTES_PER_FLOAT if self.bytes_per_value is None else self.bytes_per_value
 

@@ -131,7 +131,7 @@ def worth(candidate: Candidate, task: Task, stored_as: str | None = None) -> Wor
 
 def _stored_as(candidates: Sequence[Candidate], budgets: Budgets, task: Task) -> str | None:
     """The storage with the bytes of the budget's index, if its scores were measured."""
-    storage = STORED.get(budgets.index_bytes) if task is Task.STS else None
+    storage = STORED.get(budgets.bytes_per_number) if task is Task.STS else None
     known = any(storage in candidate.stored for candidate in candidates)
     return storage if storage and known else None
 
@@ -169,7 +169,7 @@ def _values(candidate: Candidate, own: Worth, budgets: Budgets) -> dict[str, flo
         "min_score": own.quality,
         "max_latency_ms": candidate.latency_ms,
         "min_throughput": candidate.sentences_per_second,
-        "max_index_gb": candidate.index_gb(budgets.vectors or 0, budgets.index_bytes),
+        "max_index_gb": candidate.index_gb(budgets.vectors or 0, budgets.bytes_per_number),
     }
 
 

@@ -58,8 +58,8 @@ def choice_warnings(
     found += [*cell_warnings(picked), *time_warnings(picked)]
     if budgets.bounds_quality and picked.sentences_per_second is None:
         found.append(warning("untimed"))
-    if budgets.index_bytes < BYTES_PER_FLOAT and stored_as is None:
-        found.append(warning("float", what=TASKS[task].quality, bytes=f"{budgets.index_bytes:g}"))
+    if budgets.bytes_per_number < BYTES_PER_FLOAT and stored_as is None:
+        found.append(warning("float", what=TASKS[task].quality, bytes=f"{budgets.bytes_per_number:g}"))
     if task is Task.STS and stored_as is None:  # the intervals are of float32 vectors
         found += _interval_warnings(picked, others, budgets)
     return found
