@@ -18,7 +18,7 @@ import onnxruntime
 from benchmarks import common
 from m2d_export import Bundle
 from m2d_export.host.machine import cores
-from m2d_export.runtimes.onnxrt import SETTINGS, NO_SKIP_LAYER_NORM_FUSION, session_options
+from m2d_export.runtimes.onnxrt import NO_SKIP_LAYER_NORM_FUSION, SETTINGS, session_options
 
 REST = 0.2
 CALLS = {(1, 16): 64, (64, 16): 8, (8, 128): 8}  # in a turn, by texts and tokens: more of the short ones
