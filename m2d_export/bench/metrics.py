@@ -132,12 +132,8 @@ def cascades(records: Sequence[Record]) -> list[Cascade]:
             cheap=Cell(*record["cheap"]),
             deep=Cell(*record["deep"]),
             setup=_setup(record),
-            collection=record["collection"],
-            documents=record["documents"],
-            shortlist=tuple(record["shortlist"]),
-            recall_at_10=tuple(record["recall_at_10"]),
-            cost_ms=tuple(record["cost_ms"]),
-            deep_ms=record["deep_ms"],
+            **{name: record[name] for name in ("collection", "documents", "deep_ms")},
+            **{name: tuple(record[name]) for name in ("shortlist", "recall_at_10", "cost_ms")},
         )
         for record in measured(records, "cascade")
     ]

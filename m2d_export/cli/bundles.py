@@ -74,20 +74,7 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
 )
 @click.option("--force", is_flag=True, help="Replace the bundle at the output.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print what would be built; write nothing.")
-def build(
-    checkpoint: str,
-    target: Path,
-    revision: str | None,
-    layers: tuple[int, ...] | None,
-    dims: tuple[int, ...] | None,
-    precisions: tuple[str, ...],
-    calibration: Path | None,
-    engines: tuple[str, ...],
-    shapes: str | None,
-    targets: tuple[str, ...],
-    force: bool,
-    dry_run: bool,
-) -> None:
+def build(checkpoint: str, target: Path, shapes: str | None, dry_run: bool, **options: Any) -> None:
     """Build a bundle from CHECKPOINT: one verified ONNX graph per exit layer.
 
     All graphs of a precision share one file of weights. CHECKPOINT is a sentence-transformers folder, a transformers
@@ -99,20 +86,8 @@ def build(
     from m2d_export.spec import parse_shapes
 
     with steps() as progress:
-        planned = plan(
-            checkpoint,
-            target,
-            revision=revision,
-            layers=layers,
-            dims=dims,
-            precisions=precisions,
-            calibration=calibration,
-            engines=engines,
-            shapes=None if shapes is None else parse_shapes(shapes),
-            targets=targets,
-            force=force,
-            progress=progress,
-        )
+        ranges = None if shapes is None else parse_shapes(shapes)
+        planned = plan(checkpoint, target, shapes=ranges, progress=progress, **options)
         grid = planned.grid
         what = (
             f"{planned.checkpoint.architecture}, exits at layers {listed(grid.layers)} of {grid.depth}, "
@@ -193,10 +168,7 @@ def encode(
     prompt: str | None,
     prompt_name: str | None,
     force: bool,
-    runtime: str,
-    precision: str,
-    compute: str | None,
-    threads: int | None,
+    **options: Any,
 ) -> None:
     """Encode FILE into a NumPy array of float32, (lines, dim).
 
@@ -209,9 +181,8 @@ def encode(
     if output.is_file() and (not force or (Path(file.name).exists() and output.samefile(file.name))):
         raise OutputError(f"{output} exists: use --force to replace it, or choose a path that is not the input's")
     layer, dim = (cell.layer, cell.dim) if cell else (None, None)
-    options: dict[str, Any] = {"runtime": runtime, "precision": precision, "compute": compute, "threads": threads}
     with steps() as progress, Encoder(bundle, layer, dim, **options) as encoder:
-        warn_if_int8_is_slow([precision])
+        warn_if_int8_is_slow([options["precision"]])
         parts = encoder.stream(_lines(file, progress), prompt=prompt, prompt_name=prompt_name)
         with atomic_file(output) as staged, staged.open("wb") as stream:
             count = write_npy(stream, parts, encoder.cell.dim)

@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -81,16 +81,12 @@ def bench(
     retrieval: Path | None,
     layers: tuple[int, ...] | None,
     dims: tuple[int, ...] | None,
-    batch_sizes: tuple[int, ...],
     tokens: tuple[int, ...],
-    runtimes: tuple[str, ...],
-    precisions: tuple[str, ...],
-    computes: tuple[str, ...],
-    threads: int | None,
     output: Path,
     fresh: bool,
     show_all: bool,
     as_json: bool,
+    **setups: Any,
 ) -> None:
     """Measure BUNDLE: how good every cell is, and what every layer costs.
 
@@ -108,18 +104,14 @@ def bench(
     matrix = Matrix(
         layers=opened.grid.layers if layers is None else layers,
         dims=opened.grid.dims if dims is None else dims,
-        batch_sizes=batch_sizes,
         tokens=tuple(sorted({min(count, longest) for count in tokens})) if is_default("tokens") else tokens,
-        runtimes=runtimes,
-        precisions=precisions,
-        computes=computes,
-        threads=threads,
+        **setups,
     ).checked(opened)
     measures = _measures(opened, sts, columns, texts, retrieval)
     if not output.absolute().parent.is_dir():  # checked now, because the measurement may take an hour
         raise OutputError(f"cannot write {output}: its folder does not exist. Create the folder first")
     before = read_existing(output)
-    warn_if_int8_is_slow(precisions)
+    warn_if_int8_is_slow(matrix.precisions)
     new = []
     with steps() as progress:
         sweep = Sweep(

@@ -1,6 +1,7 @@
 """Commands that ship cells to other programs: onnx, triton, cpp."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -115,10 +116,8 @@ def triton(
     backend: str,
     runtime: str,
     max_batch_size: int,
-    prompt_name: str | None,
     threads: int | None,
-    precision: str,
-    normalize: bool | None,
+    **options: Any,
 ) -> None:
     """Write cells of BUNDLE as a model repository for Triton Inference Server: texts in, vectors out.
 
@@ -133,15 +132,7 @@ def triton(
     service = Service(backend, runtime, max_batch_size, threads)
     with steps() as report:
         report("writing the cells and comparing them with the bundle")
-        names = write_repository(
-            Bundle.open(bundle),
-            cells,
-            target,
-            precision=precision,
-            service=service,
-            normalize=normalize,
-            prompt_name=prompt_name,
-        )
+        names = write_repository(Bundle.open(bundle), cells, target, service=service, **options)
     click.echo(f"wrote {target}: {', '.join(names)}; {target / 'README.md'} says how to start it")
 
 

@@ -45,18 +45,13 @@ class Job:
     @classmethod
     def from_json(cls, text: str) -> "Job":
         """Read what ``to_json`` wrote."""
-        data = json.loads(text)
-        key, timings = data["key"], data["timings"]
+        data: dict[str, Any] = json.loads(text)
+        key = data["key"]
         shapes = tuple(ShapeRange(*(tuple(shape[name]) for name in ("min", "opt", "max"))) for shape in key["shapes"])
         lists = {name: tuple(key[name]) for name in ("targets", "flags")}
-        return cls(
-            graph=Path(data["graph"]),
-            key=EngineKey(**{**key, "shapes": shapes, **lists}),
-            matmuls=data["matmuls"],
-            output=Path(data["output"]),
-            timings=None if timings is None else Path(timings),
-            timeout=data["timeout"],
-        )
+        paths = {name: Path(data[name]) for name in ("graph", "output", "timings") if data[name] is not None}
+        data.update(paths, key=EngineKey(**{**key, "shapes": shapes, **lists}))
+        return cls(**data)
 
 
 def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> bytes:

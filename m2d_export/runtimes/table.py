@@ -47,59 +47,21 @@ class RuntimeSpec:
         return found
 
 
+FP32, FP16, INT8 = Precision.FP32, Precision.FP16, Precision.INT8
 # A name says the library and the device, so records need no field for the device. Without a device: the processor.
 RUNTIMES: Mapping[str, RuntimeSpec] = {
-    "onnxrt": RuntimeSpec(
-        opens="onnxrt:OnnxRuntime",
-        package="onnxruntime",
-        extra="cpu",
-        precisions=(Precision.FP32, Precision.FP16, Precision.INT8),
-        computes=("fp32",),
-    ),
+    "onnxrt": RuntimeSpec("onnxrt:OnnxRuntime", "onnxruntime", "cpu", (FP32, FP16, INT8), ("fp32",)),
     "openvino": RuntimeSpec(
-        opens="openvino:OpenvinoRuntime",
-        package="openvino",
-        extra="openvino",
-        precisions=tuple(Precision),
-        computes=("fp32", "bf16"),
-        compiles=True,
+        "openvino:OpenvinoRuntime", "openvino", "openvino", tuple(Precision), ("fp32", "bf16"), compiles=True
     ),
-    "pytorch": RuntimeSpec(
-        opens="pytorch:PytorchRuntime", package="torch", extra="build", precisions=(Precision.FP32,), computes=("fp32",)
-    ),
-    "trt": RuntimeSpec(
-        opens="trt:TensorrtRuntime", package=LIBRARIES["trt"], extra="trt", precisions=TYPED, device="gpu"
-    ),
-    "trt-rtx": RuntimeSpec(
-        opens="trt:TensorrtRuntime",
-        package=LIBRARIES["trt-rtx"],
-        extra="trt-rtx",
-        precisions=TYPED,
-        device="gpu",
-        compiles=True,
-    ),
-    "onnxrt-cuda": RuntimeSpec(
-        opens="onnxrt_gpu:OnnxGpuRuntime",
-        package="onnxruntime",
-        extra="gpu",
-        precisions=(Precision.FP32, Precision.FP16),
-        device="gpu",
-    ),
-    "onnxrt-trt": RuntimeSpec(
-        opens="onnxrt_gpu:OnnxGpuRuntime",
-        package="onnxruntime",
-        extra="gpu",
-        precisions=(Precision.FP16,),  # fp32 would be TF32: this provider has no switch for it
-        device="gpu",
-        compiles=True,
-    ),
+    "pytorch": RuntimeSpec("pytorch:PytorchRuntime", "torch", "build", (FP32,), ("fp32",)),
+    "trt": RuntimeSpec("trt:TensorrtRuntime", LIBRARIES["trt"], "trt", TYPED, device="gpu"),
+    "trt-rtx": RuntimeSpec("trt:TensorrtRuntime", LIBRARIES["trt-rtx"], "trt-rtx", TYPED, device="gpu", compiles=True),
+    "onnxrt-cuda": RuntimeSpec("onnxrt_gpu:OnnxGpuRuntime", "onnxruntime", "gpu", (FP32, FP16), device="gpu"),
+    # No fp32, which would be TF32: this provider has no switch for it.
+    "onnxrt-trt": RuntimeSpec("onnxrt_gpu:OnnxGpuRuntime", "onnxruntime", "gpu", (FP16,), device="gpu", compiles=True),
     "pytorch-cuda": RuntimeSpec(
-        opens="pytorch:PytorchRuntime",
-        package="torch",
-        extra="build",
-        precisions=(Precision.FP32,),
-        computes=("fp32", "fp16", "bf16"),
-        device="gpu",
+        "pytorch:PytorchRuntime", "torch", "build", (FP32,), ("fp32", "fp16", "bf16"), device="gpu"
     ),
 }
 
