@@ -136,7 +136,7 @@ def test_tensorrt_serves_fp32_only(quantized: Bundle, tmp_path: Path, precision:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("cells", "named"), [([Cell(1, 32), Cell(9, 32)], "layer 9"), ([], "at least one cell")])
+@pytest.mark.parametrize(("cells", "named"), [([Cell(1, 32), Cell(9, 32)], "layer 9"), ([], "at least one")])
 def test_a_repository_without_its_cells_is_refused(
     bundle: Bundle, tmp_path: Path, cells: list[Cell], named: str
 ) -> None:
