@@ -17,24 +17,15 @@ from tests.support.shared import Once, made_once, shared_root
 REFERENCE = Path(__file__).parent.parent / "models" / "minilm-l6-sts-2d"
 
 
-# Fixtures that hold a process or take a minute. One worker runs all tests of each, in whatever file they are.
-ONE_WORKER = ("minilm_bundle", "minilm_halves", "server", "reference_bundle", "forge", "records", "report")
+BUILT_BY = "test_real"  # this file makes the bundles of MiniLM, which take minutes
+MINILM = {"minilm_bundle", "minilm_halves"}
 
 
-def group_of(item: pytest.Item) -> str:
-    """The tests that one worker runs: those of a fixture above, or of a file."""
-    names = getattr(item, "fixturenames", ())
-    return next((name for name in ONE_WORKER if name in names), item.path.stem)
-
-
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests for the workers; groups with slow tests come first, so that none of them is left for the end."""
-    slow = {group_of(item) for item in items if item.get_closest_marker("slow")}
-    order = {name: place for place, name in enumerate(ONE_WORKER)}
-    items.sort(key=lambda item: (order.get(group_of(item), len(order)), group_of(item) not in slow))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    """Order the files for the workers, which take a file at a time: long files first, MiniLM made before it is used."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    waiting = {item.path for item in items if MINILM & set(getattr(item, "fixturenames", ()))}
+    items.sort(key=lambda item: (item.path.stem != BUILT_BY, item.path not in slow, item.path in waiting))
 
 
 @pytest.fixture(autouse=True)
