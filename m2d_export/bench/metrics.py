@@ -132,7 +132,9 @@ def cascades(records: Sequence[Record]) -> list[Cascade]:
             cheap=Cell(*record["cheap"]),
             deep=Cell(*record["deep"]),
             setup=_setup(record),
-            **{name: record[name] for name in ("collection", "documents", "deep_ms")},
+            collection=record["collection"],
+            documents=record["documents"],
+            deep_ms=record["deep_ms"],
             **{name: tuple(record[name]) for name in ("shortlist", "recall_at_10", "cost_ms")},
         )
         for record in measured(records, "cascade")
