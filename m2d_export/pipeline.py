@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from m2d_export.bundle import manifest as layout
-from m2d_export.bundle.disk import Bundle, published_engine
-from m2d_export.bundle.manifest import FileEntry, Manifest, VariantEntry, read_manifest
+from m2d_export.bundle.disk import Bundle, files_in, published_engine
+from m2d_export.bundle.manifest import Manifest, VariantEntry, read_manifest
 from m2d_export.engines.builds import EngineCache, TypedGraph, build_engines
 from m2d_export.errors import ExportError, ParityError
-from m2d_export.host.files import publish, remove_stale, sha256_of, staged_directory, writing
+from m2d_export.host.files import publish, remove_stale, staged_directory, writing
 from m2d_export.host.machine import versions
 from m2d_export.plan import BuildOptions, Plan, Progress, check_target, no_progress, plan
 from m2d_export.precisions import PRECISIONS, function_of
@@ -125,11 +125,6 @@ def write_manifest(
 ) -> None:
     """Describe everything in ``staging`` in its manifest; raises ManifestError if it could not be read back."""
     checkpoint = plan.checkpoint
-    files = {
-        path.relative_to(staging).as_posix(): FileEntry(path.stat().st_size, sha256_of(path))
-        for path in sorted(staging.rglob("*"))
-        if path.is_file()
-    }
     manifest = Manifest(
         origin=checkpoint.origin,
         architecture=checkpoint.architecture,
@@ -140,7 +135,7 @@ def write_manifest(
         normalize=checkpoint.normalize,
         text=checkpoint.text,
         variants=variants,
-        files=files,
+        files=files_in(staging),
         versions=versions(TOOLS.split()),
         similarity=checkpoint.similarity,
         truncate_dim=checkpoint.truncate_dim,

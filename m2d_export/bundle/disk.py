@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from m2d_export.bundle.manifest import MANIFEST, TOKENIZER, Manifest, VariantEntry, read_manifest
+from m2d_export.bundle.manifest import MANIFEST, TOKENIZER, FileEntry, Manifest, VariantEntry, read_manifest
 from m2d_export.errors import BundleError, IntegrityError, ManifestError, SpecError
 from m2d_export.host.files import sha256_of
 from m2d_export.runtimes.table import RUNTIMES
@@ -142,6 +142,15 @@ class Bundle:
         except OSError as error:
             return f"cannot be read: {error.strerror}"
         return None
+
+
+def files_in(folder: Path) -> dict[str, FileEntry]:
+    """Every file below ``folder``, by its path in a bundle."""
+    return {
+        path.relative_to(folder).as_posix(): FileEntry(path.stat().st_size, sha256_of(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def published_engine(target: Path, key: EngineKey) -> Path | None:
