@@ -126,7 +126,7 @@ def test_a_prompt_is_the_given_one_else_the_named_one_else_the_default(
 @pytest.mark.parametrize(
     ("spec", "asked", "message"),
     [
-        (TEXTS, {"prompt": "a", "prompt_name": "query"}, "give either prompt or prompt_name"),
+        (TEXTS, {"prompt": "a", "prompt_name": "query"}, "prompt and prompt_name"),
         (TEXTS, {"prompt_name": "qurey"}, "no prompt named 'qurey': this checkpoint has passage, query"),
         (TextSpec(8, 0), {"prompt_name": "query"}, "this checkpoint has none at all"),
         (TextSpec(8, 0, default_prompt_name="gone"), {}, "no prompt named 'gone'"),
