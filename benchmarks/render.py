@@ -36,6 +36,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "stream": cost.stream,
     "triton": cost.triton,
     "cpp": cost.cpp,
+    "before_after": cost.before_after,
     "gpu": gpu,
 }
 BLOCK = re.compile(r"^(<!-- (\w+): [^\n]* -->\n).*?^(<!-- /\2 -->)$", re.DOTALL | re.MULTILINE)

@@ -172,3 +172,20 @@ def train_speed() -> str:
         f"{on(found['machine'])}."
     )
     return f"{plain_table(['recipe', 'cells trained in a step', 'sentences/s'], rows)}\n\n{fact}\n\n{where}"
+
+
+def before_after() -> str:
+    """Two commits, compared by pairs of processes."""
+    found = result("before_after.json")
+    rows = [
+        [
+            row["runtime"],
+            row["precision"],
+            {"many": f"{found['texts']['many']:,} texts in one call", "single": "one text"}[row["workload"]],
+            f"{row['ratio']['mean']:.3f} [{row['ratio']['low']:.3f}, {row['ratio']['high']:.3f}]",
+        ]
+        for row in found["rows"]
+    ]
+    before, after = (found["commits"][side][:7] for side in ("before", "after"))
+    where = f"Before: {before}, after: {after}; {found['pairs']} pairs of processes, {on(found['machine'])}."
+    return f"{plain_table(['runtime', 'precision', 'workload', 'time before / time after'], rows)}\n\n{where}"
