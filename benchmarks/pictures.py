@@ -128,7 +128,8 @@ def speed_picture(target: Path, found: dict[str, Any]) -> None:
 
 def _conditions(found: dict[str, Any]) -> str:
     reference = score(found["systems"][REFERENCE]["score"])
-    return f"{MINILM} if not marked; all score {reference} ± {EQUAL} on STS-B\n{processor(found)}"
+    name, _, _ = processor(found).partition(" (")  # its instructions would not fit
+    return f"{MINILM} if not marked; all score {reference} ± {EQUAL} on STS-B\n{name}"
 
 
 def _bare(axes: Any) -> None:
