@@ -9,9 +9,11 @@ from m2d_export.bundle.disk import Bundle, files_in, published_engine
 from m2d_export.bundle.manifest import Manifest, VariantEntry, read_manifest
 from m2d_export.engines.builds import EngineCache, TypedGraph, build_engines
 from m2d_export.errors import ExportError, ParityError
-from m2d_export.host.files import publish, remove_stale, staged_directory, writing
+from m2d_export.host.files import writing
+from m2d_export.host.folders import publish, staged_directory
 from m2d_export.host.machine import versions
-from m2d_export.plan import BuildOptions, Plan, Progress, check_target, no_progress, plan
+from m2d_export.host.staging import remove_stale
+from m2d_export.plan import BuildOptions, Plan, Progress, no_progress, plan, why_not_replaced
 from m2d_export.precisions import PRECISIONS, function_of
 from m2d_export.spec import DEFAULT, EngineEntry, Precision, Variant
 from m2d_export.text.tokenizer import Tokenizer
@@ -61,12 +63,11 @@ def build_planned(plan: Plan, progress: Progress = no_progress) -> Bundle:
         progress("writing the manifest")
         write_manifest(plan, variants, engines, staging)
         progress("publishing")
-        check_target(plan.target, plan.force)  # again: another program may have written there meanwhile
-        publish(staging, plan.target, plan.force)
+        publish(staging, plan.target, why_not_replaced if plan.force else None)
     cache.clear()
     if failed:
         raise ExportError(f"{plan.target} is published without these engines: {'; '.join(failed)}")
-    return Bundle.open(plan.target)
+    return Bundle.open(plan.target, plan.checkpoint.folder)
 
 
 def write_graphs(plan: Plan, model: "ir.Model", staging: Path, progress: Progress) -> Graphs:
@@ -123,11 +124,12 @@ def check_variants(
 def write_manifest(
     plan: Plan, variants: tuple[VariantEntry, ...], engines: tuple[EngineEntry, ...], staging: Path
 ) -> None:
-    """Describe everything in ``staging`` in its manifest; raises ManifestError if it could not be read back."""
+    """Describe everything in ``staging`` in its manifest; raises ExportError if a reader would refuse the bundle."""
     checkpoint = plan.checkpoint
     manifest = Manifest(
         origin=checkpoint.origin,
         architecture=checkpoint.architecture,
+        config=checkpoint.config,
         grid=plan.grid,
         trained_layers=checkpoint.trained_layers or (checkpoint.depth,),
         pooling=checkpoint.pooling,
@@ -143,5 +145,7 @@ def write_manifest(
         engines=engines,
     )
     written = manifest.to_json()
-    read_manifest(written)
+    problems = Bundle(staging, read_manifest(written)).problems()
+    if problems:
+        raise ExportError(f"nothing is published, because no reader would load it: {'; '.join(problems)}. Report a bug")
     (staging / layout.MANIFEST).write_text(written, encoding="utf-8")

@@ -12,6 +12,7 @@ from m2d_export.errors import SpecError
 
 SMALLEST_DEFAULT_DIM = 32
 BYTES_PER_FLOAT = 4
+LARGEST_VOCABULARY = 1 << 31
 INPUTS = ("input_ids", "attention_mask", "pooling_mask")  # of every graph: (batch, tokens) int64 each
 DEFAULT = "default"  # key of the graph for every runtime that has none of its own
 OUTPUT = "sentence_embedding"  # "embedding" is taken: torch.export gives that name to a value in the graph
@@ -125,13 +126,22 @@ class Pooling:
 
 @dataclass(frozen=True)
 class TextSpec:
-    """How texts become token ids, as far as ``tokenizer.json`` does not say it."""
+    """How texts become token ids, as far as ``tokenizer.json`` does not say it.
+
+    ``vocabulary`` is the number of rows of the encoder's token table: every id is below it. Raises SpecError where
+    ``pad_id`` is not.
+    """
 
     max_tokens: int
     pad_id: int
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     include_prompt: bool = True  # False: the encoder reads a prompt's tokens, but does not pool them
+    vocabulary: int = LARGEST_VOCABULARY
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.pad_id < self.vocabulary:
+            raise SpecError(f"the padding token {self.pad_id} is not one of the {self.vocabulary} in the token table")
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -155,7 +165,10 @@ class TextSpec:
 
 @dataclass(frozen=True)
 class Origin:
-    """The checkpoint of a bundle; ``fingerprint`` is a sha256 over its weights, tokenizer and settings."""
+    """The checkpoint of a bundle: a Hub id at ``revision``, or the name of a folder, without its path.
+
+    ``fingerprint`` is a sha256 over its weights, tokenizer and settings.
+    """
 
     name: str
     revision: str | None
@@ -246,10 +259,20 @@ class EngineEntry:
 
 
 @dataclass(frozen=True)
+class CheckedFile:
+    """A file below the folder ``root`` whose bytes were checked; ``identity`` is that of the file that was read."""
+
+    path: Path
+    root: Path
+    identity: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Variant:
     """An exit in a precision, ready to open: its graph at the absolute ``path``, and at most one engine of each kind.
 
-    ``origin`` is the checkpoint that it was built from. ``sha256`` are those of the graph and of its weights.
+    ``origin`` is the checkpoint that it was built from, ``checkpoint`` where that lies, None if nobody said it.
+    ``sha256`` are those of the graph and of its weights, ``files`` the files themselves.
     """
 
     layer: int
@@ -260,6 +283,8 @@ class Variant:
     engines: tuple[Engine, ...] = ()
     sha256: tuple[str, ...] = ()
     text: TextSpec | None = None
+    files: tuple[CheckedFile, ...] = ()
+    checkpoint: str | None = None
 
     def engine(self, kind: str) -> Engine:
         """The engine of ``kind``; raises SpecError, which says how to build one."""

@@ -50,7 +50,7 @@ def built(once: Once, name: str, checkpoint: Path, **options: Any) -> Bundle:
 
         build(str(checkpoint), folder / f"{name}.m2d", **options)
 
-    return Bundle.open(once(name, make) / f"{name}.m2d")
+    return Bundle.open(once(name, make) / f"{name}.m2d", checkpoint)
 
 
 @pytest.fixture(scope="session")

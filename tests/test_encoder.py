@@ -248,12 +248,15 @@ def test_the_pytorch_runtime_gives_the_same_vectors(bundle: Bundle, full: Encode
         np.testing.assert_allclose(opened.encode(TEXTS), full.encode(TEXTS), atol=2e-5)
 
 
-def test_the_pytorch_runtime_needs_the_checkpoint_at_its_path(copied_bundle: Path, tmp_path: Path) -> None:
-    origin = json.loads((copied_bundle / "manifest.json").read_text())["origin"]
-    bundle = altered(copied_bundle, {"origin": origin | {"name": str(tmp_path / "moved")}})
+def test_the_pytorch_runtime_is_told_where_the_checkpoint_lies(
+    checkpoint: Path, copied_bundle: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=r"folder tiny.*--checkpoint"):
+        Encoder(copied_bundle, runtime="pytorch")
     with pytest.raises(CheckpointError, match="moved"):
-        Encoder(bundle, runtime="pytorch")
-    with Encoder(bundle) as opened:
+        Encoder(Bundle.open(copied_bundle, tmp_path / "moved"), runtime="pytorch")
+    moved = shutil.copytree(checkpoint, tmp_path / "moved")
+    with Encoder(Bundle.open(copied_bundle, moved), runtime="pytorch") as opened:
         assert opened.encode(["text"]).shape == (1, WIDTH)
 
 
@@ -266,10 +269,8 @@ def test_the_pytorch_runtime_refuses_a_changed_checkpoint(
     weights = load_file(changed / "model.safetensors")
     weights["embeddings.word_embeddings.weight"][0, 0] += 1
     save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
-    origin = json.loads((copied_bundle / "manifest.json").read_text())["origin"]
-    bundle = altered(copied_bundle, {"origin": origin | {"name": str(changed)}})
-    with pytest.raises(CheckpointError, match="changed has changed"):
-        Encoder(bundle, runtime="pytorch")
+    with pytest.raises(CheckpointError, match="changed is not what this bundle was built from"):
+        Encoder(Bundle.open(copied_bundle, changed), runtime="pytorch")
 
 
 @pytest.mark.parametrize("as_given", [str, Path, Bundle.open], ids=["str", "Path", "Bundle"])

@@ -159,7 +159,7 @@ def modules_of(subject: Subject, **options: Any) -> list[nn.Module]:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(
-        subject.checkpoint.origin.name,
+        str(subject.checkpoint.folder),
         device=subject.setting.device,
         model_kwargs={"dtype": subject.setting.dtype, **options},
         config_kwargs={"num_hidden_layers": subject.layer},
@@ -246,7 +246,7 @@ def bundle_of(subject: Subject, target: Path, absent: dict[str, str]) -> Bundle:
             absent[OURS + name] = first_line(error)
     try:
         return build(
-            subject.checkpoint.origin.name,
+            str(subject.checkpoint.folder),
             target,
             layers=[subject.layer],
             precisions=[setting.precision],

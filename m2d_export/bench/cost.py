@@ -79,7 +79,8 @@ def full_texts(bundle: Bundle, texts: Sequence[str], batch_size: int, tokens: in
 
 def memory(bundle: Bundle, layer: int, texts: Sequence[str], options: Record) -> Iterator[Record]:
     """Peak memory of a new process that opens one exit and encodes ``texts``; raises RuntimeUnavailable if it fails."""
-    job = json.dumps({"bundle": str(bundle.root), "layer": layer, "texts": list(texts), **options})
+    place = {"bundle": str(bundle.root), "checkpoint": bundle.checkpoint}
+    job = json.dumps({**place, "layer": layer, "texts": list(texts), **options})
     child = subprocess.run(
         [sys.executable, "-m", "m2d_export.bench.memory"], input=job, capture_output=True, text=True, check=False
     )

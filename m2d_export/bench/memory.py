@@ -14,7 +14,7 @@ STATUS = Path("/proc/self/status")
 def main() -> None:
     """Read a job (a JSON object), encode its texts and print the peak memory in MB and the provider."""
     job = json.load(sys.stdin)
-    texts, bundle = job.pop("texts"), Bundle.open(job.pop("bundle"))
+    texts, bundle = job.pop("texts"), Bundle.open(job.pop("bundle"), job.pop("checkpoint"))
     with Encoder(bundle, job.pop("layer"), **job) as encoder:
         encoder.encode(texts)
         found = {"peak_mb": round(peak_bytes() / 1e6, 1), "provider": encoder.runtime.provider}

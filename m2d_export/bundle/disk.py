@@ -1,57 +1,76 @@
 """A bundle on disk: opened by its manifest, and each file checked before a library reads it."""
 
 import contextlib
+import errno
 import hashlib
 import os
-import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+from m2d_export.bundle.graph_check import check_graph
 from m2d_export.bundle.manifest import MANIFEST, TOKENIZER, FileEntry, Manifest, VariantEntry, read_manifest
 from m2d_export.errors import BundleError, IntegrityError, ManifestError, SpecError
+from m2d_export.host.checked import identity, open_regular
 from m2d_export.host.files import sha256_of
 from m2d_export.runtimes.table import RUNTIMES
-from m2d_export.spec import DEFAULT, Cell, Engine, EngineKey, Grid, Precision, Variant
+from m2d_export.spec import DEFAULT, Cell, CheckedFile, Engine, EngineKey, Grid, Precision, Variant
 from m2d_export.text.tokenizer import Tokenizer
 
 CACHE = ".m2d-cache-"  # a folder next to a bundle: nothing is ever written into a bundle
 MAX_MANIFEST_BYTES = 16 << 20
-REASON_LENGTH = 200  # characters of a message that quotes a manifest
+
+
+class _Unsound(Exception):  # noqa: N818 - why a file is not what the manifest says, in words that follow its name
+    pass
 
 
 @dataclass(frozen=True)
 class Bundle:
     """A published bundle; opening it reads the manifest only, and every file is checked before it is used.
 
-    ``id`` is the sha256 of the manifest, and so of everything in the bundle.
+    ``root`` is the folder itself, behind any links. ``checkpoint`` says where the checkpoint lies that the runtime
+    pytorch runs: a folder, or a Hub id; None if nobody said it.
     """
 
     root: Path
     manifest: Manifest
-    id: str
+    checkpoint: str | None = None
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
-        """Open the bundle at ``path``; raises BundleError if there is none, ManifestError if it is unsound."""
+    def open(cls, path: str | Path, checkpoint: str | Path | None = None) -> Self:
+        """Open the bundle at ``path``; raises BundleError if there is none, ManifestError if it is unsound.
+
+        A link is followed now, once: a link that changes later does not mix two bundles.
+        """
         root = Path(os.path.expanduser(path)).absolute()
-        file = root / MANIFEST
         try:
             if not root.is_dir():
                 raise BundleError(f"no bundle at {path}: build one with m2d-export build CHECKPOINT -o {path}")
+            root = root.resolve()
+            file = root / MANIFEST
             if file.is_symlink() or not file.is_file():
                 raise BundleError(f"{path} has no regular file {MANIFEST}: it is not a bundle, or an unfinished one")
-            if file.stat().st_size > MAX_MANIFEST_BYTES:
-                raise ManifestError(f"{file} is over {MAX_MANIFEST_BYTES >> 20} MiB: it is not a bundle's manifest")
-            data = file.read_bytes()
+            with open_regular(file) as opened:
+                data = opened.read(MAX_MANIFEST_BYTES + 1)
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise ManifestError(f"{file} is over {MAX_MANIFEST_BYTES >> 20} MiB: it is not a bundle's manifest")
         try:
-            return cls(root, read_manifest(data.decode("utf-8")), hashlib.sha256(data).hexdigest())
-        except (ManifestError, UnicodeDecodeError) as error:
-            reason = str(error)[:REASON_LENGTH]
-            raise ManifestError(f"{file} cannot be used: {reason}. Build the bundle again") from error
+            manifest = read_manifest(data.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ManifestError(f"{file} cannot be used: {error}. Build the bundle again") from error
+        except ManifestError as error:
+            raise ManifestError(f"{file} cannot be used: {error}") from error
+        return cls(root, manifest, None if checkpoint is None else os.fspath(checkpoint))
+
+    @property
+    def id(self) -> str:
+        """The id of what the bundle is: equal for a checkpoint that is built again, with other threads or elsewhere."""
+        return self.manifest.id
 
     @property
     def grid(self) -> Grid:
@@ -67,7 +86,15 @@ class Bundle:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer; raises IntegrityError if its file was changed."""
-        return Tokenizer(self.checked(TOKENIZER).read_text(encoding="utf-8"), self.manifest.text)
+        return Tokenizer(self.tokenizer_json, self.manifest.text)
+
+    @property
+    def tokenizer_json(self) -> str:
+        """The text of the tokenizer's file; raises IntegrityError if the file was changed."""
+        try:
+            return self.read(TOKENIZER).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ManifestError(f"{self.root / TOKENIZER} is not UTF-8: build the bundle again") from error
 
     def variant(self, layer: int, precision: str = Precision.FP32, runtime: str = DEFAULT) -> Variant:
         """An exit in a precision, its graph and weights checked.
@@ -79,12 +106,12 @@ class Bundle:
         if runtime not in (DEFAULT, *RUNTIMES):
             raise SpecError(f"no runtime {runtime!r}: there are {', '.join(RUNTIMES)}")
         graph = entry.graph(runtime)
-        self.checked(entry.weights)
+        files = self.checked(graph), self.checked(entry.weights)
         cache = self.root.parent / f"{CACHE}{self.root.name}"
         return Variant(
             layer=layer,
             precision=entry.precision,
-            path=self.checked(graph),
+            path=files[0].path,
             width=self.grid.width,
             origin=self.manifest.origin,
             engines=tuple(
@@ -94,6 +121,8 @@ class Bundle:
             ),
             sha256=tuple(self.manifest.files[name].sha256 for name in (graph, entry.weights)),
             text=self.manifest.text,
+            files=files,
+            checkpoint=self.checkpoint,
         )
 
     def entry(self, layer: int, precision: str) -> VariantEntry:
@@ -105,16 +134,22 @@ class Bundle:
         built = ", ".join(sorted({entry.precision for entry in self.manifest.variants}))
         raise SpecError(f"{self.root} has layer {layer} in {built}, not in {precision}: build it with --precision")
 
-    def checked(self, name: str) -> Path:
-        """The path of a file that is what the manifest says; raises IntegrityError otherwise."""
-        problem = self._problem(name)
-        if problem:
-            raise IntegrityError(f"{self.root / name} {problem}. Build the bundle again, or copy it again")
-        return self.root / name
+    def checked(self, name: str) -> CheckedFile:
+        """A file that is what the manifest says; raises IntegrityError otherwise."""
+        return self._checked(name)[0]
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file, the same ones that were checked; raises IntegrityError as ``checked`` does."""
+        return self._checked(name, keep=True)[1]
 
     def problems(self) -> list[str]:
-        """Every file that is missing, changed or foreign, in words; empty for a sound bundle."""
-        found = [f"{name} {problem}" for name in self.manifest.files if (problem := self._problem(name))]
+        """Every file that is missing, changed, foreign or not allowed, in words; empty for a sound bundle."""
+        found = []
+        for name in self.manifest.files:
+            try:
+                self._sound(name)
+            except _Unsound as problem:
+                found.append(f"{name} {problem}")
         known = {*self.manifest.files, MANIFEST}
         foreign = sorted(
             str(path.relative_to(self.root).as_posix())
@@ -123,25 +158,55 @@ class Bundle:
         )
         return found + [f"{name} does not belong to the bundle: remove it" for name in foreign]
 
-    def _problem(self, name: str) -> str | None:
-        entry, path = self.manifest.files[name], self.root
+    def _checked(self, name: str, keep: bool = False) -> tuple[CheckedFile, bytes]:
+        try:
+            return self._sound(name, keep)
+        except _Unsound as problem:
+            with contextlib.suppress(BundleError):
+                if Bundle.open(self.root).id != self.id:
+                    message = f"another bundle has replaced {self.root} since it was opened: open it again"
+                    raise IntegrityError(message) from problem
+            message = f"{self.root / name} {problem}. Build the bundle again, or copy it again"
+            raise IntegrityError(message) from problem
+
+    def _sound(self, name: str, keep: bool = False) -> tuple[CheckedFile, bytes]:
+        """A file that is what the manifest says, and its bytes if it is a graph or if they are to be kept."""
+        entry, path, weights = self.manifest.files[name], self.root, self._weights.get(name)
+        data = b""
         try:
             for part in PurePosixPath(name).parts:
                 path = path / part
                 if path.is_symlink():
-                    return "is a symbolic link, or lies behind one: a bundle holds regular files only"
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                return "is not a regular file"
-            if status.st_size != entry.size:
-                return f"has {status.st_size} bytes, but the manifest says {entry.size}"
-            if sha256_of(path) != entry.sha256:
-                return "was changed: its sha256 is not the one in the manifest"
+                    raise _Unsound("is a symbolic link, or lies behind one: a bundle holds regular files only")
+            with open_regular(path) as file:
+                before = os.fstat(file.fileno())
+                if before.st_size != entry.size:
+                    raise _Unsound(f"has {before.st_size} bytes, but the manifest says {entry.size}")
+                if keep or weights:
+                    data = file.read()
+                    digest = hashlib.sha256(data)
+                else:
+                    digest = hashlib.file_digest(file, "sha256")
+                after = os.fstat(file.fileno())
         except FileNotFoundError:
-            return "is missing"
+            raise _Unsound("is missing") from None
         except OSError as error:
-            return f"cannot be read: {error.strerror}"
-        return None
+            is_file = error.errno not in (errno.EINVAL, errno.EISDIR, errno.ENOTDIR)
+            raise _Unsound(f"cannot be read: {error.strerror}" if is_file else "is not a regular file") from error
+        if digest.hexdigest() != entry.sha256 or identity(after) != identity(before):
+            raise _Unsound("was changed: its sha256 is not the one in the manifest")
+        if weights:
+            try:
+                size, inputs = self.manifest.files[weights].size, self.manifest.text.input_names
+                check_graph(data, PurePosixPath(weights).name, size, inputs, self.grid.width)
+            except ValueError as error:
+                raise _Unsound(f"must not be loaded: {error}") from error
+        return CheckedFile(path, self.root, identity(after)), data
+
+    @cached_property
+    def _weights(self) -> Mapping[str, str]:
+        """The weights file of each graph."""
+        return {path: entry.weights for entry in self.manifest.variants for path in entry.graphs.values()}
 
 
 def files_in(folder: Path) -> dict[str, FileEntry]:
@@ -153,11 +218,11 @@ def files_in(folder: Path) -> dict[str, FileEntry]:
     }
 
 
-def published_engine(target: Path, key: EngineKey) -> Path | None:
+def published_engine(target: Path, key: EngineKey) -> bytes | None:
     """The sound engine with ``key`` in the bundle at ``target``; None if there is no such bundle or engine."""
     with contextlib.suppress(BundleError):
         bundle = Bundle.open(target)
         for entry in bundle.manifest.engines:
             if entry.key == key:
-                return bundle.checked(entry.path)
+                return bundle.read(entry.path)
     return None

@@ -1,13 +1,19 @@
 """The manifest of a bundle: what it holds, and how it is read with every field checked (docs/bundle-format.md)."""
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from m2d_export.errors import ManifestError
 from m2d_export.host.checks import (
+    LIMIT,
     Check,
+    check_format,
     check_that,
     flag,
     list_of,
@@ -26,14 +32,19 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 GRAPHS = "graphs"
+REASON_LENGTH = 200  # characters of a message that quotes a manifest
 T = TypeVar("T")
 PARITY = ("texts", "finite", "cosine_min", "cosine_mean", "max_abs_diff", "invariance", "distinction")
 SURROGATES = range(0xD800, 0xE000)  # JSON can hold them without their pair, and no UTF-8 text can
 
 positive = whole_from(1)
-text_of = check_that(
+text_of: Check[str] = check_that(
     lambda value: isinstance(value, str) and not any(ord(letter) in SURROGATES for letter in value),
     "a string without lone surrogates",
+)
+fact = check_that(
+    lambda value: (isinstance(value, str) and value.isprintable()) or (type(value) is int and 0 < value < LIMIT),
+    "a printable string, or a whole number from 1",
 )
 metric: Check[float] = check_that(lambda value: isinstance(value, bool) or number(value) is not None, "a number")
 shape = list_of(positive, length=2)
@@ -81,11 +92,14 @@ class VariantEntry:
 class Manifest:
     """Everything that a runtime needs to know about a bundle, and every file of it.
 
-    ``calibration`` says in words which texts gave int8 its ranges, None without int8.
+    ``config`` has facts of the checkpoint's config.json by their names there: ``model_type``, ``hidden_size`` and
+    ``num_attention_heads``. ``calibration`` says in words which texts gave int8 its ranges, None
+    without int8.
     """
 
     origin: Origin
     architecture: str
+    config: Mapping[str, str | int]
     grid: Grid
     trained_layers: tuple[int, ...]
     pooling: Pooling
@@ -104,9 +118,24 @@ class Manifest:
         """Whether training optimised the exit at ``layer``; without m2d.json only the deepest exit was trained."""
         return layer in self.trained_layers
 
+    @cached_property
+    def id(self) -> str:
+        """A sha256 over all that decides what the bundle gives; not over where, when and with what it was built."""
+        data = self._data()
+        for name in ("name", "revision"):
+            del data["origin"][name]
+        for variant in data["variants"]:
+            del variant["parity"]
+        del data["versions"], data["calibration"]
+        canonical = json.dumps(data, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def _data(self) -> dict[str, Any]:
+        return {"format": FORMAT, **asdict(self)}
+
     def to_json(self) -> str:
         """The text of manifest.json."""
-        data = {"format": FORMAT, **asdict(self)}
+        data = self._data()
         return json.dumps(data, indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
 
 
@@ -115,14 +144,23 @@ def read_manifest(text: str) -> Manifest:
     try:
         data = parse_json(text)
         if not isinstance(data, dict) or "format" not in data:
-            raise ManifestError("it has no format number, so it is not a bundle's manifest")
-        if data["format"] != FORMAT or isinstance(data["format"], bool):
-            raise ManifestError(f"format {data['format']!r} is unknown: this version reads format {FORMAT}")
+            raise ValueError("it has no format number, so it is not a bundle's manifest")
+    except ValueError as error:
+        raise _refused(error) from error
+    try:
+        check_format(data["format"], FORMAT)
+    except ValueError as error:  # it says what to do
+        raise ManifestError(str(error)) from error
+    try:
         return _manifest(data)
     except KeyError as error:
-        raise ManifestError(f"field {error} is missing") from error
+        raise _refused(f"field {error} is missing") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise ManifestError(str(error) or type(error).__name__) from error
+        raise _refused(error) from error
+
+
+def _refused(reason: object) -> ManifestError:
+    return ManifestError(f"{str(reason)[:REASON_LENGTH] or type(reason).__name__}. Build the bundle again")
 
 
 def _manifest(data: dict[str, Any]) -> Manifest:
@@ -130,14 +168,17 @@ def _manifest(data: dict[str, Any]) -> Manifest:
     files = {
         _path(path): FileEntry(whole(entry["size"]), sha256(entry["sha256"])) for path, entry in data["files"].items()
     }
-    variants = tuple(_variant(entry, files) for entry in objects(data["variants"]))
-    if TOKENIZER not in files:
-        raise ManifestError(f"{TOKENIZER} is not among the files")
+    variants = tuple(_variant(entry) for entry in objects(data["variants"]))
+    engines = tuple(_engine(entry) for entry in objects(data["engines"]))
     if {entry.layer for entry in variants} != set(grid["layers"]):
-        raise ManifestError("the layers of the variants are not the layers of the grid")
+        raise ValueError("the layers of the variants are not the layers of the grid")
+    _check_roles(files, variants, engines)
+    for engine in engines:
+        _check_graph_of(engine, files, variants)
     return Manifest(
         origin=Origin(printable(origin["name"]), or_null(printable)(origin["revision"]), sha256(origin["fingerprint"])),
         architecture=printable(data["architecture"]),
+        config=_named(object_of(fact, "model_type")(data["config"])),
         grid=Grid(
             depth=whole(grid["depth"]),
             width=whole(grid["width"]),
@@ -155,6 +196,7 @@ def _manifest(data: dict[str, Any]) -> Manifest:
             prompts=_named(object_of(text_of)(text["prompts"])),
             default_prompt_name=or_null(text_of)(text["default_prompt_name"]),
             include_prompt=flag(text["include_prompt"]),
+            vocabulary=positive(text["vocabulary"]),
         ),
         variants=variants,
         files=files,
@@ -162,23 +204,20 @@ def _manifest(data: dict[str, Any]) -> Manifest:
         similarity=printable(data["similarity"]),
         truncate_dim=or_null(positive)(data["truncate_dim"]),
         calibration=or_null(printable)(data["calibration"]),
-        engines=tuple(_engine(entry, files, variants) for entry in objects(data["engines"])),
+        engines=engines,
     )
 
 
-def _variant(entry: dict[str, Any], files: Mapping[str, FileEntry]) -> VariantEntry:
-    graphs = _named(object_of(text_of, DEFAULT)(entry["graphs"]))
-    for path in (*graphs.values(), entry["weights"]):
-        if path not in files:
-            raise ManifestError(f"{path!r} is not among the files")
+def _variant(entry: dict[str, Any]) -> VariantEntry:
+    graphs = _named(object_of(_path, DEFAULT)(entry["graphs"]))
     parity = _named(object_of(metric, *PARITY)(entry["parity"]))
-    return VariantEntry(positive(entry["layer"]), Precision(entry["precision"]), graphs, entry["weights"], parity)
+    return VariantEntry(
+        positive(entry["layer"]), Precision(entry["precision"]), graphs, _path(entry["weights"]), parity
+    )
 
 
-def _engine(entry: dict[str, Any], files: Mapping[str, FileEntry], variants: Sequence[VariantEntry]) -> EngineEntry:
-    layer, precision, path, data = entry["layer"], entry["precision"], entry["path"], entry["key"]
-    if path not in files:
-        raise ManifestError(f"{path!r} is not among the files")
+def _engine(entry: dict[str, Any]) -> EngineEntry:
+    data = entry["key"]
     key = EngineKey(
         kind=printable(data["kind"]),
         version=printable(data["version"]),
@@ -189,18 +228,64 @@ def _engine(entry: dict[str, Any], files: Mapping[str, FileEntry], variants: Seq
         gpu=or_null(printable)(data["gpu"]),
         flags=tuple(list_of(printable)(data["flags"])),
     )
-    variant = next((item for item in variants if (item.layer, item.precision) == (layer, precision)), None)
+    return EngineEntry(positive(entry["layer"]), Precision(entry["precision"]), _path(entry["path"]), key)
+
+
+def _check_graph_of(engine: EngineEntry, files: Mapping[str, FileEntry], variants: Sequence[VariantEntry]) -> None:
+    """Raise ValueError unless ``engine`` was built from the graph and weights of its variant."""
+    place, key = (engine.layer, engine.precision), engine.key
+    variant = next((item for item in variants if (item.layer, item.precision) == place), None)
     if variant is None:
-        raise ManifestError(f"no variant belongs to the engine {path!r}")
+        raise ValueError(f"no variant belongs to the engine {engine.path!r}")
     graph = variant.graph()
     here, made_from = (files[graph].sha256, files[variant.weights].sha256), (key.graph, key.weights)
     if here != made_from:
         expected, found = (", ".join(digest[:12] for digest in side) for side in (made_from, here))
-        raise ManifestError(
-            f"the engine {path!r} was built from another graph than {graph!r}: it expects graph and weights with the "
-            f"sha256 {expected}, but they have {found}; build the bundle again"
+        raise ValueError(
+            f"the engine {engine.path!r} was built from another graph than {graph!r}: it expects graph and weights "
+            f"with the sha256 {expected}, but they have {found}"
         )
-    return EngineEntry(variant.layer, variant.precision, path, key)
+
+
+def _check_roles(
+    files: Mapping[str, FileEntry], variants: Sequence[VariantEntry], engines: Sequence[EngineEntry]
+) -> None:
+    """Raise ValueError unless every file has exactly one role, and a name that no system takes for another's."""
+    roles: dict[str, str] = {}
+    paths: dict[str, str] = {}
+    for path, role in _roles(variants, engines):
+        if path in roles:
+            raise ValueError(f"{path!r} is {roles[path]} and {role}: a file has one role")
+        if role in paths:
+            raise ValueError(f"{paths[role]!r} and {path!r} are {role}: there must be one")
+        roles[path], paths[role] = role, path
+    if missing := sorted(roles.keys() - files):
+        raise ValueError(f"{missing[0]!r} is not among the files")
+    if unused := sorted(files.keys() - roles):
+        raise ValueError(f"{unused[0]!r} is among the files, but nothing uses it")
+    names = {_folded(MANIFEST): MANIFEST}
+    for path in files:
+        if (other := names.setdefault(_folded(path), path)) != path:
+            raise ValueError(f"some systems take {path!r} and {other!r} for one name")
+
+
+def _roles(variants: Sequence[VariantEntry], engines: Sequence[EngineEntry]) -> Iterator[tuple[str, str]]:
+    """Each path that is used, with its role in words. Variants of a precision share one weights file."""
+    yield TOKENIZER, "the tokenizer"
+    for path, precision in dict.fromkeys((entry.weights, entry.precision) for entry in variants):
+        yield path, f"the weights of {precision}"
+    for entry in variants:
+        for runtime, path in entry.graphs.items():
+            if PurePosixPath(path).parent != PurePosixPath(entry.weights).parent:
+                raise ValueError(f"{path!r} and its weights {entry.weights!r} are not in one folder")
+            yield path, f"the graph of layer {entry.layer}, {entry.precision}, {runtime}"
+    for engine in engines:
+        yield engine.path, f"the engine of layer {engine.layer}, {engine.precision}, {engine.key.kind}"
+
+
+def _folded(path: str) -> str:
+    """What a file system may make of a name that ignores case and Unicode's forms."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", path).casefold())
 
 
 def _shape_range(data: dict[str, Any]) -> ShapeRange:
@@ -213,9 +298,10 @@ def _named(values: dict[str, T]) -> dict[str, T]:
     return {printable(name): value for name, value in values.items()}
 
 
-def _path(path: str) -> str:
+def _path(value: object) -> str:
     """Refuse a path that leads out of the bundle on any operating system, or that could upset a terminal."""
+    path = text_of(value)
     strange = len(path) > 1024 or not path.isprintable() or set(path) & set("\\:")
     if strange or any(part in ("", ".", "..") for part in path.split("/")):
-        raise ManifestError(f"{path[:80]!r} is not a path inside a bundle")
+        raise ValueError(f"{path[:80]!r} is not a path inside a bundle")
     return path

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 UNUSED_WEIGHTS = ("pooler.",)  # BERT's next-sentence head, which no exit reads
+CONFIG_SIZES = ("hidden_size", "num_attention_heads")
 LINEAR = "torch.nn.modules.linear.Identity"  # the activation of a Dense without one
 
 
@@ -28,13 +29,15 @@ LINEAR = "torch.nn.modules.linear.Identity"  # the activation of a Dense without
 class Checkpoint:
     """Trained weights and everything they were trained with; weights are float32, whatever the file stores.
 
-    ``tail`` holds the modules of sentence-transformers after the pooling, without a closing Normalize, for which
-    ``normalize`` stands. ``heads`` maps a layer to the linear module of its exit. ``depth`` is the number of layers,
+    ``folder`` is where they were loaded from; ``origin`` does not say it, because it goes into bundles. ``tail`` holds
+    the modules of sentence-transformers after the pooling, without a closing Normalize, for which ``normalize`` stands.
+    ``heads`` maps a layer to the linear module of its exit. ``depth`` is the number of layers,
     ``width`` of numbers in a vector. ``similarity`` and ``truncate_dim`` are settings of sentence-transformers.
     ``trained_layers`` and ``trained_dims`` are None if the checkpoint does not state them.
     """
 
     origin: Origin
+    folder: Path
     encoder: "PreTrainedModel"
     tokenizer_json: str
     text: TextSpec
@@ -49,6 +52,13 @@ class Checkpoint:
     trained_layers: tuple[int, ...] | None
     trained_dims: tuple[int, ...] | None
     original: "SentenceTransformer"
+
+    @property
+    def config(self) -> dict[str, str | int]:
+        """What other tools ask of a config.json: ``model_type``, and the sizes that this encoder states."""
+        config = self.encoder.config
+        sizes = {name: getattr(config, name, None) for name in CONFIG_SIZES}
+        return {"model_type": config.model_type, **{name: size for name, size in sizes.items() if type(size) is int}}
 
     @property
     def architecture(self) -> str:
@@ -81,7 +91,8 @@ def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     settings = json.dumps([repr(pooling), repr(text), normalize, tokenizer_json])
     weights = torch.nn.ModuleList([encoder, *tail, *(heads[layer] for layer in sorted(heads))])
     return Checkpoint(
-        origin=Origin(name if commit else str(folder), commit, _fingerprint(weights, settings)),
+        origin=Origin(name if commit else folder.name, commit, _fingerprint(weights, settings)),
+        folder=folder,
         encoder=encoder.eval(),
         tokenizer_json=tokenizer_json,
         text=text,

@@ -14,6 +14,7 @@ from m2d_export.cli.common import (
     PATH,
     bundle_argument,
     cell_option,
+    checkpoint_option,
     examples,
     listed,
     runtime_options,
@@ -160,6 +161,7 @@ def verify(bundle: Path, as_json: bool) -> None:
 @click.option("--prompt-name", help="Name of one of the checkpoint's prompts.")
 @click.option("--force", is_flag=True, help="Replace the file at the output.")
 @runtime_options
+@checkpoint_option
 def encode(
     bundle: Path,
     file: IO[bytes],
@@ -168,12 +170,14 @@ def encode(
     prompt: str | None,
     prompt_name: str | None,
     force: bool,
+    checkpoint: str | None,
     **options: Any,
 ) -> None:
     """Encode FILE into a NumPy array of float32, (lines, dim).
 
     FILE is UTF-8 with one text in each line. Without FILE, or with -, texts come from standard input.
     """
+    from m2d_export.bundle.disk import Bundle
     from m2d_export.encoder import Encoder
     from m2d_export.host.files import atomic_file
     from m2d_export.vectors import write_npy
@@ -181,7 +185,7 @@ def encode(
     if output.is_file() and (not force or (Path(file.name).exists() and output.samefile(file.name))):
         raise OutputError(f"{output} exists: use --force to replace it, or choose a path that is not the input's")
     layer, dim = (cell.layer, cell.dim) if cell else (None, None)
-    with steps() as progress, Encoder(bundle, layer, dim, **options) as encoder:
+    with steps() as progress, Encoder(Bundle.open(bundle, checkpoint), layer, dim, **options) as encoder:
         warn_if_int8_is_slow([options["precision"]])
         parts = encoder.stream(_lines(file, progress), prompt=prompt, prompt_name=prompt_name)
         with atomic_file(output) as staged, staged.open("wb") as stream:

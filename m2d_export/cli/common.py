@@ -66,6 +66,9 @@ cell_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads of the runtime.  [default: one per core]"
 )
+checkpoint_option = click.option(
+    "--checkpoint", metavar="FOLDER", help="Where the bundle's checkpoint lies, for the runtimes of pytorch."
+)
 precision_option = click.option(
     "--precision", type=click.Choice(PRECISIONS), default="fp32", help="Precision of the stored weights."
 )

@@ -15,6 +15,7 @@ from m2d_export.cli.common import (
     PATH,
     RESULTS,
     bundle_argument,
+    checkpoint_option,
     examples,
     is_default,
     note_other_results,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
         "m2d-export bench minilm.m2d",
         "m2d-export bench minilm.m2d --sts toy,pairs.csv --columns left,right,grade --texts texts.txt --dims 64,32",
         "m2d-export bench minilm.m2d --layers 1,2 --batch-size 1,8 --tokens 16 -o shallow.jsonl",
-        "m2d-export bench minilm.m2d --layers 1 --runtime onnxrt,pytorch -o runtimes.jsonl",
+        "m2d-export bench minilm.m2d --layers 1 --runtime onnxrt,pytorch --checkpoint ./minilm",
     )
 )
 @bundle_argument
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     help=f"Types that floats are multiplied in.  {DEFAULT_COMPUTE}",
 )
 @threads_option
+@checkpoint_option
 @click.option("-o", "--output", default=RESULTS, type=PATH, help="File that gets the records.")
 @click.option("--fresh", is_flag=True, help="Measure everything again.")
 @click.option("--all", "show_all", is_flag=True, help="Print every table instead of the summary.")
@@ -86,6 +88,7 @@ def bench(
     fresh: bool,
     show_all: bool,
     as_json: bool,
+    checkpoint: str | None,
     **setups: Any,
 ) -> None:
     """Measure BUNDLE: how good every cell is, and what every layer costs.
@@ -99,7 +102,7 @@ def bench(
     from m2d_export.bench.sweep import Matrix, Sweep
     from m2d_export.bundle.disk import Bundle
 
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(bundle, checkpoint)
     longest = opened.manifest.text.max_tokens
     matrix = Matrix(
         layers=opened.grid.layers if layers is None else layers,

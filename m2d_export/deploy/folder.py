@@ -11,7 +11,8 @@ from m2d_export.bundle.manifest import TOKENIZER
 from m2d_export.checkpoints.modules import unused_positions
 from m2d_export.deploy.graph import check_deployed, deployed_graph, save_graph
 from m2d_export.errors import SpecError
-from m2d_export.host.files import new_folder
+from m2d_export.host.files import followed
+from m2d_export.host.folders import new_folder
 from m2d_export.spec import INPUTS, OUTPUT, Cell, Precision
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 GRAPH = "onnx/model.onnx"
 IDS, MASK = INPUTS[:2]
 TOKEN_OUTPUT = "last_hidden_state"  # noqa: S105 - the name of an output
-MODEL_TYPES = {"XLMRobertaModel": "xlm-roberta", "DebertaV2Model": "deberta-v2"}  # others: the class without "Model"
 MODULES = {"Transformer": "", "Pooling": "1_Pooling"}  # of sentence-transformers, each with its folder
 
 
@@ -39,7 +39,7 @@ def write_folder(
     its tokens, so that every pooling gives it back. Raises OutputError if ``target`` exists, SpecError for a checkpoint
     that does not pool its prompts, and the errors of ``write_deployed``.
     """
-    path = Path(target).expanduser().absolute()
+    path = followed(target)
     if not bundle.manifest.text.include_prompt:
         raise SpecError(
             "this checkpoint does not pool the tokens of its prompts, and no tool that loads such a folder can tell "
@@ -64,7 +64,7 @@ def write_folder(
 def padding_tokenizer(bundle: Bundle) -> Tokenizer:
     """The bundle's tokenizer; it cuts texts to their maximum and pads them on the right to the longest of a batch."""
     spec = bundle.manifest.text
-    tokenizer = Tokenizer.from_str(bundle.checked(TOKENIZER).read_text(encoding="utf-8"))
+    tokenizer = Tokenizer.from_str(bundle.tokenizer_json)
     tokenizer.enable_truncation(spec.max_tokens)
     tokenizer.enable_padding(pad_id=spec.pad_id, pad_token=_pad_token(tokenizer, spec.pad_id))
     return tokenizer
@@ -80,17 +80,16 @@ def _pad_token(tokenizer: Tokenizer, pad_id: int) -> str:
 def _settings(bundle: Bundle, cell: Cell) -> dict[str, Any]:
     """The settings files by name. The pooling is ``cls``, which gives back a vector that every token repeats."""
     manifest, text = bundle.manifest, bundle.manifest.text
-    kind = MODEL_TYPES.get(manifest.architecture, manifest.architecture.removesuffix("Model").lower())
-    tokenizer = padding_tokenizer(bundle)
+    tokenizer, model_type = padding_tokenizer(bundle), str(manifest.config["model_type"])
     pad_token = _pad_token(tokenizer, text.pad_id)
     return {
         "config.json": {
             "architectures": [manifest.architecture],
-            "model_type": kind,
-            "hidden_size": cell.dim,
-            "num_hidden_layers": cell.layer,
-            "max_position_embeddings": text.max_tokens + unused_positions(kind, text.pad_id),
             "vocab_size": tokenizer.get_vocab_size(),
+            **manifest.config,
+            "hidden_size": cell.dim,  # of the vectors that this folder's graph gives
+            "num_hidden_layers": cell.layer,
+            "max_position_embeddings": text.max_tokens + unused_positions(model_type, text.pad_id),
             "pad_token_id": text.pad_id,
         },
         "tokenizer_config.json": {

@@ -1,6 +1,7 @@
 """The engines of a bundle: one child process each; finished engines are kept, and a failure does not stop the rest."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from threading import Event, Timer
 from m2d_export.engines.child import PHASE, TIMEOUT, Job
 from m2d_export.engines.library import FLAGS, LIBRARIES, check_targets, library
 from m2d_export.errors import SpecError
-from m2d_export.host.files import atomic_file, is_private, sha256_of
+from m2d_export.host.files import is_private, output_file, sha256_of
 from m2d_export.host.gpu import Gpu, first_gpu
 from m2d_export.precisions import TYPED
 from m2d_export.spec import EngineEntry, EngineKey, Precision, ShapeRange, default_shapes
@@ -143,7 +144,7 @@ class EngineCache:
     on a file system without modes, there are no copies. ``published`` finds the engine of a key in the bundle.
     """
 
-    def __init__(self, target: Path, published: Callable[[EngineKey], Path | None]) -> None:
+    def __init__(self, target: Path, published: Callable[[EngineKey], bytes | None]) -> None:
         self.folder = target.parent / f".m2d-engines-{target.name}"
         self._published = published
 
@@ -151,8 +152,8 @@ class EngineCache:
         """Copy a finished engine, then note that the copy is whole."""
         if self._opened():
             shutil.copyfile(engine, self.folder / key.digest)
-            with atomic_file(self._note(key)) as staged:
-                staged.write_text(sha256_of(engine), encoding="ascii")
+            with output_file(self._note(key)) as file:
+                file.write(sha256_of(engine).encode())
 
     def timings(self) -> Path | None:
         """The timing cache that builds of the full library share, if the folder can be private."""
@@ -160,11 +161,11 @@ class EngineCache:
 
     def take(self, key: EngineKey, into: Path) -> bool:
         """Copy the engine of ``key`` to ``into``; returns whether there was one that is whole."""
-        source = self._published(key) or self._copy_of(key)
-        if source:
+        engine = self._published(key) or self._copy_of(key)
+        if engine is not None:
             into.parent.mkdir(exist_ok=True)
-            shutil.copyfile(source, into)
-        return source is not None
+            into.write_bytes(engine)
+        return engine is not None
 
     def clear(self) -> None:
         """Remove the copies."""
@@ -179,11 +180,12 @@ class EngineCache:
     def _note(self, key: EngineKey) -> Path:
         return self.folder / f"{key.digest}.sha256"
 
-    def _copy_of(self, key: EngineKey) -> Path | None:
-        copy = self.folder / key.digest
+    def _copy_of(self, key: EngineKey) -> bytes | None:
         with contextlib.suppress(OSError):
-            if is_private(self.folder) and self._note(key).read_text(encoding="ascii") == sha256_of(copy):
-                return copy
+            if is_private(self.folder):
+                engine = (self.folder / key.digest).read_bytes()
+                if self._note(key).read_text(encoding="ascii") == hashlib.sha256(engine).hexdigest():
+                    return engine
         return None
 
 

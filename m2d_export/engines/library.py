@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from m2d_export.errors import IntegrityError, RuntimeUnavailable, SpecError
+from m2d_export.host.checked import open_regular
 from m2d_export.host.extras import require
 from m2d_export.host.gpu import Gpu
 from m2d_export.spec import Engine
@@ -87,7 +88,8 @@ def read_engine(engine: Engine, version: str, gpu: Gpu) -> bytes:
             f"({gpu.capability}): build it again{how}"
         )
     try:
-        data = engine.path.read_bytes()
+        with open_regular(engine.path) as file:
+            data = file.read()
     except OSError as error:
         raise IntegrityError(f"{engine.path} cannot be read: {error.strerror}") from error
     if (found := hashlib.sha256(data).hexdigest()) != engine.sha256:

@@ -38,6 +38,14 @@ def json_lines(text: str, source: str) -> Iterator[tuple[str, Any]]:
             yield where, value
 
 
+def check_format(found: object, known: int) -> None:
+    """Raise ValueError unless the format number of a file is ``known``; for a newer one it says to update."""
+    if type(found) is int and found > known:
+        raise ValueError(f"format {found} is newer than format {known}: update m2d-export (pip install -U m2d-export)")
+    if type(found) is not int or found != known:
+        raise ValueError(f"format {_shown(found)} is unknown: this version reads format {known}")
+
+
 def check_that(fits: Callable[[Any], bool], expected: str) -> Check[Any]:
     """A check that accepts the values for which ``fits`` is true; ``expected`` describes them in the error."""
 

@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from m2d_export.errors import RuntimeUnavailable, SpecError, first_line
+from m2d_export.errors import IntegrityError, RuntimeUnavailable, SpecError, first_line
+from m2d_export.host.checked import unchanged
 from m2d_export.host.extras import require
 from m2d_export.runtimes.runtime import CLOSED, Runtime, RuntimeOptions
 from m2d_export.spec import Variant
@@ -46,7 +46,10 @@ def open_session(variant: Variant, options: Any, providers: Mapping[str, Mapping
     ort = require("onnxruntime", "cpu")
     options.log_severity_level = 3  # errors only: its warnings are about its own optimizer
     try:
-        session = ort.InferenceSession(str(variant.path), options, providers=list(providers.items()))
+        with unchanged(variant.files):
+            session = ort.InferenceSession(str(variant.path), options, providers=list(providers.items()))
+    except IntegrityError:
+        raise
     except Exception as error:  # types of ONNX Runtime, and plain UnicodeDecodeError and RuntimeError
         raise RuntimeUnavailable(f"ONNX Runtime cannot load {variant.path}: {first_line(error)}") from error
     taken = session.get_providers()
@@ -72,7 +75,6 @@ class OnnxRuntime(Runtime):
 
     def __init__(self, variant: Variant, options: RuntimeOptions) -> None:
         self._variant, self._threads = variant, options.threads
-        self._file = _identity(variant.path)
         self._session: Any = self._open(self._threads)
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._lock = Lock()  # held while streams are opened, given batches, or closed
@@ -121,20 +123,15 @@ class OnnxRuntime(Runtime):
         if self._session is None:
             raise SpecError(CLOSED)
         if self._streams is None and not self._streams_failed:
-            session, reason = None, "its file has changed"
             try:
-                session = self._open(1)
-            except RuntimeUnavailable as error:
-                reason = str(error)
-            if session is not None and _identity(self._variant.path) == self._file:
-                self._streams = session, ThreadPoolExecutor(self._threads)
-            else:
+                self._streams = self._open(1), ThreadPoolExecutor(self._threads)
+            except (RuntimeUnavailable, IntegrityError) as error:  # such as where another bundle has replaced this one
                 self._streams_failed = True
                 log.warning(
                     "%s: cannot open a second session (%s): batches run one after the other; to run them in parallel, "
                     "open the encoder again",
                     self._variant.path,
-                    reason,
+                    error,
                 )
         return self._streams
 
@@ -153,12 +150,3 @@ class OnnxRuntime(Runtime):
             if self._streams is not None:
                 self._streams[1].shutdown(cancel_futures=True)
             self._session = self._streams = None
-
-
-def _identity(path: Path) -> tuple[int, ...] | None:
-    """Numbers that change when another file replaces ``path``; None if there is no file."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns

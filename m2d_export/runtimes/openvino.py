@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from m2d_export.errors import RuntimeUnavailable, SpecError
+from m2d_export.errors import IntegrityError, RuntimeUnavailable, SpecError
+from m2d_export.host.checked import unchanged
 from m2d_export.host.extras import require
 from m2d_export.host.machine import processor
 from m2d_export.runtimes.compile_cache import compiled_bytes
@@ -61,7 +62,10 @@ class OpenvinoRuntime(Runtime):
         self._depends_on = {"sha256": variant.sha256, "openvino": ov.get_version(), "processor": processor()}
         self._turn = Lock()  # a request runs one batch at a time
         try:
-            self._model = self._core.read_model(str(variant.path))
+            with unchanged(variant.files):
+                self._model = self._core.read_model(str(variant.path))
+        except IntegrityError:
+            raise
         except Exception as error:  # OpenVINO's RuntimeError, whose message fills a page
             raise RuntimeUnavailable(f"OpenVINO cannot load {variant.path}: {_reason(error)}") from error
         self._inputs = [value.get_any_name() for value in self._model.inputs]

@@ -12,6 +12,19 @@ from m2d_export.text.batches import TOKEN_BUDGET, Batch
 from m2d_export.vectors import FloatArray
 
 
+def _place(variant: Variant) -> tuple[str, str | None]:
+    """The folder, or the Hub id and revision, of a variant's checkpoint; CheckpointError if nobody said the folder."""
+    name, revision = variant.origin.name, variant.origin.revision
+    if variant.checkpoint is not None:
+        return variant.checkpoint, revision if variant.checkpoint == name else None
+    if revision is None:
+        raise CheckpointError(
+            f"this bundle was built from the folder {name}, and a bundle does not hold its path: say where the "
+            "checkpoint lies, with --checkpoint or Bundle.open(path, checkpoint=...)"
+        )
+    return name, revision
+
+
 class PytorchRuntime(Runtime):
     """The cut checkpoint with the attention that transformers chooses: SDPA where the architecture has it.
 
@@ -31,11 +44,12 @@ class PytorchRuntime(Runtime):
         self.provider = torch.cuda.get_device_name() if on_gpu else "cpu"
         self.token_budget = GPU_TOKENS if on_gpu else TOKEN_BUDGET
         torch.set_num_threads(options.threads)  # for the whole process: torch has no other setting
-        checkpoint = load_checkpoint(variant.origin.name, variant.origin.revision)
+        checkpoint = load_checkpoint(*_place(variant))
         if checkpoint.origin.fingerprint != variant.origin.fingerprint:
             raise CheckpointError(
-                f"{variant.origin.name} has changed since this bundle was built from it "
-                f"({checkpoint.origin.fingerprint[:12]} now, {variant.origin.fingerprint[:12]} then): build again"
+                f"{checkpoint.origin.name} is not what this bundle was built from: the sha256 of its weights and "
+                f"settings is {checkpoint.origin.fingerprint[:12]}, expected {variant.origin.fingerprint[:12]}. Name "
+                "the right checkpoint with --checkpoint, or build again"
             )
         module: Any = ExitEncoder(cut_checkpoint(checkpoint, variant.layer), [variant.layer]).eval()
         dtype = getattr(torch, PRECISIONS[Precision(options.compute)].torch)

@@ -159,7 +159,7 @@ def test_packed_texts_have_the_vectors_of_padded_texts(
 ) -> None:
     varlen = pytest.importorskip("torch.nn.attention.varlen", reason="this torch has no kernel for packed texts")
     monkeypatch.setattr(varlen, "varlen_attn", create_autospec(varlen.varlen_attn, side_effect=each_alone))
-    path = Path(subject.checkpoint.origin.name)
+    path = subject.checkpoint.folder
     if made_up:
         path = systems.random_distilbert(tmp_path, path, SMOKE.made_up)
     subject = replace(subject, checkpoint=load_checkpoint(str(path)), layer=2)

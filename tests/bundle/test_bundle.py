@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnxruntime
@@ -151,11 +152,11 @@ def test_a_linked_folder_is_refused_with_all_that_lies_in_it(copied_bundle: Path
 
 @pytest.mark.usefixtures("no_session")
 def test_a_file_that_cannot_be_read_is_an_integrity_error(copied_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> str:
+    def refuse(path: Path) -> NoReturn:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("m2d_export.bundle.disk.sha256_of", refuse)
     opened = Bundle.open(copied_bundle)
+    monkeypatch.setattr("m2d_export.bundle.disk.open_regular", refuse)
     assert opened.problems()[0] == "graphs/layer-01.fp32.onnx cannot be read: Permission denied"
     with pytest.raises(IntegrityError, match="cannot be read"):
         Encoder(opened)

@@ -1,19 +1,18 @@
 """A cell of a bundle as a folder that CMake builds: one header, one example, the model, the vocabulary."""
 
-import shutil
 from functools import partial
 from pathlib import Path
 
 from m2d_export import __version__
 from m2d_export.bundle.disk import Bundle
-from m2d_export.bundle.manifest import TOKENIZER
 from m2d_export.deploy.cpp import FLAVOURS, Flavour
 from m2d_export.deploy.cpp.vocabulary import vocabulary_file
 from m2d_export.deploy.graph import write_deployed
 from m2d_export.engines.library import check_flags
 from m2d_export.errors import SpecError
 from m2d_export.host import templates
-from m2d_export.host.files import new_folder
+from m2d_export.host.files import followed
+from m2d_export.host.folders import new_folder
 from m2d_export.runtimes.onnxrt import SETTINGS
 from m2d_export.spec import Cell, Engine, Precision
 from m2d_export.text.batches import MIN_FILL, TOKEN_BUDGET
@@ -38,7 +37,7 @@ def write_project(
     """
     if runtime not in FLAVOURS:
         raise SpecError(f"there is no C++ for the runtime {runtime!r}: choose one of {', '.join(FLAVOURS)}")
-    flavour, path = FLAVOURS[runtime], Path(target).expanduser().absolute()
+    flavour, path = FLAVOURS[runtime], followed(target)
     with new_folder(path) as staging:
         cell = Cell(bundle.grid.check_layer(cell.layer), bundle.grid.check_dim(cell.dim))
         bundle.entry(cell.layer, precision)
@@ -49,7 +48,7 @@ def write_project(
         if engine is None:
             write_deployed(bundle, cell, model / "model.onnx", precision)
         else:
-            shutil.copyfile(engine.path, model / "model.plan")
+            (model / "model.plan").write_bytes(bundle.read(engine.path.relative_to(bundle.root).as_posix()))
         build = template(f"{flavour.templates}.cmake", title=flavour.title, **flavour.places)
         pages = {
             "m2d_encoder.hpp": header(runtime),
@@ -63,7 +62,7 @@ def write_project(
 
 
 def _engine(bundle: Bundle, cell: Cell, precision: str, kind: str) -> Engine:
-    """The bundle's engine of ``kind``, its file checked.
+    """The bundle's engine of ``kind``, before its file is read.
 
     Raises SpecError if there is none or it does not take every text that the checkpoint reads, RuntimeUnavailable if it
     was built with other settings than this version of the package has.
@@ -78,7 +77,6 @@ def _engine(bundle: Bundle, cell: Cell, precision: str, kind: str) -> Engine:
         )
     if any(shapes.min[0] > 1 for shapes in engine.key.shapes):
         raise SpecError(f"{path} does not take a single text: build it with --shapes that begin at 1x")
-    bundle.checked(path)
     check_flags(engine)
     return engine
 
@@ -86,8 +84,7 @@ def _engine(bundle: Bundle, cell: Cell, precision: str, kind: str) -> Engine:
 def _vocabulary(bundle: Bundle, cell: Cell) -> bytes:
     text = bundle.manifest.text
     (empty,) = bundle.tokenizer.encode([""], text.prompt())
-    tokenizer_json = bundle.checked(TOKENIZER).read_text(encoding="utf-8")
-    return vocabulary_file(tokenizer_json, text, cell.dim, empty.prompt_length, bundle.manifest.normalize)
+    return vocabulary_file(bundle.tokenizer_json, text, cell.dim, empty.prompt_length, bundle.manifest.normalize)
 
 
 def header(runtime: str) -> str:

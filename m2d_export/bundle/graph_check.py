@@ -1,0 +1,266 @@
+"""What the graph of a bundle may hold: checked in its bytes, before a library reads them.
+
+One list has the operators with their attributes. All else that a graph could have is refused: subgraphs, functions,
+sparse tensors, other domains, and data in any file but the weights of the bundle.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from math import prod
+
+from m2d_export.bundle.protobuf import BYTES, FIXED32, VARINT, Field, Span, packed_varints, read_message
+from m2d_export.spec import OUTPUT
+
+OPSETS = (18, 23)
+# By their names in onnx.proto. Its other fields are refused.
+MODEL = {
+    1: Field("ir_version", VARINT),
+    2: Field("producer_name", BYTES),
+    3: Field("producer_version", BYTES),
+    7: Field("graph", BYTES),
+    8: Field("opset_import", BYTES, many=True),
+}
+OPSET = {1: Field("domain", BYTES), 2: Field("version", VARINT)}
+GRAPH = {
+    1: Field("node", BYTES, many=True),
+    2: Field("name", BYTES),
+    5: Field("initializer", BYTES, many=True),
+    11: Field("input", BYTES, many=True),
+    12: Field("output", BYTES, many=True),
+    13: Field("value_info", BYTES, many=True),
+}
+NODE = {
+    1: Field("input", BYTES, many=True),
+    2: Field("output", BYTES, many=True),
+    3: Field("name", BYTES),
+    4: Field("op_type", BYTES),
+    5: Field("attribute", BYTES, many=True),
+    7: Field("domain", BYTES),
+}
+ATTRIBUTE = {
+    1: Field("name", BYTES),
+    2: Field("f", FIXED32),
+    3: Field("i", VARINT),
+    4: Field("s", BYTES),
+    5: Field("t", BYTES),
+    8: Field("ints", VARINT, many=True),
+    20: Field("type", VARINT),
+}
+TENSOR = {
+    1: Field("dims", VARINT, many=True),
+    2: Field("data_type", VARINT),
+    4: Field("float_data", BYTES),
+    5: Field("int32_data", BYTES),
+    7: Field("int64_data", BYTES),
+    8: Field("name", BYTES),
+    9: Field("raw_data", BYTES),
+    13: Field("external_data", BYTES, many=True),
+    14: Field("data_location", VARINT),
+}
+ENTRY = {1: Field("key", BYTES), 2: Field("value", BYTES)}
+VALUE = {1: Field("name", BYTES), 2: Field("type", BYTES), 4: Field("metadata_props", BYTES, many=True)}
+TYPE = {1: Field("tensor_type", BYTES)}
+TENSOR_TYPE = {1: Field("elem_type", VARINT), 2: Field("shape", BYTES)}
+SHAPE = {1: Field("dim", BYTES, many=True)}
+DIMENSION = {1: Field("dim_value", VARINT), 2: Field("dim_param", BYTES)}
+
+FLOAT, INT64 = 1, 7
+ITEM_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 16: 2}  # by data_type: float32 to bfloat16
+LARGEST = 1 << 31  # of a dimension
+IN_INT32 = (2, 3, 6, 9, 10, 16)  # the data types that int32_data may hold
+LOCATION = ("location", "offset", "length")
+WHOLE = re.compile(rb"0|[1-9][0-9]{0,18}")
+
+TYPES = {"f": 1, "i": 2, "s": 3, "t": 4, "ints": 7}  # AttributeProto.type by the field that holds the value
+ATTRIBUTES = {
+    "allowzero": "i",
+    "alpha": "f",
+    "approximate": "s",
+    "axes": "ints",
+    "axis": "i",
+    "beta": "f",
+    "end": "i",
+    "epsilon": "f",
+    "exclusive": "i",
+    "is_causal": "i",
+    "keepdims": "i",
+    "kv_num_heads": "i",
+    "largest": "i",
+    "noop_with_empty_axes": "i",
+    "num_outputs": "i",
+    "output_dtype": "i",
+    "perm": "ints",
+    "q_num_heads": "i",
+    "qk_matmul_output_mode": "i",
+    "reverse": "i",
+    "saturate": "i",
+    "scale": "f",
+    "softcap": "f",
+    "softmax_precision": "i",
+    "start": "i",
+    "stash_type": "i",
+    "to": "i",
+    "transA": "i",
+    "transB": "i",
+    "value": "t",
+}
+REDUCED = "keepdims noop_with_empty_axes axes"
+OPERATORS = {
+    **dict.fromkeys(
+        "Abs Add And Ceil Clip Cos Div Equal Erf Exp Expand Floor Greater GreaterOrEqual HardSwish Identity IsInf "
+        "IsNaN Less LessOrEqual Log MatMul Max Mean Min Mish Mul Neg Not Or Pow PRelu Range Reciprocal Relu Round "
+        "Sigmoid Sign Sin Softplus Softsign Sqrt Sub Sum Tanh Tile Where Xor".split(),
+        "",
+    ),
+    **dict.fromkeys("ReduceMax ReduceMean ReduceMin ReduceSum ReduceL2 ReduceSumSquare ReduceProd".split(), REDUCED),
+    **dict.fromkeys("Concat Gather GatherElements LogSoftmax Softmax Hardmax".split(), "axis"),
+    **dict.fromkeys("Celu Elu LeakyRelu ThresholdedRelu".split(), "alpha"),
+    "Attention": "is_causal kv_num_heads q_num_heads qk_matmul_output_mode scale softcap softmax_precision",
+    "Cast": "saturate to",
+    "Constant": "value",
+    "ConstantOfShape": "value",
+    "CumSum": "exclusive reverse",
+    "DequantizeLinear": "axis output_dtype",
+    "Gelu": "approximate",
+    "Gemm": "alpha beta transA transB",
+    "HardSigmoid": "alpha beta",
+    "LayerNormalization": "axis epsilon stash_type",
+    "QuantizeLinear": "axis output_dtype saturate",
+    "RMSNormalization": "axis epsilon stash_type",
+    "Reshape": "allowzero",
+    "Selu": "alpha",
+    "Shape": "end start",
+    "Slice": "",
+    "Split": "axis num_outputs",
+    "Squeeze": "",
+    "Transpose": "perm",
+    "Trilu": "",
+    "Unsqueeze": "",
+}
+
+
+def check_graph(data: bytes, weights: str, weights_size: int, inputs: Sequence[str], width: int) -> None:
+    """Raise ValueError unless ``data`` is an ONNX model that a bundle may have.
+
+    ``weights`` is the name of its weights file, ``weights_size`` the bytes of that. ``inputs`` are the names of the
+    graph's inputs, ``width`` the numbers of its one output.
+    """
+    model = read_message(data, (0, len(data)), MODEL, "the model")
+    imported = [read_message(data, span, OPSET, "an opset") for span in model["opset_import"]]
+    opsets = [(_text(data, opset.get("domain")), opset.get("version")) for opset in imported]
+    if len(opsets) != 1 or opsets[0][0] or opsets[0][1] not in OPSETS:
+        raise ValueError(f"its opsets are {opsets}, expected one of {', '.join(map(str, OPSETS))} of ONNX itself")
+    graph = read_message(data, model.get("graph", (0, 0)), GRAPH, "the graph")
+    known = {_value(data, span, INT64, 2, None) for span in graph["input"]}
+    if known != set(inputs) or len(graph["input"]) != len(inputs):
+        raise ValueError(f"its inputs are {', '.join(sorted(known))}, expected {', '.join(inputs)}")
+    for span in graph["initializer"]:
+        _define(known, _tensor(data, span, weights, weights_size))
+    for span in graph["node"]:
+        _node(data, span, known)
+    outputs = [_value(data, span, FLOAT, 2, width) for span in graph["output"]]
+    if outputs != [OUTPUT] or OUTPUT not in known:
+        raise ValueError(f"its outputs are {', '.join(outputs)}, expected {OUTPUT}")
+
+
+def _text(data: bytes, span: Span | None) -> str:
+    if span is None:
+        return ""
+    text = data[span[0] : span[1]].decode("utf-8", "backslashreplace")
+    if not text.isprintable():
+        raise ValueError(f"it has the name {text[:80]!r}, which is not printable")
+    return text
+
+
+def _define(known: set[str], name: str) -> None:
+    if not name or name in known:
+        raise ValueError(f"the name {name[:80]!r} is empty, or given twice")
+    known.add(name)
+
+
+def _value(data: bytes, span: Span, kind: int, rank: int, last: int | None) -> str:
+    """The name of an input or output, a tensor of ``rank`` axes whose last one has ``last`` numbers, None for any."""
+    value = read_message(data, span, VALUE, "a value")
+    name, tensor = _text(data, value.get("name")), read_message(data, value.get("type", (0, 0)), TYPE, "a type")
+    found = read_message(data, tensor.get("tensor_type", (0, 0)), TENSOR_TYPE, "a type of tensor")
+    shape = read_message(data, found.get("shape", (0, 0)), SHAPE, "a shape")
+    dims = [read_message(data, span, DIMENSION, "a dimension").get("dim_value") for span in shape["dim"]]
+    if found.get("elem_type") != kind or len(dims) != rank or dims[-1] != last:
+        raise ValueError(f"{name[:80]!r} has type {found.get('elem_type')} and shape {dims}, expected {kind}, {last}")
+    return name
+
+
+def _node(data: bytes, span: Span, known: set[str]) -> None:
+    node = read_message(data, span, NODE, "a node")
+    operator, domain = _text(data, node.get("op_type")), _text(data, node.get("domain"))
+    if domain or operator not in OPERATORS:
+        raise ValueError(f"it has the operator {f'{domain}.' if domain else ''}{operator[:80]}, which is not allowed")
+    for place in node["input"]:
+        name = _text(data, place)
+        if name and name not in known:
+            raise ValueError(f"a {operator} reads {name[:80]!r}, which nothing before it gives")
+    for place in node["output"]:
+        if place[0] < place[1]:  # an output that is left out has an empty name
+            _define(known, _text(data, place))
+    given = [_attribute(data, place, operator) for place in node["attribute"]]
+    if len(set(given)) < len(given):
+        raise ValueError(f"a {operator} has an attribute twice")
+
+
+def _attribute(data: bytes, span: Span, operator: str) -> str:
+    attribute = read_message(data, span, ATTRIBUTE, f"an attribute of {operator}")
+    name = _text(data, attribute.pop("name", None))
+    if name not in OPERATORS[operator].split():
+        raise ValueError(f"a {operator} has the attribute {name[:80]!r}, which is not allowed")
+    kind = ATTRIBUTES[name]
+    values = {field for field, value in attribute.items() if field != "type" and value != []}
+    if attribute.get("type") != TYPES[kind] or values - {kind}:
+        raise ValueError(f"the attribute {name} of {operator} has type {attribute.get('type')}, expected {TYPES[kind]}")
+    if kind == "t":
+        _tensor(data, attribute["t"], None, 0)
+    return name
+
+
+def _tensor(data: bytes, span: Span, weights: str | None, weights_size: int) -> str:
+    """The name of a tensor; without ``weights`` its numbers must lie in the graph."""
+    tensor = read_message(data, span, TENSOR, "a tensor")
+    name, kind, dims = _text(data, tensor.pop("name", None)), tensor.pop("data_type", None), tensor.pop("dims")
+    if kind not in ITEM_BYTES or any(dim >= LARGEST for dim in dims):
+        raise ValueError(f"the tensor {name[:80]!r} has type {kind} and shape {dims}, which is not allowed")
+    count, outside, is_outside = prod(dims), tensor.pop("external_data"), tensor.pop("data_location", 0)
+    if is_outside not in (0, 1) or bool(outside) != bool(is_outside) or len(tensor) > 1 - is_outside:
+        raise ValueError(f"the numbers of the tensor {name[:80]!r} are in more than one place")
+    if is_outside:
+        if weights is None:
+            raise ValueError(f"the tensor {name[:80]!r} lies outside the graph, which is not allowed there")
+        _check_place(data, outside, weights, weights_size, count * ITEM_BYTES[kind])
+    elif _inline_count(data, tensor, kind) != count:
+        raise ValueError(f"the tensor {name[:80]!r} does not hold the numbers of its shape {dims}")
+    return name
+
+
+def _inline_count(data: bytes, tensor: Mapping[str, Span], kind: int) -> int | None:
+    """How many numbers the graph itself has of a tensor; None if its type cannot be in the field that holds them."""
+    for field, (start, end) in tensor.items():
+        if field == "raw_data":
+            return None if (end - start) % ITEM_BYTES[kind] else (end - start) // ITEM_BYTES[kind]
+        if field == "float_data" and kind == FLOAT:
+            return (end - start) // 4
+        if (field == "int32_data" and kind in IN_INT32) or (field == "int64_data" and kind == INT64):
+            return len(packed_varints(data, (start, end)))
+        return None
+    return 0
+
+
+def _check_place(data: bytes, entries: Sequence[Span], weights: str, weights_size: int, size: int) -> None:
+    """Raise ValueError unless a tensor of ``size`` bytes lies in the file ``weights``."""
+    found = {}
+    for span in entries:
+        entry = read_message(data, span, ENTRY, "external data")
+        found[_text(data, entry.get("key"))] = data[slice(*entry.get("value", (0, 0)))]
+    place, numbers = found.get("location", b""), [found.get(key, b"") for key in LOCATION[1:]]
+    if len(entries) != len(LOCATION) or place != weights.encode() or not all(map(WHOLE.fullmatch, numbers)):
+        raise ValueError(f"it reads {place[:80]!r}: only its weights {weights!r} may be read, with offset and length")
+    offset, length = map(int, numbers)
+    if length != size or offset + length > weights_size:
+        raise ValueError(f"it reads {length} bytes from {offset} of {weights!r}, which has {weights_size} bytes")
