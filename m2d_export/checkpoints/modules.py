@@ -78,6 +78,7 @@ def text_spec(model: "SentenceTransformer", pooling: Pooling) -> TextSpec:
         prompts={key: value or "" for key, value in model.prompts.items()},
         default_prompt_name=model.default_prompt_name,
         include_prompt=pooling.include_prompt,
+        vocabulary=int(encoder.get_input_embeddings().weight.shape[0]),
     )
 
 
