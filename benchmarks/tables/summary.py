@@ -1,4 +1,4 @@
-"""The figures that the README quotes."""
+"""The values that the README quotes."""
 
 from benchmarks.tables import EXIT, result, times
 from benchmarks.tables.peers import AT_EXIT, fastest, processor
@@ -25,16 +25,16 @@ def headline() -> str:
     at_exit, at_depth, of_peer = (score(best.rows[name]["score"]) for name in (best.exit, best.full, best.peer))
     return "\n".join(
         [
-            f"- **{share(retention(ours, EXIT))} of the score with {EXIT} of {depth} layers**: "
-            f"{at_full_width(ours, EXIT)} of {at_full_width(ours, depth)} on STS-B (Spearman x 100), with the trained "
-            f"checkpoint in `models/`. Before its training, {EXIT} layers score {at_full_width(base, EXIT)} of "
-            f"{at_full_width(base, depth)}.",
-            f"- **{times(best.ratio(best.exit))} the throughput of the fastest peer** ({best.peer}) at exit {EXIT} of "
-            f"this checkpoint, and {times(best.ratio(best.full))} at full depth of the peer's own checkpoint, "
-            f"with {how}. Scores are nearly equal: {at_exit}, {at_depth}, and {of_peer} for the peer. "
-            f"Measured on {processor(found)}.",
-            f"- **{built['all_graphs_over_the_deepest_alone']:.3f}x the size** of the deepest exit is enough for all "
-            f"{built['graphs']} exits, because they share one file of weights.",
+            f"- **{share(retention(ours, EXIT))} of the score with {EXIT} of {depth} layers.** The trained checkpoint "
+            f"in `models/` scores {at_full_width(ours, depth)} with {depth} layers and {at_full_width(ours, EXIT)} with "
+            f"{EXIT} (STS-B, Spearman x 100). Before its training it scored {at_full_width(base, depth)} and "
+            f"{at_full_width(base, EXIT)}.",
+            f"- **{times(best.ratio(best.full))} the throughput of the fastest other library of equal score**, with the "
+            f"same checkpoint, and {times(best.ratio(best.exit))} with exit {EXIT} of the trained checkpoint. "
+            f"m2d-export ran {how} and scores {at_depth} and {at_exit}. The other library is {best.peer}, and scores "
+            f"{of_peer}. Processor: {processor(found)}.",
+            f"- **{built['graphs']} exits take {built['all_graphs_over_the_deepest_alone']:.3f}x the space of the "
+            "deepest one.** They share one file of weights.",
         ]
     )
 
@@ -55,23 +55,23 @@ def results() -> str:
             "scores-of-the-shipped-checkpoint",
         ),
         (
-            "How many texts a second, compared with the fastest peer?",
+            "How many texts per second, compared with the fastest other library?",
             f"{times(short.ratio(short.full))} at full depth, {times(short.ratio(short.exit))} at exit {EXIT}",
             "other-libraries",
         ),
         (
-            f"How long does one text take, at all {depth} layers?",
-            f"{latency[single.full]} (fastest peer: {latency[single.peer]})",
+            f"How long does one text take, with all {depth} layers?",
+            f"{latency[single.full]} (fastest other library: {latency[single.peer]})",
             "other-libraries",
         ),
         (
-            "What share of the machine's matmul rate does `encode` reach?",
-            f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %, by runtime and precision",
+            "How close does `encode` come to the speed of its matrix products alone?",
+            f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %, depending on runtime and precision",
             "the-machines-limit",
         ),
         (
-            "Does agreement on unlabelled text rank the cells as the score does?",
-            f"rank correlation {agreement['rank_correlation']['spearman']:.3f}",
+            "Can unlabelled texts rank the cells as the score does?",
+            f"yes, mostly: rank correlation {agreement['rank_correlation']['spearman']:.3f}",
             "agreement-without-labels",
         ),
         (
