@@ -26,11 +26,11 @@ def headline() -> str:
     return "\n".join(
         [
             f"- **{share(retention(ours, EXIT))} of the score with {EXIT} of {depth} layers.** The trained checkpoint "
-            f"in `models/` scores {at_full_width(ours, depth)} with {depth} layers and {at_full_width(ours, EXIT)} with "
-            f"{EXIT} (STS-B, Spearman x 100). Before its training it scored {at_full_width(base, depth)} and "
+            f"in `models/` scores {at_full_width(ours, depth)} with {depth} layers and {at_full_width(ours, EXIT)} "
+            f"with {EXIT} (STS-B, Spearman x 100). Before its training it scored {at_full_width(base, depth)} and "
             f"{at_full_width(base, EXIT)}.",
-            f"- **{times(best.ratio(best.full))} the throughput of the fastest other library of equal score**, with the "
-            f"same checkpoint, and {times(best.ratio(best.exit))} with exit {EXIT} of the trained checkpoint. "
+            f"- **{times(best.ratio(best.full))} the throughput of the fastest other library of equal score**, with "
+            f"the same checkpoint, and {times(best.ratio(best.exit))} with exit {EXIT} of the trained checkpoint. "
             f"m2d-export ran {how} and scores {at_depth} and {at_exit}. The other library is {best.peer}, and scores "
             f"{of_peer}. Processor: {processor(found)}.",
             f"- **{built['graphs']} exits take {built['all_graphs_over_the_deepest_alone']:.3f}x the space of the "
