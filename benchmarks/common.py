@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from m2d_export import Bundle
 from m2d_export.bench.sts import Pairs, load_pairs
 from m2d_export.host.extras import require
-from m2d_export.host.files import atomic_file
+from m2d_export.host.files import output_file
 from m2d_export.host.machine import machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -170,5 +170,5 @@ def ratio_of(ratios: ArrayLike, draws: int = 10_000) -> Ratio:
 def write_results(arguments: argparse.Namespace, results: Mapping[str, Any]) -> None:
     """Write the file that ``-o`` names, whole or not at all: the command, the results, the machine and versions."""
     whole = {"command": arguments.command, **results, "machine": machine()}
-    with atomic_file(arguments.output) as staged:
-        staged.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with output_file(arguments.output) as file:
+        file.write((json.dumps(whole, indent=1, allow_nan=False) + "\n").encode())

@@ -1,17 +1,18 @@
 """The plan of a build: everything that can be checked before the work starts is checked here."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from m2d_export.bundle.disk import Bundle
 from m2d_export.bundle.manifest import MANIFEST
 from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
 from m2d_export.engines.builds import EnginePlan, plan_engines
-from m2d_export.errors import OutputError, SpecError
+from m2d_export.errors import BundleError, OutputError, SpecError
 from m2d_export.host.extras import require
-from m2d_export.host.files import check_room, writing
+from m2d_export.host.files import check_parent, check_room, followed, writing
+from m2d_export.host.folders import check_replaceable, other_file
 from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import Grid, Precision, ShapeRange, default_dims
 from m2d_export.text.files import calibration_texts, read_texts
@@ -84,9 +85,10 @@ def plan(
     of TensorRT engine, ``shapes`` their profiles and ``targets`` their compute capabilities. ``force`` replaces the
     bundle at ``target``. Raises SpecError, DataError, CheckpointError, OutputError, DiskFullError, RuntimeUnavailable.
     """
-    path = Path(os.path.expanduser(target)).absolute()
+    path = followed(target)
     with writing(path):
         check_target(path, force)
+        check_parent(path)
     require("onnxruntime", "cpu")  # the gate runs every graph
     chosen = _precisions(precisions)
     texts = _calibration(chosen, calibration)
@@ -101,13 +103,23 @@ def plan(
 
 
 def check_target(target: Path, force: bool) -> None:
-    """Raise OutputError if ``target`` exists, unless it is a bundle and ``force`` is set."""
+    """Raise OutputError if ``target`` exists, unless ``force`` is set and it is a bundle with no other file."""
     if not target.exists() and not target.is_symlink():
         return
-    if not (target.is_dir() and not target.is_symlink() and (target / MANIFEST).is_file()):
-        raise OutputError(f"{target} exists and is not a bundle: choose another path, or remove it yourself")
+    check_replaceable(target, why_not_replaced, target)
     if not force:
         raise OutputError(f"{target} exists: use --force to replace it, or choose another path")
+
+
+def why_not_replaced(folder: Path) -> str | None:
+    """Why a build must not replace ``folder``, in words that follow its path; None for a bundle with no other file."""
+    if not folder.is_dir():
+        return "exists and is not a bundle"
+    try:
+        known = {*Bundle.open(folder).manifest.files, MANIFEST}
+    except BundleError:
+        return f"exists and is not a bundle: it {other_file(folder, (), 'one') or 'is empty'}"
+    return other_file(folder, known, "the bundle")
 
 
 def _grid(loaded: Checkpoint, layers: Sequence[int] | None, dims: Sequence[int] | None) -> Grid:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from m2d_export.cli import CONTEXT, INTERRUPTED, run
-from m2d_export.cli.common import ALL_OR_NUMBERS, NUMBERS, examples, words
+from m2d_export.cli.common import ALL_OR_NUMBERS, NUMBERS, OUTPUT_FOLDER, PATH, examples, words
 from m2d_export.errors import SpecError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ MAX_SEED = 2**32 - 1  # the largest that numpy accepts
 )
 @click.argument("model")
 @click.argument("data")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("-o", "--output", required=True, type=OUTPUT_FOLDER, help="Folder to write.")
 @click.option(
     "--recipe",
     "name",
@@ -43,7 +43,7 @@ MAX_SEED = 2**32 - 1  # the largest that numpy accepts
 )
 @click.option(
     "--unlabelled",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="File with one sentence in each line, without scores, to train on too (grid).",
 )
 @click.option("--layers", type=ALL_OR_NUMBERS, default="all", help="Exit layers to train (grid).")
@@ -83,6 +83,7 @@ def main(model: str, data: str, output: Path, resume: bool, half: bool, **option
     saves the state for --resume. Options marked (grid) or (seed) are for that recipe only.
     """
     from m2d_export.checkpoints.load import load_checkpoint
+    from m2d_export.host.files import followed
     from train.data import load_data
     from train.pipeline import train
     from train.screen import grid_table, open_screen
@@ -93,7 +94,7 @@ def main(model: str, data: str, output: Path, resume: bool, half: bool, **option
     splits = load_data(data, _columns(options["columns"]), _scale(options["scale"]), options["unlabelled"])
     checkpoint = load_checkpoint(model, options["revision"])
     recipe = _recipe(options, checkpoint.depth, checkpoint.width)
-    target = output.expanduser().absolute()
+    target = followed(output)
     job = Job(model, checkpoint, splits, recipe, device, precision, target, half)
     with open_screen() as screen:
         scores = train(job, screen, resume)

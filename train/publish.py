@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from m2d_export.checkpoints.load import load_checkpoint, quietly
-from m2d_export.host.files import publish, remove_stale, staged_directory, writing
+from m2d_export.host.files import writing
+from m2d_export.host.folders import other_file, publish, staged_directory
 from train.card import card
 from train.evaluate import Evaluator, SplitScores
 from train.log import Trained
@@ -28,7 +30,6 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
     that libraries compute in float32.
     """
     layers, dims = job.layers, job.recipe.dims
-    remove_stale(target)
     with staged_directory(target) as staging, writing(target):
         with quietly():
             job.checkpoint.original.to("cpu").save(str(staging), create_model_card=False)
@@ -51,7 +52,9 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
         if trained.log:
             draw(trained.log, staging / PICTURE)
         (staging / CARD).write_text(card(loaded, layers, dims, scores, facts), encoding="utf-8")
-        publish(staging, target, replace=trained.failure is not None)  # a resumed training may fail again
+        written = {path.relative_to(staging).as_posix() for path in staging.rglob("*")}
+        why_not_replaced = partial(other_file, known=written, owner="the checkpoint")
+        publish(staging, target, why_not_replaced if trained.failure else None)  # a resumed training may fail again
     return scores
 
 

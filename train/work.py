@@ -12,7 +12,7 @@ import torch
 
 from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import OutputError, TrainingError
-from m2d_export.host.files import atomic_file, writing
+from m2d_export.host.files import output_file, writing
 from train.data import Data, fingerprint
 from train.log import Entry
 from train.recipes import GridRecipe, Recipe
@@ -72,8 +72,8 @@ class WorkFolder:
         else:
             with writing(self.path):
                 self.path.mkdir(parents=True)
-            with atomic_file(self.path / IDENTITY) as path:
-                path.write_text(json.dumps(identity, indent=2), encoding="utf-8")
+            with output_file(self.path / IDENTITY) as file:
+                file.write(json.dumps(identity, indent=2).encode())
 
     def _check(self, identity: dict[str, Any]) -> None:
         if not self.path.is_dir():
@@ -91,8 +91,8 @@ class WorkFolder:
 
     def save(self, state: dict[str, Any]) -> None:
         """Save ``state`` in place of the one before, whole or not at all."""
-        with atomic_file(self.path / STATE) as path:
-            torch.save(state, path)
+        with output_file(self.path / STATE) as file:
+            torch.save(state, file)
 
     def state(self) -> dict[str, Any] | None:
         """The last saved state, None if there is none; raises TrainingError if its file is damaged."""
@@ -109,8 +109,8 @@ class WorkFolder:
 
     def save_log(self, log: Sequence[Entry]) -> None:
         """Save the log in place of the one before."""
-        with atomic_file(self.path / LOG) as path:
-            path.write_text(json.dumps([entry.to_json() for entry in log]), encoding="utf-8")
+        with output_file(self.path / LOG) as file:
+            file.write(json.dumps([entry.to_json() for entry in log]).encode())
 
     def log(self, last: int) -> list[Entry]:
         """The saved log up to step ``last``; raises TrainingError if its file is damaged.

@@ -1,5 +1,7 @@
 """Read and append to `results.jsonl` (docs/results-format.md): one record a line; the latest record of a key counts."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -11,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from m2d_export.bench.record_schema import check_record
-from m2d_export.errors import DataError
+from m2d_export.errors import DataError, OutputError
 from m2d_export.host.checks import parse_json
-from m2d_export.host.files import writing
+from m2d_export.host.files import STDOUT, check_output, writing
 
 log = logging.getLogger(__name__)
 Record = dict[str, Any]
@@ -125,9 +127,32 @@ def done(records: Iterable[Record]) -> frozenset[str]:
     return frozenset(key_of(record) for record in records if _is_ok(record))
 
 
+@contextlib.contextmanager
+def recording(path: Path) -> Iterator[None]:
+    """Hold a results file while measuring; raises OutputError if another process does, or if it cannot be written."""
+    check_output(path)
+    if path == STDOUT or (path.exists() and not path.is_file()):
+        raise OutputError(f"{path} is no regular file, and results are read again: name one; --json prints the records")
+    with contextlib.ExitStack() as stack:
+        with writing(path):
+            file = stack.enter_context(path.open("ab"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"another bench measures into {path}, and the two would slow each other down: wait until it ends"
+            raise OutputError(message) from error
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            if not os.fstat(file.fileno()).st_size:
+                path.unlink(missing_ok=True)
+
+
 def append(path: Path, record: Record) -> None:
-    """Add one line, which replaces a half-written last line; raises OutputError."""
-    with writing(path), path.open("ab+") as file:
+    """Add one line, which replaces a half-written last line; raises OutputError, and then nothing is added."""
+    with writing(path), path.open("ab+", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(end - 1, 0))
         if end and file.read(1) != b"\n":
@@ -138,7 +163,13 @@ def append(path: Path, record: Record) -> None:
                 file.write(b"\n")
             else:
                 file.truncate(start)
-        file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        end, line = file.seek(0, os.SEEK_END), json.dumps(record, allow_nan=False).encode() + b"\n"
+        try:
+            while line:
+                line = line[file.write(line) :]
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def _is_json(line: bytes) -> bool:

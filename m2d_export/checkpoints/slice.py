@@ -7,7 +7,8 @@ from m2d_export.checkpoints.load import Checkpoint, load_checkpoint, quietly
 from m2d_export.checkpoints.modules import has_final_norm
 from m2d_export.errors import CheckpointError
 from m2d_export.host.extras import require
-from m2d_export.host.files import new_folder
+from m2d_export.host.files import followed
+from m2d_export.host.folders import new_folder
 from m2d_export.spec import Grid, default_dims
 from m2d_export.text.batches import pad
 from m2d_export.text.tokenizer import Tokenizer
@@ -29,7 +30,7 @@ def slice_checkpoint(
     or dim that does not exist, OutputError if ``target`` exists, and CheckpointError if the checkpoint cannot be loaded
     or no plain folder can be that exit.
     """
-    path = Path(target).expanduser().absolute()
+    path = followed(target)
     with new_folder(path) as staging:
         loaded = load_checkpoint(checkpoint, revision)
         every = tuple(range(1, loaded.depth + 1))

@@ -8,6 +8,7 @@ import click
 
 from m2d_export import __version__
 from m2d_export.cli import bundles, decisions, measures, shipping
+from m2d_export.cli.streams import standard_streams
 from m2d_export.errors import M2DError
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -45,6 +46,7 @@ def main() -> NoReturn:
     run(cli)
 
 
+@standard_streams()
 def run(command: click.Command) -> NoReturn:
     """Run a command and exit; an expected error is one line on standard error."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))  # exit runs the clean-up of staging

@@ -1,6 +1,10 @@
 """Commands that make bundles and use them: build, show, verify, encode, slice."""
 
+import contextlib
 import json
+import os
+import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -11,7 +15,10 @@ from m2d_export.cli.common import (
     ALL_OR_NUMBERS,
     CELL,
     NUMBERS,
+    OUTPUT_FILE,
+    OUTPUT_FOLDER,
     PATH,
+    TextFile,
     bundle_argument,
     cell_option,
     checkpoint_option,
@@ -24,6 +31,7 @@ from m2d_export.cli.common import (
     words,
 )
 from m2d_export.errors import DataError, IntegrityError, OutputError
+from m2d_export.host.files import STDOUT, check_output, output_file
 from m2d_export.spec import Cell
 
 revision_option = click.option("--revision", help="Branch, tag or commit of a Hub checkpoint.")
@@ -40,7 +48,7 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
     )
 )
 @click.argument("checkpoint")
-@click.option("-o", "--output", "target", required=True, type=PATH, help="Bundle to write.")
+@click.option("-o", "--output", "target", required=True, type=OUTPUT_FOLDER, help="Bundle to write.")
 @revision_option
 @click.option("--layers", type=ALL_OR_NUMBERS, default="all", help="Exit layers to build.")
 @click.option(
@@ -73,7 +81,7 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
     default=(),
     help="Kinds of GPU that trt-rtx engines are built for.  [default: those that the library chooses]",
 )
-@click.option("--force", is_flag=True, help="Replace the bundle at the output.")
+@click.option("--force", is_flag=True, help="Replace the bundle at the output, if it holds no other file.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print what would be built; write nothing.")
 def build(checkpoint: str, target: Path, shapes: str | None, dry_run: bool, **options: Any) -> None:
     """Build a bundle from CHECKPOINT: one verified ONNX graph per exit layer.
@@ -151,12 +159,15 @@ def verify(bundle: Path, as_json: bool) -> None:
     epilog=examples(
         "m2d-export encode minilm.m2d texts.txt --cell 3x64 -o vectors.npy",
         'echo "A parrot is talking." | m2d-export encode minilm.m2d -o vectors.npy',
+        "m2d-export encode minilm.m2d texts.txt -o - | gzip > vectors.npy.gz",
     )
 )
 @bundle_argument
-@click.argument("file", type=click.File("rb"), default="-")
+@click.argument("file", type=TextFile(), default="-")
 @cell_option
-@click.option("-o", "--output", required=True, type=PATH, help="NumPy file (.npy) to write.")
+@click.option(
+    "-o", "--output", required=True, type=OUTPUT_FILE, help="NumPy file (.npy) to write; - is standard output."
+)
 @click.option("--prompt", help="Text to put before every text.  [default: the checkpoint's default prompt, if any]")
 @click.option("--prompt-name", help="Name of one of the checkpoint's prompts.")
 @click.option("--force", is_flag=True, help="Replace the file at the output.")
@@ -179,18 +190,21 @@ def encode(
     """
     from m2d_export.bundle.disk import Bundle
     from m2d_export.encoder import Encoder
-    from m2d_export.host.files import atomic_file
     from m2d_export.vectors import write_npy
 
-    if output.is_file() and (not force or (Path(file.name).exists() and output.samefile(file.name))):
-        raise OutputError(f"{output} exists: use --force to replace it, or choose a path that is not the input's")
+    check_output(output)
+    if _is_same_file(file, output):
+        raise OutputError(f"{output} is the input too: choose another output")
+    if output.is_file() and not force:
+        raise OutputError(f"{output} exists: use --force to replace it, or choose another path")
     layer, dim = (cell.layer, cell.dim) if cell else (None, None)
     with steps() as progress, Encoder(Bundle.open(bundle, checkpoint), layer, dim, **options) as encoder:
         warn_if_int8_is_slow([options["precision"]])
         parts = encoder.stream(_lines(file, progress), prompt=prompt, prompt_name=prompt_name)
-        with atomic_file(output) as staged, staged.open("wb") as stream:
+        with output_file(output) as stream:
             count = write_npy(stream, parts, encoder.cell.dim)
-    click.echo(f"wrote {output}: {count} vectors of {encoder.cell.dim} float32 numbers, cell {encoder.cell}")
+    text = f"wrote {output}: {count} vectors of {encoder.cell.dim} float32 numbers, cell {encoder.cell}"
+    click.echo(text, err=output == STDOUT)
 
 
 @click.command("slice", epilog=examples("m2d-export slice ./minilm --cell 3x128 -o minilm-layer3"))
@@ -198,7 +212,7 @@ def encode(
 @click.option(
     "--cell", type=CELL, required=True, help="Exit layer and dim; a dim below the width is saved as truncate_dim."
 )
-@click.option("-o", "--output", "target", required=True, type=PATH, help="Folder to write.")
+@click.option("-o", "--output", "target", required=True, type=OUTPUT_FOLDER, help="Folder to write.")
 @revision_option
 def slice_(checkpoint: str, cell: Cell, target: Path, revision: str | None) -> None:
     """Write one cell of CHECKPOINT as an ordinary sentence-transformers folder."""
@@ -208,6 +222,15 @@ def slice_(checkpoint: str, cell: Cell, target: Path, revision: str | None) -> N
         progress(f"cutting the checkpoint after layer {cell.layer}")
         slice_checkpoint(checkpoint, cell.layer, target, dim=cell.dim, revision=revision)
     click.echo(f"wrote {target}: a sentence-transformers folder of cell {cell}")
+
+
+def _is_same_file(file: IO[bytes], output: Path) -> bool:
+    """Whether both are one regular file, whatever it is called; a pipe or a terminal may be read and written."""
+    with contextlib.suppress(OSError):  # no descriptor, or no output yet
+        read = os.fstat(file.fileno())
+        written = os.fstat(sys.stdout.fileno()) if output == STDOUT else output.stat()
+        return stat.S_ISREG(read.st_mode) and os.path.samestat(read, written)
+    return False
 
 
 def _lines(file: IO[bytes], progress: Callable[[str], None]) -> Iterator[str]:

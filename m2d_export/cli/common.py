@@ -1,6 +1,7 @@
 """What the commands share: parameter types, options, examples in the help, progress on a terminal."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,8 @@ from typing import Any
 
 import click
 
-from m2d_export.errors import SpecError
+from m2d_export.errors import BundleError, OutputError, SpecError
+from m2d_export.host.files import STDOUT, expanded, writing
 from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import Cell, Precision, ShapeRange, parse_numbers
 
@@ -55,7 +57,67 @@ def words(shown: str) -> Parsed:
     return Parsed(shown, parse)
 
 
-PATH = click.Path(path_type=Path)
+class _Path(click.Path):
+    """A path; ``~`` stands for the home folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Put the home folder in place of ``~``."""
+        return super().convert(expanded(value), param, ctx)
+
+
+class _Output(_Path):
+    """The path of an output, which lies in no bundle; ``-`` is standard output."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Tell ``-`` from ``./-``, which is a file."""
+        if value in ("-", "/dev/stdout"):
+            return STDOUT
+        path = super().convert(value, param, ctx)
+        _check_outside_bundles(path)
+        return path.absolute() if path == STDOUT else path
+
+
+class _OutputFolder(_Output):
+    """The path of a folder to write."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse standard output."""
+        path = super().convert(value, param, ctx)
+        if path == STDOUT:
+            self.fail("standard output cannot hold a folder: name one", param, ctx)
+        return path
+
+
+class TextFile(click.File):
+    """A file of texts that is read as bytes; ``-`` is standard input."""
+
+    def __init__(self) -> None:
+        super().__init__("rb")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Open the file."""
+        if value == "-" and sys.stdin is None:
+            self.fail("standard input is closed: name a file", param, ctx)
+        return super().convert(value if value == "-" else os.fspath(expanded(value)), param, ctx)
+
+
+def _check_outside_bundles(path: Path) -> None:
+    """Raise OutputError for an output inside a bundle: a published bundle is never changed."""
+    from m2d_export.bundle.disk import Bundle
+    from m2d_export.bundle.manifest import MANIFEST
+
+    with writing(path):
+        folders = [folder for folder in Path(os.path.realpath(path)).parents if (folder / MANIFEST).is_file()]
+    for folder in folders:
+        with contextlib.suppress(BundleError):
+            bundle = Bundle.open(folder)
+            raise OutputError(f"{path} lies in the bundle {bundle.root}, which is never changed: choose another path")
+
+
+PATH, OUTPUT_FILE, OUTPUT_FOLDER = _Path(), _Output(), _OutputFolder()
 CELL = Parsed("LAYERxDIM", lambda text, option: Cell.parse(text))
 NUMBERS = Parsed("1,2,..", parse_numbers)
 ALL_OR_NUMBERS = Parsed("all|1,2,..", lambda text, name: None if text == "all" else parse_numbers(text, name))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2d_export.cli.common import PATH, RESULTS, bundle_argument, examples, note_other_results
+from m2d_export.cli.common import OUTPUT_FOLDER, PATH, RESULTS, bundle_argument, examples, note_other_results
 from m2d_export.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def select(
 
 @click.command(epilog=examples("m2d-export report results.jsonl -o report"))
 @click.argument("results", type=PATH)
-@click.option("-o", "--output", required=True, type=PATH, help="Folder to write.")
+@click.option("-o", "--output", required=True, type=OUTPUT_FOLDER, help="Folder to write.")
 def report(results: Path, output: Path) -> None:
     """Write RESULTS as a page that opens from disk, a short version in Markdown, and pictures for a README."""
     from m2d_export.bench.records import read_records

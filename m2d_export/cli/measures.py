@@ -12,6 +12,7 @@ from m2d_export.cli.common import (
     ALL_OR_NUMBERS,
     DEFAULT_COMPUTE,
     NUMBERS,
+    OUTPUT_FILE,
     PATH,
     RESULTS,
     bundle_argument,
@@ -24,7 +25,7 @@ from m2d_export.cli.common import (
     warn_if_int8_is_slow,
     words,
 )
-from m2d_export.errors import DataError, IntegrityError, OutputError, RuntimeUnavailable
+from m2d_export.errors import DataError, IntegrityError, RuntimeUnavailable
 
 if TYPE_CHECKING:
     from m2d_export.bench.quality import Measure
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
 )
 @threads_option
 @checkpoint_option
-@click.option("-o", "--output", default=RESULTS, type=PATH, help="File that gets the records.")
+@click.option("-o", "--output", default=RESULTS, type=OUTPUT_FILE, help="File that gets the records.")
 @click.option("--fresh", is_flag=True, help="Measure everything again.")
 @click.option("--all", "show_all", is_flag=True, help="Print every table instead of the summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the records instead of tables.")
@@ -97,11 +98,12 @@ def bench(
     timed in turns, so that a slow moment of the machine affects all of them. Each result becomes one line of the output
     file. If a run was interrupted, repeat the command to continue it.
     """
-    from m2d_export.bench.records import append, done, read_existing, unmeasured
+    from m2d_export.bench.records import append, done, read_existing, recording, unmeasured
     from m2d_export.bench.sts import TOY, load_pairs
     from m2d_export.bench.sweep import Matrix, Sweep
     from m2d_export.bundle.disk import Bundle
 
+    click.get_current_context().with_resource(recording(output))  # from now on, because all may take an hour
     opened = Bundle.open(bundle, checkpoint)
     longest = opened.manifest.text.max_tokens
     matrix = Matrix(
@@ -111,8 +113,6 @@ def bench(
         **setups,
     ).checked(opened)
     measures = _measures(opened, sts, columns, texts, retrieval)
-    if not output.absolute().parent.is_dir():  # checked now, because the measurement may take an hour
-        raise OutputError(f"cannot write {output}: its folder does not exist. Create the folder first")
     before = read_existing(output)
     warn_if_int8_is_slow(matrix.precisions)
     new = []

@@ -7,7 +7,7 @@ import click
 
 from m2d_export.cli.common import (
     CELL,
-    PATH,
+    OUTPUT_FOLDER,
     PRECISIONS,
     bundle_argument,
     cell_option,
@@ -43,7 +43,7 @@ normalize_option = click.option(
 )
 @bundle_argument
 @cell_option
-@click.option("-o", "--output", "target", required=True, type=PATH, help="Folder to write.")
+@click.option("-o", "--output", "target", required=True, type=OUTPUT_FOLDER, help="Folder to write.")
 @click.option(
     "--last-hidden-state", is_flag=True, help="Add an output of that name, for tools that pool by themselves."
 )
@@ -97,7 +97,7 @@ def onnx(
     required=True,
     help="Cell to serve; give the option again for more cells.",
 )
-@click.option("-o", "--output", "target", required=True, type=PATH, help="Repository to write.")
+@click.option("-o", "--output", "target", required=True, type=OUTPUT_FOLDER, help="Repository to write.")
 @click.option(
     "--backend", metavar="[python|onnxruntime|tensorrt]", default="python", help="Backend of the server that encodes."
 )
@@ -143,7 +143,7 @@ def triton(
     )
 )
 @bundle_argument
-@click.option("-o", "--output", "target", required=True, type=PATH, help="Folder to write.")
+@click.option("-o", "--output", "target", required=True, type=OUTPUT_FOLDER, help="Folder to write.")
 @click.option("--cell", type=CELL, required=True, help="Cell to write.")
 @click.option("--runtime", type=click.Choice(list(FLAVOURS)), required=True, help="Runtime of the C++ program.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="Precision of the stored weights.")

@@ -15,7 +15,7 @@ from typing import Any
 
 from m2d_export.engines.library import library, logger
 from m2d_export.errors import ExportError, M2DError, first_line
-from m2d_export.host.files import atomic_file, writing
+from m2d_export.host.files import output_file, writing
 from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import EngineKey, ShapeRange
 
@@ -86,8 +86,8 @@ def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> by
         reason = "; ".join(log.errors[:3]) or "it gives no reason"  # the first error is the cause
         raise ExportError(f"{job.key.kind} cannot build {job.graph.name}: {reason}")
     if job.timings is not None and (timed := config.get_timing_cache()) is not None:
-        with atomic_file(job.timings) as staged:
-            staged.write_bytes(bytes(timed.serialize()))
+        with output_file(job.timings) as file:
+            file.write(bytes(timed.serialize()))
     return bytes(plan)
 
 

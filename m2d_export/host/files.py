@@ -1,26 +1,23 @@
-"""Read files, and write outputs that appear whole or not at all.
-
-A folder is written in a staging directory next to its target, synced to disk and renamed to the target in one step.
-"""
+"""Read files, and write files that appear whole or not at all; folders are in ``folders``."""
 
 import contextlib
-import ctypes
 import errno
-import fcntl
-import glob
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
-from m2d_export.errors import DataError, DiskFullError, OutputError
+from m2d_export.errors import DataError, DiskFullError, OutputError, SpecError
+from m2d_export.host.staging import remove_stale, staging_path
 
-STAGING = ".m2d-staging-"
 NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fs.h
+STDOUT = Path("-")
+IN_MEMORY = 64 << 20  # bytes for a pipe beyond which they wait on disk
 
 
 def read_text(path: Path, layout: str = "") -> str:
@@ -54,9 +51,14 @@ def is_private(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Turn an OSError while writing ``target`` into OutputError, or into DiskFullError if the disk is full."""
+    """Turn an OSError while writing ``target`` into OutputError, or into DiskFullError if the disk is full.
+
+    BrokenPipeError passes through: a reader that wants no more is no failure.
+    """
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if error.errno in NO_ROOM:
             raise DiskFullError(
@@ -78,134 +80,108 @@ def check_room(target: Path, needed: int) -> None:
         )
 
 
-@contextlib.contextmanager
-def staged_directory(target: Path) -> Iterator[Path]:
-    """A private directory next to ``target``, removed at the end unless ``publish`` has renamed it.
+def expanded(path: str | Path) -> Path:
+    """``path`` with a home folder in place of ``~``; raises SpecError if there is none."""
+    text = os.fspath(path)
+    found = os.path.expanduser(text)
+    if text.partition("/")[0] == "~" and (found == text or os.environ.get("HOME") == ""):
+        raise SpecError(f"{text} stands for your home folder, and this user has none: write the path in full")
+    return Path(found)
 
-    This process holds a lock on it, so that ``remove_stale`` in another process does not remove it.
-    """
+
+def followed(target: str | Path) -> Path:
+    """The absolute path of an output; if a link is there, the path behind it, so that the link stays."""
+    path = expanded(target).absolute()
+    with writing(path):
+        return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def check_parent(target: Path) -> None:
+    """Raise OSError if this user can make nothing at ``target``, whose missing folders are made with it."""
+    folder = next(folder for folder in target.parents if folder.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"{folder} is read-only for you")
+
+
+def check_output(target: Path) -> None:
+    """Raise OutputError if ``output_file`` cannot write ``target``: call it before the work."""
     with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f"{STAGING}{target.name}-", dir=target.parent))
-        lock = os.open(staging, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks: remove_stale removes nothing there
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield staging
-    finally:
-        os.close(lock)
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def remove_stale(target: Path) -> int:
-    """Remove the staging directories that killed builds of ``target`` left next to it; returns how many."""
-    removed = 0
-    for staging in target.parent.glob(f"{STAGING}{glob.escape(target.name)}-*"):
-        with contextlib.suppress(OSError):
-            lock = os.open(staging, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(staging)
-                removed += 1
-            finally:
-                os.close(lock)
-    return removed
-
-
-def publish(staging: Path, target: Path, replace: bool) -> None:
-    """Sync the finished ``staging`` directory to disk, then rename it to ``target`` in one step.
-
-    With ``replace``, an old directory at ``target`` takes the place of ``staging`` and is removed with it. Raises
-    OutputError if the rename fails, or if ``replace`` is False and ``target`` is anything but an empty directory. The
-    old state then remains.
-    """
-    with writing(target):
-        for path in [*staging.rglob("*"), staging]:
-            _sync(path)
-        staging.chmod(0o777 & ~_umask())
-        replaced = replace and target.exists()
-        if replaced:
-            _exchange(staging, target)
+        if target == STDOUT:
+            if sys.stdout is None:
+                raise OutputError("standard output is closed: name a file with -o")
+            return
+        path = followed(target)
+        if _is_stream(target):
+            found = os.access(target, os.W_OK)
+        elif path.exists():
+            mode = path.stat().st_mode
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not stat.S_ISREG(mode):
+                raise OutputError(f"{target} is no file, pipe or character device: choose a path where you can write")
+            found = os.access(path, os.W_OK)
+        elif not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"the folder {path.parent} does not exist")
         else:
-            try:
-                staging.rename(target)
-            except OSError as error:
-                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                    message = f"{target} appeared meanwhile and was not changed: choose another path"
-                    raise OutputError(message) from error
-                raise
-        try:
-            _sync(target.parent)
-        except OSError:  # the rename may not be on disk: undo it, because an error must mean that nothing changed
-            if replaced:
-                _exchange(staging, target)
-            else:
-                target.rename(staging)
-            raise
+            found = True
+        if not found:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if not _is_stream(target):
+            check_parent(path)
 
 
-def _umask() -> int:
-    """The permissions that new files of this process lack; reading it means setting it and setting it back."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _exchange(staging: Path, target: Path) -> None:
-    """Swap two directories: atomically where Linux can; elsewhere ``target`` is missing for a moment."""
-    if sys.platform == "linux":
-        renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-        if renameat2 is not None:
-            paths = os.fsencode(staging), os.fsencode(target)
-            if renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0:
-                return
-            code = ctypes.get_errno()
-            if code not in (errno.EINVAL, errno.ENOSYS):  # the file system or the kernel has no exchange
-                raise OSError(code, os.strerror(code))
-    aside = staging.with_name(f"{staging.name}-old")
-    target.rename(aside)
-    try:
-        staging.rename(target)
-    except BaseException:  # Ctrl-C too
-        aside.rename(target)
-        raise
-    aside.rename(staging)
+def _is_stream(path: Path) -> bool:
+    return path == STDOUT or path.is_char_device() or path.is_fifo()
 
 
 @contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill; it is renamed to ``target`` in one step if the block succeeds, and removed if not.
+def output_file(target: Path) -> Iterator[IO[bytes]]:
+    """A file to fill; if the block succeeds, its bytes appear at ``target``, and if not, nothing changes there.
 
-    Raises OutputError if something is at ``target`` already, or if it cannot be written.
+    A regular file is replaced in one step: links to it stay, it keeps its mode, and a hard link keeps the old bytes.
+    A pipe, a character device, and standard output for ``-``, get the bytes at the end. Raises OutputError.
     """
-    if target.exists() or target.is_symlink():
-        raise OutputError(f"{target} exists: choose another path, or remove it yourself")
-    remove_stale(target)
-    with staged_directory(target) as staging, writing(target):
-        yield staging
-        publish(staging, target, replace=False)
+    target = expanded(target)
+    check_output(target)
+    with writing(target), _stream(target) if _is_stream(target) else _replacement(followed(target)) as file:
+        yield file
 
 
 @contextlib.contextmanager
-def atomic_file(target: Path) -> Iterator[Path]:
-    """A path to write to; it is renamed to ``target`` if the block succeeds, and removed if not."""
-    with writing(target):
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-        os.close(descriptor)
-        staged = Path(name)
-        try:
-            yield staged
-            _sync(staged)
-            staged.chmod(0o666 & ~_umask())
-            staged.replace(target)
-        except BaseException:
-            staged.unlink(missing_ok=True)
-            raise
+def _stream(target: Path) -> Iterator[IO[bytes]]:
+    """A pipe is opened first, so that its reader sees the end of the bytes also after a failure."""
+    with contextlib.ExitStack() as stack:
+        if target == STDOUT:
+            out = sys.stdout.buffer
+        else:
+            out = stack.enter_context(open(os.open(target, os.O_WRONLY | os.O_NOCTTY), "wb"))
+        filled = stack.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY))
+        yield filled
+        filled.seek(0)
+        shutil.copyfileobj(filled, out)
+        out.flush()
+
+
+@contextlib.contextmanager
+def _replacement(target: Path) -> Iterator[IO[bytes]]:
+    remove_stale(target)
+    staged = staging_path(target)
+    try:
+        with staged.open("x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if target.exists():
+                _take_owner_and_mode(file.fileno(), target.stat())
+        staged.replace(target)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+
+
+def _take_owner_and_mode(descriptor: int, old: os.stat_result) -> None:
+    with contextlib.suppress(PermissionError):  # only root can give a file to somebody else
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))

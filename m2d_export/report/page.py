@@ -1,54 +1,61 @@
 """The report: a folder with a page that opens from disk, a short version in Markdown, and pictures for a README."""
 
 import json
+import re
 from collections.abc import Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
 
 from m2d_export.bench.records import Group, Record, groups
-from m2d_export.errors import DataError, OutputError
+from m2d_export.errors import DataError
 from m2d_export.host import templates
 from m2d_export.host.extras import require
-from m2d_export.host.files import publish, staged_directory
+from m2d_export.host.files import check_parent, followed, writing
+from m2d_export.host.folders import check_replaceable, other_file, publish, staged_directory
 from m2d_export.report.data import page_data
 from m2d_export.report.markdown import document
 from m2d_export.report.pictures import draw
 from m2d_export.report.results import Results
 from m2d_export.report.sections import SECTIONS, Section
 
-PAGE, MARKDOWN, PICTURE = "index.html", "report.md", ".png"
-MADE_HERE = b'<meta name="generator" content="m2d-export report">'
+PAGE, MARKDOWN = "index.html", "report.md"
+FILES = re.compile(rb'<meta name="generator" content="m2d-export report" data-files="([^"]*)">')  # of a report
 # Each script uses those before it.
 SCRIPTS = ("parts", "state", "rule", "charts", *(f"section_{section.key}" for section in SECTIONS), "page")
 template = partial(templates.template, "m2d_export.report")
 
 
-def write_report(records: Sequence[Record], target: Path) -> None:
+def write_report(records: Sequence[Record], target: str | Path) -> None:
     """Write the folder ``target`` from the records of one or more bundles and machines; replace an earlier report.
 
-    Raises OutputError where ``target`` holds anything else, DataError without records, and RuntimeUnavailable without
-    the extra ``report``.
+    Raises OutputError where ``target`` holds a file that no report wrote, DataError without records, and
+    RuntimeUnavailable without the extra ``report``.
     """
     if not records:
         raise DataError("there are no results to report: run `m2d-export bench BUNDLE` first")
-    target = target.absolute()
-    _check_target(target)
+    target = followed(target)
+    with writing(target):
+        check_parent(target)
+        if target.exists() or target.is_symlink():
+            check_replaceable(target, _why_not_replaced, target)
     found = groups(records)
     results = [Results.of(group) for group in found]
-    with staged_directory(target) as staging:
-        (staging / PAGE).write_text(page(found), encoding="utf-8")
+    with staged_directory(target) as staging, writing(target):
         pictures = [draw(one, staging, f"-{place}" if place else "") for place, one in enumerate(results)]
         (staging / MARKDOWN).write_text(document(results, pictures), encoding="utf-8")
-        publish(staging, target, replace=True)
+        names = [PAGE, *sorted(path.name for path in staging.iterdir())]
+        (staging / PAGE).write_text(page(found, names), encoding="utf-8")
+        publish(staging, target, _why_not_replaced)
 
 
-def page(found: Sequence[Group]) -> str:
-    """The page as one HTML text that includes Plotly."""
+def page(found: Sequence[Group], files: Sequence[str] = (PAGE,)) -> str:
+    """The page as one HTML text that includes Plotly; it lists the ``files`` of its report."""
     data = json.dumps(page_data(found), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return template(
         "page.html",
         title=f"m2d-export: {found[0].bundle[:12]}",
+        files=" ".join(files),
         css=template("page.css"),
         sections="\n".join(map(_block, SECTIONS)),
         plotly=require("plotly.offline", "report").get_plotlyjs(),
@@ -63,13 +70,10 @@ def _block(section: Section) -> str:
     return template("section.html", key=section.key, layout=section.layout, **texts)
 
 
-def _check_target(target: Path) -> None:
-    """Refuse to replace anything that is not an earlier report, or that holds more than one."""
-    if not target.exists():
-        return
-    names = [path.name for path in target.iterdir()] if target.is_dir() else [target.name]
-    ours = [name for name in names if name in (PAGE, MARKDOWN) or name.endswith(PICTURE)]
-    page = target / PAGE
-    made_here = page.is_file() and MADE_HERE in page.read_bytes()[:2000]
-    if not target.is_dir() or len(ours) < len(names) or (names and not made_here):
-        raise OutputError(f"{target} exists and is not a report: choose another path, or remove it yourself")
+def _why_not_replaced(folder: Path) -> str | None:
+    """Why a report must not replace ``folder``: it holds a file that its page, if it has one, does not list."""
+    if not folder.is_dir():
+        return "exists and is not a report"
+    page = folder / PAGE
+    found = FILES.search(page.read_bytes()[:2000]) if page.is_file() else None
+    return other_file(folder, found[1].decode("utf-8", "replace").split() if found else (), "a report")

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from m2d_export.host.files import atomic_file, writing
+from m2d_export.host.files import output_file, writing
 
 DIGEST = hashlib.sha256().digest_size
 
@@ -41,5 +41,5 @@ def store(path: Path, code: bytes) -> None:
     """Write ``code`` to a cache file, whole or not at all; a folder created for it is private to this user."""
     with writing(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with atomic_file(path) as staged:
-            staged.write_bytes(hashlib.sha256(code).digest() + code)
+        with output_file(path) as file:
+            file.write(hashlib.sha256(code).digest() + code)

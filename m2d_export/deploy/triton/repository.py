@@ -12,7 +12,8 @@ from m2d_export.deploy.folder import padding_tokenizer
 from m2d_export.deploy.graph import write_deployed
 from m2d_export.errors import SpecError
 from m2d_export.host import templates
-from m2d_export.host.files import new_folder, sha256_of
+from m2d_export.host.files import sha256_of
+from m2d_export.host.folders import new_folder
 from m2d_export.host.machine import versions
 from m2d_export.runtimes.onnxrt import SERVER_SETTINGS
 from m2d_export.runtimes.table import RUNTIMES
@@ -92,7 +93,7 @@ def write_repository(
         )
     prompt = bundle.manifest.text.prompt(None, prompt_name)
     names = {model_name(cell, precision): cell for cell in sorted(set(cells))}
-    with new_folder(Path(target).expanduser().absolute()) as staging:
+    with new_folder(target) as staging:
         for name, cell in names.items():
             encoder = name if service.encodes_in_python else f"{name}_encoder"
             write_deployed(bundle, cell, _version(staging / encoder) / "model.onnx", precision, normalize)
@@ -193,7 +194,7 @@ def _write_readme(
         "README.md",
         version=__version__,
         bundle=bundle.id[:12],
-        origin=Path(manifest.origin.name).name,
+        origin=manifest.origin.name,
         models="\n".join(rows),
         engines="\nFirst build the engines on the GPU that serves: `build_engines.sh` says how.\n" if on_gpu else "",
         gpus="" if service.encodes_in_python else "--gpus all ",

@@ -1,0 +1,153 @@
+"""Output folders that appear whole or not at all: staged next to the target, synced to disk, renamed in one step."""
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from m2d_export.errors import OutputError
+from m2d_export.host.files import check_parent, followed, writing
+from m2d_export.host.staging import remove_stale, staging_path
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fs.h
+# Why a folder must not be replaced, in words that follow its path; None if it holds only what its program wrote.
+Objection = Callable[[Path], str | None]
+
+
+def other_file(folder: Path, known: Collection[str], owner: str) -> str | None:
+    """The objection that ``folder`` holds a file or link that is not in ``known``, the files of ``owner``.
+
+    Raises OSError if a folder cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for parent, folders, files in os.walk(folder, onerror=fail):
+        folders.sort()
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        for name in sorted([*files, *links]):
+            path = Path(parent, name).relative_to(folder).as_posix()
+            if path not in known:
+                return f"has {path}, which is no file of {owner}"
+    return None
+
+
+def check_replaceable(folder: Path, objection: Objection, target: Path) -> None:
+    """Raise OutputError with the objection to replacing ``folder``, if there is one; the message names ``target``."""
+    if reason := objection(folder):
+        raise OutputError(f"{target} {reason}: choose another path, or move it away yourself")
+
+
+@contextlib.contextmanager
+def staged_directory(target: Path) -> Iterator[Path]:
+    """A private directory next to ``target``, removed at the end unless ``publish`` has renamed it.
+
+    What killed processes left of ``target`` is removed first.
+    """
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(target)
+        staging = staging_path(target)
+        staging.mkdir(mode=0o700)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def publish(staging: Path, target: Path, objection: Objection | None = None) -> None:
+    """Sync the finished ``staging`` directory to disk, then rename it to ``target`` in one step.
+
+    With ``objection``, an old directory at ``target`` is replaced unless there is one: it takes the place of
+    ``staging``, where it is asked again, because only there nobody adds to it. A replaced directory keeps its mode.
+    Raises OutputError if the rename fails, if there is an objection, or if ``target`` is there and is not replaced.
+    The old state then remains.
+    """
+    with writing(target):
+        for path in [*staging.rglob("*"), staging]:
+            _sync(path)
+        replaced = objection is not None and target.is_dir() and not target.is_symlink()
+        if objection is not None and replaced:
+            check_replaceable(target, objection, target)
+            staging.chmod(stat.S_IMODE(target.stat().st_mode))
+            _exchange(staging, target)
+            try:
+                check_replaceable(staging, objection, target)
+            except BaseException:
+                _exchange(staging, target)
+                raise
+        else:
+            staging.chmod(0o777 & ~_umask() | staging.stat().st_mode & stat.S_ISGID)
+            try:
+                staging.rename(target)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    message = f"{target} appeared meanwhile and was not changed: choose another path"
+                    raise OutputError(message) from error
+                raise
+        try:
+            _sync(target.parent)
+        except OSError:  # the rename may not be on disk: undo it, because an error must mean that nothing changed
+            if replaced:
+                _exchange(staging, target)
+            else:
+                target.rename(staging)
+            raise
+
+
+def _umask() -> int:
+    """The permissions that new files of this process lack; reading it means setting it and setting it back."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(staging: Path, target: Path) -> None:
+    """Swap two directories: atomically where Linux can; elsewhere ``target`` is missing for a moment."""
+    if sys.platform == "linux":
+        renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        if renameat2 is not None:
+            paths = os.fsencode(staging), os.fsencode(target)
+            if renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0:
+                return
+            code = ctypes.get_errno()
+            if code not in (errno.EINVAL, errno.ENOSYS):  # the file system or the kernel has no exchange
+                raise OSError(code, os.strerror(code))
+    aside = staging.with_name(f"{staging.name}-old")
+    target.rename(aside)
+    try:
+        staging.rename(target)
+    except BaseException:  # Ctrl-C too
+        aside.rename(target)
+        raise
+    aside.rename(staging)
+
+
+@contextlib.contextmanager
+def new_folder(target: str | Path) -> Iterator[Path]:
+    """A folder to fill; it is renamed to ``target`` in one step if the block succeeds, and removed if not.
+
+    Raises OutputError if something is at ``target`` already, or if it cannot be written.
+    """
+    path = followed(target)
+    with writing(path):
+        if path.exists() or path.is_symlink():
+            raise OutputError(f"{path} exists: choose another path, or remove it yourself")
+        check_parent(path)
+    with staged_directory(path) as staging, writing(path):
+        yield staging
+        publish(staging, path)

@@ -1,0 +1,79 @@
+"""Unfinished outputs: each lies next to its target, under a name that says which process makes it.
+
+So what a dead process left is removed, and what a living one makes stays, also where files cannot be locked.
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import time
+from pathlib import Path
+
+STAGING = ".m2d-staging-"
+NAME_BYTES = 180  # of the target's name: with all the rest, a name has at most 255 bytes
+PROCESS = re.compile(r"(\d{1,9})-(\d*)-([0-9a-f]{8})-[0-9a-f]{8}(-old)?")  # number, start, place, chance
+ELSEWHERE = 24 * 3600  # seconds without a change after which the process of another machine counts as dead
+
+
+def staging_path(target: Path) -> Path:
+    """A new path next to ``target``, whose name says that this process makes it."""
+    own = f"{os.getpid()}-{_start_of(os.getpid())}-{_place()}-{secrets.token_hex(4)}"
+    return target.with_name(_prefix(target) + own)
+
+
+def remove_stale(target: Path) -> int:
+    """Remove what dead processes left of ``target``; returns how many files and folders."""
+    removed, prefix = 0, _prefix(target)
+    with contextlib.suppress(OSError):
+        for path in list(target.parent.iterdir()):
+            process = PROCESS.fullmatch(path.name.removeprefix(prefix)) if path.name.startswith(prefix) else None
+            if process is None or path.is_symlink() or not _is_left(path, process):
+                continue
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                removed += 1
+    return removed
+
+
+def _prefix(target: Path) -> str:
+    return f"{STAGING}{os.fsencode(target.name)[:NAME_BYTES].decode('utf-8', 'ignore')}-"
+
+
+def _is_left(path: Path, process: re.Match[str]) -> bool:
+    """Whether the process that made ``path`` is dead; one that cannot be seen from here has a day for each change."""
+    number, start, place = process.group(1, 2, 3)
+    if place != _place():
+        changed = max(found.lstat().st_mtime for found in (path, *path.rglob("*")))
+        return time.time() - changed > ELSEWHERE
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it runs as another user
+        pass
+    return _start_of(int(number)) not in (start, "")  # another process may have got the number since
+
+
+def _start_of(process: int) -> str:
+    """When a process started, in the kernel's ticks; empty if that cannot be known, "dead" for a zombie."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_bytes()
+    except OSError:
+        return ""
+    fields = status.rpartition(b")")[2].split()  # the name in brackets may have spaces
+    return "dead" if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
+@functools.cache
+def _place() -> str:
+    """Which processes this one can see: the machine, since when it runs, and the container."""
+    parts = [os.uname().nodename]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
