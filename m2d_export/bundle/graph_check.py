@@ -5,10 +5,12 @@ sparse tensors, other domains, and data in any file but the weights of the bundl
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 
-from m2d_export.bundle.protobuf import BYTES, FIXED32, VARINT, Field, Span, packed_varints, read_message
+import numpy as np
+
+from m2d_export.bundle.protobuf import BYTES, FIXED32, VARINT, Field, Span, packed_varints, read_message, signed
 from m2d_export.spec import OUTPUT
 
 OPSETS = (18, 23)
@@ -67,6 +69,8 @@ DIMENSION = {1: Field("dim_value", VARINT), 2: Field("dim_param", BYTES)}
 FLOAT, INT64 = 1, 7
 ITEM_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 16: 2}  # by data_type: float32 to bfloat16
 LARGEST = 1 << 31  # of a dimension
+WHOLE_NUMBERS = {6: "<i4", 7: "<i8"}  # int32 and int64 by data_type, as NumPy calls them
+UNLIMITED = (2**63 - 1, -(2**63))  # the end of a slice that has none
 IN_INT32 = (2, 3, 6, 9, 10, 16)  # the data types that int32_data may hold
 LOCATION = ("location", "offset", "length")
 WHOLE = re.compile(rb"0|[1-9][0-9]{0,18}")
@@ -216,6 +220,7 @@ def _attribute(data: bytes, span: Span, operator: str) -> str:
     values = {field for field, value in attribute.items() if field != "type" and value != []}
     if attribute.get("type") != TYPES[kind] or values - {kind}:
         raise ValueError(f"the attribute {name} of {operator} has type {attribute.get('type')}, expected {TYPES[kind]}")
+    _check_numbers(signed(number) for number in (attribute.get("i", 0), *attribute["ints"]))
     if kind == "t":
         _tensor(data, attribute["t"], None, 0)
     return name
@@ -242,14 +247,26 @@ def _tensor(data: bytes, span: Span, weights: str | None, weights_size: int) -> 
 def _inline_count(data: bytes, tensor: Mapping[str, Span], kind: int) -> int | None:
     """How many numbers the graph itself has of a tensor; None if its type cannot be in the field that holds them."""
     for field, (start, end) in tensor.items():
-        if field == "raw_data":
+        if field == "raw_data" and kind in WHOLE_NUMBERS and (end - start) % ITEM_BYTES[kind] == 0:
+            numbers = np.frombuffer(data[start:end], WHOLE_NUMBERS[kind]).tolist()
+        elif field == "raw_data":
             return None if (end - start) % ITEM_BYTES[kind] else (end - start) // ITEM_BYTES[kind]
-        if field == "float_data" and kind == FLOAT:
+        elif field == "float_data" and kind == FLOAT:
             return (end - start) // 4
-        if (field == "int32_data" and kind in IN_INT32) or (field == "int64_data" and kind == INT64):
-            return len(packed_varints(data, (start, end)))
-        return None
+        elif (field == "int32_data" and kind in IN_INT32) or (field == "int64_data" and kind == INT64):
+            numbers = [signed(number) for number in packed_varints(data, (start, end))]
+        else:
+            return None
+        _check_numbers(numbers)
+        return len(numbers)
     return 0
+
+
+def _check_numbers(numbers: Iterable[int]) -> None:
+    """Raise ValueError for a whole number that is far larger than any axis; some libraries crash on it."""
+    for number in numbers:
+        if abs(number) >= LARGEST and number not in UNLIMITED:
+            raise ValueError(f"it has the number {number}, which is larger than an axis can be")
 
 
 def _check_place(data: bytes, entries: Sequence[Span], weights: str, weights_size: int, size: int) -> None:

@@ -56,16 +56,23 @@ def packed_varints(data: bytes, span: Span) -> list[int]:
     return numbers
 
 
+def signed(number: int) -> int:
+    """The int64 that a varint stands for."""
+    return number - (1 << 64) if number >> 63 else number
+
+
 def _raw_fields(data: bytes, place: int, end: int) -> Iterator[tuple[int, int, Any]]:
+    """Number, wire type and value of each field."""
+    value: Any
     while place < end:
         key, place = _varint(data, place, end)
         wire, value = key & 7, place
         if wire == VARINT:
             value, place = _varint(data, place, end)
         elif wire == BYTES:
-            size, start = _varint(data, place, end)
-            place = start + size
-            yield_value: Any = (start, place)
+            size, place = _varint(data, place, end)
+            value = place, place + size
+            place += size
         elif wire == FIXED32:
             place += 4
         elif wire == FIXED64:
@@ -74,18 +81,19 @@ def _raw_fields(data: bytes, place: int, end: int) -> Iterator[tuple[int, int, A
             raise ValueError(f"wire type {wire} at byte {place} is none that ONNX has")
         if place > end:
             raise ValueError(f"a field ends at byte {place}, but its message at {end}")
-        yield key >> 3, wire, (yield_value if wire == BYTES else value)
+        yield key >> 3, wire, value
 
 
 def _varint(data: bytes, place: int, end: int) -> tuple[int, int]:
     """A number of up to 64 bits at ``place``, and the place after it."""
-    number = 0
-    for count in range(LONGEST):
-        if place >= end:
-            break
+    number = shift = 0
+    while place < end and shift < 7 * LONGEST:
         byte = data[place]
         place += 1
-        number |= (byte & 0x7F) << 7 * count
+        number |= (byte & 0x7F) << shift
         if byte < LAST_BYTE:
+            if number >> 64:
+                break
             return number, place
-    raise ValueError(f"no number ends at byte {place}")
+        shift += 7
+    raise ValueError(f"no number of 64 bits ends at byte {place}")
