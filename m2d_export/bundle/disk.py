@@ -21,6 +21,7 @@ from m2d_export.text.tokenizer import Tokenizer
 
 CACHE = ".m2d-cache-"  # a folder next to a bundle: nothing is ever written into a bundle
 MAX_MANIFEST_BYTES = 16 << 20
+MAX_GRAPH_BYTES = 64 << 20  # without its weights, a graph has less than a tenth of it
 
 
 class _Unsound(Exception):  # noqa: N818 - why a file is not what the manifest says, in words that follow its name
@@ -182,6 +183,8 @@ class Bundle:
                 before = os.fstat(file.fileno())
                 if before.st_size != entry.size:
                     raise _Unsound(f"has {before.st_size} bytes, but the manifest says {entry.size}")
+                if weights and entry.size > MAX_GRAPH_BYTES:
+                    raise _Unsound(f"must not be loaded: a graph has at most {MAX_GRAPH_BYTES >> 20} MiB")
                 if keep or weights:
                     data = file.read()
                     digest = hashlib.sha256(data)

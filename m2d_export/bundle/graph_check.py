@@ -1,6 +1,6 @@
 """What the graph of a bundle may hold: checked in its bytes, before a library reads them.
 
-One list has the operators with their attributes. All else that a graph could have is refused: subgraphs, functions,
+bundle/operators.py lists the operators with their attributes. All else that a graph could have is refused: subgraphs, functions,
 sparse tensors, other domains, and data in any file but the weights of the bundle.
 """
 
@@ -10,10 +10,10 @@ from math import prod
 
 import numpy as np
 
+from m2d_export.bundle.operators import ATTRIBUTES, AXES, AXES_INPUT, OPERATORS, OPSETS, TYPES
 from m2d_export.bundle.protobuf import BYTES, FIXED32, VARINT, Field, Span, packed_varints, read_message, signed
 from m2d_export.spec import OUTPUT
 
-OPSETS = (18, 23)
 # By their names in onnx.proto. Its other fields are refused.
 MODEL = {
     1: Field("ir_version", VARINT),
@@ -75,72 +75,8 @@ IN_INT32 = (2, 3, 6, 9, 10, 16)  # the data types that int32_data may hold
 LOCATION = ("location", "offset", "length")
 WHOLE = re.compile(rb"0|[1-9][0-9]{0,18}")
 
-TYPES = {"f": 1, "i": 2, "s": 3, "t": 4, "ints": 7}  # AttributeProto.type by the field that holds the value
-ATTRIBUTES = {
-    "allowzero": "i",
-    "alpha": "f",
-    "approximate": "s",
-    "axes": "ints",
-    "axis": "i",
-    "beta": "f",
-    "end": "i",
-    "epsilon": "f",
-    "exclusive": "i",
-    "is_causal": "i",
-    "keepdims": "i",
-    "kv_num_heads": "i",
-    "largest": "i",
-    "noop_with_empty_axes": "i",
-    "num_outputs": "i",
-    "output_dtype": "i",
-    "perm": "ints",
-    "q_num_heads": "i",
-    "qk_matmul_output_mode": "i",
-    "reverse": "i",
-    "saturate": "i",
-    "scale": "f",
-    "softcap": "f",
-    "softmax_precision": "i",
-    "start": "i",
-    "stash_type": "i",
-    "to": "i",
-    "transA": "i",
-    "transB": "i",
-    "value": "t",
-}
-REDUCED = "keepdims noop_with_empty_axes axes"
-OPERATORS = {
-    **dict.fromkeys(
-        "Abs Add And Ceil Clip Cos Div Equal Erf Exp Expand Floor Greater GreaterOrEqual HardSwish Identity IsInf "
-        "IsNaN Less LessOrEqual Log MatMul Max Mean Min Mish Mul Neg Not Or Pow PRelu Range Reciprocal Relu Round "
-        "Sigmoid Sign Sin Softplus Softsign Sqrt Sub Sum Tanh Tile Where Xor".split(),
-        "",
-    ),
-    **dict.fromkeys("ReduceMax ReduceMean ReduceMin ReduceSum ReduceL2 ReduceSumSquare ReduceProd".split(), REDUCED),
-    **dict.fromkeys("Concat Gather GatherElements LogSoftmax Softmax Hardmax".split(), "axis"),
-    **dict.fromkeys("Celu Elu LeakyRelu ThresholdedRelu".split(), "alpha"),
-    "Attention": "is_causal kv_num_heads q_num_heads qk_matmul_output_mode scale softcap softmax_precision",
-    "Cast": "saturate to",
-    "Constant": "value",
-    "ConstantOfShape": "value",
-    "CumSum": "exclusive reverse",
-    "DequantizeLinear": "axis output_dtype",
-    "Gelu": "approximate",
-    "Gemm": "alpha beta transA transB",
-    "HardSigmoid": "alpha beta",
-    "LayerNormalization": "axis epsilon stash_type",
-    "QuantizeLinear": "axis output_dtype saturate",
-    "RMSNormalization": "axis epsilon stash_type",
-    "Reshape": "allowzero",
-    "Selu": "alpha",
-    "Shape": "end start",
-    "Slice": "",
-    "Split": "axis num_outputs",
-    "Squeeze": "",
-    "Transpose": "perm",
-    "Trilu": "",
-    "Unsqueeze": "",
-}
+Numbers = Sequence[int] | None  # of a tensor of whole numbers that lies in the graph; None for any other value
+Known = dict[str, Numbers]  # by name, every value that the nodes so far can read
 
 
 def check_graph(data: bytes, weights: str, weights_size: int, inputs: Sequence[str], width: int) -> None:
@@ -155,11 +91,11 @@ def check_graph(data: bytes, weights: str, weights_size: int, inputs: Sequence[s
     if len(opsets) != 1 or opsets[0][0] or opsets[0][1] not in OPSETS:
         raise ValueError(f"its opsets are {opsets}, expected one of {', '.join(map(str, OPSETS))} of ONNX itself")
     graph = read_message(data, model.get("graph", (0, 0)), GRAPH, "the graph")
-    known = {_value(data, span, INT64, 2, None) for span in graph["input"]}
-    if known != set(inputs) or len(graph["input"]) != len(inputs):
-        raise ValueError(f"its inputs are {', '.join(sorted(known))}, expected {', '.join(inputs)}")
+    known: Known = {_value(data, span, INT64, 2, None): None for span in graph["input"]}
+    if known.keys() != set(inputs) or len(graph["input"]) != len(inputs):
+        raise ValueError(f"its inputs are {', '.join(known)}, expected {', '.join(inputs)}")
     for span in graph["initializer"]:
-        _define(known, _tensor(data, span, weights, weights_size))
+        _define(known, *_tensor(data, span, weights, weights_size))
     for span in graph["node"]:
         _node(data, span, known)
     outputs = [_value(data, span, FLOAT, 2, width) for span in graph["output"]]
@@ -176,10 +112,10 @@ def _text(data: bytes, span: Span | None) -> str:
     return text
 
 
-def _define(known: set[str], name: str) -> None:
+def _define(known: Known, name: str, numbers: Numbers) -> None:
     if not name or name in known:
         raise ValueError(f"the name {name[:80]!r} is empty, or given twice")
-    known.add(name)
+    known[name] = numbers
 
 
 def _value(data: bytes, span: Span, kind: int, rank: int, last: int | None) -> str:
@@ -194,18 +130,20 @@ def _value(data: bytes, span: Span, kind: int, rank: int, last: int | None) -> s
     return name
 
 
-def _node(data: bytes, span: Span, known: set[str]) -> None:
+def _node(data: bytes, span: Span, known: Known) -> None:
     node = read_message(data, span, NODE, "a node")
     operator, domain = _text(data, node.get("op_type")), _text(data, node.get("domain"))
     if domain or operator not in OPERATORS:
         raise ValueError(f"it has the operator {f'{domain}.' if domain else ''}{operator[:80]}, which is not allowed")
-    for place in node["input"]:
-        name = _text(data, place)
+    for place, span in enumerate(node["input"]):
+        name = _text(data, span)
         if name and name not in known:
             raise ValueError(f"a {operator} reads {name[:80]!r}, which nothing before it gives")
+        if name and place == AXES_INPUT.get(operator):
+            _check_axes(known[name], operator)
     for place in node["output"]:
         if place[0] < place[1]:  # an output that is left out has an empty name
-            _define(known, _text(data, place))
+            _define(known, _text(data, place), None)
     given = [_attribute(data, place, operator) for place in node["attribute"]]
     if len(set(given)) < len(given):
         raise ValueError(f"a {operator} has an attribute twice")
@@ -220,14 +158,25 @@ def _attribute(data: bytes, span: Span, operator: str) -> str:
     values = {field for field, value in attribute.items() if field != "type" and value != []}
     if attribute.get("type") != TYPES[kind] or values - {kind}:
         raise ValueError(f"the attribute {name} of {operator} has type {attribute.get('type')}, expected {TYPES[kind]}")
-    _check_numbers(signed(number) for number in (attribute.get("i", 0), *attribute["ints"]))
+    numbers = [signed(number) for number in (attribute.get("i", 0), *attribute["ints"])]
+    _check_numbers(numbers)
+    if name in ("axis", "axes", "perm"):
+        _check_axes(numbers, operator)
     if kind == "t":
         _tensor(data, attribute["t"], None, 0)
     return name
 
 
-def _tensor(data: bytes, span: Span, weights: str | None, weights_size: int) -> str:
-    """The name of a tensor; without ``weights`` its numbers must lie in the graph."""
+def _check_axes(axes: Numbers, operator: str) -> None:
+    """Raise ValueError unless the graph states ``axes`` itself and some tensor can have them."""
+    if axes is None or any(axis not in AXES for axis in axes):
+        raise ValueError(
+            f"the axes of a {operator} are {'computed' if axes is None else axes[:8]}, which is not allowed"
+        )
+
+
+def _tensor(data: bytes, span: Span, weights: str | None, weights_size: int) -> tuple[str, Numbers]:
+    """The name of a tensor, and its whole numbers; without ``weights`` its numbers must lie in the graph."""
     tensor = read_message(data, span, TENSOR, "a tensor")
     name, kind, dims = _text(data, tensor.pop("name", None)), tensor.pop("data_type", None), tensor.pop("dims")
     if kind not in ITEM_BYTES or any(dim >= LARGEST for dim in dims):
@@ -239,27 +188,29 @@ def _tensor(data: bytes, span: Span, weights: str | None, weights_size: int) -> 
         if weights is None:
             raise ValueError(f"the tensor {name[:80]!r} lies outside the graph, which is not allowed there")
         _check_place(data, outside, weights, weights_size, count * ITEM_BYTES[kind])
-    elif _inline_count(data, tensor, kind) != count:
+        return name, None
+    inside, numbers = _inside(data, tensor, kind)
+    if inside != count:
         raise ValueError(f"the tensor {name[:80]!r} does not hold the numbers of its shape {dims}")
-    return name
+    return name, numbers
 
 
-def _inline_count(data: bytes, tensor: Mapping[str, Span], kind: int) -> int | None:
-    """How many numbers the graph itself has of a tensor; None if its type cannot be in the field that holds them."""
+def _inside(data: bytes, tensor: Mapping[str, Span], kind: int) -> tuple[int, Numbers]:
+    """How many numbers of a tensor the graph itself has, and the whole ones of them; -1 in a field that has no such."""
     for field, (start, end) in tensor.items():
-        if field == "raw_data" and kind in WHOLE_NUMBERS and (end - start) % ITEM_BYTES[kind] == 0:
+        if field == "raw_data" and (end - start) % ITEM_BYTES[kind] == 0:
+            if kind not in WHOLE_NUMBERS:
+                return (end - start) // ITEM_BYTES[kind], None
             numbers = np.frombuffer(data[start:end], WHOLE_NUMBERS[kind]).tolist()
-        elif field == "raw_data":
-            return None if (end - start) % ITEM_BYTES[kind] else (end - start) // ITEM_BYTES[kind]
-        elif field == "float_data" and kind == FLOAT:
-            return (end - start) // 4
+        elif field == "float_data" and kind == FLOAT and (end - start) % ITEM_BYTES[kind] == 0:
+            return (end - start) // ITEM_BYTES[kind], None
         elif (field == "int32_data" and kind in IN_INT32) or (field == "int64_data" and kind == INT64):
             numbers = [signed(number) for number in packed_varints(data, (start, end))]
         else:
-            return None
+            return -1, None
         _check_numbers(numbers)
-        return len(numbers)
-    return 0
+        return len(numbers), numbers
+    return 0, []
 
 
 def _check_numbers(numbers: Iterable[int]) -> None:
