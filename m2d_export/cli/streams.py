@@ -3,53 +3,40 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from m2d_export.host.files import writing
+from m2d_export.host.files import STDOUT, writing
 
-STANDARD_OUTPUT = Path("standard output")  # as error messages name it
+Around = Callable[[], contextlib.AbstractContextManager[None]]
 
 
-class _Output:
-    """Standard output whose failures are OutputErrors; a closed pipe still raises BrokenPipeError."""
+class _Guarded:
+    """A stream of text; ``around`` decides what its errors become."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, around: Around) -> None:
+        self._stream, self._around = stream, around
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with writing(STANDARD_OUTPUT), self._dropped_after_a_failure():
-            return self._stream.write(text)
-
-    def flush(self) -> None:
-        with writing(STANDARD_OUTPUT), self._dropped_after_a_failure():
-            self._stream.flush()
-
-    @contextlib.contextmanager
-    def _dropped_after_a_failure(self) -> Iterator[None]:
-        """Python writes what is left in the buffer when it ends: after a failure, that goes nowhere."""
-        try:
-            yield
-        except OSError:
-            _to_nowhere(self._stream.fileno())
-            raise
-
-
-class _Errors(_Output):
-    """Standard error that fails in silence: there is no other place for a message, and the work goes on."""
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError), self._dropped_after_a_failure():
-            return self._stream.write(text)
+        with self._around():
+            self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError), self._dropped_after_a_failure():
+        with self._around():
             self._stream.flush()
+
+    def settle(self) -> None:
+        """Drop what cannot be written: Python would try again when it ends, and print that it failed."""
+        try:
+            self._stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
 
 
 @contextlib.contextmanager
@@ -57,6 +44,8 @@ def standard_streams() -> Iterator[None]:
     """Guard the standard streams while a command runs.
 
     A closed stream would give its number to the next file that is opened, and what a library prints would go into it.
+    If standard output fails, OutputError is raised, or BrokenPipeError if its reader wants no more. Failures of
+    standard error are ignored, because there is no other place for messages.
     """
     for number in range(3):
         try:
@@ -65,13 +54,13 @@ def standard_streams() -> Iterator[None]:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
     with contextlib.ExitStack() as stack:
         if sys.stdout is not None:
-            stack.enter_context(contextlib.redirect_stdout(_Output(sys.stdout)))
-        errors = sys.stderr or stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-        stack.enter_context(contextlib.redirect_stderr(_Errors(errors)))
+            output = _Guarded(sys.stdout, lambda: writing(STDOUT))
+            stack.callback(output.settle)
+            stack.enter_context(contextlib.redirect_stdout(output))
+        errors = _Guarded(
+            sys.stderr or stack.enter_context(open(os.devnull, "w", encoding="utf-8")),
+            lambda: contextlib.suppress(OSError),
+        )
+        stack.callback(errors.settle)
+        stack.enter_context(contextlib.redirect_stderr(errors))
         yield
-
-
-def _to_nowhere(descriptor: int) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)

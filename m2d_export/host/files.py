@@ -60,12 +60,14 @@ def writing(target: Path) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
+        reason = error.strerror or error
+        if target == STDOUT:
+            raise OutputError(f"standard output cannot be written: {reason}") from error
         if error.errno in NO_ROOM:
             raise DiskFullError(
-                f"no room left to write {target} ({error.strerror}): free some space, or choose another disk. "
+                f"no room left to write {target} ({reason}): free some space, or choose another disk. "
                 "What was there before is unchanged"
             ) from error
-        reason = error.strerror or error
         raise OutputError(f"cannot write {target}: {reason}. Choose a path where you can write") from error
 
 
@@ -92,8 +94,13 @@ def expanded(path: str | Path) -> Path:
 def followed(target: str | Path) -> Path:
     """The absolute path of an output; if a link is there, the path behind it, so that the link stays."""
     path = expanded(target).absolute()
+    if not path.is_symlink():
+        return path
     with writing(path):
-        return Path(os.path.realpath(path)) if path.is_symlink() else path
+        real = Path(os.path.realpath(path))
+        if real.is_symlink():
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        return real
 
 
 def check_parent(target: Path) -> None:
@@ -123,7 +130,7 @@ def check_output(target: Path) -> None:
                 raise OutputError(f"{target} is no file, pipe or character device: choose a path where you can write")
             found = os.access(path, os.W_OK)
         elif not path.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, f"the folder {path.parent} does not exist")
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
         else:
             found = True
         if not found:
