@@ -1,7 +1,7 @@
 """What the graph of a bundle may hold: checked in its bytes, before a library reads them.
 
-bundle/operators.py lists the operators with their attributes. All else that a graph could have is refused: subgraphs, functions,
-sparse tensors, other domains, and data in any file but the weights of the bundle.
+bundle/operators.py lists the operators with their attributes. All else that a graph could have is refused: subgraphs,
+functions, sparse tensors, other domains, and data in any file but the weights of the bundle.
 """
 
 import re

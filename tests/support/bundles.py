@@ -1,5 +1,6 @@
 """Changed copies of bundles and manifests, and the refusal to open them."""
 
+import hashlib
 import json
 import signal
 from collections.abc import Iterator
@@ -61,6 +62,12 @@ def rewritten(bundle: Path, place: tuple[str | int, ...], value: Any) -> Path:
     put(data, place, value)
     (bundle / MANIFEST).write_text(json.dumps(data), encoding="utf-8")
     return bundle
+
+
+def resealed(bundle: Path, name: str, data: bytes) -> Path:
+    """The bundle with other bytes in a file, which its manifest now names."""
+    (bundle / name).write_bytes(data)
+    return rewritten(bundle, ("files", name), {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()})
 
 
 def refused(bundle: Path) -> str:
