@@ -100,6 +100,8 @@ def followed(target: str | Path) -> Path:
         real = Path(os.path.realpath(path))
         if real.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        if not real.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"it is a link to {real}, and there is no folder {real.parent}")
         return real
 
 
