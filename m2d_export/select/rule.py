@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from m2d_export.bench.values import Candidate, View
 from m2d_export.errors import DataError
@@ -23,7 +24,7 @@ class Worth:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why a candidate was not picked: the limits that it breaks, or else what the pick has over it."""
+    """Why a candidate was not picked: the limits that it breaks, or else what the pick has over it; empty for none."""
 
     candidate: Candidate
     worth: Worth
@@ -83,45 +84,44 @@ def select(
     Raises DataError where the task's quality, or the full cell's quality that a retention needs, was not measured.
     """
     view, stored_as = view or View(), _stored_as(candidates, budgets, task)
-    worths = {id(candidate): worth(candidate, task, stored_as) for candidate in candidates}
-    _check_measured(candidates, [*worths.values()], budgets, task)
-
-    def rank(candidate: Candidate) -> tuple[float, ...]:
-        return _rank(candidate, worths[id(candidate)], budgets)
-
-    fitting: list[Candidate] = []
-    ruled_out: list[Verdict] = []
-    for candidate in sorted(candidates, key=rank):
-        own = worths[id(candidate)]
-        misses = budgets.misses(_values(candidate, own, budgets))
-        if own.quality is None:  # a cell without a measured quality is never picked
-            ruled_out.append(Verdict(candidate, own, misses, f"{TASKS[task].quality} not measured"))
-        elif misses:
-            ruled_out.append(Verdict(candidate, own, misses, "; ".join(map(str, misses))))
-        else:
-            fitting.append(candidate)
+    judged = [_judged(candidate, budgets, task, stored_as) for candidate in candidates]
+    _check_measured(judged, budgets, task)
+    judged.sort(key=partial(_rank, budgets=budgets))
+    ruled_out = [verdict for verdict in judged if verdict.reason]
     tested = [verdict for verdict in ruled_out if verdict.worth.quality is not None]
     closest = sorted(tested, key=lambda verdict: (len(verdict.misses), sum(miss.change for miss in verdict.misses)))
     choice = Choice(task, budgets, view, stored_as, ruled_out=tuple(ruled_out))
-    if not fitting:
+    if len(ruled_out) == len(judged):
         return replace(choice, runners_up=tuple(closest[:RUNNERS_UP]), relaxations=_relaxations(tested))
-    picked, *others = fitting
-
-    def judged(candidate: Candidate) -> float | None:
-        return candidate.sentences_per_second if budgets.bounds_quality else worths[id(candidate)].quality
-
-    what = "throughput" if budgets.bounds_quality else TASKS[task].quality
-    behind = [Verdict(c, worths[id(c)], (), _reason(picked, c, judged(picked), judged(c), what)) for c in others]
+    best, *others = (verdict for verdict in judged if not verdict.reason)
+    behind = [replace(verdict, reason=_reason(best, verdict, budgets, task)) for verdict in others]
+    rivals = [verdict.candidate for verdict in others]
     return replace(
         choice,
-        picked=picked,
-        worth=worths[id(picked)],
+        picked=best.candidate,
+        worth=best.worth,
         runners_up=tuple([*behind, *closest][:RUNNERS_UP]),
-        warnings=tuple(choice_warnings(picked, others, budgets, task, view.sts, stored_as)),
+        warnings=tuple(choice_warnings(best.candidate, rivals, budgets, task, view.sts, stored_as)),
     )
 
 
-def worth(candidate: Candidate, task: Task, stored_as: str | None = None) -> Worth:
+def _judged(candidate: Candidate, budgets: Budgets, task: Task, stored_as: str | None) -> Verdict:
+    """A candidate with the limits that it breaks; the reason is empty where it may be picked."""
+    own = _worth(candidate, task, stored_as)
+    misses = budgets.misses(
+        {
+            "min_retention": own.retention,
+            "min_score": own.quality,
+            "max_latency_ms": candidate.latency_ms,
+            "min_throughput": candidate.sentences_per_second,
+            "max_index_gb": candidate.index_gb(budgets.vectors or 0, budgets.bytes_per_number),
+        }
+    )
+    unknown = f"{TASKS[task].quality} not measured" if own.quality is None else ""  # such a cell is never picked
+    return Verdict(candidate, own, misses, unknown or "; ".join(map(str, misses)))
+
+
+def _worth(candidate: Candidate, task: Task, stored_as: str | None = None) -> Worth:
     """What ``task`` judges a candidate by: its float32 vectors, or its vectors ``stored_as`` an index stores them."""
     if stored_as is not None:
         stored = candidate.stored.get(stored_as)
@@ -136,14 +136,15 @@ def _stored_as(candidates: Sequence[Candidate], budgets: Budgets, task: Task) ->
     return storage if storage and known else None
 
 
-def _check_measured(candidates: Sequence[Candidate], worths: Sequence[Worth], budgets: Budgets, task: Task) -> None:
+def _check_measured(judged: Sequence[Verdict], budgets: Budgets, task: Task) -> None:
     """Raise DataError where the quality, or the full cell's that a retention is a share of, was not measured."""
     what, measure = TASKS[task].quality, TASKS[task].measure
-    if all(own.quality is None for own in worths):
+    if all(verdict.worth.quality is None for verdict in judged):
         raise DataError(f"no {what} was measured: {measure} first")
-    if budgets.min_retention is None or any(own.retention is not None for own in worths):
+    if budgets.min_retention is None or any(verdict.worth.retention is not None for verdict in judged):
         return
-    full = next((value for c in candidates if c.full and (value := worth(c, task).quality) is not None), None)
+    measured = (_worth(verdict.candidate, task).quality for verdict in judged if verdict.candidate.full)
+    full = next((value for value in measured if value is not None), None)
     if full is None:
         raise DataError(
             f"min_retention is a share of the full cell's {what}, which was not measured: {measure} on the deepest "
@@ -154,23 +155,13 @@ def _check_measured(candidates: Sequence[Candidate], worths: Sequence[Worth], bu
     )
 
 
-def _rank(candidate: Candidate, own: Worth, budgets: Budgets) -> tuple[float, ...]:
+def _rank(verdict: Verdict, budgets: Budgets) -> tuple[float, ...]:
     """Smaller is better; a value that was not measured comes last."""
-    value, speed = own.quality, candidate.sentences_per_second
-    best = -math.inf if value is None else value
-    fastest = -math.inf if speed is None else speed
-    first, last = (fastest, best) if budgets.bounds_quality else (best, fastest)
-    return (-first, candidate.cell.dim, candidate.cell.layer, -last)
-
-
-def _values(candidate: Candidate, own: Worth, budgets: Budgets) -> dict[str, float | None]:
-    return {
-        "min_retention": own.retention,
-        "min_score": own.quality,
-        "max_latency_ms": candidate.latency_ms,
-        "min_throughput": candidate.sentences_per_second,
-        "max_index_gb": candidate.index_gb(budgets.vectors or 0, budgets.bytes_per_number),
-    }
+    cell, goals = verdict.candidate.cell, (verdict.worth.quality, verdict.candidate.sentences_per_second)
+    first, last = (
+        math.inf if value is None else -value for value in (goals[::-1] if budgets.bounds_quality else goals)
+    )
+    return (first, cell.dim, cell.layer, last)
 
 
 def _relaxations(ruled_out: Sequence[Verdict]) -> tuple[Relaxation, ...]:
@@ -183,12 +174,18 @@ def _relaxations(ruled_out: Sequence[Verdict]) -> tuple[Relaxation, ...]:
     return tuple(found.values())
 
 
-def _reason(picked: Candidate, other: Candidate, own: float | None, others: float | None, what: str) -> str:
-    """Why the pick is before ``other``, which meets the budgets too; ``own`` and ``others`` are their ``what``."""
+def _reason(picked: Verdict, other: Verdict, budgets: Budgets, task: Task) -> str:
+    """Why the pick is before ``other``, which meets the budgets too."""
+    what = "throughput" if budgets.bounds_quality else TASKS[task].quality
+    own, others = (
+        verdict.candidate.sentences_per_second if budgets.bounds_quality else verdict.worth.quality
+        for verdict in (picked, other)
+    )
     if own is not None and others is None:
         return f"{what} not measured"
     if own is not None and others is not None and own != others:
         return f"{what} {format_number(others)}, the pick has {format_number(own)}"
-    if other.cell.dim != picked.cell.dim:
+    cell, best = other.candidate.cell, picked.candidate.cell
+    if cell.dim != best.dim:
         return f"no better in {what}, and wider"
-    return f"no better in {what}, and " + ("deeper" if other.cell.layer != picked.cell.layer else "the same cell")
+    return f"no better in {what}, and " + ("deeper" if cell.layer != best.layer else "the same cell")
