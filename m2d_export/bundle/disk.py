@@ -163,11 +163,10 @@ class Bundle:
         try:
             return self._sound(name, keep)
         except _Unsound as problem:
+            message = f"{self.root / name} {problem}. Build the bundle again, or copy it again"
             with contextlib.suppress(BundleError):
                 if Bundle.open(self.root).id != self.id:
                     message = f"another bundle has replaced {self.root} since it was opened: open it again"
-                    raise IntegrityError(message) from problem
-            message = f"{self.root / name} {problem}. Build the bundle again, or copy it again"
             raise IntegrityError(message) from problem
 
     def _sound(self, name: str, keep: bool = False) -> tuple[CheckedFile, bytes]:
