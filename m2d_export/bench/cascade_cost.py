@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,22 +14,6 @@ from m2d_export.vectors import FloatArray, truncate
 TIMED_QUERIES = 10
 Seconds = list[float]
 Encode = Callable[[Sequence[str]], FloatArray]
-
-
-@dataclass(frozen=True)
-class Encodings:
-    """Seconds to encode each timed query; ``cheap`` is None if the cheap vector is a prefix of the deep one."""
-
-    deep: Seconds
-    cheap: Seconds | None
-
-
-@dataclass(frozen=True)
-class Searches:
-    """Seconds to search for each timed query: with the deep cell only, and with a cascade of each shortlist length."""
-
-    deep: Seconds
-    cascade: list[Seconds]
 
 
 @dataclass(frozen=True)
@@ -53,49 +37,42 @@ class Index:
         return truncate(self.queries[row : row + 1], self.documents.shape[1])
 
 
-def encodings(queries: Sequence[str], deep: Encode, cheap: Encode | None) -> Encodings:
-    """Time both cells on one query at a time, in turn; the first query warms up and is not timed."""
-    spent: tuple[Seconds, Seconds] = [], []
-    for number, row in enumerate([0, *_timed(len(queries))]):
-        for encode, seconds in zip((deep, cheap), spent, strict=True):
-            if encode is not None:
-                seconds.extend([_seconds(encode, [queries[row]])] * (number > 0))
-    return Encodings(spent[0], spent[1] if cheap is not None else None)
+def encodings(queries: Sequence[str], encoders: Sequence[Encode]) -> list[Seconds]:
+    """The seconds in which each encoder encodes each timed query."""
+    return _in_turn([lambda row, encode=encode: encode([queries[row]]) for encode in encoders], len(queries))
 
 
-def searches(cheap: Index, deep: Index, lengths: Sequence[int], own: IntArray) -> Searches:
-    """Time a search with the deep cell and with each cascade, one query at a time; the first query warms up."""
-    found = Searches([], [[] for _ in lengths])
-
-    def cascade(row: int, length: int) -> object:
-        return deep.rerank(row, cheap.search(row, length, own))
-
-    for number, row in enumerate([0, *_timed(len(own))]):
-        took = [_seconds(deep.search, row, CASCADE_CUT, own), *(_seconds(cascade, row, length) for length in lengths)]
-        if number:
-            for seconds, second in zip((found.deep, *found.cascade), took, strict=True):
-                seconds.append(second)
-    return found
+def searches(cheap: Index, deep: Index, lengths: Sequence[int], own: IntArray) -> list[Seconds]:
+    """The seconds of searching with each timed query: with the deep cell only, then with a cascade of each length."""
+    cascades = [lambda row, length=length: deep.rerank(row, cheap.search(row, length, own)) for length in lengths]
+    return _in_turn([lambda row: deep.search(row, CASCADE_CUT, own), *cascades], len(own))
 
 
-def costs(encoded: Encodings, searched: Searches) -> Record:
-    """The fields of a cascade's record: median ms per query for each length and for the deep cell only; raw seconds."""
-    deep = np.add(encoded.deep, searched.deep)
-    encoding = np.add(encoded.deep, encoded.cheap or 0.0)
+def costs(encoding: Sequence[Seconds], searching: Sequence[Seconds]) -> Record:
+    """The fields of a cascade's record: median ms per query for each length and for the deep cell only; raw seconds.
+
+    ``encoding`` is by the deep cell, then by the cheap one unless its vector is a prefix of the deep one.
+    """
+    (deep, *cheap), (deep_search, *cascades) = encoding, searching
+    both = np.sum(encoding, axis=0)
     return {
-        "cost_ms": [float(np.median(encoding + seconds)) * 1e3 for seconds in searched.cascade],
-        "deep_ms": float(np.median(deep)) * 1e3,
-        "encode_seconds": asdict(encoded),
-        "search_seconds": asdict(searched),
+        "cost_ms": [float(np.median(both + seconds)) * 1e3 for seconds in cascades],
+        "deep_ms": float(np.median(np.add(deep, deep_search))) * 1e3,
+        "encode_seconds": {"deep": deep, "cheap": cheap[0] if cheap else None},
+        "search_seconds": {"deep": deep_search, "cascade": cascades},
     }
 
 
-def _timed(queries: int) -> list[int]:
-    """The places of the queries to time; if there are fewer than ten, they repeat."""
-    return [number % queries for number in range(TIMED_QUERIES)]
+def _in_turn(calls: Sequence[Callable[[int], object]], queries: int) -> list[Seconds]:
+    """The seconds of each call for one query at a time, in turn; the first query warms up and is not timed.
 
-
-def _seconds(call: Callable[..., object], *arguments: object) -> float:
-    started = time.perf_counter()
-    call(*arguments)
-    return time.perf_counter() - started
+    Queries repeat if there are fewer than ten.
+    """
+    spent: list[Seconds] = []
+    for row in [0, *(number % queries for number in range(TIMED_QUERIES))]:
+        times = [time.perf_counter()]
+        for call in calls:
+            call(row)
+            times.append(time.perf_counter())
+        spent.append(np.diff(times).tolist())
+    return [list(seconds) for seconds in zip(*spent[1:], strict=True)]

@@ -173,8 +173,8 @@ class Searched:
         deep_queries, deep_documents = (reference.vectors[texts] for texts in self.texts())
         deep = Index(truncate(deep_documents, reference.cell.dim), deep_queries)
         # At the deepest layer the cheap cell's vector is a prefix of the full cell's: it costs no encoding.
-        cheap_encode = encode if layer < reference.cell.layer else None
-        encoded = encodings(self.collection.queries, reference.encode, cheap_encode)
+        encoders = [reference.encode, encode] if layer < reference.cell.layer else [reference.encode]
+        encoded = encodings(self.collection.queries, encoders)
         for dim in dims:
             if Cell(layer, dim) != reference.cell:
                 vectors = queries[:, :dim], documents[:, :dim], deep_queries, deep_documents

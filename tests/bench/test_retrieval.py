@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from m2d_export.bench import cascade_cost, retrieval
-from m2d_export.bench.cascade_cost import TIMED_QUERIES, Encodings, Index, Searches, costs, searches
+from m2d_export.bench.cascade_cost import TIMED_QUERIES, Index, costs, searches
 from m2d_export.bench.retrieval import cascade, evaluate, load_collection, ndcg, recall, search
 from m2d_export.errors import DataError, SpecError
 from m2d_export.vectors import cosine, truncate
@@ -262,9 +262,11 @@ def test_timed_searches_find_the_same_as_scored_ones() -> None:
 
 
 def test_the_cost_of_a_query_is_that_of_encoding_and_searching() -> None:
-    searched = Searches(deep=[0.004, 0.005, 0.009], cascade=[[0.001, 0.001, 0.001], [0.002, 0.003, 0.002]])
-    found = costs(Encodings(deep=[0.010, 0.020, 0.030], cheap=[0.005, 0.001, 0.002]), searched)
+    searched = [[0.004, 0.005, 0.009], [0.001, 0.001, 0.001], [0.002, 0.003, 0.002]]
+    found = costs([[0.010, 0.020, 0.030], [0.005, 0.001, 0.002]], searched)
     assert found["cost_ms"] == pytest.approx([22, 24])
     assert found["deep_ms"] == pytest.approx(25)
-    assert costs(Encodings([0.010], None), Searches([0.004], [[0.001]]))["cost_ms"] == pytest.approx([11])
-    assert found["search_seconds"]["cascade"] == searched.cascade
+    assert found["search_seconds"] == {"deep": searched[0], "cascade": searched[1:]}
+    prefix = costs([[0.010]], [[0.004], [0.001]])
+    assert prefix["cost_ms"] == pytest.approx([11])
+    assert prefix["encode_seconds"] == {"deep": [0.010], "cheap": None}
