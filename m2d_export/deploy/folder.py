@@ -85,8 +85,8 @@ def _settings(bundle: Bundle, cell: Cell) -> dict[str, Any]:
     return {
         "config.json": {
             "architectures": [manifest.architecture],
-            "vocab_size": tokenizer.get_vocab_size(),
             **manifest.config,
+            "vocab_size": text.vocabulary,
             "hidden_size": cell.dim,  # of the vectors that this folder's graph gives
             "num_hidden_layers": cell.layer,
             "max_position_embeddings": text.max_tokens + unused_positions(model_type, text.pad_id),

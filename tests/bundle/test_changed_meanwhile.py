@@ -14,7 +14,9 @@ import onnxruntime
 import pytest
 
 from m2d_export import Bundle, Cell, Encoder
+from m2d_export.deploy.cpp.project import write_project
 from m2d_export.deploy.folder import write_folder
+from m2d_export.deploy.triton.repository import write_repository
 from m2d_export.errors import BundleError, IntegrityError
 from m2d_export.host.folders import _exchange
 from m2d_export.runtimes import openvino
@@ -195,6 +197,8 @@ def test_hard_links_are_read_as_any_other_file(bundle: Bundle, tmp_path: Path) -
     with Encoder(opened, 1) as encoder:
         assert encoder.encode(TEXTS).shape == (3, 64)
     assert write_folder(opened, Cell(1, 8), tmp_path / "cell").is_dir()
+    assert write_repository(opened, [Cell(1, 8)], tmp_path / "triton")
+    assert write_project(opened, Cell(1, 8), tmp_path / "cpp", runtime="onnxrt").is_dir()
 
 
 def test_a_bundle_that_is_gone_is_a_bundle_error(pair: tuple[Path, Path]) -> None:

@@ -1,6 +1,7 @@
 """A manifest, written and read, and refused where it says what it must not."""
 
 import copy
+import hashlib
 import io
 import json
 import math
@@ -42,9 +43,54 @@ def test_an_unusual_manifest_survives_too(bundle: Bundle) -> None:
     jsonschema.validate(json.loads(unusual.to_json()), SCHEMA)
 
 
-def test_a_bundle_is_named_by_its_manifest(bundle: Bundle, copied_bundle: Path) -> None:
-    assert Bundle.open(copied_bundle).id == bundle.id
-    assert Bundle.open(rewritten(copied_bundle, ("normalize",), False)).id != bundle.id
+def test_a_bundle_is_named_by_what_it_gives_and_not_by_how_it_was_made(bundle: Bundle) -> None:
+    data = json.loads(bundle.manifest.to_json())
+    made = {("origin", "name"), ("origin", "revision"), ("versions",), ("calibration",)}
+    made |= {("variants", place, "parity") for place in range(len(data["variants"]))}
+    for place in places(data):
+        if place in made or any(place[: len(other)] == other for other in made):
+            continue
+        changed = copy.deepcopy(data)
+        found = changed
+        for key in place:
+            found = found[key]
+        other = not found if isinstance(found, bool) else found + 1 if isinstance(found, int) else "0" * 64
+        put(changed, place, other)
+        try:
+            assert read_manifest(json.dumps(changed)).id != bundle.id, place
+        except ManifestError:
+            continue
+    elsewhere = replace(bundle.manifest, origin=replace(bundle.manifest.origin, name="moved", revision="main"))
+    measured = tuple(replace(entry, parity={**entry.parity, "cosine_min": 0.5}) for entry in bundle.manifest.variants)
+    assert replace(elsewhere, variants=measured, versions={"torch": "9"}, calibration="other texts").id == bundle.id
+
+
+def test_the_id_is_the_sha256_of_the_format_page(bundle: Bundle) -> None:
+    data = json.loads((bundle.root / MANIFEST).read_bytes())
+    del data["origin"]["name"], data["origin"]["revision"], data["versions"], data["calibration"]
+    for entry in data["variants"]:
+        del entry["parity"]
+    canonical = json.dumps(data, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    assert hashlib.sha256(canonical).hexdigest() == bundle.id
+
+
+@pytest.mark.parametrize("twin", ["GRAPHS/Layer-01.FP32.onnx", "graphs/\uff4cayer-01.fp32.onnx", "Tokenizer.JSON"])
+def test_names_that_some_systems_take_for_one_are_refused(copied_bundle: Path, twin: str) -> None:
+    manifest = json.loads((copied_bundle / MANIFEST).read_text(encoding="utf-8"))
+    folder = twin.rpartition("/")[0]
+    manifest["files"][twin] = {"size": 1, "sha256": "0" * 64}
+    manifest["files"][f"{folder}/w"] = {"size": 1, "sha256": "0" * 64}
+    manifest["variants"].append({**manifest["variants"][0], "precision": "fp16", "graphs": {"default": twin}})
+    manifest["variants"][-1]["weights"] = f"{folder}/w" if folder else "w"
+    if not folder:
+        manifest["files"]["w"] = manifest["files"].pop("/w")
+    (copied_bundle / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    assert "for one name" in refused(copied_bundle)
+
+
+def test_a_newer_format_says_to_update(copied_bundle: Path) -> None:
+    assert "update m2d-export" in refused(rewritten(copied_bundle, ("format",), 2))
+    assert "update" not in refused(rewritten(copied_bundle, ("format",), 0))
 
 
 def test_the_published_manifest_follows_the_published_schema(bundle: Bundle) -> None:
@@ -150,6 +196,16 @@ BROKEN: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "a long text for a number": (("grid", "width"), "x" * 1_000_000),
 }
 ONLY_THE_READER_SEES = {
+    "the tokenizer as weights": (("variants", 0, "weights"), TOKENIZER),
+    "a graph as weights": (("variants", 0, "weights"), "graphs/layer-01.fp32.onnx"),
+    "weights as a graph": (("variants", 0, "graphs", "default"), WEIGHTS),
+    "the tokenizer as a graph": (("variants", 0, "graphs", "default"), TOKENIZER),
+    "one graph for two exits": (("variants", 0, "graphs", "default"), "graphs/layer-02.fp32.onnx"),
+    "one graph for two runtimes": (("variants", 0, "graphs", "onnxrt"), "graphs/layer-01.fp32.onnx"),
+    "one file of weights for two precisions": (("variants", 0, "precision"), "fp16"),
+    "an exit twice": (("variants", 1, "layer"), 1),
+    "a file that nothing uses": (("files", "graphs/more.onnx"), {"size": 1, "sha256": "0" * 64}),
+    "the manifest as a file": (("files", MANIFEST), {"size": 1, "sha256": "0" * 64}),
     "a layer without a variant": (("variants", 2, "layer"), 2),
     "a variant of no layer": (("grid", "layers"), [1, 2]),
     "layer beyond the depth": (("grid", "layers"), [1, 2, 99]),

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from m2d_export import Bundle, Cell, Encoder
 from m2d_export.cli import cli
 from m2d_export.deploy.folder import write_folder
 from m2d_export.errors import OutputError, SpecError
+from tests.support.checkpoints import ARCHITECTURES
 from tests.support.other_tools import python_of
 
 TEXTS = ["A man is playing a guitar.", "no", "The cat sat on the mat. " * 20]
@@ -83,6 +85,23 @@ def test_the_settings_are_those_of_the_cell(bundle: Bundle, tmp_path: Path) -> N
     assert pooling["word_embedding_dimension"] == 32
     assert json.loads((folder / "tokenizer_config.json").read_text())["pad_token"] == "[PAD]"
     assert json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"] == 48
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_transformers_reads_the_settings_of_every_architecture(
+    architecture_of: Callable[[str], tuple[Path, Bundle]], architecture: str, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    checkpoint, bundle = architecture_of(architecture)
+    original = AutoConfig.from_pretrained(checkpoint)
+    folder = write_folder(bundle, Cell(2, 32), tmp_path / "cell")
+    config = AutoConfig.from_pretrained(folder)
+    assert type(config) is type(original)
+    assert (config.hidden_size, config.num_hidden_layers) == (32, 2)
+    assert config.num_attention_heads == original.num_attention_heads
+    assert config.vocab_size == original.vocab_size
+    assert AutoTokenizer.from_pretrained(folder)("a cat").input_ids == [*bundle.tokenizer.encode(["a cat"])[0].ids]
 
 
 def test_an_existing_target_is_refused(bundle: Bundle, tmp_path: Path) -> None:
