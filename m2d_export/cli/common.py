@@ -73,7 +73,7 @@ class _Output(_Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Tell ``-`` from ``./-``, which is a file."""
-        if value in ("-", "/dev/stdout"):
+        if value in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
             return STDOUT
         path = super().convert(value, param, ctx)
         _check_outside_bundles(path)

@@ -94,9 +94,9 @@ def expanded(path: str | Path) -> Path:
 def followed(target: str | Path) -> Path:
     """The absolute path of an output; if a link is there, the path behind it, so that the link stays."""
     path = expanded(target).absolute()
-    if not path.is_symlink():
-        return path
     with writing(path):
+        if not path.is_symlink():
+            return path
         real = Path(os.path.realpath(path))
         if real.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +130,19 @@ def test_a_line_that_is_not_strict_json_is_refused(records: list[Record], tmp_pa
 def test_an_unknown_field_is_ignored(records: list[Record], tmp_path: Path) -> None:
     append(tmp_path / "results.jsonl", {**records[0], "joules_per_sentence": "none"})
     assert key_of(read_records(tmp_path / "results.jsonl")[0]) == key_of(records[0])
+
+
+@pytest.mark.parametrize("before", ["", "half"], ids=["whole lines", "a half line"])
+def test_a_record_that_does_not_fit_on_the_disk_leaves_no_part_of_its_line(tmp_path: Path, before: str) -> None:
+    path = tmp_path / "results.jsonl"
+    append(path, {"kind": "score"})
+    whole = path.read_text()
+    path.write_text(whole + before)
+    script = (
+        "import resource, signal, sys; from pathlib import Path; from m2d_export.bench.records import append;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (30, 30));"
+        "append(Path(sys.argv[1]), {'kind': 'x' * 100})"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
+    assert "DiskFullError" in done.stderr
+    assert path.read_text() == whole

@@ -331,7 +331,7 @@ def test_the_result_of_a_half_written_line_is_measured_again(run: Run, folder: P
         ("--sts pairs.csv --columns 1,2", "three different columns"),
         ("--columns 1,2,3", "--columns"),
         ("-o none/results.jsonl", "cannot write none/results.jsonl"),
-        ("-o tiny.m2d", "tiny.m2d cannot be read"),
+        ("-o tiny.m2d", "cannot write tiny.m2d"),
     ],
 )
 def test_arguments_that_cannot_be_measured_are_refused(run: Run, folder: Path, arguments: str, value: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from m2d_export import Bundle, __version__
 from m2d_export.cli.common import steps
+from m2d_export.host.staging import STAGING
 from tests.cli.commands import INTERRUPTED, PROGRAM, TERMINATED, USAGE, Outcome, Run, contents, refuse
 from tests.support.signals import heed_signals
 
@@ -70,7 +71,7 @@ def test_wrong_use_names_the_help_to_read(run: Run, folder: Path, arguments: str
 def test_an_interrupted_command_ends_with_130(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    def interrupted(path: Path) -> None:
+    def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Bundle, "open", interrupted)
@@ -89,7 +90,8 @@ def test_a_signal_ends_a_command_and_removes_its_unfinished_output(
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, preexec_fn=heed_signals, **pipes) as process:
         deadline = time.monotonic() + 60
-        while not list(folder.glob(".vectors.npy-*")) and time.monotonic() < deadline:  # then it reads standard input
+        # When the staged file is there, it reads standard input.
+        while not list(folder.glob(f"{STAGING}vectors.npy-*")) and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(sent)
         out, err = process.communicate(timeout=60)

@@ -18,7 +18,7 @@ from m2d_export.checkpoints.load import load_checkpoint
 from m2d_export.errors import M2DError
 from m2d_export.gate import reference
 from m2d_export.graphs import export as graphs
-from m2d_export.host.files import STAGING
+from m2d_export.host.staging import STAGING
 from m2d_export.plan import Progress
 
 STEPS = (  # of a build of one exit

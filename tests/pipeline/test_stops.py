@@ -18,7 +18,7 @@ import pytest
 from m2d_export import Bundle, pipeline
 from m2d_export.errors import DiskFullError, OutputError
 from m2d_export.graphs import export as graphs
-from m2d_export.host.files import remove_stale
+from m2d_export.host.staging import remove_stale
 from m2d_export.plan import Plan
 from tests.pipeline.forge import STEPS, Forge, build, sound, staging, tree
 from tests.support.signals import heed_signals

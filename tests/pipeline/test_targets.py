@@ -1,5 +1,7 @@
 """A target that is there already is replaced whole, when asked, or left alone."""
 
+import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,11 +25,15 @@ def occupy(target: Path, kind: str) -> None:
         (target / MANIFEST).mkdir(parents=True)
     elif kind == "file":
         target.write_text("precious")
-    elif kind == "dangling link":
-        target.symlink_to("nowhere")
+    elif kind == "another program's manifest":
+        target.mkdir()
+        (target / MANIFEST).write_text("{}")
+        (target / "app.js").write_text("precious")
+    elif kind == "link to itself":
+        target.symlink_to(target)
 
 
-KINDS = ("folder", "empty folder", "folder with a folder for a manifest", "file", "dangling link")
+KINDS = ("folder", "empty folder", "folder with a folder for a manifest", "another program's manifest", "file")
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -37,19 +43,45 @@ def test_what_is_not_a_bundle_is_never_replaced(
 ) -> None:
     occupy(tmp_path / "new.m2d", kind)
     before = tree(tmp_path)
-    with pytest.raises(OutputError, match=r"new\.m2d exists and is not a bundle: choose another path"):
+    with pytest.raises(OutputError, match=r"new\.m2d exists and is not a bundle.*choose another path"):
         plan(force=force)
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("force", [False, True])
-def test_a_link_to_a_bundle_is_never_replaced(
-    plan: Callable[..., Plan], old: Path, tmp_path: Path, force: bool
-) -> None:
+def test_a_link_to_a_bundle_is_followed_and_stays(plan: Callable[..., Plan], old: Path, tmp_path: Path) -> None:
+    old.chmod(0o750)
     (tmp_path / "new.m2d").symlink_to(old)
-    with pytest.raises(OutputError, match="is not a bundle"):
-        plan(force=force)
+    with pytest.raises(OutputError, match="--force"):
+        plan()
+    pipeline.build_planned(plan(force=True, layers=[2]))
     assert (tmp_path / "new.m2d").is_symlink()
+    assert Bundle.open(old).grid.layers == (2,)
+    assert stat.S_IMODE(old.stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "graphs/.hidden", "graphs/sub/weights.bin"])
+def test_a_bundle_with_a_file_of_somebody_else_is_not_replaced_and_the_file_is_named(
+    plan: Callable[..., Plan], old: Path, name: str
+) -> None:
+    (old / name).parent.mkdir(exist_ok=True)
+    (old / name).write_text("precious")
+    before = tree(old)
+    with pytest.raises(OutputError, match=f"has {re.escape(name)}"):
+        plan(target=old, force=True)
+    assert tree(old) == before
+
+
+def test_a_file_that_somebody_adds_to_the_old_bundle_during_the_build_is_kept(
+    plan: Callable[..., Plan], old: Path
+) -> None:
+    planned = plan(target=old, layers=[1], force=True)
+    with pytest.raises(OutputError, match=r"has notes\.txt"):
+        pipeline.build_planned(
+            planned, lambda step: step == "publishing" and (old / "notes.txt").write_text("precious")
+        )
+    assert (old / "notes.txt").read_text() == "precious"
+    assert Bundle.open(old).grid.layers != (1,)
+    assert staging(old) == []
 
 
 def test_a_bundle_is_replaced_with_force_alone(plan: Callable[..., Plan], old: Path) -> None:
@@ -88,7 +120,7 @@ def test_an_open_encoder_outlives_the_replacement_of_its_bundle(plan: Callable[.
     assert Bundle.open(old).id == built.id
 
 
-@pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])
+@pytest.mark.parametrize("kind", ["folder", "file", "link to itself"])
 def test_what_appears_at_the_target_during_a_build_is_never_replaced(plan: Callable[..., Plan], kind: str) -> None:
     planned = plan(layers=[1], force=True)
     appeared: list[object] = []
@@ -98,7 +130,7 @@ def test_what_appears_at_the_target_during_a_build_is_never_replaced(plan: Calla
             occupy(planned.target, kind)
             appeared.append(tree(planned.target))
 
-    with pytest.raises(OutputError, match="is not a bundle"):
+    with pytest.raises(OutputError, match=r"is not a bundle|appeared"):
         pipeline.build_planned(planned, progress=appear)
     assert [tree(planned.target)] == appeared
     assert staging(planned.target) == []

@@ -147,11 +147,27 @@ def test_an_earlier_report_is_replaced_but_no_other_folder(tmp_path):
     write_report([score(6, 384), cascade((1, 64))], target)
     write_report([score(6, 384)], target)
     assert not (target / "cascade.png").exists()
-    (target / "thesis.txt").write_text("mine")
-    with pytest.raises(OutputError, match="report"):
-        write_report([score(6, 384)], target)
-    assert (target / "thesis.txt").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "photo.png", "cascade.png", ".hidden"])
+def test_a_report_with_a_file_that_it_did_not_write_is_not_replaced(tmp_path, name):
+    target = tmp_path / "report"
+    write_report([score(6, 384)], target)
+    (target / name).write_text("mine")
+    with pytest.raises(OutputError, match=f"has {re.escape(name)}"):
+        write_report([score(6, 384)], target)
+    assert (target / name).read_text() == "mine"
+    assert (target / "index.html").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_link_to_a_report_is_followed_and_stays(tmp_path):
+    write_report([score(6, 384), cascade((1, 64))], tmp_path / "report")
+    (tmp_path / "link").symlink_to("report")
+    write_report([score(6, 384)], tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert not (tmp_path / "report" / "cascade.png").exists()
 
 
 @pytest.mark.parametrize("name", ["index.html", "photo.png"])
