@@ -18,11 +18,12 @@ def speed() -> str:
         low, high = (found["texts"] / seconds for seconds in reversed(middle_half(found[f"{key}_seconds"])))
         rows.append([name, rate(found[f"{key}_per_second"]), f"{rate(low)}–{rate(high)}"])
     facts = (
-        f"- Ratio of the rates: {times(found['ratio'])} (paired median {times(median(found['ratio_each_round']))}).\n"
-        f"- The vectors agree to a cosine of {found['least_cosine']:.7f} or more."
+        f"- Ratio of the medians: {times(found['ratio'])}. Median of the ratios in each round: "
+        f"{times(median(found['ratio_each_round']))}.\n"
+        f"- The cosine between both vectors of a sentence is {found['least_cosine']:.7f} or more."
     )
     where = f"{found['texts']:,} sentences of STS-B test, {found['rounds']} rounds; {on(found['machine'])}."
-    return f"{plain_table(['system', 'sentences/s', 'IQR'], rows)}\n\n{facts}\n\n{where}"
+    return f"{plain_table(['system', 'sentences/s', 'middle half of the rounds'], rows)}\n\n{facts}\n\n{where}"
 
 
 def cost() -> str:
@@ -34,7 +35,7 @@ def cost() -> str:
     rows.append([f"parity of {len(parity)} exits", f"{sum(parity.values()):.1f} s"])
     rows.append(["**in all**", f"**{found['seconds']:.1f} s**"])
     size = found["all_graphs_over_the_deepest_alone"]
-    fact = f"- All {found['graphs']} graphs with their weights take {size:.3f}x the space of the deepest."
+    fact = f"- All {found['graphs']} exits take {size:.3f}x the space of the deepest one."
     return f"{plain_table(['step', 'time'], rows)}\n\n{fact}\n\n{on(found['machine'])}."
 
 
@@ -56,7 +57,7 @@ def stream() -> str:
     rows = [[f"{step * place:,}", f"{mb:,.0f} MB"] for place, mb in enumerate(found["memory_mb"], 1)]
     facts = (
         f"- After the warm-up, memory grows by {found['slope_mb']:.2f} MB per 100,000 texts.\n"
-        "- The vectors come in the order of the texts."
+        "- The vectors are in the order of the texts."
     )
     return f"{plain_table(['texts', 'memory of the process'], rows)}\n\n{facts}\n\n{on(found['machine'])}."
 
@@ -65,8 +66,8 @@ def ceiling() -> str:
     """``encode`` as a share of the bare matmul rate, and the kinds of operations that take its time."""
     found = result("ceiling.json")
     header = [
-        *("runtime", "precision", "bare matmuls", "share that `encode` reaches, short", "the same, long"),
-        *("share of the arithmetic peak, short", "what the graph spends its time on, short"),
+        *("runtime", "precision", "matmuls only", "`encode`, short texts", "`encode`, long texts"),
+        *("`encode`, share of the peak, short texts", "what takes the time of the graph, short texts"),
     ]
     rows = []
     for row in found["rows"]:
@@ -104,8 +105,8 @@ def triton() -> str:
     """A loaded Triton server, and the encoder in a process of its own."""
     found = result("triton.json")
     header = [
-        *("precision", "merged requests", "single requests", "mean batch", "p50", "p99", "failed"),
-        *("share of `Encoder`'s rate", "least cosine to `Encoder`", "writing the graph", "checking the graph"),
+        *("precision", "merged requests", "single requests", "mean batch", "p50", "p99", "failed requests"),
+        *("merged, share of `Encoder`", "least cosine to `Encoder`", "time to write the graph", "time to check it"),
     ]
     rows = [
         [
@@ -124,10 +125,10 @@ def triton() -> str:
         for precision, row in found["precisions"].items()
     ]
     ratios = ", ".join(f"{times(row['merged_over_single'])} in {name}" for name, row in found["precisions"].items())
-    facts = f"- Merged requests over single requests: {ratios}."
+    facts = f"- Merged requests are faster than single requests: {ratios}."
     where = (
-        f"Cell {found['cell']} of all-MiniLM-L6-v2, {found['clients']} clients with one sentence a request over gRPC, "
-        f"{found['rounds']} rounds of {found['seconds']:.0f} s, on the server's own cores; {on(found['machine'])}."
+        f"Cell {found['cell']} of all-MiniLM-L6-v2, {found['clients']} clients over gRPC with one sentence each, "
+        f"{found['rounds']} rounds of {found['seconds']:.0f} s; {on(found['machine'])}."
     )
     return f"{plain_table(header, rows)}\n\n{facts}\n\n{where}"
 
@@ -166,7 +167,7 @@ def train_speed() -> str:
         [title, str(found["cells_per_step"][name]), f"{found['sentences_per_second'][name]:.0f}"]
         for name, title in names.items()
     ]
-    fact = f"- The grid recipe has {times(found['ratio'])} the sentences/s of the seed recipe."
+    fact = f"- The grid recipe trains {times(found['ratio'])} as many sentences per second as the seed recipe."
     where = (
         f"Medians of {len(found['seconds']['grid'])} steps of {found['pairs_per_step']} pairs, all-MiniLM-L6-v2, fp32; "
         f"{on(found['machine'])}."

@@ -35,17 +35,22 @@ class Fastest:
         field = measure(self.workload)
         return float(self.rows[name][field] / self.rows[self.peer][field])
 
-    def paired(self) -> float:
-        """The same at full depth, as the median of the ratios of turns that stand beside each other."""
-        own, peer = (self.rows[name]["seconds"][self.workload] for name in (self.full, self.peer))
+    def paired(self, name: str) -> float:
+        """The median of the same ratio in each round."""
+        own, peer = (self.rows[each]["seconds"][self.workload] for each in (name, self.peer))
         return float(np.median(np.divide(own, peer) if self.workload == "single" else np.divide(peer, own)))
 
     def quartiles(self, name: str, texts: int) -> str:
-        """The middle half of a system's turns."""
+        """The middle half of a system's rounds."""
         low, high = middle_half(self.rows[name]["seconds"][self.workload])
         if self.workload == "single":
             return f"{1000 * low:.2f}–{1000 * high:.2f} ms"
         return f"{rate(texts / high)}–{rate(texts / low)}/s"
+
+    def value(self, name: str) -> str:
+        """A system's median."""
+        found = self.rows[name][measure(self.workload)]
+        return milliseconds(found) if self.workload == "single" else f"{rate(found)}/s"
 
 
 def is_peer(row: dict[str, Any]) -> bool:
@@ -66,17 +71,17 @@ def fastest(found: dict[str, Any], workload: str) -> Fastest:
     return Fastest(workload, rows, *(best(names, key=lambda name: rows[name][field]) for names in kinds))
 
 
-def fact(found: dict[str, Any], workload: str) -> str:
-    """Our fastest systems compared with the fastest peer."""
-    best, texts = fastest(found, workload), found["texts"][workload]
-    names = {kind: getattr(best, kind).removeprefix("m2d-export ") for kind in ("full", "exit")}
-    unit = "time" if workload == "single" else "rate"
-    return (
-        f"- {WORKLOADS[workload].capitalize()}: the fastest peer is {best.peer}. At full depth, {names['full']} has "
-        f"{times(best.ratio(best.full))} its {unit} (paired median {times(best.paired())}; IQR "
-        f"{best.quartiles(best.full, texts)} against {best.quartiles(best.peer, texts)}). "
-        f"At exit {EXIT}, {names['exit'].removesuffix(f' {AT_EXIT}')} has {times(best.ratio(best.exit))}."
-    )
+def comparison(found: dict[str, Any]) -> str:
+    """The fastest peer and our fastest systems, for each workload."""
+    rows = []
+    for workload, title in WORKLOADS.items():
+        best = fastest(found, workload)
+        for name in (best.peer, best.full, best.exit):
+            paired = MISSING if name == best.peer else times(best.paired(name))
+            quartiles = best.quartiles(name, found["texts"][workload])
+            rows.append([title, bold_if_ours(name), best.value(name), quartiles, times(best.ratio(name)), paired])
+    header = ["workload", "fastest system", "median", "middle half of the rounds", "median / the peer's", "paired"]
+    return plain_table(header, rows)
 
 
 def processor(found: dict[str, Any]) -> str:
@@ -86,7 +91,7 @@ def processor(found: dict[str, Any]) -> str:
 
 
 def peers(file: str = "peers.json") -> str:
-    """Every system: score, throughput on short and on long texts, latency of one text."""
+    """The fastest systems; then every system: score, throughput on short and on long texts, latency of one text."""
     found = result(file)
     header = [
         *("system", "weights", "STS-B", "least cosine", "short, sentences/s", "long, paragraphs/s", "one text, p50"),
@@ -106,14 +111,13 @@ def peers(file: str = "peers.json") -> str:
                 milliseconds(row["single_p50_ms"]),
             ]
         )
-    facts = "\n".join(fact(found, workload) for workload in WORKLOADS)
     turns = len(next(iter(found["systems"].values()))["seconds"]["single"])
+    texts = found["texts"]
     run = (
-        f"Medians of {found['rounds']} rounds in one run on {found['threads']} threads: {found['texts']['short']:,} "
-        f"sentences of STS-B test, {found['texts']['long']} paragraphs of ten of these, {found['texts']['single']} "
-        f"sentences one at a time in {turns} turns. The least cosine is the smallest "
-        "between a sentence's vector and its vector by torch in fp32."
+        f"Short texts are {texts['short']:,} sentences of STS-B test. Long texts are {texts['long']} paragraphs of ten "
+        f"of these sentences. For one text, {texts['single']} sentences are encoded one at a time, in {turns} turns. "
+        f"All values are medians of {found['rounds']} rounds in one run, on {found['threads']} threads."
     )
     lacking = "; ".join(f"{name} ({reason})" for name, reason in found["not_run"].items())
     notes = [run, *([f"Not run: {lacking}."] if lacking else [])]
-    return "\n\n".join([f"Processor: {processor(found)}.", plain_table(header, rows), facts, " ".join(notes)])
+    return "\n\n".join([f"Processor: {processor(found)}.", comparison(found), plain_table(header, rows), *notes])
