@@ -1,6 +1,7 @@
 """What a build publishes: bytes, modes, layers, and weights that are stored once."""
 
 import hashlib
+import shutil
 import stat
 import sys
 from collections.abc import Callable, Mapping
@@ -10,9 +11,13 @@ from pathlib import Path
 import onnx
 import pytest
 
-from m2d_export import Bundle, pipeline
+from m2d_export import Bundle, Cell, pipeline
 from m2d_export.bundle.manifest import MANIFEST
-from m2d_export.errors import SpecError
+from m2d_export.bundle.operators import OPERATORS
+from m2d_export.deploy.cpp.project import write_project
+from m2d_export.deploy.folder import write_folder
+from m2d_export.deploy.triton.repository import write_repository
+from m2d_export.errors import ExportError, SpecError
 from m2d_export.plan import Plan
 from tests.pipeline.forge import STEPS, Forge, build, sound, staging, tree
 
@@ -38,6 +43,7 @@ def test_a_second_export_in_another_process_gives_the_same_bundle(forge: Forge, 
     unmeasured = [replace(entry, parity={}) for entry in bundle.manifest.variants]  # which threads may alter
     assert [replace(entry, parity={}) for entry in again.manifest.variants] == unmeasured
     assert replace(again.manifest, variants=bundle.manifest.variants) == bundle.manifest
+    assert again.id == bundle.id
 
 
 def test_a_bundle_is_private_until_it_is_published(plan: Callable[..., Plan]) -> None:
@@ -116,8 +122,25 @@ def test_initializers_of_one_name_are_one_tensor_in_every_exit(bundle: Bundle) -
     assert middle.keys() < deep.keys()
 
 
-@pytest.mark.parametrize("layer", [1, 2, 3])
-def test_no_graph_names_a_folder_of_this_machine(bundle: Bundle, checkpoint: Path, layer: int) -> None:
-    graph = (bundle.root / f"graphs/layer-0{layer}.fp32.onnx").read_bytes()
-    folders = [str(folder.parent) for folder in (Path(__file__).parents[1], Path(sys.prefix), checkpoint, bundle.root)]
-    assert [place for place in [*folders, "site-packages", ".py", "m2d_export"] if place.encode() in graph] == []
+def test_nothing_that_is_published_names_a_folder_of_this_machine(
+    bundle: Bundle, checkpoint: Path, tmp_path: Path
+) -> None:
+    write_folder(bundle, Cell(1, 8), tmp_path / "cell")
+    write_repository(bundle, [Cell(1, 8)], tmp_path / "triton")
+    write_project(bundle, Cell(1, 8), tmp_path / "cpp", runtime="onnxrt")
+    shutil.copytree(bundle.root, tmp_path / "bundle")
+    places = [str(path.parent) for path in (Path(__file__).parents[1], Path(sys.prefix), checkpoint, bundle.root)]
+    for file in (path for path in tmp_path.rglob("*") if path.is_file()):
+        data = file.read_bytes()
+        words = ["site-packages", ".py", "m2d_export"] if file.suffix == ".onnx" else []
+        assert [place for place in [*places, str(tmp_path), *words] if place.encode() in data] == [], file
+
+
+def test_a_graph_that_no_reader_would_load_is_not_published(
+    plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(layers=[1])
+    monkeypatch.delitem(OPERATORS, "Softmax")
+    with pytest.raises(ExportError, match=r"layer-01\.fp32\.onnx.*Softmax"):
+        pipeline.build_planned(planned)
+    assert not planned.target.exists()
