@@ -20,8 +20,11 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "sho
 def cli() -> None:
     """ONNX export and optimised inference for 2D-Matryoshka sentence encoders.
 
-    Such an encoder can stop after any layer and keep any number of dims. A cell is one layer with one number of dims.
-    build makes one verified ONNX graph per exit layer, bench measures every cell, select chooses one, encode runs it.
+    Such an encoder can stop after any of its layers, and its vectors can be cut to any number of dims. An exit is the
+    encoder that stops after a layer. A cell is an exit with a number of dims: 3x128 is layer 3 and 128 dims.
+
+    build writes a bundle, a folder with one ONNX graph per exit. bench measures every cell. select picks one for your
+    budget. encode runs it. onnx, triton and cpp write it for other programs.
     """
 
 

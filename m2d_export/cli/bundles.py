@@ -64,7 +64,7 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
 @click.option(
     "--calibration",
     type=PATH,
-    help="File with one text in each line; int8 is calibrated on them.  [default: texts of this package]",
+    help="File with one text in each line, to find the number ranges of int8.  [default: texts of this package]",
 )
 @click.option(
     "--engine", "engines", type=words("trt,trt-rtx"), default=(), help="TensorRT engines to add.  [default: none]"
@@ -72,7 +72,7 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
 @click.option(
     "--shapes",
     metavar="MIN:OPT:MAX,..",
-    help="Ranges of batch x tokens that engines take, such as 1x1:8x16:32x64.  [default: up to the longest text]",
+    help="Smallest, best and largest TEXTSxTOKENS, such as 1x1:8x16:32x64.  [default: up to the longest text]",
 )
 @click.option(
     "--gpu",
@@ -81,13 +81,12 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
     default=(),
     help="Kinds of GPU that trt-rtx engines are built for.  [default: those that the library chooses]",
 )
-@click.option("--force", is_flag=True, help="Replace the bundle at the output, if it holds no other file.")
+@click.option("--force", is_flag=True, help="Replace a bundle that is already at the output, if it has no foreign files.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print what would be built; write nothing.")
 def build(checkpoint: str, target: Path, shapes: str | None, dry_run: bool, **options: Any) -> None:
-    """Build a bundle from CHECKPOINT: one verified ONNX graph per exit layer.
+    """Build a bundle from CHECKPOINT: one ONNX graph per exit, compared with PyTorch.
 
-    All graphs of a precision share one file of weights. CHECKPOINT is a sentence-transformers folder, a transformers
-    folder (mean pooling), or a Hub id.
+    CHECKPOINT is a sentence-transformers folder, a transformers folder (then the pooling is the mean), or a Hub id.
     """
     from m2d_export.pipeline import build_planned
     from m2d_export.plan import plan
@@ -119,7 +118,7 @@ def build(checkpoint: str, target: Path, shapes: str | None, dry_run: bool, **op
 def show(bundle: Path, as_json: bool) -> None:
     """Show the settings and the graphs of BUNDLE.
 
-    For every graph: its size, how closely its vectors match PyTorch's, and how much batching changes them.
+    A table has the size of every graph, how close its vectors are to PyTorch's, and how much batching changes them.
     """
     from m2d_export.bundle.disk import Bundle
 
@@ -140,7 +139,7 @@ def show(bundle: Path, as_json: bool) -> None:
 def verify(bundle: Path, as_json: bool) -> None:
     """Check every file of BUNDLE against its manifest.
 
-    Reports files that are changed, missing, or not in the manifest.
+    A file that is changed, missing, or not in the manifest is an error.
     """
     from m2d_export.bundle.disk import Bundle
 
@@ -170,7 +169,7 @@ def verify(bundle: Path, as_json: bool) -> None:
 )
 @click.option("--prompt", help="Text to put before every text.  [default: the checkpoint's default prompt, if any]")
 @click.option("--prompt-name", help="Name of one of the checkpoint's prompts.")
-@click.option("--force", is_flag=True, help="Replace the file at the output.")
+@click.option("--force", is_flag=True, help="Replace a file that is already at the output.")
 @runtime_options
 @checkpoint_option
 def encode(
@@ -184,7 +183,7 @@ def encode(
     checkpoint: str | None,
     **options: Any,
 ) -> None:
-    """Encode FILE into a NumPy array of float32, (lines, dim).
+    """Encode the lines of FILE into a NumPy file: float32, one vector per line.
 
     FILE is UTF-8 with one text in each line. Without FILE, or with -, texts come from standard input.
     """

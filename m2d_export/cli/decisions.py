@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 )
 @bundle_argument
 @click.option("--results", default=RESULTS, type=PATH, help="File that bench has written.")
-@click.option("--min-retention", type=float, help="Lowest share of the full cell's quality, 0 to 1.")
+@click.option("--min-retention", type=float, help="Least quality as a share of the full cell's, from 0 to 1.")
 @click.option("--min-score", type=float, help="Lowest quality, x 100.")
-@click.option("--max-latency-ms", type=float, help="Highest median time of a batch, in milliseconds.")
-@click.option("--min-throughput", type=float, help="Lowest throughput, in sentences per second.")
-@click.option("--max-index-gb", type=float, help="Largest index, in GB, for --vectors vectors.")
+@click.option("--max-latency-ms", type=float, help="Longest median time of a batch, in milliseconds.")
+@click.option("--min-throughput", type=float, help="Least throughput, in sentences per second.")
+@click.option("--max-index-gb", type=float, help="Largest index, in GB; needs --vectors.")
 @click.option("--vectors", type=float, help="Number of vectors in the index.")
 @click.option("--bytes-per-value", type=float, help="Bytes of one number in the index.  [default: 4]")
 @click.option(
-    "--task", type=click.Choice(["sts", "retrieval", "agreement"]), default="sts", help="Quality to judge by."
+    "--task", type=click.Choice(["sts", "retrieval", "agreement"]), default="sts", help="What counts as quality."
 )
 @click.option("--sts", metavar="NAME", help="Set of pairs to judge by.  [default: the first that is not the toy set]")
 @click.option("--texts", metavar="NAME", help="File of texts to judge by.  [default: the first]")
@@ -61,10 +61,14 @@ def select(
     as_json: bool,
     **budgets: Any,
 ) -> None:
-    """Pick the cell of BUNDLE to ship: the fastest that is good enough, or the best that is fast and small enough.
+    """Pick the cell of BUNDLE to ship, by your budgets.
 
-    Latency is that of the smallest timed batch, throughput that of the largest, unless --batch-size names one for both.
-    With a smaller --bytes-per-value, quality is the score of vectors stored in so few bytes, if bench has measured it.
+    If you set a limit on quality, the fastest cell that is good enough is picked. If you do not, the best cell that is
+    fast and small enough is picked.
+
+    Latency is that of the smallest timed batch, and throughput that of the largest. --batch-size names one batch for
+    both. --bytes-per-value says how an index stores each number: 4 is float32. For fewer bytes, quality is the score of
+    such vectors, if bench has measured it.
     """
     from dataclasses import asdict
 
@@ -111,7 +115,7 @@ def select(
 @click.argument("results", type=PATH)
 @click.option("-o", "--output", required=True, type=OUTPUT_FOLDER, help="Folder to write.")
 def report(results: Path, output: Path) -> None:
-    """Write RESULTS as a page that opens from disk, a short version in Markdown, and pictures for a README."""
+    """Write RESULTS as a web page that needs no server, as Markdown, and as pictures."""
     from m2d_export.bench.records import read_records
     from m2d_export.report.page import write_report
 

@@ -44,11 +44,18 @@ if TYPE_CHECKING:
 )
 @bundle_argument
 @click.option(
-    "--sts", default="toy", metavar="toy|stsb|FILE,..", help="Graded pairs: packaged, from the Hub, or files."
+    "--sts",
+    default="toy",
+    metavar="toy|stsb|FILE,..",
+    help="Graded pairs: toy (in the package), stsb (from the Hub), or files.",
 )
-@click.option("--columns", metavar="A,B,SCORE", help="Columns of FILE: names, or numbers from 1 if FILE has no header.")
-@click.option("--texts", type=PATH, help="File of your own texts, one in each line, to measure agreement on.")
-@click.option("--retrieval", type=PATH, help="Folder in BEIR's layout, to measure retrieval and cascades on.")
+@click.option(
+    "--columns", metavar="A,B,SCORE", help="Columns of FILE: their names, or their numbers if FILE has no header."
+)
+@click.option(
+    "--texts", type=PATH, help="File of your own texts, one in each line: how close is each cell to the full one?"
+)
+@click.option("--retrieval", type=PATH, help="Folder in BEIR's layout: how well does each cell search?")
 @click.option("--layers", type=ALL_OR_NUMBERS, default="all", help="Exit layers to measure.")
 @click.option("--dims", type=NUMBERS, help="Dims to score.  [default: the bundle's]")
 @click.option("--batch-size", "batch_sizes", type=NUMBERS, default="1,32", help="Batch sizes to time.")
@@ -58,7 +65,7 @@ if TYPE_CHECKING:
     "runtimes",
     type=words("onnxrt,openvino,.."),
     default="onnxrt",
-    help="Runtimes: libraries that run the exits.",
+    help="Libraries that run the exits.",
 )
 @click.option(
     "--precision", "precisions", type=words("fp32,.."), default="fp32", help="Precisions of the stored weights."
@@ -72,10 +79,10 @@ if TYPE_CHECKING:
 )
 @threads_option
 @checkpoint_option
-@click.option("-o", "--output", default=RESULTS, type=OUTPUT_FILE, help="File that gets the records.")
-@click.option("--fresh", is_flag=True, help="Measure everything again.")
-@click.option("--all", "show_all", is_flag=True, help="Print every table instead of the summary.")
-@click.option("--json", "as_json", is_flag=True, help="Print the records instead of tables.")
+@click.option("-o", "--output", default=RESULTS, type=OUTPUT_FILE, help="File that the results are added to.")
+@click.option("--fresh", is_flag=True, help="Measure again what the file already has.")
+@click.option("--all", "show_all", is_flag=True, help="Print all tables instead of the summary.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON lines instead of tables.")
 def bench(
     bundle: Path,
     sts: str,
@@ -92,11 +99,11 @@ def bench(
     checkpoint: str | None,
     **setups: Any,
 ) -> None:
-    """Measure BUNDLE: how good every cell is, and what every layer costs.
+    """Measure the quality of every cell of BUNDLE, and the cost of every layer.
 
-    Measures every combination of the given runtimes, precisions and computes on the graphs of the bundle. Exits are
-    timed in turns, so that a slow moment of the machine affects all of them. Each result becomes one line of the output
-    file. If a run was interrupted, repeat the command to continue it.
+    Every combination of --runtime, --precision and --compute is measured. Exits take turns while they are timed, so
+    that a slow moment of the machine affects all of them. Each result becomes one line of the output file. If a run was
+    interrupted, repeat the command to continue it.
     """
     from m2d_export.bench.records import append, done, read_existing, recording, unmeasured
     from m2d_export.bench.sts import TOY, load_pairs

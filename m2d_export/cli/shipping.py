@@ -57,10 +57,10 @@ def onnx(
     precision: str,
     normalize: bool | None,
 ) -> None:
-    """Write one cell of BUNDLE as a folder that other tools load; its graph pools, cuts and scales.
+    """Write a cell of BUNDLE as a folder that other tools load.
 
-    FastEmbed and text-embeddings-inference read the output sentence_embedding. The ONNX backend of
-    sentence-transformers and optimum need --last-hidden-state.
+    The ONNX graph in it pools, cuts to the cell's dim and scales. FastEmbed and text-embeddings-inference read its
+    output sentence_embedding. The ONNX backend of sentence-transformers and optimum need --last-hidden-state.
     """
     from m2d_export.bundle.disk import Bundle
     from m2d_export.deploy.folder import write_folder
@@ -95,11 +95,14 @@ def onnx(
     type=CELL,
     multiple=True,
     required=True,
-    help="Cell to serve; give the option again for more cells.",
+    help="Cell to serve; repeat the option for more cells.",
 )
 @click.option("-o", "--output", "target", required=True, type=OUTPUT_FOLDER, help="Repository to write.")
 @click.option(
-    "--backend", metavar="[python|onnxruntime|tensorrt]", default="python", help="Backend of the server that encodes."
+    "--backend",
+    metavar="[python|onnxruntime|tensorrt]",
+    default="python",
+    help="The server's backend that runs the encoder.",
 )
 @click.option(
     "--runtime", type=click.Choice(["onnxrt", "openvino"]), default="onnxrt", help="Runtime of --backend python."
@@ -119,10 +122,11 @@ def triton(
     threads: int | None,
     **options: Any,
 ) -> None:
-    """Write cells of BUNDLE as a model repository for Triton Inference Server: texts in, vectors out.
+    """Write cells of BUNDLE as a model repository for Triton Inference Server.
 
-    With --backend python the encoder runs on the CPU, in the same Triton model as the tokenizer. With the other
-    backends it is a second model. README.md in the repository says how to start the server and how to send requests.
+    A request has texts, and the answer has vectors. With --backend python, one Triton model has the tokenizer and the
+    encoder, and runs on the CPU. With the other backends, the encoder is a second Triton model. README.md in the
+    repository says how to start the server and how to send requests.
     """
     from m2d_export.bundle.disk import Bundle
     from m2d_export.deploy.triton.repository import Service, write_repository
@@ -148,11 +152,11 @@ def triton(
 @click.option("--runtime", type=click.Choice(list(FLAVOURS)), required=True, help="Runtime of the C++ program.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", help="Precision of the stored weights.")
 def cpp(bundle: Path, target: Path, cell: Cell, runtime: str, precision: str) -> None:
-    """Write a cell of BUNDLE as a CMake project: one C++17 header, texts in, vectors out.
+    """Write a cell of BUNDLE as a CMake project with one C++17 header.
 
-    The C++ tokenizer gives the same token ids as the checkpoint's. It supports BERT's kind (WordPiece) only; other
-    kinds are refused. openvino and onnxrt run a graph, which is compared with the bundle first. trt and trt-rtx run an
-    engine of BUNDLE (build --engine). README.md in the folder has the commands that build and run the project.
+    The header encodes texts. Its tokenizer supports BERT's kind (WordPiece) only; other kinds are refused. With
+    openvino and onnxrt it runs a graph. With trt and trt-rtx it runs an engine of BUNDLE (build --engine). README.md in
+    the folder has the commands that build and run the project.
     """
     from m2d_export.bundle.disk import Bundle
     from m2d_export.deploy.cpp.project import write_project
