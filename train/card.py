@@ -17,8 +17,9 @@ tags: [sentence-transformers, sentence-similarity, feature-extraction, 2d-matryo
 
 # {name}
 
-A 2D-Matryoshka sentence encoder: each of its {layers} exit layers, cut to any of its dims, is a usable encoder.
-{architecture}, {depth} layers, {width} numbers, trained from `{base}` on {train} sentence pairs.
+A 2D-Matryoshka sentence encoder: it can stop after any of {layers} layers (an **exit**), and its vectors can be cut to fewer
+numbers (**dims**).
+It is a {architecture} with {depth} layers and {width} dims, trained from `{base}` on {train} sentence pairs.
 
 At full depth it is an ordinary sentence-transformers model:
 
@@ -74,7 +75,7 @@ def _training(facts: Mapping[str, Any]) -> str:
         f"data: {data['source']}, scores from {data['scale'][0]:g} to {data['scale'][1]:g}, "
         + ", ".join(f"{count:,} {split}" for split, count in data["pairs"].items())
         + (f", and {data['unlabelled']:,} sentences without scores" if data["unlabelled"] else ""),
-        f"pairs of train that another split has too: {sum(data['overlap'].values())}",
+        f"pairs of train that are also in another split: {sum(data['overlap'].values())}",
         f"{facts['seconds'] / 60:.0f} minutes{since} on {facts['machine']}, {facts['precision']}",
         f"energy: {used}" + ("" if energy["kwh"] is None else f" ({energy['note']})"),
         "versions: " + ", ".join(f"{package} {version}" for package, version in facts["versions"].items()),

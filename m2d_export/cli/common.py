@@ -129,7 +129,7 @@ threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads of the runtime.  [default: one per core]"
 )
 checkpoint_option = click.option(
-    "--checkpoint", metavar="FOLDER", help="The bundle's checkpoint, for the runtimes of pytorch."
+    "--checkpoint", metavar="FOLDER", help="The bundle's checkpoint; pytorch and pytorch-cuda need it."
 )
 precision_option = click.option(
     "--precision", type=click.Choice(PRECISIONS), default="fp32", help="Precision of the stored weights."
