@@ -1,13 +1,14 @@
 """``Encoder``: texts in, vectors out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from m2d_export.bundle.disk import Bundle
-from m2d_export.errors import InputError
+from m2d_export.errors import InputError, NotFiniteError
+from m2d_export.host.files import expanded
 from m2d_export.runtimes import Closing, open_runtime
 from m2d_export.runtimes.tuning import fastest_budget
 from m2d_export.spec import Cell, Precision
@@ -35,6 +36,8 @@ class Encoder(Closing):
 
     With onnxrt and openvino, the first call with many texts loads the model again, to run batches in parallel. Threads
     may share an encoder. Use it in a ``with`` block, or call ``close``.
+
+    An encoder belongs to its process: after ``os.fork``, the child must open its own.
 
     Raises SpecError (no such layer, dim or option), BundleError (``bundle`` is no bundle), IntegrityError (a file of it
     was changed), RuntimeUnavailable (a package or a GPU is missing).
@@ -67,7 +70,7 @@ class Encoder(Closing):
             bundle.variant(self.cell.layer, precision, runtime),
             threads,
             compute,
-            None if cache is None else Path(cache).expanduser(),
+            None if cache is None else expanded(cache),
         )
         self.token_budget = self.runtime.token_budget
 
@@ -75,8 +78,9 @@ class Encoder(Closing):
         """Return the vectors of ``texts``, in their order: (n, dim) float32.
 
         ``prompt`` is put before every text. ``prompt_name`` chooses one of the checkpoint's prompts. Without either,
-        the checkpoint's default prompt applies, if it has one. Raises InputError for an item that is no
-        valid string, with the item's place as ``index``, and SpecError for an unknown prompt.
+        the checkpoint's default prompt applies, if it has one. A vector of zeros stays one when it is normalised.
+        Raises InputError for an item that is no valid string, and NotFiniteError for one whose vector is not finite,
+        with the item's place as ``index``; SpecError for an unknown prompt; RuntimeUnavailable in a forked process.
         """
         parts = list(self.stream(texts, prompt=prompt, prompt_name=prompt_name))
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self.cell.dim), np.float32), *parts])
@@ -89,6 +93,7 @@ class Encoder(Closing):
         Memory holds one part at a time, so ``texts`` may be a generator of any length. Wrong options raise at the call;
         an invalid text raises InputError when its part is reached.
         """
+        self.runtime.check_process()
         _check_texts(texts)
         prefix = self._tokenizer.spec.prompt(prompt, prompt_name)
         return self._parts(texts, prefix)
@@ -99,6 +104,7 @@ class Encoder(Closing):
         Returns that size: the most tokens in a batch, padding included. Vectors do not depend on it. Pass texts like
         those of your calls, and as many as a call has. Raises InputError if there is no text.
         """
+        self.runtime.check_process()
         _check_texts(texts)
         tokens = self._tokenizer.encode(list(texts), self._tokenizer.spec.prompt(prompt, prompt_name))
         if not tokens:
@@ -113,13 +119,25 @@ class Encoder(Closing):
             first += len(window)
 
     def _encode_window(self, texts: list[str], prompt: str, first_index: int) -> FloatArray:
+        self.runtime.check_process()  # a stream may go on in a forked process
         tokens = self._tokenizer.encode(texts, prompt, first_index)
         if len(texts) == 1:
-            return truncate(self.runtime.vectors(pad(tokens, self._tokenizer.spec, [0])), self.cell.dim, self.normalize)
+            return self._cut(self.runtime.vectors(pad(tokens, self._tokenizer.spec, [0])), [0], first_index)
         vectors = np.empty((len(texts), self.cell.dim), dtype=np.float32)
         for batch, full in self.runtime.each(batches(tokens, self._tokenizer.spec, self.token_budget)):
-            vectors[batch.rows] = truncate(full, self.cell.dim, self.normalize)
+            vectors[batch.rows] = self._cut(full, batch.rows, first_index)
         return vectors
+
+    def _cut(self, full: FloatArray, rows: Sequence[int], first_index: int) -> FloatArray:
+        """The cell's vectors; raises NotFiniteError for the first of ``rows`` with a vector that is not finite."""
+        if not np.isfinite(full).all():
+            row = rows[int(np.isfinite(full).all(axis=1).argmin())]
+            raise NotFiniteError(
+                f"the vector of item {first_index + row} is not finite with {self.runtime.name}: use another precision, "
+                "compute or runtime, or build the bundle again from weights without NaN and infinity",
+                first_index + row,
+            )
+        return truncate(full, self.cell.dim, self.normalize)
 
     def close(self) -> None:
         """Free the loaded model; encoding afterwards raises SpecError."""
@@ -127,5 +145,7 @@ class Encoder(Closing):
 
 
 def _check_texts(texts: object) -> None:
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+    """Raise InputError for what is no sequence of texts; sets and dicts have no order that vectors could keep."""
+    has_order = isinstance(texts, Iterable) and not isinstance(texts, str | bytes | Mapping | set | frozenset)
+    if not has_order or getattr(texts, "ndim", 1) != 1:  # a table's iterator gives the names of its columns
         raise InputError(f"texts is {type(texts).__name__}, not a list of texts: pass a list, such as [text]")

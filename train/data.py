@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from m2d_export.bench.sts import COLUMNS, Pairs, load_pairs, pairs_of
 from m2d_export.errors import DataError, first_line
 from m2d_export.host.extras import require
+from m2d_export.host.files import expanded
 from m2d_export.text.files import read_texts
 
 TRAIN, DEV, TEST = "train", "dev", "test"
@@ -63,7 +64,7 @@ def load_data(
     line. Raises DataError if a split is missing or has fewer than two different scores, if a score is not a number or
     is out of scale, and if a sentence is not a string.
     """
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if folder.is_dir():
         read = {split: _from_folder(folder, split, columns) for split in NAMES}
         found = {split: pairs for split, pairs in read.items() if pairs is not None}

@@ -5,7 +5,6 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from m2d_export.errors import DataError
 from m2d_export.host.checks import json_lines
 from m2d_export.host.extras import require
-from m2d_export.host.files import read_text
+from m2d_export.host.files import expanded, read_text
 from m2d_export.text.files import toy_csv
 from m2d_export.text.tokenizer import check_text
 
@@ -59,7 +58,7 @@ def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
         return _pairs(TOY, TOY_LABEL, _table_rows(toy_csv(), ",", None, TOY))
     if source == STSB:
         return _pairs(STSB, "STS-B test", _hub_rows())
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.suffix.lower() not in (*DELIMITERS, ".jsonl"):
         raise DataError(f"expected a .csv, .tsv or .jsonl file, {TOY} or {STSB}, got {source}")
     text = read_text(path)  # line ends are kept, because a quoted field may hold some

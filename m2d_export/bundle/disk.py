@@ -14,7 +14,7 @@ from m2d_export.bundle.graph_check import check_graph
 from m2d_export.bundle.manifest import MANIFEST, TOKENIZER, FileEntry, Manifest, VariantEntry, read_manifest
 from m2d_export.errors import BundleError, IntegrityError, ManifestError, SpecError
 from m2d_export.host.checked import identity, open_regular
-from m2d_export.host.files import sha256_of
+from m2d_export.host.files import expanded, sha256_of
 from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import DEFAULT, Cell, CheckedFile, Engine, EngineKey, Grid, Precision, Variant
 from m2d_export.text.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ class Bundle:
 
         A link is followed now, once: a link that changes later does not mix two bundles.
         """
-        root = Path(os.path.expanduser(path)).absolute()
+        root = expanded(path).absolute()
         try:
             if not root.is_dir():
                 raise BundleError(f"no bundle at {path}: build one with m2d-export build CHECKPOINT -o {path}")

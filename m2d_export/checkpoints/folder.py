@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from m2d_export.errors import CheckpointError, first_line
+from m2d_export.host.checks import check_format
 from m2d_export.host.extras import require
+from m2d_export.host.files import expanded
 
 DOWNLOADED = ("*.json", "*.txt", "*.model")  # and weights of one format, but no code
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 M2D_JSON = "m2d.json"  # docs/checkpoint-format.md
+FORMAT = 1  # of m2d.json
 
 
 def local_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
@@ -18,7 +21,7 @@ def local_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
 
     Raises CheckpointError if there is no such folder or Hub id, or if the Hub does not answer.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         if revision is not None:
             raise CheckpointError(f"{name} is a local folder, which has no revisions: leave --revision out")
@@ -82,8 +85,10 @@ def read_exits(folder: Path, depth: int) -> dict[str, Any]:
         values = found.get(key, [])
         if not isinstance(values, list) or not all(type(value) is int for value in values):
             raise CheckpointError(f"{path}: {key} is {values!r}, expected a list of whole numbers")
-    if found.get("format", 1) != 1:
-        raise CheckpointError(f"{path} has format {found['format']}: this version reads format 1")
+    try:
+        check_format(found.get("format", FORMAT), FORMAT)
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
     for key in ("layers", "heads"):
         outside = [layer for layer in found.get(key, []) if not 1 <= layer <= depth]
         if outside:
