@@ -17,8 +17,8 @@ tags: [sentence-transformers, sentence-similarity, feature-extraction, 2d-matryo
 
 # {name}
 
-A 2D-Matryoshka sentence encoder with {layers} **exits**, which are the layers after which it can stop. Its vectors can be
-cut to fewer numbers (**dims**).
+A 2D-Matryoshka sentence encoder with {layers} **exits**, which are the layers after which it can stop. Its vectors can
+be cut to fewer numbers (**dims**).
 It is a {architecture} with {depth} layers and {width} dims, trained from `{base}` on {train} sentence pairs.
 
 At full depth it is an ordinary sentence-transformers model:
