@@ -1,1 +1,1 @@
-"""Makes ONNX graphs of every exit in every precision from one export of the checkpoint."""
+"""ONNX graphs of every exit in every precision, made from one export of the checkpoint."""

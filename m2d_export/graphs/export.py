@@ -1,4 +1,4 @@
-"""Export a checkpoint once, cut the graph at every exit, and save the graphs of a precision with one weights file."""
+"""Export a checkpoint once, cut the graph at every exit, save the graphs of a precision with one file of weights."""
 
 import hashlib
 import logging
@@ -18,16 +18,16 @@ from m2d_export.graphs.passes.fold_prologue import fold_prologue
 from m2d_export.graphs.passes.reorder_gelu import reorder_gelu
 from m2d_export.spec import DEFAULT, OUTPUT, Precision, TextSpec
 
-OPSET = 18  # CPU runtimes fuse it best, with eager attention, and old servers load it (docs/design.md, decision 5)
-ALIGNMENT = 4096  # ONNX Runtime maps weights by memory page
+OPSET = 18  # fastest on CPUs, with eager attention; old servers load it (docs/design.md, decision 5)
+ALIGNMENT = 4096  # ONNX Runtime maps weights into memory by pages of this size
 INLINE_BYTES = 256  # smaller tensors stay in the graph, because shape inference reads them
 SAMPLE_SHAPE = (2, 16)  # torch.export treats sizes 0 and 1 as constants
 
 
 def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
-    """Export every exit into one graph, with an output ``exit_<layer>`` (batch, width) float32 for each.
+    """Export all exits into one graph; its outputs ``exit_<layer>`` are (batch, width) float32 each.
 
-    Raises ExportError if torch cannot export the encoder, or if the graph is not the expected one.
+    Raises ExportError if torch cannot export the encoder, or if the graph is not as expected.
     """
     shape = (SAMPLE_SHAPE[0], min(SAMPLE_SHAPE[1], text.max_tokens))
     samples = tuple(torch.ones(shape, dtype=torch.int64) for _ in text.input_names)
@@ -35,7 +35,7 @@ def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
     outputs = [f"exit_{layer}" for layer in exits.layers]
     logger = logging.getLogger("torch.onnx")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns that torchvision's operators are missing, but no text encoder uses them
+    logger.setLevel(logging.ERROR)  # it warns of torchvision's operators, which no text encoder uses
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -49,7 +49,7 @@ def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
                 dynamic_shapes=(axes,) * len(samples),
                 verbose=False,
             )
-    except Exception as error:  # torch.onnx raises many types
+    except Exception as error:  # torch.onnx raises errors of many types
         reason = first_line(error.__cause__ or error)
         raise ExportError(f"torch cannot export {type(exits.encoder).__name__} to ONNX: {reason}") from error
     finally:
@@ -67,15 +67,15 @@ def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
 
 
 def float32_graphs(model: ir.Model, precision: Precision, samples: Sequence[Any] | None = None) -> dict[str, ir.Model]:
-    """The graph of all exits in float32 for every runtime: ``model`` as it was exported; ``samples`` are not used."""
+    """The float32 graph of all exits, the same for every runtime: ``model`` itself; ``samples`` are not used."""
     assert precision is Precision.FP32  # noqa: S101 - its row in PRECISIONS names this function
     return {DEFAULT: model}
 
 
 def cut_graph(model: ir.Model, layer: int, width: int) -> ir.Model:
-    """The graph of one exit: output ``sentence_embedding`` (batch, width), and only the nodes and weights it needs.
+    """The graph of one exit: it has the output ``sentence_embedding`` (batch, width) and only what this output needs.
 
-    ``model`` stays as it was; the tensors are shared with it. Raises ExportError if the graph is not the expected one.
+    ``model`` is not changed; both graphs share their tensors. Raises ExportError if the graph is not as expected.
     """
     cut = model.clone()
     output = next(output for output in cut.graph.outputs if output.name == f"exit_{layer}")
@@ -90,7 +90,7 @@ def cut_graph(model: ir.Model, layer: int, width: int) -> ir.Model:
 
 
 def _check(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], width: int) -> None:
-    """Raise ExportError unless the graph has these inputs and outputs, named axes, standard operators, unique names."""
+    """Raise ExportError if the graph has other inputs, outputs, axes or operators, or uses a name twice."""
     graph = model.graph
     found = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
     if found != (list(inputs), list(outputs)):
@@ -116,10 +116,10 @@ def _axes(value: ir.Value) -> list[str | int | None]:
 
 
 def save_graphs(graphs: Mapping[Path, ir.Model], weights: Path) -> None:
-    """Write each graph to its path, and their weights to the new file ``weights``, each distinct tensor once.
+    """Write each graph to its path, and all their weights to the new file ``weights``; equal tensors are written once.
 
-    Graphs and weights lie in one folder, because ONNX Runtime refuses external data anywhere else (docs/design.md,
-    decision 4). The graphs in memory then read their weights from the file.
+    All paths must be in one folder, because ONNX Runtime refuses weights in another folder (docs/design.md, decision
+    4). After this, the graphs in memory read their weights from the file.
     """
     written: dict[bytes, tuple[int, int]] = {}
     with weights.open("xb") as file:

@@ -1,8 +1,8 @@
-"""fp16 and bf16 graphs: every value has a stated type, so that a runtime cannot choose another.
+"""fp16 and bf16 graphs: the type of every value is stated, so that a runtime cannot choose another.
 
-Half: the matmuls over tokens with their weights, the embedding tables, and plain arithmetic among half values. float32:
-the sum of embeddings, layer norms, attention scores with mask and softmax, activations, the residual stream, the
-pooling and everything after it. ``torch.autocast`` makes nearly the same choice; it leaves activations in half.
+In half: the matmuls over tokens with their weights, the embedding tables, and plain arithmetic between half values. In
+float32: the sum of embeddings, layer norms, attention scores with mask and softmax, activations, the residual stream,
+the pooling and everything after it. ``torch.autocast`` makes nearly the same choice, but leaves activations in half.
 """
 
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ LOOKUPS = {"Gather"}
 
 
 def half_graphs(model: ir.Model, precision: Precision, samples: Sequence[Any] | None = None) -> dict[str, ir.Model]:
-    """All exits in ``precision``, one graph for every runtime; ``model`` stays as it was, ``samples`` are not used.
+    """The graph of all exits in ``precision``, the same for every runtime.
 
-    Inputs and outputs keep their types. No weight is clamped: one beyond the range of fp16 becomes infinity, and the
-    gate refuses it.
+    ``model`` is not changed, and ``samples`` are not used. Inputs and outputs keep their types. A weight that is too
+    large for fp16 becomes infinity, and the gate then refuses the graph.
     """
     typed, dtype = model.clone(), half_type(precision)
     copies: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
     for node in list(typed.graph):
         if not any(value.dtype == ir.DataType.FLOAT for value in node.outputs):
-            for index, value in enumerate(node.inputs):  # comparisons take any float type, but both inputs in the same
+            for index, value in enumerate(node.inputs):  # a comparison takes any float type if both inputs have it
                 if value is not None and value.dtype == dtype and node.op_type != "Shape":
                     node.replace_input_with(index, _in_type(typed, value, ir.DataType.FLOAT, copies))
             continue
@@ -40,7 +40,7 @@ def half_graphs(model: ir.Model, precision: Precision, samples: Sequence[Any] | 
             if value is not None and value.dtype in (dtype, ir.DataType.FLOAT) and node.op_type != "Cast":
                 node.replace_input_with(index, _in_type(typed, value, target, copies))
         for value in node.outputs:
-            value.type = ir.TensorType(target)  # a new object, because a clone shares the old one with ``model``
+            value.type = ir.TensorType(target)  # a new object, because ``model`` shares the old one
     for index, value in enumerate(typed.graph.outputs):
         typed.graph.outputs[index] = _in_type(typed, value, ir.DataType.FLOAT, copies)
     unused = [name for name, value in typed.graph.initializers.items() if not value.uses()]
@@ -61,10 +61,10 @@ def matmuls(model: ir.Model) -> dict[str, int]:
 
 
 def _runs_in_half(node: ir.Node, dtype: ir.DataType) -> bool:
-    """Whether ``node`` of a float32 graph runs in ``dtype``; the nodes before it have their types already."""
+    """Whether ``node`` of a float32 graph shall run in ``dtype``; the types before it are decided already."""
     kind, values = node.op_type, [value for value in node.inputs if value is not None]
     if kind in MATMULS:
-        return len(node.outputs[0].shape or ()) > 2  # a result (batch, numbers) comes after the pooling
+        return len(node.outputs[0].shape or ()) > 2  # a result with two axes, (batch, numbers), comes after the pooling
     if kind in LOOKUPS:
         return values[0].is_initializer() or values[0].dtype == dtype
     if kind not in ARITHMETIC | MOVEMENT:
@@ -79,7 +79,10 @@ def _runs_in_half(node: ir.Node, dtype: ir.DataType) -> bool:
 def _in_type(
     model: ir.Model, value: ir.Value, dtype: ir.DataType, copies: dict[tuple[ir.Value, ir.DataType], ir.Value]
 ) -> ir.Value:
-    """``value`` in ``dtype``: itself, a converted initializer, or a Cast behind its node; each is made only once."""
+    """``value`` in ``dtype``: ``value`` itself, a converted initializer, or the output of a Cast.
+
+    ``copies`` holds what was made before, so that nothing is made twice.
+    """
     if value.dtype == dtype:
         return value
     if (value, dtype) not in copies:

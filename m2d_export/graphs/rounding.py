@@ -1,7 +1,7 @@
-"""A half graph with the arithmetic of a GPU's matrix units, as a float32 graph.
+"""Turn a half graph into a float32 graph that rounds as a GPU's matrix units do.
 
-Matrix units add up in float32 and round every result to half. ONNX Runtime on a CPU has no bf16, and it runs fp16
-graphs in float32 without rounding in between, which hides an overflow.
+Matrix units add up in float32 and round every result to half. ONNX Runtime on a CPU has no bf16. It computes fp16
+graphs in float32 without rounding the values in between, so an overflow does not show.
 """
 
 import onnx_ir as ir
@@ -9,14 +9,14 @@ import onnx_ir as ir
 from m2d_export.graphs.half import ARITHMETIC, MATMULS, half_type
 from m2d_export.spec import Precision
 
-PEAKS = "peaks"  # the output of a rounded graph next to its vectors
+PEAKS = "peaks"  # the second output of a rounded graph
 
 
 def rounded_graph(half: ir.Model, precision: Precision) -> ir.Model:
-    """``half`` in float32, every half value rounded to ``precision``; ``half`` stays as it was.
+    """A copy of ``half`` in float32, in which every half value is rounded to ``precision``.
 
-    The second output, ``peaks`` (n,), holds the largest magnitude that each half value has before it is rounded, in the
-    order of ``peak_names``.
+    The second output, ``peaks`` (n,), has the largest magnitude of each half value before it is rounded. ``peak_names``
+    lists these values in the same order.
     """
     model, dtype = half.clone(), half_type(precision)
     for value in list(model.graph.initializers.values()):
@@ -44,7 +44,7 @@ def rounded_graph(half: ir.Model, precision: Precision) -> ir.Model:
 
 
 def _round(model: ir.Model, node: ir.Node, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-    """Round ``value`` for all its users; returns its largest magnitude before rounding, (1,)."""
+    """Round ``value`` for all its users; returns the largest magnitude before the rounding, (1,)."""
     users = list(value.uses())
     down = ir.node("Cast", [value], {"to": int(dtype)}, name=f"round_{value.name}")
     back = ir.node("Cast", down.outputs, {"to": int(ir.DataType.FLOAT)}, name=f"rounded_{value.name}")
@@ -62,6 +62,6 @@ def _round(model: ir.Model, node: ir.Node, value: ir.Value, dtype: ir.DataType) 
 
 
 def peak_names(rounded: ir.Model) -> list[str]:
-    """The names of the half values whose peaks a rounded graph returns, in their order."""
+    """The names of the half values in ``peaks`` of a rounded graph, in its order."""
     (together,) = (node for node in rounded.graph if node.name == PEAKS)
     return [str(value.producer().name).removeprefix("peak_") for value in together.inputs]  # type: ignore[union-attr]

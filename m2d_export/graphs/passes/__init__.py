@@ -1,5 +1,5 @@
-"""Graph passes, one in each file, all with one contract: ``def name(model: ir.Model) -> bool``.
+"""Graph passes: functions that rewrite a graph, one in each file, ``def name(model: ir.Model) -> bool``.
 
-A pass changes ``model`` in place and returns whether it changed anything. Where its pattern is not found, it returns
-False and leaves the graph as it was. The changed graph computes the same function of the same inputs, up to rounding.
+A pass changes ``model`` in place and returns whether it changed anything. If its pattern is not in the graph, it
+returns False and changes nothing. The changed graph gives the same results, up to rounding.
 """

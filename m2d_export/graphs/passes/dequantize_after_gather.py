@@ -1,6 +1,6 @@
 """Dequantize only the rows of an embedding table that a batch looks up.
 
-NNCF puts DequantizeLinear before the lookup, and ONNX Runtime then dequantizes the whole vocabulary in every call.
+NNCF puts DequantizeLinear before the lookup. ONNX Runtime would then dequantize the whole table in every call.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from m2d_export.graphs.passes.common import constant, constant_array
 def dequantize_after_gather(model: ir.Model) -> bool:
     """Turn Gather(DequantizeLinear(table, scales), ids) into Gather(table, ids) * Gather(scales, ids).
 
-    A table must have one scale for each row, and zero points of 0.
+    This is done only for tables with one scale per row and with zero points of 0.
     """
     changed = False
     for lookup in [node for node in model.graph if node.op_type == "Gather"]:

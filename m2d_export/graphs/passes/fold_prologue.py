@@ -1,6 +1,6 @@
-"""Fold the nodes whose results no token changes, before the first layer: token types, positions, padding mask.
+"""Fold the nodes before the first layer whose results are the same for all texts: token types, positions, masks.
 
-transformers computes these by lookups, and torch.export keeps every operator of them. Each operator costs time.
+transformers computes these values by lookups, and torch.export keeps every operator. Each operator costs time.
 """
 
 import numpy as np
@@ -9,12 +9,12 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from m2d_export.graphs.passes.common import constant, constant_array, is_number
 
-# Operators that only move or repeat numbers: if all elements of the input are equal, so are those of the output.
+# These operators only move or repeat numbers. If all numbers of the input are equal, all numbers of the output are too.
 KEEP_EQUAL = ("Expand", "GatherElements", "Reshape", "Slice", "Squeeze", "Unsqueeze")
 
 
 def fold_prologue(model: ir.Model) -> bool:
-    """Fold lookups, sums and masks that are the same for every text. Only the order of three additions changes."""
+    """Fold lookups, sums and masks that are the same for all texts; only the order of three additions changes."""
     graph, changed = model.graph, False
     for fold, kind in (
         (_fold_lookup, "Gather"),
@@ -100,7 +100,7 @@ def _fold_mask_lookup(graph: ir.Graph, lookup: ir.Node) -> bool:
 
 
 def _fold_condition(graph: ir.Graph, both: ir.Node) -> bool:
-    """Turn (always true) And x into x. The result may get a smaller shape, so it must be only broadcast in sums."""
+    """Turn (always true) And x into x; the result may have a smaller shape, so it must only be broadcast in sums."""
     for first, second in (both.inputs, both.inputs[::-1]):
         if first is None or second is None or not _is_always_true(first):
             continue
@@ -115,14 +115,17 @@ def _fold_condition(graph: ir.Graph, both: ir.Node) -> bool:
 
 
 def _is_choice_of_scalars(node: ir.Node) -> bool:
-    """Whether ``node`` is a Where between two scalars, so that its output has the shape of its condition."""
+    """Whether ``node`` is a Where between two scalars; then its output has the shape of its condition."""
     return node.op_type == "Where" and all(
         value is not None and value.shape == ir.Shape([]) for value in node.inputs[1:]
     )
 
 
 def _is_always_true(value: ir.Value) -> bool:
-    """Whether a condition is true everywhere: a constant, 0, 1, 2, ... >= a number up to 0, or an And of these."""
+    """Whether a condition is true everywhere.
+
+    Such a condition is a true constant, a comparison of 0, 1, 2, ... >= n with n up to 0, or an And of such conditions.
+    """
     known, node = constant_array(value), value.producer()
     if known is not None or node is None:
         return known is not None and known.dtype == bool and bool(known.all())
@@ -133,7 +136,7 @@ def _is_always_true(value: ir.Value) -> bool:
 
 
 def _counting_shape(value: ir.Value | None) -> ir.Shape | None:
-    """The shape, before any Expand, of a value that counts 0, 1, 2, ... along one axis; None for any other value."""
+    """The shape of a value that counts 0, 1, 2, ... along one axis, before any Expand; None for any other value."""
     shape = None
     while value is not None and (node := value.producer()) is not None:
         if node.op_type == "Range":
@@ -148,7 +151,7 @@ def _counting_shape(value: ir.Value | None) -> ir.Shape | None:
 
 
 def _common_number(value: ir.Value) -> float | None:
-    """The number that all elements of ``value`` equal, for every shape of it; None if they may differ."""
+    """The number that all elements of ``value`` are equal to, in every shape; None if they may differ."""
     known, node = constant_array(value), value.producer()
     if known is not None:
         return float(known.flat[0]) if known.size and (known == known.flat[0]).all() else None
@@ -168,7 +171,7 @@ def _is_broadcast_in_sums(value: ir.Value) -> bool:
 
 
 def _has_named_axes(shape: ir.Shape | None, rank: int) -> bool:
-    """Whether ``shape`` has ``rank`` axes, each with a size or a name; two unnamed axes compare equal."""
+    """Whether ``shape`` has ``rank`` axes, each with a size or a name; two axes without a name would compare equal."""
     return shape is not None and len(shape) == rank and all(isinstance(axis, int) or axis.value for axis in shape)
 
 

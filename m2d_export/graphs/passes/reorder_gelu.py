@@ -1,4 +1,4 @@
-"""Multiply by 0.5 last in a GELU, because ONNX Runtime fuses a GELU only in that order."""
+"""Move the factor 0.5 of a GELU to the end, because ONNX Runtime fuses a GELU only in that order."""
 
 import onnx_ir as ir
 

@@ -1,7 +1,7 @@
-"""Split a joined query, key and value after their transposition instead of before it.
+"""Split a joined query, key and value after the transposition, and not before it.
 
-A split along the last axis copies all numbers, and each part is then transposed by itself. After one transposition the
-parts lie one after the other in memory. OpenVINO runs long texts faster this way.
+A split along the last axis copies all numbers, and then each part is transposed. If everything is transposed first, the
+parts are one after the other in memory. OpenVINO runs long texts faster this way.
 """
 
 import numpy as np
@@ -47,9 +47,9 @@ def _has_equal_widths(split: ir.Node) -> bool:
 def _transpose_before_split(
     graph: ir.Graph, split: ir.Node, sizes: tuple[object, ...], orders: list[tuple[int, ...]]
 ) -> list[ir.Value]:
-    """Insert the new nodes after ``split``; returns one value for each part, its axes in that part's order."""
+    """Insert the new nodes after ``split``; returns a value for each part, its axes in the order of that part."""
     name, count = split.outputs[0].name, len(orders)
-    shape = constant(graph, np.array([0, 0, count, *sizes]), f"{name}_parts")  # 0 keeps the size of an axis
+    shape = constant(graph, np.array([0, 0, count, *sizes]), f"{name}_parts")  # 0 means: keep the size of this axis
     ones = constant(graph, np.ones(count, np.int64), f"{name}_ones")
     first = constant(graph, np.array([0]), f"{name}_first")
     view = ir.node("Reshape", [split.inputs[0], shape])
