@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from m2d_export.errors import DataError
-from m2d_export.host.checks import Check, flag, list_of, number, object_of, one_of, or_null, string, whole
+from m2d_export.host.checks import Check, check_format, flag, list_of, number, object_of, one_of, or_null, string, whole
 
 Fields = Mapping[str, Check[Any]]
+FORMAT = 1
 REMEDY = "Remove the line: bench measures it again"
 
 # In every record, also where nothing was measured.
@@ -61,6 +62,10 @@ def check_record(record: object, where: str) -> dict[str, Any]:
     """Return ``record`` if it is one; ``where`` is its place in words. Raises DataError that names the wrong field."""
     if not isinstance(record, dict):
         raise DataError(f"{where}: expected an object, got {type(record).__name__}. {REMEDY}")
+    try:
+        check_format(record.get("format", FORMAT), FORMAT)  # the first records had no number
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
     kind = record.get("kind")
     if not isinstance(kind, str) or kind not in MEASURED:
         expected = ", ".join(MEASURED)

@@ -1,5 +1,6 @@
 """Measure a bundle's grid: one record per result (docs/results-format.md), without those that are there already."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from itertools import product
 
 from m2d_export.bench import cost
 from m2d_export.bench.quality import Measure, Reference
+from m2d_export.bench.record_schema import FORMAT
 from m2d_export.bench.records import Record, key_of
 from m2d_export.bench.values import Setup
 from m2d_export.bundle.disk import Bundle
@@ -21,6 +23,7 @@ from m2d_export.plan import Progress, no_progress
 from m2d_export.runtimes import check_runtime
 from m2d_export.runtimes.table import RUNTIMES
 
+FOLDERS = re.compile(r"(?<![^\s'\"(])/(?:[^/\s'\"]+/)+")  # of an absolute path: other people read the records
 FAILURES = (M2DError, MemoryError)  # these are recorded; any other exception is a bug and stops the sweep
 
 
@@ -188,6 +191,7 @@ class Sweep:
     def _complete(self, record: Record) -> Record:
         grid = self.bundle.grid
         found = {
+            "format": FORMAT,
             "provider": None,
             **record,
             "bundle": self.bundle.id,
@@ -230,4 +234,5 @@ def _latency_plan(shape: Record, identities: Iterable[Record]) -> list[Record]:
 
 def _failed(records: Iterable[Record], error: Exception) -> Iterator[Record]:
     for record in records:
-        yield {**record, "status": "failed", "error": str(error) or type(error).__name__}
+        reason = FOLDERS.sub("", str(error)) or type(error).__name__
+        yield {**record, "status": "failed", "error": reason}

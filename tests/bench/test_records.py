@@ -127,6 +127,12 @@ def test_a_line_that_is_not_strict_json_is_refused(records: list[Record], tmp_pa
         read_records(path)
 
 
+def test_a_record_of_a_newer_format_says_to_update(records: list[Record], tmp_path: Path) -> None:
+    append(tmp_path / "results.jsonl", {**records[0], "format": 2})
+    with pytest.raises(DataError, match="update m2d-export"):
+        read_records(tmp_path / "results.jsonl")
+
+
 def test_an_unknown_field_is_ignored(records: list[Record], tmp_path: Path) -> None:
     append(tmp_path / "results.jsonl", {**records[0], "joules_per_sentence": "none"})
     assert key_of(read_records(tmp_path / "results.jsonl")[0]) == key_of(records[0])
