@@ -1,4 +1,4 @@
-"""The engines of a bundle: one child process each; finished engines are kept, and a failure does not stop the rest."""
+"""The engines of a bundle: each is built in its own child process, so that a failure does not stop the others."""
 
 import contextlib
 import hashlib
@@ -26,9 +26,9 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """The kinds of engine to build, each with the version of its library, and what to build them for.
+    """The engines to build: ``versions`` has the version of each kind's library.
 
-    ``targets`` are compute capabilities of RTX engines; ``gpu`` is the card that the full library builds on.
+    ``targets`` are compute capabilities of RTX engines. ``gpu`` is the GPU that the full library builds on.
     """
 
     versions: Mapping[str, str]
@@ -39,7 +39,7 @@ class EnginePlan:
 
 @dataclass(frozen=True)
 class TypedGraph:
-    """A graph of an exit, and its weights, to build engines from."""
+    """A graph and its weights, from which engines are built."""
 
     layer: int
     precision: Precision
@@ -80,7 +80,7 @@ def plan_engines(
 
 
 def engine_path(layer: int, precision: Precision, kind: str) -> str:
-    """Where the engine of an exit lies in a bundle."""
+    """The path of an exit's engine in a bundle."""
     return f"engines/layer-{layer:02d}.{precision}.{kind}.engine"
 
 
@@ -92,9 +92,9 @@ def build_engines(
     progress: Progress,
     timeout: float = TIMEOUT,
 ) -> tuple[tuple[EngineEntry, ...], list[str]]:
-    """Put an engine of every graph and kind into ``staging``, from ``cache`` where it has one with the same key.
+    """Put an engine of every graph and kind into ``staging``; ``cache`` gives those that it has under the same key.
 
-    Returns the engines that there are, and each failure in words.
+    Returns the engines, and a text for each engine that failed.
     """
     import onnx_ir as ir
 
@@ -126,7 +126,7 @@ def build_engines(
                 failure = run(job, partial(_phase, progress, name))
                 if failure:
                     failures.append(f"{name}: {failure}")
-                    output.unlink(missing_ok=True)  # half of it may be there
+                    output.unlink(missing_ok=True)  # a part of it may have been written
                     continue
                 cache.store(key, output)
             entries.append(EngineEntry(item.layer, item.precision, path, key))
@@ -138,10 +138,10 @@ def _phase(progress: Progress, name: str, phase: str) -> None:
 
 
 class EngineCache:
-    """Finished engines by key: copies in a private folder next to ``target``, and those of the bundle at ``target``.
+    """Finished engines by key: those of the bundle at ``target``, and copies in a private folder next to it.
 
-    The copies serve the build after one that was killed. Engines are native code: if the folder cannot be private, as
-    on a file system without modes, there are no copies. ``published`` finds the engine of a key in the bundle.
+    If a build is killed, the next one takes the copies. Engines are native code, so there are no copies if the folder
+    cannot be private, as on a file system without modes. ``published`` finds the engine of a key in the bundle.
     """
 
     def __init__(self, target: Path, published: Callable[[EngineKey], bytes | None]) -> None:
@@ -149,18 +149,18 @@ class EngineCache:
         self._published = published
 
     def store(self, key: EngineKey, engine: Path) -> None:
-        """Copy a finished engine, then note that the copy is whole."""
+        """Copy a finished engine, then write a note that the copy is whole."""
         if self._opened():
             shutil.copyfile(engine, self.folder / key.digest)
             with output_file(self._note(key)) as file:
                 file.write(sha256_of(engine).encode())
 
     def timings(self) -> Path | None:
-        """The timing cache that builds of the full library share, if the folder can be private."""
+        """The timing cache that all builds of the full library share; None if the folder cannot be private."""
         return self.folder / "timings" if self._opened() else None
 
     def take(self, key: EngineKey, into: Path) -> bool:
-        """Copy the engine of ``key`` to ``into``; returns whether there was one that is whole."""
+        """Copy the engine of ``key`` to ``into``; returns whether there was a whole one."""
         engine = self._published(key) or self._copy_of(key)
         if engine is not None:
             into.parent.mkdir(exist_ok=True)
@@ -172,7 +172,7 @@ class EngineCache:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _opened(self) -> bool:
-        """Whether the folder exists, made now if needed, and belongs to this user only."""
+        """Whether the folder belongs to this user only; it is made if it does not exist."""
         with contextlib.suppress(OSError):
             self.folder.mkdir(mode=0o700, exist_ok=True)
         return self.folder.is_dir() and is_private(self.folder)
@@ -190,7 +190,7 @@ class EngineCache:
 
 
 def run(job: Job, progress: Progress) -> str | None:
-    """Build ``job`` in a child process; returns the failure in words, or None."""
+    """Build ``job`` in a child process; returns a text about the failure, or None."""
     command = [sys.executable, "-m", "m2d_export.engines.child"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
@@ -207,7 +207,7 @@ def run(job: Job, progress: Progress) -> str | None:
         timer = Timer(job.timeout, expire)
         timer.start()
         try:
-            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # the child may have died already
+            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # the child may be dead already
                 pipe.write(job.to_json())
             for line in process.stdout:
                 if line.startswith(PHASE):

@@ -1,7 +1,7 @@
-"""One engine built from one ONNX graph; run as a child process, because the library may crash, hang or keep memory.
+"""Build one engine from one graph, in a child process, because the library may crash, hang or keep its memory.
 
-One function serves TensorRT and TensorRT for RTX: it calls only what TensorRT 10.12, TensorRT 11 and RTX 1.7 share. All
-of them build strongly typed networks, so the graph decides the precision and the builder has no setting for it.
+One function builds with TensorRT and with TensorRT for RTX. It calls only what TensorRT 10.12, TensorRT 11 and RTX 1.7
+have. All of them build strongly typed networks: the graph decides the precision, and the builder has no setting for it.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import EngineKey, ShapeRange
 
 PHASE = "phase: "
-TIMEOUT = 3600.0  # seconds for one engine: TensorRT tunes a deep encoder for minutes
+TIMEOUT = 3600.0  # seconds for one engine; TensorRT needs minutes for a deep encoder
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -28,7 +28,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 class Job:
     """One engine to build within ``timeout`` seconds.
 
-    ``matmuls`` counts the matrix products of the graph by type. ``timings`` is a timing cache that builds share.
+    ``matmuls`` is the number of matrix products of the graph by type. ``timings`` is a timing cache that builds share.
     """
 
     graph: Path
@@ -55,27 +55,28 @@ class Job:
 
 
 def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> bytes:
-    """Build the engine of ``job`` with the module ``trt``; ``progress`` receives the name of each phase.
+    """Build the engine of ``job`` with the module ``trt``; ``progress`` gets the name of each phase.
 
-    Raises ExportError with the library's own words, or if the network's types differ from the graph's.
+    Raises ExportError if the library fails, with its own message, or if the types of the network are not those of the
+    graph.
     """
     log = logger(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(job.graph)):  # by path: the parser looks for the weights next to the graph
+    if not parser.parse_from_file(str(job.graph)):  # it finds the weights next to this path
         raise ExportError(f"{job.key.kind} cannot read {job.graph.name}: {_parser_errors(parser)}")
     _check_matmuls(trt, network, job)
     config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 multiplies in float32; fp16 is for lower precision
+    config.clear_flag(trt.BuilderFlag.TF32)  # so that fp32 multiplies in float32
     config.progress_monitor = _monitor(trt, progress)
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # lets an engine report the types it computes in
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the engine can report its types
     for shapes in job.key.shapes:
         profile = builder.create_optimization_profile()
         for place in range(network.num_inputs):
             profile.set_shape(network.get_input(place).name, shapes.min, shapes.opt, shapes.max)
         config.add_optimization_profile(profile)
-    if job.key.gpu is None and job.key.targets:  # the full library builds for the card of this machine
+    if job.key.gpu is None and job.key.targets:  # the full library builds for the GPU of this machine
         config.num_compute_capabilities = len(job.key.targets)
         for place, target in enumerate(job.key.targets):
             config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), place)
@@ -83,7 +84,7 @@ def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> by
         _share_timings(config, job.timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        reason = "; ".join(log.errors[:3]) or "it gives no reason"  # the first error is the cause
+        reason = "; ".join(log.errors[:3]) or "it gives no reason"  # the first error is usually the cause
         raise ExportError(f"{job.key.kind} cannot build {job.graph.name}: {reason}")
     if job.timings is not None and (timed := config.get_timing_cache()) is not None:
         with output_file(job.timings) as file:
@@ -92,14 +93,14 @@ def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> by
 
 
 def _share_timings(config: Any, path: Path) -> None:
-    """Start from the timing cache of earlier builds; from an empty one if that is damaged or of another card."""
+    """Use the timing cache of earlier builds, or an empty one if it is damaged or of another GPU."""
     known = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
     if known is None or not config.set_timing_cache(known, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def _monitor(trt: Any, progress: Callable[[str], None]) -> Any:
-    """A progress monitor that reports the phases directly below the whole build."""
+    """A progress monitor that reports the phases one level below the whole build."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -128,7 +129,7 @@ def _parser_errors(parser: Any) -> str:
 
 
 def _check_matmuls(trt: Any, network: Any, job: Job) -> None:
-    """Raise ExportError unless the network multiplies in exactly the types of the graph."""
+    """Raise ExportError if the network has other matmuls, by type, than the graph."""
     onnx_names = {row.tensorrt: row.onnx for row in PRECISIONS.values()}
     found: dict[str, int] = {}
     for layer in (network.get_layer(place) for place in range(network.num_layers)):
@@ -144,11 +145,11 @@ def _check_matmuls(trt: Any, network: Any, job: Job) -> None:
 
 
 def main() -> int:
-    """Build the job on standard input: phases go to standard output, errors to standard error."""
+    """Build the job on standard input; phases go to standard output, and errors to standard error."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))  # ends when its parent ends
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))  # ends with its parent
     job = Job.from_json(sys.stdin.read())
-    # If the parent is killed, this ends the build a second after the parent would have. The library sees no exception.
+    # On other systems, a killed parent cannot end this process. The alarm ends it a second after the parent's limit.
     signal.setitimer(signal.ITIMER_REAL, job.timeout + 1)
     try:
         plan = engine_from_graph(library(job.key.kind), job, lambda name: print(PHASE + name, flush=True))  # noqa: T201

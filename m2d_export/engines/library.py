@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT for RTX: found, asked what they can do, and their engines read from a bundle."""
+"""Find TensorRT and TensorRT for RTX, ask what they can do, and read their engines from a bundle."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from m2d_export.host.extras import require
 from m2d_export.host.gpu import Gpu
 from m2d_export.spec import Engine
 
-LIBRARIES = {"trt": "tensorrt", "trt-rtx": "tensorrt_rtx_bindings"}  # by kind, which is also the extra
+LIBRARIES = {"trt": "tensorrt", "trt-rtx": "tensorrt_rtx_bindings"}  # by kind, which is also the name of the extra
 OLDEST = {"trt": (10, 12), "trt-rtx": (1, 7)}
-FLAGS = ("strongly-typed", "no-tf32", "detailed")  # the builder settings of child.engine_from_graph
+FLAGS = ("strongly-typed", "no-tf32", "detailed")  # the settings that child.engine_from_graph builds with
 
 
 def library(kind: str) -> Any:
     """The module that builds and runs engines of ``kind``.
 
-    Raises SpecError for an unknown kind; RuntimeUnavailable, naming the extra or the version that is needed.
+    Raises SpecError for an unknown kind, and RuntimeUnavailable if the module is missing or too old.
     """
     if kind not in LIBRARIES:
         raise SpecError(f"no engines called {kind!r}: there are {', '.join(LIBRARIES)}")
@@ -34,7 +34,7 @@ def library(kind: str) -> Any:
 
 
 def check_targets(trt: Any, targets: Sequence[str]) -> tuple[str, ...]:
-    """``targets``, such as sm86, in the library's order; raises SpecError listing the capabilities that it knows."""
+    """``targets``, such as sm86, in the library's order; raises SpecError for one that the library does not know."""
     known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
     for target in targets:
         if target not in known:
@@ -43,7 +43,7 @@ def check_targets(trt: Any, targets: Sequence[str]) -> tuple[str, ...]:
 
 
 def logger(trt: Any) -> Any:
-    """A logger for the library: it keeps error messages in ``errors`` and prints nothing."""
+    """A logger for the library: it stores error messages in ``errors`` and prints nothing."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -58,7 +58,7 @@ def logger(trt: Any) -> Any:
 
 
 def check_flags(engine: Engine) -> None:
-    """Raise RuntimeUnavailable if ``engine`` was built with other builder settings than this version uses."""
+    """Raise RuntimeUnavailable if ``engine`` was built with other settings than this version uses."""
     if engine.key.flags != FLAGS:
         raise RuntimeUnavailable(
             f"{engine.path.name} was built with the flags {', '.join(engine.key.flags) or 'none'}, but this version "
@@ -69,7 +69,8 @@ def check_flags(engine: Engine) -> None:
 def read_engine(engine: Engine, version: str, gpu: Gpu) -> bytes:
     """The bytes of ``engine``, for the library of ``version`` on ``gpu``.
 
-    Raises RuntimeUnavailable with both sides of a mismatch, IntegrityError if the file is not the manifest's.
+    Raises RuntimeUnavailable with both values if the engine does not fit, and IntegrityError if its sha256 is not that
+    of the manifest.
     """
     key = engine.key
     check_flags(engine)

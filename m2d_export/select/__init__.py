@@ -1,1 +1,1 @@
-"""Budgets in, the cell to ship out, with the reasons and the warnings."""
+"""Pick the cell to ship by budgets, with the reasons and the warnings."""

@@ -1,4 +1,4 @@
-"""The rule of ``select``: which cell to ship, why the others lost, and what weakens the choice."""
+"""The rule of ``select``: which cell to ship, why the others lost, and which warnings the choice has."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ RUNNERS_UP = 3
 
 @dataclass(frozen=True)
 class Worth:
-    """What a task judges a candidate by: its quality x 100, and the share of the full cell's quality."""
+    """What a task judges a candidate by: its quality x 100, and its share of the full cell's quality."""
 
     quality: float | None
     retention: float | None
@@ -24,7 +24,11 @@ class Worth:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why a candidate was not picked: the limits that it breaks, or else what the pick has over it; empty for none."""
+    """Why a candidate was not picked.
+
+    ``misses`` are the limits that it breaks. ``reason`` is what the pick has over it if it breaks none; it is empty if
+    nothing speaks against the candidate.
+    """
 
     candidate: Candidate
     worth: Worth
@@ -34,7 +38,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Relaxation:
-    """A change of one budget from ``limit`` to ``needed`` that would admit ``candidate``."""
+    """A change of one budget from ``limit`` to ``needed``; with it, ``candidate`` would meet all budgets."""
 
     budget: str
     limit: float
@@ -48,11 +52,11 @@ class Relaxation:
 
 @dataclass(frozen=True)
 class Choice:
-    """What ``select`` decided. ``picked`` and its ``worth`` are None where no candidate meets the budgets.
+    """What ``select`` decided; ``picked`` and ``worth`` are None if no candidate meets the budgets.
 
-    ``stored_as`` names the storage whose score was judged, None for float32 vectors. ``runners_up`` are the next three;
-    those that meet every budget come first. Where nothing was picked, ``relaxations`` has each budget that could be
-    relaxed on its own, the smallest change first; it is empty where more than one must be relaxed.
+    ``stored_as`` names the storage whose score was judged; None means float32 vectors. ``runners_up`` are the next
+    three candidates; those that meet every budget come first. If nothing was picked, ``relaxations`` has each budget
+    whose relaxation is enough, the smallest change first. It is empty if more than one budget must be relaxed.
     """
 
     task: Task
@@ -68,7 +72,7 @@ class Choice:
 
     @property
     def unmeasured(self) -> tuple[str, ...]:
-        """The bounded quantities that were measured of no candidate."""
+        """The quantities that have a limit and were not measured of any candidate."""
         missed = [miss for verdict in self.ruled_out for miss in verdict.misses]
         known = {miss.budget for miss in missed if miss.value is not None}
         return tuple(dict.fromkeys(LIMITS[miss.budget][0] for miss in missed if miss.budget not in known))
@@ -77,11 +81,12 @@ class Choice:
 def select(
     candidates: Sequence[Candidate], budgets: Budgets, task: Task = Task.STS, view: View | None = None
 ) -> Choice:
-    """Pick the fastest candidate that meets every budget if quality has a limit, else the best one.
+    """Pick the fastest candidate that meets every budget if quality has a limit, and else the best one.
 
-    Ties go to the smaller dim, then to the smaller layer. ``candidates`` come from ``metrics.candidates``, seen through
-    ``view``. An index with fewer bytes a value is judged by the score of vectors stored that way, if it was measured.
-    Raises DataError where the task's quality, or the full cell's quality that a retention needs, was not measured.
+    If two are equal, the smaller dim is picked, then the smaller layer. ``candidates`` come from ``metrics.candidates``
+    with ``view``. For an index with fewer bytes per number, quality is the score of vectors that are stored so, if it
+    was measured. Raises DataError if the quality of the task was not measured, or if a retention needs the full cell's
+    quality and that was not measured.
     """
     view, stored_as = view or View(), _stored_as(candidates, budgets, task)
     judged = [_judged(candidate, budgets, task, stored_as) for candidate in candidates]
@@ -106,7 +111,7 @@ def select(
 
 
 def _judged(candidate: Candidate, budgets: Budgets, task: Task, stored_as: str | None) -> Verdict:
-    """A candidate with the limits that it breaks; the reason is empty where it may be picked."""
+    """A candidate with the limits that it breaks; the reason is empty if it may be picked."""
     own = _worth(candidate, task, stored_as)
     misses = budgets.misses(
         {
@@ -117,12 +122,12 @@ def _judged(candidate: Candidate, budgets: Budgets, task: Task, stored_as: str |
             "max_index_gb": candidate.index_gb(budgets.vectors or 0, budgets.bytes_per_number),
         }
     )
-    unknown = f"{TASKS[task].quality} not measured" if own.quality is None else ""  # such a cell is never picked
+    unknown = f"{TASKS[task].quality} not measured" if own.quality is None else ""  # then it is never picked
     return Verdict(candidate, own, misses, unknown or "; ".join(map(str, misses)))
 
 
 def _worth(candidate: Candidate, task: Task, stored_as: str | None = None) -> Worth:
-    """What ``task`` judges a candidate by: its float32 vectors, or its vectors ``stored_as`` an index stores them."""
+    """What ``task`` judges a candidate by: its float32 vectors, or its vectors as an index stores them."""
     if stored_as is not None:
         stored = candidate.stored.get(stored_as)
         return Worth(stored.score, stored.retention) if stored else Worth(None, None)
@@ -130,14 +135,14 @@ def _worth(candidate: Candidate, task: Task, stored_as: str | None = None) -> Wo
 
 
 def _stored_as(candidates: Sequence[Candidate], budgets: Budgets, task: Task) -> str | None:
-    """The storage with the bytes of the budget's index, if its scores were measured."""
+    """The storage with as many bytes per number as the budget's index, if its scores were measured."""
     storage = STORED.get(budgets.bytes_per_number) if task is Task.STS else None
     known = any(storage in candidate.stored for candidate in candidates)
     return storage if storage and known else None
 
 
 def _check_measured(judged: Sequence[Verdict], budgets: Budgets, task: Task) -> None:
-    """Raise DataError where the quality, or the full cell's that a retention is a share of, was not measured."""
+    """Raise DataError if the quality was not measured, or the full cell's quality that a retention needs."""
     what, measure = TASKS[task].quality, TASKS[task].measure
     if all(verdict.worth.quality is None for verdict in judged):
         raise DataError(f"no {what} was measured: {measure} first")
@@ -156,7 +161,7 @@ def _check_measured(judged: Sequence[Verdict], budgets: Budgets, task: Task) -> 
 
 
 def _rank(verdict: Verdict, budgets: Budgets) -> tuple[float, ...]:
-    """Smaller is better; a value that was not measured comes last."""
+    """The order of candidates: smaller is better, and a value that was not measured comes last."""
     cell, goals = verdict.candidate.cell, (verdict.worth.quality, verdict.candidate.sentences_per_second)
     first, last = (
         math.inf if value is None else -value for value in (goals[::-1] if budgets.bounds_quality else goals)
@@ -165,7 +170,7 @@ def _rank(verdict: Verdict, budgets: Budgets) -> tuple[float, ...]:
 
 
 def _relaxations(ruled_out: Sequence[Verdict]) -> tuple[Relaxation, ...]:
-    """The least change of each budget that is the only one a candidate misses, the smallest change first."""
+    """For each budget that is the only one that some candidate misses, its least change; the smallest first."""
     only = [(verdict.misses[0], verdict.candidate) for verdict in ruled_out if len(verdict.misses) == 1]
     found: dict[str, Relaxation] = {}
     for miss, candidate in sorted(only, key=lambda item: item[0].change):
@@ -175,7 +180,7 @@ def _relaxations(ruled_out: Sequence[Verdict]) -> tuple[Relaxation, ...]:
 
 
 def _reason(picked: Verdict, other: Verdict, budgets: Budgets, task: Task) -> str:
-    """Why the pick is before ``other``, which meets the budgets too."""
+    """Why the pick is better than ``other``, which meets the budgets too."""
     what = "throughput" if budgets.bounds_quality else TASKS[task].quality
     own, others = (
         verdict.candidate.sentences_per_second if budgets.bounds_quality else verdict.worth.quality

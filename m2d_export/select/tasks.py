@@ -8,7 +8,7 @@ from m2d_export.bench.storage import BITS, Storage
 
 
 class Task(StrEnum):
-    """Which measurement says how good a cell is."""
+    """The measurement that says how good a cell is."""
 
     STS = "sts"
     RETRIEVAL = "retrieval"
@@ -20,8 +20,8 @@ class TaskSpec:
     """How a task judges a candidate.
 
     ``quality`` and ``retention`` name fields of ``Candidate``. bench measures them with ``option`` and ``value``, such
-    as ``--sts FILE``. If several were measured, select uses the one that is named after the same option: it sets the
-    field ``part`` of ``View``.
+    as ``--sts FILE``. If there are results of several sets, the same option of select names one; ``part`` is the field
+    of ``View`` that holds the name.
     """
 
     quality: str
@@ -32,7 +32,7 @@ class TaskSpec:
 
     @property
     def measure(self) -> str:
-        """The advice for a reader who has no such results."""
+        """What to do if there are no such results."""
         return f"run m2d-export bench with {self.option} {self.value}"
 
 

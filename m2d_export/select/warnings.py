@@ -1,6 +1,7 @@
-"""What weakens a choice, in words: ``select`` prints these warnings and the page shows the same.
+"""The warnings of a choice: ``select`` prints them, and the page of the report shows them.
 
-The page gets ``WORDS``, and the warnings that depend on the records only; it makes the others from its own budgets.
+The page gets ``WORDS``, and the warnings that depend on the records only. It makes the other warnings from its own
+budgets.
 """
 
 from collections.abc import Sequence
@@ -28,30 +29,30 @@ WORDS = {
 
 
 def warning(name: str, **values: object) -> str:
-    """One of ``WORDS`` with its values."""
+    """One of ``WORDS`` with its values filled in."""
     return WORDS[name].format(**values)
 
 
 def set_warnings(sts: str | None) -> list[str]:
-    """What weakens every score on a set."""
+    """Warnings about every score on a set of pairs."""
     return [warning("toy")] if sts == TOY else []
 
 
 def cell_warnings(candidate: Candidate) -> list[str]:
-    """What weakens every result of a cell."""
+    """Warnings about every result of a cell."""
     found = [] if candidate.trained_layer else [warning("layer", layer=candidate.cell.layer)]
     return found if candidate.trained_dim else [*found, warning("dim", dim=candidate.cell.dim)]
 
 
 def time_warnings(candidate: Candidate) -> list[str]:
-    """What weakens a candidate's times."""
+    """Warnings about the times of a candidate."""
     return [warning("noisy")] if candidate.noisy else []
 
 
 def choice_warnings(
     picked: Candidate, others: Sequence[Candidate], budgets: Budgets, task: Task, sts: str | None, stored_as: str | None
 ) -> list[str]:
-    """What weakens the choice of ``picked`` before ``others``; the most general warning first."""
+    """Warnings about the choice of ``picked`` before ``others``; the most general warning comes first."""
     found = set_warnings(sts) if task is Task.STS else []
     if task is Task.STS and picked.ndcg is None and picked.agreement is None:
         found.append(warning("sts-only"))
@@ -60,13 +61,13 @@ def choice_warnings(
         found.append(warning("untimed"))
     if budgets.bytes_per_number < BYTES_PER_FLOAT and stored_as is None:
         found.append(warning("float", what=TASKS[task].quality, bytes=f"{budgets.bytes_per_number:g}"))
-    if task is Task.STS and stored_as is None:  # the intervals are of float32 vectors
+    if task is Task.STS and stored_as is None:  # because the intervals are those of float32 vectors
         found += _interval_warnings(picked, others, budgets)
     return found
 
 
 def _interval_warnings(picked: Candidate, others: Sequence[Candidate], budgets: Budgets) -> list[str]:
-    """Differences that are smaller than the uncertainty of the scores."""
+    """Warnings about differences that are smaller than the uncertainty of the scores."""
     if picked.interval is None or picked.score is None:
         return []
     low, high = picked.interval
