@@ -16,13 +16,14 @@ INTRODUCTION = """# Command line
 
 The package installs the command `m2d-export`; `python -m m2d_export` does the same. Lists have commas and no spaces. A
 **cell** is written LAYERxDIM: `3x128` is the exit after layer 3, with vectors of 128 dims. An error is one line on
-standard error.
+standard error. `-` stands for standard input and output. An output may be a pipe or a character device; a symbolic link is
+followed. What a command writes appears whole or not at all, and an output inside a bundle is refused.
 
 | exit code | meaning |
 |---|---|
 | 0 | done |
 | 1 | a check failed: parity, integrity, an export, a training |
-| 2 | wrong use, or something is missing on this machine |
+| 2 | wrong use, something is missing on this machine, or an output cannot be written |
 | 130, 143 | interrupted, terminated |
 """
 

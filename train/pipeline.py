@@ -18,10 +18,9 @@ from train.recipes import SeedRecipe
 from train.screen import Screen
 from train.seed import differences, train_seed
 from train.stop import stop_on_signal
-from train.work import Job, WorkFolder
+from train.work import LAST_GOOD, Job, WorkFolder
 
 PACKAGES = ("torch", "transformers", "sentence-transformers")
-LAST_GOOD = "last-good"
 
 
 def train(job: Job, screen: Screen, resume: bool) -> dict[str, SplitScores] | None:

@@ -1,5 +1,6 @@
 """What a training is given, and the folder next to the output in which it saves its state."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -13,11 +14,13 @@ import torch
 from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import OutputError, TrainingError
 from m2d_export.host.files import output_file, writing
+from m2d_export.host.staging import remove_stale
 from train.data import Data, fingerprint
 from train.log import Entry
 from train.recipes import GridRecipe, Recipe
 
-STATE, IDENTITY, LOG = "state.pt", "training.json", "log.json"
+STATE, IDENTITY, LOG, LAST_GOOD = "state.pt", "training.json", "log.json", "last-good"
+OF_TRAINER = ("checkpoint-*", "eval")  # folders of sentence-transformers' trainer
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Job:
 class WorkFolder:
     """``OUT.training``: a training's identity, its log and its last state; removed once the checkpoint is published.
 
+    Files of somebody else in it are left alone.
+
     Raises OutputError if the target exists, or if the folder exists and ``resume`` is False. Raises TrainingError if
     ``resume`` is True and the folder is missing or belongs to another training.
     """
@@ -67,11 +72,11 @@ class WorkFolder:
         self.path = target.with_name(f"{target.name}.training")
         if resume:
             self._check(identity)
-        elif self.path.exists():
+        elif (self.path / IDENTITY).exists():
             raise OutputError(f"{self.path} has an unfinished training: continue it with --resume, or remove it")
         else:
             with writing(self.path):
-                self.path.mkdir(parents=True)
+                self.path.mkdir(parents=True, exist_ok=True)
             with output_file(self.path / IDENTITY) as file:
                 file.write(json.dumps(identity, indent=2).encode())
 
@@ -132,5 +137,12 @@ class WorkFolder:
             self.remove()
 
     def remove(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove what trainings write here, and the folder if it is empty then."""
+        with contextlib.suppress(OSError):
+            for path in (self.path / name for name in (STATE, LOG, IDENTITY)):
+                remove_stale(path)
+                path.unlink(missing_ok=True)
+            remove_stale(self.path / LAST_GOOD)
+            for path in (path for name in (LAST_GOOD, *OF_TRAINER) for path in self.path.glob(name)):
+                shutil.rmtree(path, ignore_errors=True)
+            self.path.rmdir()

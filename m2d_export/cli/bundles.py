@@ -81,7 +81,9 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
     default=(),
     help="Kinds of GPU that trt-rtx engines are built for.  [default: those that the library chooses]",
 )
-@click.option("--force", is_flag=True, help="Replace a bundle that is already at the output, if it has no foreign files.")
+@click.option(
+    "--force", is_flag=True, help="Replace a bundle that is already at the output, if it has no foreign files."
+)
 @click.option("--dry-run", is_flag=True, help="Check everything and print what would be built; write nothing.")
 def build(checkpoint: str, target: Path, shapes: str | None, dry_run: bool, **options: Any) -> None:
     """Build a bundle from CHECKPOINT: one ONNX graph per exit, compared with PyTorch.
@@ -202,8 +204,8 @@ def encode(
         parts = encoder.stream(_lines(file, progress), prompt=prompt, prompt_name=prompt_name)
         with output_file(output) as stream:
             count = write_npy(stream, parts, encoder.cell.dim)
-    text = f"wrote {output}: {count} vectors of {encoder.cell.dim} float32 numbers, cell {encoder.cell}"
-    click.echo(text, err=output == STDOUT)
+    if output != STDOUT:
+        click.echo(f"wrote {output}: {count} vectors of {encoder.cell.dim} float32 numbers, cell {encoder.cell}")
 
 
 @click.command("slice", epilog=examples("m2d-export slice ./minilm --cell 3x128 -o minilm-layer3"))

@@ -112,15 +112,13 @@ def test_data_that_cannot_be_used(refused: Refusal, tmp_path: Path) -> None:
     assert "--scale LOW,HIGH" in refused("--scale", "0,1", source=folder)
 
 
-@pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])
+@pytest.mark.parametrize("kind", ["folder", "file"])
 def test_an_output_that_exists(refused: Refusal, tmp_path: Path, kind: str) -> None:
     target = tmp_path / "out"
     if kind == "folder":
         target.mkdir()
-    elif kind == "file":
-        target.write_text("mine")
     else:
-        target.symlink_to(tmp_path / "nowhere")
+        target.write_text("mine")
     assert refused().startswith(f"{target} exists:")
 
 

@@ -136,6 +136,16 @@ def test_the_seed_recipe_resumes_from_the_trainers_checkpoint(
     assert [entry["dev"] for entry in log(tmp_path / "out")] == [pytest.approx(entry["dev"]) for entry in log(whole)]
 
 
+def test_files_of_somebody_else_in_the_work_folder_stay(start: Start, signalled: Signalled, tmp_path: Path) -> None:
+    signalled(2)
+    start(*GRID)
+    (tmp_path / "out.training" / "notes.txt").write_text("mine")
+    signalled(0)
+    assert start(*GRID, "--resume").code == 0
+    assert names(tmp_path) == ["out", "out.training"]
+    assert names(tmp_path / "out.training") == ["notes.txt"]
+
+
 def test_an_incomplete_checkpoint_of_the_seed_recipe_is_refused(
     start: Start, signalled: Signalled, tmp_path: Path
 ) -> None:
