@@ -67,7 +67,7 @@ def grid() -> str:
     rows = []
     for layer in layers:
         one, many = (timings[layer, Shape(size, TOKENS, "graph")] for size in (1, 32))
-        times = [milliseconds(one.p50_ms), f"{rate(many.sentences_per_second)}/s"]
+        times = [milliseconds(one.latency_ms), f"{rate(many.sentences_per_second)}/s"]
         rows.append([str(layer), *(score(scores[Cell(layer, dim)]) for dim in dims), *times])
     full, third = scores[Cell(layers[0], dims[0])], min(dim for dim in dims if 3 * dim >= dims[0])
     facts = (

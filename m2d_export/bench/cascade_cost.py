@@ -1,8 +1,9 @@
-"""The time that one query takes, with a cascade and with the full cell only: everything that its user waits for."""
+"""The time of one query, from text to results, with a cascade and with the full cell only."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,13 +19,13 @@ Encode = Callable[[Sequence[str]], FloatArray]
 
 @dataclass(frozen=True)
 class Index:
-    """Normalised documents (n, dim), as an index holds them, and queries (q, width) as the encoder returns them."""
+    """Normalised documents (n, dim), as an index has them, and queries (q, width), as the encoder returns them."""
 
     documents: FloatArray
     queries: FloatArray
 
     def search(self, row: int, count: int, own: IntArray) -> IntArray:
-        """Places of the ``count`` documents nearest to a query, which is normalised here, as every query must be."""
+        """Places of the ``count`` documents nearest to a query; the query is normalised here, as a user must do it."""
         found = search_units(self._query(row), self.documents, count, own[row : row + 1])[0]
         return np.asarray(found[found != NO_DOCUMENT])
 
@@ -39,13 +40,21 @@ class Index:
 
 def encodings(queries: Sequence[str], encoders: Sequence[Encode]) -> list[Seconds]:
     """The seconds in which each encoder encodes each timed query."""
-    return _in_turn([lambda row, encode=encode: encode([queries[row]]) for encode in encoders], len(queries))
+
+    def encoding(encode: Encode, row: int) -> object:
+        return encode([queries[row]])
+
+    return _in_turn([partial(encoding, encode) for encode in encoders], len(queries))
 
 
 def searches(cheap: Index, deep: Index, lengths: Sequence[int], own: IntArray) -> list[Seconds]:
     """The seconds of searching with each timed query: with the deep cell only, then with a cascade of each length."""
-    cascades = [lambda row, length=length: deep.rerank(row, cheap.search(row, length, own)) for length in lengths]
-    return _in_turn([lambda row: deep.search(row, CASCADE_CUT, own), *cascades], len(own))
+
+    def cascade(length: int, row: int) -> object:
+        return deep.rerank(row, cheap.search(row, length, own))
+
+    only_deep = partial(deep.search, count=CASCADE_CUT, own=own)
+    return _in_turn([only_deep, *(partial(cascade, length) for length in lengths)], len(own))
 
 
 def costs(encoding: Sequence[Seconds], searching: Sequence[Seconds]) -> Record:
@@ -64,7 +73,7 @@ def costs(encoding: Sequence[Seconds], searching: Sequence[Seconds]) -> Record:
 
 
 def _in_turn(calls: Sequence[Callable[[int], object]], queries: int) -> list[Seconds]:
-    """The seconds of each call for one query at a time, in turn; the first query warms up and is not timed.
+    """The seconds of each call for one query at a time; the calls take turns, and the first query only warms up.
 
     Queries repeat if there are fewer than ten.
     """

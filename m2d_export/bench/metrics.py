@@ -1,24 +1,25 @@
 """Every value that is derived from records, computed once: the terminal, the report and ``select`` show these."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from m2d_export.bench.records import Record, groups, measured
-from m2d_export.bench.values import Candidate, Cascade, Interval, Setup, StoredScore, Timing, View
+from m2d_export.bench.records import DATA_FIELD, Record, groups, measured
+from m2d_export.bench.values import Candidate, Cascade, Interval, Setup, Shape, StoredScore, Timing, View
 from m2d_export.bench.views import shape_of, view_of
 from m2d_export.errors import DataError
 from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import Cell
 
-Place = tuple[Setup, Cell]  # what a value that does not depend on threads belongs to; the setup has no threads
+Place = tuple[Setup, Cell]  # the setup has no threads, for values that do not depend on them
 MOST_AGREEMENT = 100.0  # the full cell agrees with itself
 EXACTNESS = {str(precision): place for place, precision in enumerate(PRECISIONS)}
 
 
 def full_cell(records: Sequence[Record]) -> Cell | None:
-    """The cell that all others are compared with: the deepest exit of the bundle at full width.
+    """The cell that all others are compared with: the deepest exit of the bundle with all dims.
 
-    A bundle may leave out the deepest layers of its checkpoint. A record that compares cells says which one is full.
+    A bundle may leave out the deepest layers of its checkpoint. A record that compares cells says which cell is full.
     """
     for record in measured(records, "cascade"):
         return Cell(*record["deep"])
@@ -29,19 +30,19 @@ def full_cell(records: Sequence[Record]) -> Cell | None:
 
 
 def full_record(records: Sequence[Record], sts: str | None) -> Record | None:
-    """The score that retention is a share of: of the deepest, widest cell in the most exact setup there is."""
+    """The record whose score retention is a share of: the deepest, widest cell in the most exact setup."""
     scores = [record for record in measured(records, "score") if record["sts"] == sts]
     return max(
         (record for record in scores if record["spearman"]["cosine"] is not None),
-        key=lambda r: (-_exactness(r["precision"]), -_exactness(r["compute"]), r["layer"], r["dim"]),
+        key=lambda record: (*(-place for place in _exactness_of(record)), _cell(record)),
         default=None,
     )
 
 
 def full_score(records: Sequence[Record], sts: str | None) -> float | None:
-    """The score of the full cell. If it was not measured, it follows from the retention that another cell recorded.
+    """The score of the full cell; if it was not measured, it follows from the retention of another cell.
 
-    If that record has no retention, its cell counts as the full one at full width; at any other dim, None is returned.
+    If that record has no retention, its cell counts as the full cell if it has all dims. Else the result is None.
     """
     record = full_record(records, sts)
     if record is None or (record.get("retention") is None and record["dim"] != record["width"]):
@@ -51,72 +52,57 @@ def full_score(records: Sequence[Record], sts: str | None) -> float | None:
 
 
 def full_ndcg(records: Sequence[Record], collection: str | None) -> float | None:
-    """The nDCG@10 x 100 of the full cell in the most exact setup; None where that cell was not searched with."""
+    """The nDCG@10 x 100 of the full cell in the most exact setup; None if nobody searched with this cell."""
     full = full_cell(records)
-    found = [
-        record
-        for record in measured(records, "retrieval")
-        if record["collection"] == collection and _cell(record) == full
-    ]
-    exact = min(found, key=lambda r: (_exactness(r["precision"]), _exactness(r["compute"])), default=None)
+    searched = [record for record in measured(records, "retrieval") if record["collection"] == collection]
+    exact = min((record for record in searched if _cell(record) == full), key=_exactness_of, default=None)
     return float(exact["ndcg_at_10"]) if exact else None
 
 
 def candidates(records: Sequence[Record], view: View | None = None) -> list[Candidate]:
-    """Every cell in every setup of one group's records, seen through ``view`` (default: that of ``view_of``).
+    """Every cell in every setup of one group's records, with the values of ``view`` (default: that of ``view_of``).
 
-    Every view has the same cells in the same order: by setup (the most exact first), layer, dim.
-    Raises DataError where ``records`` are of several bundles or machines.
+    Every view has the same cells in the same order: by setup (the most exact first), layer, dim. Raises DataError if
+    ``records`` are of several bundles or machines.
     """
     if len(groups(records)) > 1:
         raise DataError("results of several bundles or machines do not compare: pass one of groups(records) at a time")
-    view = view or view_of(records)
-    full, score, ndcg = full_cell(records), full_score(records, view.sts), full_ndcg(records, view.collection)
-    scores = _by_place(records, "score", sts=view.sts)
-    agreements = _by_place(records, "agreement", texts=view.texts)
-    retrievals = _by_place(records, "retrieval", collection=view.collection)
-    stored: dict[Place, dict[str, StoredScore]] = {}
-    for record in sorted(measured(records, "storage"), key=lambda record: -record["bytes_per_vector"]):
-        if record["sts"] == view.sts:
-            item = StoredScore(record["bytes_per_vector"], record["spearman"], _share(record["spearman"], score))
-            stored.setdefault(_place(record), {})[record["storage"]] = item
+    view, full = view or view_of(records), full_cell(records)
     timings = {(timing.setup, timing.layer, timing.shape): timing for timing in latencies(records)}
-    timed: dict[Setup, list[Setup]] = {}
-    for setup in dict.fromkeys(timing.setup for timing in timings.values()):
-        timed.setdefault(setup.untimed, []).append(setup)
+    timed: dict[Setup, dict[Setup, None]] = {}
+    for setup, _, _ in timings:
+        timed.setdefault(setup.untimed, {})[setup] = None
+
+    def at(setup: Setup, layer: int, shape: Shape | None) -> Timing | None:
+        return timings.get((setup, layer, shape)) if shape else None
+
     peaks: dict[tuple[Setup, int], float] = {}
     for record in measured(records, "memory"):
         setup = _setup(record)
         peaks[setup, record["layer"]] = peaks[setup.untimed, record["layer"]] = record["peak_mb"]
-
-    found = []
-    for place, trained in _trained(records).items():
-        untimed, cell = place
-        own = [of[place] for of in (scores, agreements, retrievals) if place in of]
-        quality = {
-            **trained,
-            **(_score_values(scores[place], score) if place in scores else {}),
-            **(_agreement_values(agreements[place]) if place in agreements else {}),
-            **(_retrieval_values(retrievals[place], ndcg) if place in retrievals else {}),
-            "stored": stored.get(place, {}),
-            "time": max((record["time"] for record in own if record.get("time")), default=None),
-        }
-        for setup in timed.get(untimed, [untimed]):
-            latency = timings.get((setup, cell.layer, view.shape)) if view.shape else None
-            bulk = timings.get((setup, cell.layer, view.throughput)) if view.throughput else None
-            peak = peaks.get((setup, cell.layer))
-            times = _time_values(latency, bulk)
-            found.append(Candidate(cell, setup, full=cell == full, peak_mb=peak, **quality, **times))
+    found = [
+        Candidate(
+            cell,
+            setup,
+            full=cell == full,
+            peak_mb=peaks.get((setup, cell.layer)),
+            **quality,
+            **_time_values(at(setup, cell.layer, view.shape), at(setup, cell.layer, view.throughput)),
+        )
+        for (untimed, cell), quality in _quality_values(records, view).items()
+        for setup in timed.get(untimed, [untimed])
+    ]
     return sorted(found, key=lambda candidate: (_order(candidate.setup), candidate.cell))
 
 
 def latencies(records: Sequence[Record]) -> list[Timing]:
     """Every timed shape of every exit, by setup, layer and shape."""
-    names = ("layer", "p50_ms", "p95_ms", "p99_ms", "sentences_per_second", "spread", "noisy")
+    names = ("layer", "p95_ms", "p99_ms", "sentences_per_second", "spread", "noisy")
     found = [
         Timing(
             setup=_setup(record),
             shape=shape_of(record),
+            latency_ms=record["p50_ms"],
             calls=len(record["seconds"]),
             **{name: record[name] for name in names},
         )
@@ -140,6 +126,28 @@ def cascades(records: Sequence[Record]) -> list[Cascade]:
         for record in measured(records, "cascade")
     ]
     return sorted(found, key=lambda item: (item.collection, _order(item.setup), item.deep, item.cheap))
+
+
+def _quality_values(records: Sequence[Record], view: View) -> dict[Place, dict[str, Any]]:
+    """What quality records say of every cell in every setup; a cell without values in ``view`` is there too."""
+    score, ndcg = full_score(records, view.sts), full_ndcg(records, view.collection)
+    makers: Mapping[str, Callable[[Record], dict[str, Any]]] = {
+        "score": partial(_score_values, full=score),
+        "agreement": _agreement_values,
+        "retrieval": partial(_retrieval_values, full=ndcg),
+        "storage": partial(_stored_values, full=score),
+    }
+    found: dict[Place, dict[str, Any]] = {}
+    for kind, make in makers.items():
+        # Storages are listed from the largest to the smallest; the other kinds keep their order.
+        for record in sorted(measured(records, kind), key=lambda record: -record.get("bytes_per_vector", 0)):
+            own = found.setdefault((_setup(record).untimed, _cell(record)), {"stored": {}, "time": None})
+            own |= {name: record[name] for name in ("trained_layer", "trained_dim")}
+            if record[DATA_FIELD[kind]] == getattr(view, DATA_FIELD[kind]):
+                values = make(record)
+                stored = own["stored"] | values.pop("stored", {})
+                own |= {**values, "stored": stored, "time": max(own["time"] or "", record.get("time") or "") or None}
+    return found
 
 
 def _score_values(record: Record, full: float | None) -> dict[str, Any]:
@@ -167,34 +175,21 @@ def _retrieval_values(record: Record, full: float | None) -> dict[str, Any]:
     return {"ndcg": value, "ndcg_retention": _share(value, full), "recall_at_100": record["recall_at_100"]}
 
 
+def _stored_values(record: Record, full: float | None) -> dict[str, Any]:
+    value = record["spearman"]
+    return {"stored": {record["storage"]: StoredScore(record["bytes_per_vector"], value, _share(value, full))}}
+
+
 def _time_values(latency: Timing | None, bulk: Timing | None) -> dict[str, Any]:
-    both = [timing for timing in (latency, bulk) if timing]
-    values: dict[str, Any] = {"noisy": any(timing.noisy for timing in both)} if both else {}
+    """The median and its spread of one shape, the throughput of another."""
+    values: dict[str, Any] = {}
     if latency:
-        values |= {"latency_ms": latency.p50_ms, "p95_ms": latency.p95_ms, "p99_ms": latency.p99_ms}
-        values["calls"] = latency.calls
-    return values | ({"sentences_per_second": bulk.sentences_per_second} if bulk else {})
-
-
-def _trained(records: Sequence[Record]) -> dict[Place, dict[str, bool]]:
-    """Every cell in every setup there is, and whether training optimised its layer and its dim."""
-    return {
-        place: {"trained_layer": record["trained_layer"], "trained_dim": record["trained_dim"]}
-        for kind in ("score", "agreement", "retrieval", "storage")
-        for place, record in _by_place(records, kind).items()
-    }
-
-
-def _by_place(records: Sequence[Record], kind: str, **wanted: str | None) -> dict[Place, Record]:
-    return {
-        _place(record): record
-        for record in measured(records, kind)
-        if all(record[name] == value for name, value in wanted.items())
-    }
-
-
-def _place(record: Record) -> Place:
-    return _setup(record).untimed, _cell(record)
+        values |= {name: getattr(latency, name) for name in ("latency_ms", "p95_ms", "p99_ms", "calls", "spread")}
+    if bulk:
+        values["sentences_per_second"] = bulk.sentences_per_second
+    if latency or bulk:
+        values["noisy"] = any(timing.noisy for timing in (latency, bulk) if timing)
+    return values
 
 
 def _cell(record: Record) -> Cell:
@@ -207,6 +202,10 @@ def _setup(record: Record) -> Setup:
 
 def _order(setup: Setup) -> tuple[Any, ...]:
     return (_exactness(setup.precision), _exactness(setup.compute), setup.runtime, setup.provider, setup.threads or 0)
+
+
+def _exactness_of(record: Record) -> tuple[int, int]:
+    return _exactness(record["precision"]), _exactness(record["compute"])
 
 
 def _exactness(precision: str) -> int:

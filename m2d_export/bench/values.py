@@ -10,7 +10,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Setup:
-    """What ran an exit; ``threads`` is None where nothing was timed."""
+    """What ran an exit; ``threads`` is None if nothing was timed."""
 
     precision: str
     runtime: str
@@ -20,13 +20,13 @@ class Setup:
 
     @property
     def untimed(self) -> "Setup":
-        """The same setup without threads, which change the times and not the vectors."""
+        """The same setup without threads, because threads change the times and not the vectors."""
         return replace(self, threads=None)
 
 
 @dataclass(frozen=True, order=True)
 class Shape:
-    """A batch that was timed. Scope ``graph`` is the model only, ``text`` includes the tokenizer."""
+    """A batch that was timed; the scope ``graph`` is the model only, and ``text`` includes the tokenizer."""
 
     batch_size: int
     tokens: int
@@ -43,9 +43,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class View:
-    """Which measurements to show where there are several; None where there is none.
+    """Which measurements to show if there are several; None if there is none.
 
-    Latency is shown at ``shape`` and sentences a second at ``throughput``.
+    Latency is shown at ``shape``, and throughput at ``throughput``.
     """
 
     sts: str | None = None
@@ -61,7 +61,7 @@ class View:
 
 
 def times_text(latency: Shape | None, throughput: Shape | None) -> str:
-    """Two shapes of the same tokens and scope in words; empty where there is none."""
+    """Two shapes with the same tokens and scope in words; empty if there are none."""
     if latency is None or throughput is None or latency == throughput:
         return str(latency or throughput or "")
     _, _, rest = str(latency).partition(" x ")
@@ -70,7 +70,7 @@ def times_text(latency: Shape | None, throughput: Shape | None) -> str:
 
 @dataclass(frozen=True)
 class StoredScore:
-    """The score of a cell whose vectors an index stores in ``bytes_per_vector``; also MB per million vectors."""
+    """The score of a cell whose vectors take ``bytes_per_vector`` in an index, which is also MB per million vectors."""
 
     bytes_per_vector: float
     score: float | None
@@ -79,10 +79,11 @@ class StoredScore:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A cell in a setup and everything that was measured of it; None where a value was not measured.
+    """A cell in a setup with all its values; a value is None if it was not measured.
 
-    Scores, agreement, overlap, nDCG and recall are x 100. Latency is in ms a batch. Retentions are shares of the
-    value of the full cell, which ``full`` marks. ``stored`` is by the storage's name. ``noisy`` is about the times.
+    Scores, agreement, overlap, nDCG and recall are x 100. Latency is in ms per batch. Retentions are shares of the full
+    cell's value; ``full`` marks the full cell. The keys of ``stored`` are names of storages. ``noisy`` is about the
+    times.
     """
 
     cell: Cell
@@ -109,6 +110,7 @@ class Candidate:
     p95_ms: float | None = None
     p99_ms: float | None = None
     calls: int | None = None
+    spread: float | None = None
     sentences_per_second: float | None = None
     noisy: bool | None = None
     peak_mb: float | None = None
@@ -125,32 +127,32 @@ class Candidate:
         return BYTES_PER_FLOAT * self.cell.dim
 
     def index_gb(self, vectors: float, bytes_per_value: float) -> float:
-        """GB (1e9 bytes) of the vectors of an index, without what the index itself adds."""
+        """GB (1e9 bytes) of the vectors of an index, without other data of the index."""
         return vectors * self.cell.dim * bytes_per_value / 1e9
 
 
 @dataclass(frozen=True)
 class Timing:
-    """The latency of an exit at a shape, in ms a batch."""
+    """The times of an exit at a shape; the fields are those of ``Candidate``."""
 
     layer: int
     setup: Setup
     shape: Shape
-    p50_ms: float
+    latency_ms: float
     p95_ms: float
     p99_ms: float
-    sentences_per_second: float
+    calls: int
     spread: float
     noisy: bool
-    calls: int
+    sentences_per_second: float
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """Search with ``cheap``, rank the shortlist again with ``deep``.
+    """A search with ``cheap``, whose shortlist ``deep`` ranks again.
 
-    ``recall_at_10`` (x 100) and ``cost_ms`` (ms a query) have one value for each length in ``shortlist``. ``deep_ms``
-    is the cost of a query with ``deep`` only: a cascade that costs more is of no use.
+    ``recall_at_10`` (x 100) and ``cost_ms`` (ms per query) have one value for each length in ``shortlist``. ``deep_ms``
+    is the cost of a query with ``deep`` only. A cascade that costs more than that is of no use.
     """
 
     collection: str

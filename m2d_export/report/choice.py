@@ -10,11 +10,10 @@ from m2d_export.bench.values import Candidate
 from m2d_export.report.columns import text_of
 from m2d_export.report.formatting import gigabytes, score, share
 from m2d_export.report.results import setup_labels
+from m2d_export.report.terminal_table import terminal_table
 from m2d_export.runtimes.table import RUNTIMES
-from m2d_export.select.rule import Choice, Worth
+from m2d_export.select.rule import Choice, Verdict
 from m2d_export.spec import Precision
-
-Row = tuple[Candidate, Worth, str]
 
 
 def choice_table(choice: Choice, candidates: Sequence[Candidate]) -> Table:
@@ -24,24 +23,20 @@ def choice_table(choice: Choice, candidates: Sequence[Candidate]) -> Table:
     """
     labels = setup_labels(list(dict.fromkeys(candidate.setup for candidate in candidates)))
     budgets, quality = choice.budgets, f"{choice.task} as {choice.stored_as}" if choice.stored_as else str(choice.task)
-    columns: dict[str, Callable[[Row], str]] = {"cell": lambda row: str(row[0].cell)}
+    columns: dict[str, Callable[[Verdict], str]] = {"cell": lambda row: str(row.candidate.cell)}
     if len(labels) > 1:
-        columns["setup"] = lambda row: labels[row[0].setup]
-    columns[quality] = lambda row: score(row[1].quality)
-    columns["retention"] = lambda row: share(row[1].retention)
-    columns["p50"] = lambda row: text_of("latency_ms", row[0])
-    columns["sentences/s"] = lambda row: text_of("sentences_per_second", row[0])
+        columns["setup"] = lambda row: labels[row.candidate.setup]
+    columns[quality] = lambda row: score(row.worth.quality)
+    columns["retention"] = lambda row: share(row.worth.retention)
+    columns["p50"] = lambda row: text_of("latency_ms", row.candidate)
+    columns["sentences/s"] = lambda row: text_of("sentences_per_second", row.candidate)
     if budgets.max_index_gb is not None:
-        columns["index"] = lambda row: gigabytes(row[0].index_gb(budgets.vectors or 0, budgets.bytes_per_number))
-    columns["why"] = lambda row: row[2]
-    table = Table()
-    for name in columns:
-        table.add_column(name, justify="left" if name in ("why", "setup") else "right", overflow="fold")
-    rows: list[Row] = [(choice.picked, choice.worth, "picked")] if choice.picked and choice.worth else []
-    rows += [(verdict.candidate, verdict.worth, verdict.reason) for verdict in choice.runners_up]
-    for row in rows:
-        style = "bold" if row[0] is choice.picked else ""
-        table.add_row(*(write(row) for write in columns.values()), style=style)
+        columns["index"] = lambda row: gigabytes(row.candidate.index_gb(budgets.vectors or 0, budgets.bytes_per_number))
+    columns["why"] = lambda row: row.reason
+    picked = [Verdict(choice.picked, choice.worth, (), "picked")] if choice.picked and choice.worth else []
+    table = terminal_table(columns, [*picked, *choice.runners_up])
+    if picked:
+        table.rows[0].style = "bold"
     return table
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from m2d_export.bench.values import Candidate, StoredScore, View
+from m2d_export.bench.values import Candidate, StoredScore, Timing, View
 from m2d_export.report.formatting import WRITERS, interval
 
 # The notes of columns. ``PARTS`` has the part of a view that decides the values of a column with that note.
@@ -68,6 +68,7 @@ COLUMNS = (
     Column("p95_ms", "p95", "ms", "`latency`: `p95_ms`", LATENCY, shown="hover"),
     Column("p99_ms", "p99", "ms", "`latency`: `p99_ms`", LATENCY, shown="hover"),
     Column("calls", "calls", "count", "`latency`: number of `seconds`", LATENCY, shown="hover"),
+    Column("spread", "spread", "share", "`latency`: `spread`", LATENCY, shown="hover"),
     Column("noisy", "noisy", "text", "`latency`: `noisy`, of either shape", LATENCY, shown="data"),
     Column("sentences_per_second", "sentences/s", "count", "`latency`: `sentences_per_second`", THROUGHPUT),
     Column(
@@ -88,6 +89,7 @@ COLUMNS = (
     Column("peak_mb", "peak memory", "mb", "`memory`: `peak_mb`"),
 )
 TABLE = tuple(column for column in COLUMNS if column.shown == "table")
+TIMES = tuple(column for column in COLUMNS if column.part == "times" and column.shown != "data")  # of a ``Timing`` too
 BY_KEY: Mapping[str, Column] = {column.key: column for column in COLUMNS}
 
 
@@ -102,7 +104,7 @@ def measured_on(view: View, label: str) -> dict[str, str]:
     }
 
 
-def text_of(column: Column | str, candidate: Candidate) -> str:
+def text_of(column: Column | str, candidate: Candidate | Timing) -> str:
     """A column's value as text, with its interval and its mark."""
     column = BY_KEY[column] if isinstance(column, str) else column
     ends = interval(getattr(candidate, column.interval)) if column.interval else ""

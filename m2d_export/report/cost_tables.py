@@ -1,22 +1,21 @@
 """Tables of costs on a terminal: storage, cascades, latency, memory."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from m2d_export.bench.values import Candidate, Cascade, Setup, Timing
-from m2d_export.report.formatting import megabytes, milliseconds, rate, score, share
+from m2d_export.report.columns import TIMES, text_of
+from m2d_export.report.formatting import megabytes, milliseconds, score, share
 from m2d_export.report.heat_map import side_by_side
+from m2d_export.report.pareto import steps
 from m2d_export.report.results import setup_labels
+from m2d_export.report.terminal_table import terminal_table
 
 RECALLS = (90.0, 95.0, 99.0)  # of the full cell's ten: the table of cascades has the cheapest way to each
-
-
-def latency_text(timing: Timing | None) -> str:
-    """The median, with a mark where it is noisy."""
-    return "" if timing is None else ("~" if timing.noisy else "") + f"{timing.p50_ms:.2f}"
 
 
 def storage_tables(cells: Sequence[Candidate], label: str) -> list[RenderableType]:
@@ -30,12 +29,8 @@ def storage_tables(cells: Sequence[Candidate], label: str) -> list[RenderableTyp
         heading = f"Storage of layer {layer}: score on {label} (share), MB per million vectors"
         parts.append(Text(heading, style="italic"))
     for dims in side_by_side(own):
-        table = Table("stored as \\ dim")
-        for dim in dims:
-            table.add_column(str(dim), justify="right")
-        for storage in storages:
-            table.add_row(storage, *(_stored(own[dim], storage) for dim in dims))
-        parts.append(table)
+        columns = {str(dim): partial(_stored, own[dim]) for dim in dims}
+        parts.append(terminal_table({"stored as \\ dim": str, **columns}, storages))
     return parts
 
 
@@ -56,16 +51,12 @@ def cascade_tables(found: Sequence[Cascade]) -> list[RenderableType]:
         heading = f"Cascade on {collection}{named}: the cheapest shortlist that {own[0].deep} ranks again"
         table = Table("recall@10 at least", "cheap cell", "shortlist", "recall@10", "a query", f"only {own[0].deep}")
         for floor in RECALLS:
-            ways = [
-                (cost, recall, length, item)
-                for item in own
-                for length, recall, cost in zip(item.shortlist, item.recall_at_10, item.cost_ms, strict=True)
-                if recall >= floor
-            ]
-            if ways:
-                cost, recall, length, item = min(ways, key=lambda way: way[0])
-                values = (score(recall), milliseconds(cost), milliseconds(item.deep_ms))
-                table.add_row(score(floor), str(item.cheap), f"{length:,}", *values)
+            step = next((step for step in steps(own) if step.score >= floor), None)  # the cheapest comes first
+            if step:
+                item = own[step.cascade]
+                cost, length = item.cost_ms[step.shortlist], f"{item.shortlist[step.shortlist]:,}"
+                values = (score(step.score), milliseconds(cost), milliseconds(item.deep_ms))
+                table.add_row(score(floor), str(item.cheap), length, *values)
             else:
                 table.add_row(score(floor), "none")
         parts += [Text(heading, style="italic"), table]
@@ -90,21 +81,19 @@ def memory_lines(cells: Sequence[Candidate]) -> list[RenderableType]:
 
 def latency_table(timings: Sequence[Timing]) -> Table:
     """Latency and throughput of each layer, shape and scope; noisy times are marked."""
-    note = "graph: model only; text: text to vector. sentences/s from the median"
-    noise = "; ~ noisy: the middle half of the calls spreads over more than 20 % of the median"
-    table = Table(title="Latency, in ms a batch", caption=note + (noise if any(t.noisy for t in timings) else ""))
     labels = setup_labels(list(dict.fromkeys(timing.setup for timing in timings)))
-    several = len(labels) > 1
-    setup_column = ("setup",) if several else ()
-    for name in (*setup_column, "layer", "batch", "tokens", "scope", "p50", "p95", "p99", "calls", "sent./s"):
-        table.add_column(name, justify="right")
-    for timing in sorted(timings, key=lambda timing: (timing.shape, -timing.layer)):
-        table.add_row(
-            *((labels[timing.setup],) if several else ()),
-            *map(str, (timing.layer, timing.shape.batch_size, timing.shape.tokens, timing.shape.scope)),
-            latency_text(timing),
-            *(f"{value:.2f}" for value in (timing.p95_ms, timing.p99_ms)),
-            str(timing.calls),
-            rate(timing.sentences_per_second),
-        )
-    return table
+    noise = "\nnoisy: the middle half of the calls spreads over more than 20 % of the median"
+    note = "graph: model only; text: text to vector. sentences/s from the median"
+    return terminal_table(
+        {
+            **({"setup": lambda timing: labels[timing.setup]} if len(labels) > 1 else {}),
+            "layer": lambda timing: str(timing.layer),
+            "batch": lambda timing: str(timing.shape.batch_size),
+            "tokens": lambda timing: str(timing.shape.tokens),
+            "scope": lambda timing: timing.shape.scope,
+            **{column.title: partial(text_of, column) for column in TIMES},
+        },
+        sorted(timings, key=lambda timing: (timing.shape, -timing.layer)),
+        title="Latency of a batch",
+        caption=note + (noise if any(timing.noisy for timing in timings) else ""),
+    )

@@ -8,7 +8,7 @@ from m2d_export.bench.metrics import candidates
 from m2d_export.bench.records import Group
 from m2d_export.bench.values import Candidate, Cascade, Shape, times_text
 from m2d_export.bench.views import Times, collection_names, sts_labels, text_names, times
-from m2d_export.report.columns import COLUMNS, values_of
+from m2d_export.report.columns import COLUMNS, TIMES, values_of
 from m2d_export.report.pareto import few, front
 from m2d_export.report.results import Results
 from m2d_export.report.sections import filled, omitted
@@ -26,6 +26,7 @@ def page_data(groups: Sequence[Group]) -> Json:
         "groups": [{**group_data(group), "selectable": group is _last_of_bundle(groups, group)} for group in groups],
         "mixed": mixed(groups),
         "columns": [asdict(column) for column in COLUMNS],
+        "times": [column.key for column in TIMES],
         "limits": {name: {"upper": is_upper(name)} for name in LIMITS},
         "tasks": {task: {"quality": spec.quality, "retention": spec.retention} for task, spec in TASKS.items()},
         "bytes": BYTES,

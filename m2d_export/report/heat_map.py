@@ -1,15 +1,16 @@
 """Heat-maps of the grid on a terminal: layers x dims, each cell shaded by its value."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from m2d_export.bench.values import Candidate
 from m2d_export.report.columns import BY_KEY, Column
 from m2d_export.report.formatting import WRITERS, axis_names, interval
 from m2d_export.report.results import setup_labels
+from m2d_export.report.terminal_table import terminal_table
 from m2d_export.spec import Cell
 
 # ColorBrewer's YlGnBu, five classes: ordered for colour-blind readers too; dark text on light, light on dark.
@@ -79,13 +80,8 @@ def heat_map(
 
     parts: list[RenderableType] = [Text(heading, style="italic")]  # a title would be wrapped to the table's width
     for dims in side_by_side(dim_names, dims_abreast):
-        table = Table()
-        table.add_column("layer \\ dim", justify="right")
-        for dim in dims:
-            table.add_column(dim_names[dim], justify="right")
-        for layer, name in reversed(layer_names.items()):
-            table.add_row(name, *(shaded(layer, dim) for dim in dims))
-        parts.append(table)
+        columns = {dim_names[dim]: partial(shaded, dim=dim) for dim in dims}
+        parts.append(terminal_table({"layer \\ dim": layer_names.__getitem__, **columns}, reversed(layer_names)))
     return Group(*parts)
 
 

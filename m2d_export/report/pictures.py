@@ -127,8 +127,8 @@ def _latency(axes: Axes, results: Results) -> str | None:
     for place, layer in enumerate(layers):
         own = sorted((t for t in timings if t.layer == layer), key=lambda t: getattr(t.shape, along))
         shade = colours(0.88 * place / max(1, len(layers) - 1))
-        x, y = [getattr(t.shape, along) for t in own], [t.p50_ms for t in own]
-        upper = [t.p95_ms - t.p50_ms for t in own]
+        x, y = [getattr(t.shape, along) for t in own], [t.latency_ms for t in own]
+        upper = [t.p95_ms - t.latency_ms for t in own]
         marker = MARKERS[place % len(MARKERS)]
         axes.errorbar(x, y, yerr=[[0] * len(y), upper], color=shade, marker=marker, capsize=2.5, label=f"layer {layer}")
     axes.set(xscale="log", yscale="log", ylabel="ms a batch (p50, whiskers to p95)")

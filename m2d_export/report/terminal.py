@@ -1,12 +1,12 @@
 """Results on a terminal: a summary that fits the screen, and tables of everything."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from m2d_export.bench.metrics import candidates
@@ -15,10 +15,11 @@ from m2d_export.bench.values import Candidate, Setup, Shape, Timing
 from m2d_export.bench.views import collection_names, sts_labels, text_names
 from m2d_export.report.choice import run_command
 from m2d_export.report.columns import BY_KEY, measured_on, text_of
-from m2d_export.report.cost_tables import cascade_tables, latency_table, latency_text, memory_lines, storage_tables
-from m2d_export.report.formatting import WRITERS, megabytes, rate, share
+from m2d_export.report.cost_tables import cascade_tables, latency_table, memory_lines, storage_tables
+from m2d_export.report.formatting import MISSING, WRITERS, megabytes, rate, share
 from m2d_export.report.heat_map import FEW_DIMS, MANY_DIMS, UNTRAINED, brief_text, heading_of, heat_map, heat_maps
 from m2d_export.report.results import Results
+from m2d_export.report.terminal_table import terminal_table
 from m2d_export.select.budgets import Budgets
 from m2d_export.select.rule import Choice, select
 from m2d_export.select.tasks import TASKS, Task
@@ -82,22 +83,25 @@ def _grid(results: Results, choice: Choice, setup: Setup) -> list[RenderableType
 
 def _cost_table(timings: Sequence[Timing], results: Results) -> RenderableType:
     """What each layer costs: the median latency of a few shapes, throughput, peak memory."""
-    view = results.view
+    bulk = results.view.throughput
     found = {(timing.layer, timing.shape): timing for timing in timings}
-    scope = view.shape.scope if view.shape else timings[0].shape.scope
+    scope = results.view.shape.scope if results.view.shape else timings[0].shape.scope
     shapes = _spread(sorted({timing.shape for timing in timings if timing.shape.scope == scope}))
     peaks = {cell.cell.layer: cell.peak_mb for cell in results.cells if cell.setup == timings[0].setup}
-    has_memory = any(peak is not None for peak in peaks.values())
-    columns = ["layer", *(f"p50 ms\n{shape.batch_size} x {shape.tokens}" for shape in shapes)]
-    columns += [f"sentences/s\n{view.throughput.batch_size} x {view.throughput.tokens}"] if view.throughput else []
-    table = Table()
-    for name in [*columns, *(["peak\nmemory"] if has_memory else [])]:
-        table.add_column(name, justify="right")
-    for layer in sorted({timing.layer for timing in timings}, reverse=True):
-        bulk = found.get((layer, view.throughput)) if view.throughput else None
-        row = [str(layer), *(latency_text(found.get((layer, shape))) for shape in shapes)]
-        row += [rate(bulk.sentences_per_second if bulk else None)] if view.throughput else []
-        table.add_row(*row, *([megabytes(peaks.get(layer))] if has_memory else []))
+
+    def latency(layer: int, shape: Shape) -> str:
+        timing = found.get((layer, shape))
+        return f"{'~' * timing.noisy}{timing.latency_ms:.2f}" if timing else ""
+
+    columns: dict[str, Callable[[int], str]] = {"layer": str}
+    columns |= {f"p50 ms\n{shape.batch_size} x {shape.tokens}": partial(latency, shape=shape) for shape in shapes}
+    if bulk:
+        columns[f"sentences/s\n{bulk.batch_size} x {bulk.tokens}"] = lambda layer: (
+            text_of("sentences_per_second", found[layer, bulk]) if (layer, bulk) in found else MISSING
+        )
+    if any(peak is not None for peak in peaks.values()):
+        columns["peak\nmemory"] = lambda layer: megabytes(peaks.get(layer))
+    table = terminal_table(columns, sorted({timing.layer for timing in timings}, reverse=True))
     noise = "; ~ noisy" if any(timing.noisy for timing in timings if timing.shape in shapes) else ""
     return Group(Text(f"Cost of each layer: batch x tokens, {shapes[0].what}{noise}", style="italic"), table)
 

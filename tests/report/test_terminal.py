@@ -9,6 +9,8 @@ from rich.console import Console
 from m2d_export.bench.metrics import candidates, latencies
 from m2d_export.bench.sts import TOY_LABEL
 from m2d_export.bench.values import View
+from m2d_export.report.columns import TIMES, text_of
+from m2d_export.report.formatting import milliseconds, share
 from m2d_export.report.heat_map import SHADES
 from m2d_export.report.terminal import summary, tables
 from m2d_export.select.budgets import Budgets
@@ -110,25 +112,25 @@ def test_the_latency_table_has_the_numbers_of_the_records() -> None:
     scopes, shapes = ("graph", "text"), [(size, tokens) for size in (1, 32) for tokens in (16, 128)]
     records = [latency(layer, *shape, scope) for layer in (1, 3) for shape in shapes for scope in scopes]
     text = rendered(records)
-    assert header(text) == ["layer", "batch", "tokens", "scope", "p50", "p95", "p99", "calls", "sent./s"]
+    assert header(text) == ["layer", "batch", "tokens", "scope", *(column.title for column in TIMES)]
     assert rows(text) == [
         [
             *(str(layer), str(size), str(tokens), scope),
-            *(f"{record[name]:.2f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
-            *(str(len(record["seconds"])), f"{record['sentences_per_second']:,.0f}"),
+            *(milliseconds(record[name]) for name in ("p50_ms", "p95_ms", "p99_ms")),
+            *(str(len(record["seconds"])), share(record["spread"]), f"{record['sentences_per_second']:,.0f}"),
         ]
         for size, tokens in shapes
         for scope in scopes
         for layer in (3, 1)
         for record in [latency(layer, size, tokens, scope)]
     ]
-    assert "~" not in text
+    assert "noisy" not in text
 
 
 def test_noisy_times_are_marked_and_the_mark_is_explained() -> None:
     text = rendered([latency(1, 1, 16, noisy=True), latency(2, 1, 16)])
-    assert [row[4][0] == "~" for row in rows(text)] == [False, True]
-    assert "~ noisy" in " ".join(text.split())
+    assert [row[4].endswith("noisy") for row in rows(text)] == [False, True]
+    assert "noisy: the middle half" in " ".join(text.split())
 
 
 def test_several_setups_are_named() -> None:
@@ -167,12 +169,11 @@ def test_the_tables_show_the_numbers_of_the_candidates() -> None:
     timings = {
         (str(t.layer), str(t.shape.batch_size), str(t.shape.tokens), t.shape.scope): t for t in latencies(records)
     }
-    timed = rows(part(shown, "Latency, in ms"))
+    timed = rows(part(shown, "Latency of a batch"))
     assert len(timed) == len(timings)
     for row in timed:
         timing = timings[row[0], row[1], row[2], row[3]]
-        values = [f"{value:.2f}" for value in (timing.p50_ms, timing.p95_ms, timing.p99_ms)]
-        assert [row[4].lstrip("~"), *row[5:]] == [*values, str(timing.calls), f"{timing.sentences_per_second:,.0f}"]
+        assert row[4:] == [text_of(column, timing) for column in TIMES]
 
 
 def test_shares_and_intervals_fit_100_columns() -> None:

@@ -23,23 +23,18 @@ SECTIONS.latency = {
 // A line for each layer over `along`, a field of a shape.
 function latencyChart(timings, along, title) {
   const layers = unique(timings.map((timing) => timing.layer));
-  const texts = (t) => [asMs(t.p50_ms), asMs(t.p95_ms), asMs(t.p99_ms), asCount(t.sentences_per_second),
-    `${asShare(t.spread)}${t.noisy ? " noisy" : ""}`];
-  const hovers = (t) => {
-    const [p50, p95, p99, rate, spread] = texts(t);
-    return `<b>layer ${t.layer}</b>  ${t.shape.batch_size} × ${t.shape.tokens} tokens`
-      + `<br>p50 ${p50}, p95 ${p95}, p99 ${p99}<br>${rate} sentences/s, ${t.calls} calls<br>spread ${spread}`;
-  };
+  const hovers = (t) => `<b>layer ${t.layer}</b>  ${t.shape.batch_size} × ${t.shape.tokens} tokens<br>`
+    + TIMES.map((column) => `${column.title} ${textOf(column, t)}`).join("<br>");
   const data = layers.map((layer, place) => {
     const of = timings.filter((timing) => timing.layer === layer).sort((a, b) => a.shape[along] - b.shape[along]);
     const symbol = cyclic(SYMBOLS, place), shade = orderColour(place, layers.length);
     return {
-      ...lineTrace(`layer ${layer}`, place, of.map((t) => t.shape[along]), of.map((t) => t.p50_ms), of.map(hovers)),
+      ...lineTrace(`layer ${layer}`, place, of.map((t) => t.shape[along]), of.map((t) => t.latency_ms), of.map(hovers)),
       line: { color: shade, width: 2 },
       marker: { size: 8, color: shade, symbol: of.map((t) => (t.noisy ? `${symbol}-open` : symbol)) },
       error_y: {
         type: "data", symmetric: false, color: shade, thickness: 1, width: 3,
-        array: of.map((t) => t.p95_ms - t.p50_ms), arrayminus: of.map(() => 0),
+        array: of.map((t) => t.p95_ms - t.latency_ms), arrayminus: of.map(() => 0),
       },
     };
   });
@@ -47,10 +42,10 @@ function latencyChart(timings, along, title) {
     data,
     layout: base({
       xaxis: { title, ...ticksAt(ascending(timings.map((t) => t.shape[along]))) },
-      yaxis: { title: "ms a batch", ...logTicks(timings.map((t) => t.p50_ms)) },
+      yaxis: { title: "ms a batch", ...logTicks(timings.map((t) => t.latency_ms)) },
     }),
     label: `Latency of ${layers.length} layers over ${title}`,
-    table: table("", headings(["layer", title, "p50", "p95", "p99", "sentences/s", "spread"], 0),
-      timings.map((t) => ({ cells: [String(t.layer), String(t.shape[along]), ...texts(t)] }))),
+    table: table("", headings(["layer", title, ...TIMES.map((column) => column.title)], 0),
+      timings.map((t) => ({ cells: [String(t.layer), String(t.shape[along]), ...TIMES.map((column) => textOf(column, t))] }))),
   };
 }

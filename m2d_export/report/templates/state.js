@@ -3,6 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const TABLE = DATA.columns.filter(({ shown }) => shown === "table");
+const TIMES = DATA.columns.filter(({ key }) => DATA.times.includes(key));  // of a timing, as of a cell
 const state = { group: 0, task: "sts", sort: { key: "score", down: true }, chosen: {} };
 const group = () => DATA.groups[state.group];
 const tasks = () => Object.keys(DATA.tasks).filter((name) => valuesOf(DATA.tasks[name].quality).length);
