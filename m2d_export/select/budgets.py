@@ -1,20 +1,31 @@
-"""Budgets: the limits that a cell must meet, which of them it misses, and how far a limit must be relaxed."""
+"""Budgets: the limits that a cell must meet, which limits it breaks, and by how much a limit must be relaxed."""
 
 import math
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 from m2d_export.errors import SpecError
 from m2d_export.spec import BYTES_PER_FLOAT
 
-DIGITS = 4  # significant digits of printed and suggested numbers
-LIMITS = {  # by the budget's name: what it limits, and the unit
+DIGITS = 4  # significant digits of numbers that are printed or suggested
+LIMITS = {  # by the name of the budget: what it limits, and the unit
     "min_retention": ("retention", ""),
     "min_score": ("score", ""),
     "max_latency_ms": ("latency", " ms"),
     "min_throughput": ("throughput", " sentences/s"),
     "max_index_gb": ("index", " GB"),
+}
+ABOVE_ZERO, ENDLESS = math.ulp(0.0), sys.float_info.max
+RANGES = {  # by field: the smallest and the largest value, and the meaning; a value in another unit is outside
+    "min_retention": (ABOVE_ZERO, 1, "a share of the full cell's quality, above 0 and up to 1, such as 0.97"),
+    "min_score": (-100, 100, "a quality x 100, from -100 to 100, such as 85"),
+    "max_latency_ms": (ABOVE_ZERO, ENDLESS, "milliseconds a batch, above 0"),
+    "min_throughput": (ABOVE_ZERO, ENDLESS, "sentences a second, above 0"),
+    "max_index_gb": (ABOVE_ZERO, 1e6, "GB (1e9 bytes), above 0 and up to 1,000,000"),
+    "vectors": (1, ENDLESS, "how many vectors the index holds, 1 or more, such as 10e6"),
+    "bytes_per_value": (1 / 8, 8, "bytes (not bits) of one number, from 0.125 (binary) to 8"),
 }
 
 
@@ -22,8 +33,8 @@ LIMITS = {  # by the budget's name: what it limits, and the unit
 class Budgets:
     """The limits that a cell must meet; None sets no limit.
 
-    Units: retention 0..1, score x 100, ms a batch, sentences a second, GB. The index holds ``vectors`` vectors of dim x
-    ``bytes_per_value`` bytes (default 4). Raises SpecError for an impossible limit, for ``max_index_gb`` without
+    ``RANGES`` has the units. The index holds ``vectors`` vectors of dim x ``bytes_per_value`` bytes (default 4). Raises
+    SpecError for a value out of its range, for a ``min_score`` that looks like a fraction, for ``max_index_gb`` without
     ``vectors``, and for ``vectors`` or ``bytes_per_value`` without ``max_index_gb``.
     """
 
@@ -36,17 +47,15 @@ class Budgets:
     bytes_per_value: float | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None:
-                continue
-            if not math.isfinite(value) or (value <= 0 and field.name != "min_score"):
-                kind = "finite number" if field.name == "min_score" else "finite number above 0"
-                raise SpecError(f"{field.name} must be a {kind}, got {value}")
-        if self.min_retention is not None and self.min_retention > 1:
-            raise SpecError(f"min_retention is a share of the full cell, such as 0.97, got {self.min_retention}")
-        if self.min_score is not None and not -100 <= self.min_score <= 100:
-            raise SpecError(f"min_score is a score x 100, from -100 to 100, got {self.min_score}")
+        for name, (least, most, meaning) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise SpecError(f"{name} is {meaning}; got {value:g}")
+        if self.min_score is not None and is_fraction(self.min_score):
+            raise SpecError(
+                f"min_score is {RANGES['min_score'][2]}; got {self.min_score:g}: write {100 * self.min_score:g} for "
+                f"that quality, or min_retention {self.min_score:g} for that share of the full cell's"
+            )
         if self.max_index_gb is not None and self.vectors is None:
             raise SpecError("max_index_gb needs vectors, the number of vectors in the index")
         if self.max_index_gb is None and (self.vectors, self.bytes_per_value) != (None, None):
@@ -64,11 +73,11 @@ class Budgets:
 
     @property
     def bounds_quality(self) -> bool:
-        """Whether quality has a limit. If it has, the fastest cell that meets it is picked, else the best cell."""
+        """Whether quality has a limit: then the fastest cell that meets it is picked, and else the best cell."""
         return self.min_retention is not None or self.min_score is not None
 
     def misses(self, values: Mapping[str, float | None]) -> tuple["Miss", ...]:
-        """The limits that ``values`` (by the budget's name) break; a value that was not measured breaks its limit."""
+        """The limits that ``values``, by the budgets' names, break; a value that was not measured breaks its limit."""
         return tuple(
             Miss(name, limit, values[name])
             for name, limit in self.limits.items()
@@ -78,7 +87,7 @@ class Budgets:
 
 @dataclass(frozen=True)
 class Miss:
-    """A limit that a candidate breaks; ``value`` is None where the quantity was not measured."""
+    """A limit that a candidate breaks; ``value`` is None if it was not measured."""
 
     budget: str
     limit: float
@@ -88,28 +97,35 @@ class Miss:
         what, unit = LIMITS[self.budget]
         if self.value is None:
             return f"{what} not measured"
-        # A narrow miss needs more digits, so that the two numbers differ.
+        # If the two numbers are close, more digits are shown, so that they differ.
         digits = next(n for n in range(DIGITS, 18) if format_number(self.value, n) != format_number(self.limit, n))
         bound = "at most" if is_upper(self.budget) else "at least"
         return f"{what} {format_number(self.value, digits)}{unit}, {bound} {format_number(self.limit, digits)}"
 
     @property
     def needed(self) -> float | None:
-        """The nearest limit at four significant digits that this value meets."""
+        """The nearest limit that the value meets and that ``Budgets`` accepts, with four significant digits."""
         if self.value is None:
             return None
+        if self.budget == "min_score" and is_fraction(self.value):
+            return 0.0
         rounding = ROUND_CEILING if is_upper(self.budget) else ROUND_FLOOR
         return float(Context(prec=DIGITS, rounding=rounding).create_decimal(repr(self.value)))
 
     @property
     def change(self) -> float:
-        """How far the limit must be relaxed, as a share of it; infinite where nothing was measured."""
+        """By which share of itself the limit must be relaxed; infinite if nothing was measured."""
         return math.inf if self.needed is None or not self.limit else abs(self.needed - self.limit) / abs(self.limit)
 
 
 def format_number(value: float, digits: int = DIGITS) -> str:
-    """``value`` with ``digits`` significant digits, with commas between thousands and without an exponent."""
+    """``value`` with ``digits`` significant digits, with commas between thousands, and without an exponent."""
     return f"{Decimal(f'{value:.{digits}g}'):,f}"
+
+
+def is_fraction(score: float) -> bool:
+    """Whether a score looks like one that was not multiplied by 100."""
+    return 0 < score <= 1
 
 
 def is_upper(budget: str) -> bool:

@@ -136,7 +136,7 @@ def test_the_smallest_relaxation_of_one_budget_is_named_and_works() -> None:
     assert str(choice.relaxations[0]) == "min_retention from 0.97 to 0.8 would admit 1x128"
 
 
-@pytest.mark.parametrize("score", [79.99999999999999, 8 / 9 * 80, 100 / 3, 0.0, -12.34567])
+@pytest.mark.parametrize("score", [79.99999999999999, 8 / 9 * 80, 100 / 3, 0.85, 0.0, -12.34567])
 def test_a_relaxed_budget_always_admits_its_candidate(score: float) -> None:
     grid, budgets = [candidate(1, 32, score, retention=0.5)], Budgets(min_score=90)
     (relaxation,) = select(grid, budgets).relaxations
@@ -241,6 +241,11 @@ def test_a_runner_up_within_the_interval_is_a_warning() -> None:
         ({"max_latency_ms": -1}, "max_latency_ms"),
         ({"min_throughput": float("nan")}, "min_throughput"),
         ({"min_score": 101}, "min_score"),
+        ({"min_score": 0.85}, "write 85 .* min_retention 0.85"),
+        ({"min_score": float("inf")}, "min_score"),
+        ({"max_index_gb": 2e9, "vectors": 1e6}, "max_index_gb"),
+        ({"max_index_gb": 2, "vectors": 0.5}, "vectors"),
+        ({"max_index_gb": 2, "vectors": 1e6, "bytes_per_value": 32}, "bytes_per_value"),
         ({"max_index_gb": 2}, "vectors"),
         ({"bytes_per_value": 0}, "bytes_per_value"),
         ({"vectors": 1e6}, "max_index_gb"),

@@ -57,9 +57,10 @@ function choose(rows, chosen) {
   };
 }
 
-// The nearest limit at four significant digits that the value meets.
+// The nearest limit at four significant digits that the value meets; a score that looks like a fraction is no limit.
 function needed({ budget, value }) {
   if (!value) return value;
+  if (budget === "min_score" && value > 0 && value <= 1) return 0;
   const near = Number(value.toPrecision(4)), up = isUpper(budget);
   const unit = 10 ** (Math.floor(Math.log10(Math.abs(value))) - 3);
   return (up ? near >= value : near <= value) ? near : Number((near + (up ? unit : -unit)).toPrecision(4));
