@@ -1,1 +1,1 @@
-"""Measure a bundle on its shipped graphs: the quality of every cell, and the cost of every layer."""
+"""Measure the graphs of a bundle: the quality of every cell, and the cost of every layer."""

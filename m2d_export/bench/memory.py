@@ -1,4 +1,4 @@
-"""``python -m m2d_export.bench.memory``: do the job on standard input, print this process's peak memory as JSON."""
+"""``python -m m2d_export.bench.memory`` reads a job on standard input, encodes its texts and prints its peak memory."""
 
 import json
 import resource
@@ -12,7 +12,7 @@ STATUS = Path("/proc/self/status")
 
 
 def main() -> None:
-    """Read a job (a JSON object), encode its texts and print the peak memory in MB and the provider."""
+    """Read a job (a JSON object), encode its texts, print the peak memory in MB and the provider as JSON."""
     job = json.load(sys.stdin)
     texts, bundle = job.pop("texts"), Bundle.open(job.pop("bundle"), job.pop("checkpoint"))
     with Encoder(bundle, job.pop("layer"), **job) as encoder:
@@ -22,8 +22,8 @@ def main() -> None:
 
 
 def peak_bytes() -> int:
-    """The largest resident memory that this process has had, in bytes."""
-    if STATUS.exists():  # on Linux a process inherits ru_maxrss from its parent, so it is not used
+    """The largest resident memory that this process has had so far, in bytes."""
+    if STATUS.exists():  # on Linux, ru_maxrss is wrong: a process starts with its parent's value
         peak = next(line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
         return int(peak.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

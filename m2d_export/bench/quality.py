@@ -23,7 +23,7 @@ Texts = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Reference:
-    """The full cell: its vectors (n, width) of each set of texts, not normalised, and its open encoder."""
+    """The full cell: its open encoder, and its vectors (n, width) of each set of texts, not normalised."""
 
     cell: Cell
     vectors: Mapping[Texts, FloatArray]
@@ -31,7 +31,7 @@ class Reference:
     _agreement: dict[Texts, AgreementReference] = field(default_factory=dict, repr=False)
 
     def agreement(self, texts: Texts) -> AgreementReference:
-        """The reference for agreement on ``texts``; its neighbours are searched once for all layers."""
+        """The reference for agreement on ``texts``; it is computed once, for all layers."""
         if texts not in self._agreement:
             self._agreement[texts] = agreement_reference(self.vectors[texts])
         return self._agreement[texts]
@@ -55,7 +55,7 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class GradedPairs:
-    """Scores with their intervals, and the scores that remain of stored vectors.
+    """Scores with their intervals, and scores of vectors as an index stores them.
 
     ``normalize`` says whether the checkpoint normalises its vectors.
     """
@@ -172,7 +172,7 @@ class Searched:
         lengths = sorted({min(length, len(documents)) for length in SHORTLISTS})
         deep_queries, deep_documents = (reference.vectors[texts] for texts in self.texts())
         deep = Index(truncate(deep_documents, reference.cell.dim), deep_queries)
-        # At the deepest layer the cheap cell's vector is a prefix of the full cell's: it costs no encoding.
+        # At the deepest layer, the cheap cell's vector is the beginning of the full cell's, so it is not encoded again.
         encoders = [reference.encode, encode] if layer < reference.cell.layer else [reference.encode]
         encoded = encodings(self.collection.queries, encoders)
         for dim in dims:

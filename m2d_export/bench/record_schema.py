@@ -1,4 +1,4 @@
-"""What a record must hold so that its reader can use it: the fields of every kind (docs/results-format.md)."""
+"""The fields of every kind of record (docs/results-format.md), and the check that a record has them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ Fields = Mapping[str, Check[Any]]
 FORMAT = 1
 REMEDY = "Remove the line: bench measures it again"
 
-# In every record, also where nothing was measured.
+# In every record, also if nothing was measured.
 COMMON: Fields = {
     "kind": string,
     "status": one_of("ok", "failed", "interrupted"),

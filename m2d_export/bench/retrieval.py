@@ -17,15 +17,15 @@ from m2d_export.vectors import FloatArray, truncate
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 NDCG_CUT, RECALL_CUT, CASCADE_CUT = 10, 100, 10
 NO_DOCUMENT = -1
-Grades = Mapping[int, int]  # place of a document -> its relevance
+Grades = Mapping[int, int]  # by the place of a document: its relevance
 Judgement = tuple[str, str, str, int]  # file and line, id of the query, id of the document, grade
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Documents, the queries that have judgements, and each query's judgements.
+    """Documents, the queries that have judgements, and the judgements of each query.
 
-    ``own`` (queries,) is the place of the document with the same id as the query, else -1. BEIR ignores that document.
+    ``own`` (queries,) is the place of the document with the same id as the query, or -1. BEIR ignores this document.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Collection:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """nDCG@10 and recall@100, x 100: means over the queries, as trec_eval and BEIR compute them."""
+    """nDCG@10 and recall@100, x 100: means over the queries, computed as trec_eval and BEIR do."""
 
     ndcg_at_10: float
     recall_at_100: float
@@ -46,8 +46,9 @@ class Retrieval:
 def load_collection(folder: Path) -> Collection:
     """Read corpus.jsonl, queries.jsonl and qrels/test.tsv of ``folder``.
 
-    A document is its title, a space and its text, stripped. Queries without judgements are ignored, as in BEIR.
-    Raises DataError with the file and line that cannot be used, also if a judgement has an unknown id.
+    The text of a document is its title, a space and its text, without white space at the ends. Queries without
+    judgements are ignored, as in BEIR. Raises DataError that names the file and line, also if a judgement has an
+    unknown id.
     """
     corpus = {
         identity: f"{_string(record, 'title', where, '')} {_string(record, 'text', where)}".strip()
@@ -57,7 +58,7 @@ def load_collection(folder: Path) -> Collection:
     judgements = list(_judgements(folder / QRELS))
     _check_known(judgements, texts, corpus)
     judged = _by_query(judgements)
-    # trec_eval ranks documents with equal scores by descending id, and ``top`` by ascending place.
+    # trec_eval puts equal scores in the order of descending ids, and ``top`` in the order of ascending places.
     place = {identity: row for row, identity in enumerate(sorted(corpus, reverse=True))}
     return Collection(
         name=folder.resolve().name,
@@ -87,7 +88,7 @@ def search(queries: NDArray[Any], documents: NDArray[Any], count: int, own: IntA
 
 
 def search_units(query_unit: FloatArray, unit: FloatArray, count: int, own: IntArray | None = None) -> IntArray:
-    """Like ``search``, for vectors of unit length: an index normalises its documents once, not at every query."""
+    """Like ``search``, for vectors of unit length, because an index normalises its documents only once."""
     wanted = min(count, len(unit))
     found = np.empty((len(query_unit), wanted), dtype=np.int64)
     for rows in blocks(len(query_unit), len(unit)):
@@ -102,7 +103,7 @@ def search_units(query_unit: FloatArray, unit: FloatArray, count: int, own: IntA
 
 
 def ndcg(ranked: Sequence[int] | IntArray, grades: Grades, cut: int = NDCG_CUT) -> float:
-    """trec_eval's ndcg_cut: gains are the grades, divided by log2(rank + 1), relative to the best possible order."""
+    """trec_eval's ndcg_cut: each grade is divided by log2(rank + 1), and their sum by that of the best order."""
     gains = [max(grades.get(int(document), 0), 0) for document in ranked[:cut]]
     best = sorted((grade for grade in grades.values() if grade > 0), reverse=True)[:cut]
     return _discounted(gains) / _discounted(best) if best else 0.0
@@ -122,12 +123,11 @@ def cascade(
     shortlist_lengths: Sequence[int],
     own: IntArray | None = None,
 ) -> tuple[float, ...]:
-    """Recall@10 x 100 of a cascade, for each length of the shortlist: the cheap cell makes it, the deep cell ranks it.
+    """Recall@10 x 100 of a cascade for each length of the shortlist, which the cheap cell finds.
 
-    Vectors are (queries, dim) and (documents, dim) of each cell, ``own`` as in ``search``. Recall@10 is the share of
-    the deep cell's ten nearest documents that the shortlist holds, because the deep cell ranks these first in every
-    shortlist. It is 0 if the deep cell finds no document.
-    Raises SpecError for a length below 1.
+    Vectors are (queries, dim) and (documents, dim) of each cell; ``own`` is as in ``search``. Recall@10 is the share of
+    the deep cell's ten nearest documents that are in the shortlist, because the deep cell ranks these first in every
+    shortlist. It is 0 if the deep cell finds no document. Raises SpecError for a length below 1.
     """
     if not shortlist_lengths or min(shortlist_lengths) < 1:
         raise SpecError(f"expected shortlist lengths of at least 1, got {list(shortlist_lengths)}")
@@ -206,7 +206,7 @@ def _by_query(judgements: Sequence[Judgement]) -> dict[str, dict[str, int]]:
 
 
 def _check_known(judgements: Sequence[Judgement], queries: Mapping[str, str], documents: Mapping[str, str]) -> None:
-    """Raise DataError for ids that no file has: without their judgements, scores would be of another collection."""
+    """Raise DataError for a judgement with an unknown id: without it, the scores would be of another collection."""
     unknown = [
         *((where, query, "query", QUERIES) for where, query, _, _ in judgements if query not in queries),
         *((where, document, "document", CORPUS) for where, _, document, _ in judgements if document not in documents),

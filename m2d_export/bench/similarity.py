@@ -1,4 +1,4 @@
-"""Correlations of similarities with graded pairs, as sentence-transformers computes them, and their intervals."""
+"""Correlations of similarities with graded pairs, computed as in sentence-transformers, and their intervals."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from m2d_export.vectors import FloatArray, cosine, truncate
 Floats = NDArray[np.float64]
 Bounds = tuple[float, float]
 PERCENTILES = (2.5, 97.5)
-BLOCK = 1 << 16  # numbers in a block of resamples, so that it fits in the processor's cache
+BLOCK = 1 << 16  # numbers in a block of resamples; such a block fits in the processor's cache
 
 
-# Distances are negated, so that every similarity grows with likeness: (pairs, dim), (pairs, dim) -> (pairs,).
+# (pairs, dim), (pairs, dim) -> (pairs,). Distances are negated, so that a larger number always means more similar.
 SIMILARITIES: Mapping[str, Callable[[NDArray[Any], NDArray[Any]], Floats]] = {
     "cosine": cosine,
     "manhattan": lambda left, right: np.asarray(-np.abs(np.subtract(left, right, dtype=np.float64)).sum(axis=1)),
@@ -35,17 +35,17 @@ class Correlations:
 
 @dataclass(frozen=True)
 class Interval:
-    """95 % bootstrap bounds of a score, and of its difference to the full cell's score on the same resamples."""
+    """95 % bootstrap interval of a score, and of its difference to the full cell's score on the same resamples."""
 
     score: Bounds | None
     difference: Bounds | None
 
 
 def emitted(vectors: NDArray[Any], dim: int, normalize: bool) -> FloatArray:
-    """Vectors as sentence-transformers emits them with ``truncate_dim``: (n, width), not normalised -> (n, dim).
+    """Vectors as sentence-transformers returns them with ``truncate_dim``: (n, width), not normalised -> (n, dim).
 
-    A checkpoint's own Normalize module (``normalize``) acts on the full vector, before the cut. The cut vector is not
-    normalised again, which matters for dot product and distances.
+    The checkpoint's own Normalize module (``normalize``) works on the full vector, before the cut. The cut vector is
+    not normalised again. This matters for dot product and distances.
     """
     return truncate(vectors, vectors.shape[1], normalize)[:, :dim]
 
@@ -65,17 +65,18 @@ def pearson(values: NDArray[Any], gold: NDArray[Any]) -> float | None:
 
 
 def spearman(values: NDArray[Any], gold: NDArray[Any]) -> float | None:
-    """Spearman's rank correlation x 100, ties share a rank; None if either side is constant or not finite."""
+    """Spearman's rank correlation x 100; equal values share a rank. None if a side is constant or not finite."""
     return correlation("spearmanr", values, gold)
 
 
 def intervals(
     similarities: NDArray[Any], gold: NDArray[Any], *, full: int, resamples: int = 1000, seed: int = 0
 ) -> list[Interval]:
-    """Percentile bootstrap over pairs of each cell's Spearman x 100, and of its difference to row ``full``.
+    """95 % bootstrap interval of each cell's Spearman x 100, and of its difference to row ``full``.
 
-    ``similarities`` is (cells, pairs), ``gold`` (pairs,). A resample draws as many pairs with replacement, the same
-    for all cells, and computes their ranks again. None if the score itself is undefined.
+    ``similarities`` is (cells, pairs), ``gold`` (pairs,). A resample draws as many pairs as there are, with
+    replacement; the draw is the same for all cells. The ranks are computed again in each resample. An interval is None
+    if the score itself is undefined.
     """
     rng, pairs = np.random.default_rng(seed), len(gold)
     sides = [Ranking.of(values) for values in (gold, *similarities)]
@@ -97,9 +98,9 @@ def intervals(
 
 @dataclass(frozen=True)
 class Ranking:
-    """The order of some values; the ranks in any resample follow from it without sorting."""
+    """The order of some values, from which the ranks in any resample follow without sorting again."""
 
-    order: NDArray[np.int64]  # places from the smallest value to the largest
+    order: NDArray[np.int64]  # places of the values, from the smallest value to the largest
     ends: NDArray[np.int64]  # the place in the order where each group of equal values ends
     group: NDArray[np.int64]  # the group of each value
 
@@ -110,16 +111,16 @@ class Ranking:
         return cls(np.argsort(values), np.cumsum(sizes) - 1, group)
 
     def ranks(self, draws: Floats) -> Floats:
-        """Centred ranks if pair p is drawn ``draws[:, p]`` times: both (resamples, pairs). Ties share a rank."""
+        """Centred ranks if pair p is drawn ``draws[:, p]`` times, (resamples, pairs); equal values share a rank."""
         through = np.cumsum(draws[:, self.order], axis=1)[:, self.ends]
         before = np.concatenate([np.zeros((len(draws), 1)), through[:, :-1]], axis=1)
         return np.asarray(((through + before - draws.shape[1]) / 2)[:, self.group])
 
 
 def resampled(sides: list[Ranking], draws: Floats) -> Floats:
-    """Spearman x 100 of each of ``sides[1:]`` with ``sides[0]`` if pair p is drawn ``draws[:, p]`` times.
+    """Spearman x 100 of each of ``sides[1:]`` with ``sides[0]``, if pair p is drawn ``draws[:, p]`` times.
 
-    (resamples, pairs) -> (sides - 1, resamples); NaN if all values of a resample are equal.
+    (resamples, pairs) -> (sides - 1, resamples). NaN if all values of a resample are equal.
     """
     gold, *cells = (side.ranks(draws) for side in sides)
     weighted = gold * draws

@@ -1,4 +1,4 @@
-"""Vectors as an index stores them, quantized as sentence-transformers does it, and the score that remains."""
+"""Vectors as an index stores them, quantized as in sentence-transformers, and the score that they still have."""
 
 from enum import StrEnum
 from typing import Any, assert_never
@@ -22,7 +22,7 @@ class Storage(StrEnum):
     BINARY = "binary"
 
     def bytes_per_vector(self, dim: int) -> int:
-        """Bytes of one vector of ``dim`` numbers, without the index's own data."""
+        """Bytes of one vector of ``dim`` numbers, without other data of the index."""
         return -(-dim * BITS[self] // 8)
 
 
@@ -32,9 +32,9 @@ BITS = {Storage.FP32: 32, Storage.FP16: 16, Storage.INT8: 8, Storage.BINARY: 1}
 def quantized(vectors: NDArray[Any], storage: Storage) -> NDArray[Any]:
     """Quantize vectors: (n, dim) float -> (n, dim) float32, float16 or int8; binary -> (n, ceil(dim / 8)) int8.
 
-    Equal to ``sentence_transformers.quantize_embeddings``, which needs torch. int8 divides the range of each dim, from
-    its smallest to its largest value, into 255 even steps. Binary stores the signs, eight in a byte. Raises SpecError
-    if int8 has fewer than two vectors to take its ranges from.
+    This gives the same as ``sentence_transformers.quantize_embeddings``, which needs torch. int8 divides the range of
+    each dim, from its smallest to its largest value, into 255 equal steps. Binary stores the signs, eight in a byte.
+    Raises SpecError for int8 with fewer than two vectors, because the ranges come from the vectors.
     """
     match storage:
         case Storage.FP32:
@@ -57,10 +57,11 @@ def quantized(vectors: NDArray[Any], storage: Storage) -> NDArray[Any]:
 def stored_spearman(
     vectors: NDArray[Any], left: NDArray[np.int64], right: NDArray[np.int64], gold: NDArray[Any], storage: Storage
 ) -> float | None:
-    """Spearman x 100 of stored vectors on graded pairs, None if undefined; see ``Pairs`` for the shapes.
+    """Spearman x 100 of stored vectors on graded pairs (shapes: see ``Pairs``); None if undefined.
 
-    ``vectors`` (texts, dim) have unit length. The similarity is the cosine of the stored numbers; of int8 these are the
-    integers, as in sentence-transformers' evaluator. For binary it is the negated Hamming distance.
+    ``vectors`` (texts, dim) have unit length. The similarity is the cosine of the stored numbers. For int8 these are
+    the integers, as in the evaluator of sentence-transformers. For binary, the similarity is the negated Hamming
+    distance.
     """
     stored = quantized(vectors, storage)
     if storage is Storage.BINARY:

@@ -1,4 +1,4 @@
-"""Graded sentence pairs, from a file, the Hub or this package."""
+"""Graded sentence pairs, from a file, from the Hub or from this package."""
 
 import csv
 import io
@@ -25,13 +25,14 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 @dataclass(frozen=True)
 class Pairs:
-    """Graded sentence pairs: ``texts`` without repeats, and for each pair its two places in them and its score.
+    """Graded sentence pairs.
 
-    ``left``, ``right`` and ``scores`` are (pairs,).
+    ``texts`` are the sentences without repeats. ``left``, ``right`` and ``scores`` are (pairs,): the places of both
+    sentences in ``texts``, and the grade.
     """
 
     name: str
-    label: str  # names these pairs in tables
+    label: str  # the name in tables
     texts: tuple[str, ...]
     left: NDArray[np.int64]
     right: NDArray[np.int64]
@@ -44,11 +45,11 @@ class Pairs:
 
 
 def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
-    """Load pairs from ``toy`` (packaged), ``stsb`` (sentence-transformers/stsb on the Hub, test) or a file.
+    """Load pairs from ``toy`` (in this package), ``stsb`` (sentence-transformers/stsb on the Hub, test) or a file.
 
-    A file is CSV, TSV or JSONL. ``columns`` names two sentence columns and the score column. For a CSV or TSV without a
-    header it gives their places instead, counted from 1. The default is sentence1, sentence2, score if a header has
-    these, else the first three columns. Raises DataError or InputError with the line that cannot be used.
+    A file is CSV, TSV or JSONL. ``columns`` names two sentence columns and the score column. If a CSV or TSV has no
+    header, ``columns`` has their numbers, counted from 1. The default is sentence1, sentence2, score if a header has
+    these names, and else the first three columns. Raises DataError or InputError with the line that cannot be used.
     """
     if columns is not None and not len(columns) == len(set(columns)) == 3:
         raise DataError(f"expected three different columns, two sentences and a score, got {', '.join(columns)}")
@@ -61,7 +62,7 @@ def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
     path = expanded(source)
     if path.suffix.lower() not in (*DELIMITERS, ".jsonl"):
         raise DataError(f"expected a .csv, .tsv or .jsonl file, {TOY} or {STSB}, got {source}")
-    text = read_text(path)  # line ends are kept, because a quoted field may hold some
+    text = read_text(path)  # line ends are kept, because a quoted field may have some
     if path.suffix.lower() == ".jsonl":
         return _pairs(
             path.name,
@@ -80,10 +81,10 @@ Row = tuple[str, str, float]  # two sentences and their score
 
 
 def _table_rows(text: str, delimiter: str, columns: Sequence[str] | None, source: str) -> Iterator[Row]:
-    # Published STS sets in TSV have literal quotes: sentences begin with them.
+    # In published STS sets, a sentence may begin with a quote. In TSV, such a quote has no special meaning.
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
     csv.field_size_limit(1 << 30)
-    # Strict, because otherwise an open quote would silently take the rest of the file into its field.
+    # Strict, because else an open quote would take the rest of the file as one field, without an error.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     try:
         rows = [(reader.line_num, row) for row in reader if row]
@@ -106,7 +107,7 @@ def _table_rows(text: str, delimiter: str, columns: Sequence[str] | None, source
 def _places(first: list[str], columns: Sequence[str] | None, source: str) -> tuple[tuple[int, ...], bool]:
     """The places of the two sentences and the score, and whether the ``first`` row is a header.
 
-    A header has the default names or the given ones. Any other first row is a pair.
+    A header has the names in ``columns``, or the default names. Any other first row is a pair.
     """
     names = [name.strip().lower() for name in first]
     if columns is None and not set(COLUMNS) <= set(names):
@@ -150,7 +151,7 @@ def _hub_rows() -> Iterator[Row]:
     datasets = require("datasets", "hub")
     try:
         rows = datasets.load_dataset("sentence-transformers/stsb", split="test")
-    except Exception as error:  # network and cache errors of several libraries
+    except Exception as error:  # several libraries, with errors of many types
         raise DataError(
             f"cannot load sentence-transformers/stsb from the Hub ({type(error).__name__}): use a local file with --sts"
         ) from error

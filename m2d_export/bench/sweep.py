@@ -1,4 +1,4 @@
-"""Measure a bundle's grid: one record per result (docs/results-format.md), without those that are there already."""
+"""Measure the grid of a bundle: one record per result (docs/results-format.md), unless it is there already."""
 
 import re
 import time
@@ -23,15 +23,15 @@ from m2d_export.plan import Progress, no_progress
 from m2d_export.runtimes import check_runtime
 from m2d_export.runtimes.table import RUNTIMES
 
-FOLDERS = re.compile(r"(?<![^\s'\"(])/(?:[^/\s'\"]+/)+")  # of an absolute path: other people read the records
+FOLDERS = re.compile(r"(?<![^\s'\"(])/(?:[^/\s'\"]+/)+")  # other people read the records
 FAILURES = (M2DError, MemoryError)  # these are recorded; any other exception is a bug and stops the sweep
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """What to measure in every setup: the quality of layers x dims, the cost of layers x batch sizes x tokens.
+    """What to measure in every setup: the quality of layers x dims, and the cost of layers x batch sizes x tokens.
 
-    Without ``computes`` each runtime computes in its default; without ``threads`` it uses one per core.
+    If ``computes`` is empty, each runtime computes in its default type. If ``threads`` is None, it uses one per core.
     """
 
     layers: tuple[int, ...]
@@ -44,7 +44,7 @@ class Matrix:
     threads: int | None = None
 
     def checked(self, bundle: Bundle) -> "Matrix":
-        """The matrix itself, if all of it can be measured; raises SpecError or RuntimeUnavailable if some cannot."""
+        """This matrix, if all of it can be measured; else raises SpecError or RuntimeUnavailable."""
         for layer, precision in product(self.layers, self.precisions):
             bundle.entry(layer, precision)
         for setup in self.setups:
@@ -64,7 +64,7 @@ class Matrix:
 
     @property
     def setups(self) -> list[Setup]:
-        """Every precision x runtime x compute; the provider is empty, because only an open exit knows it."""
+        """Every precision x runtime x compute; the provider is empty, because it is unknown until an exit is open."""
         return [
             Setup(precision, runtime, compute or _default_compute(runtime, precision), "", self.threads)
             for precision, runtime, compute in product(self.precisions, self.runtimes, self.computes or ("",))
@@ -73,10 +73,10 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What to measure, and how: ``records`` does it.
+    """What to measure, and how; ``records`` measures it.
 
-    ``done`` has the keys of records that are not measured again. ``command`` goes into every record. Latency and
-    memory are measured on ``texts``; always use the same ones, because the records do not name them.
+    ``done`` has the keys of records that are not measured again. ``command`` is put into every record. Latency and
+    memory are measured on ``texts``. These must always be the same, because the records do not name them.
     """
 
     bundle: Bundle
@@ -88,7 +88,7 @@ class Sweep:
     progress: Progress = no_progress
 
     def records(self) -> Iterator[Record]:
-        """Each record as it is made; a failed or interrupted measurement has a record too, and the others go on."""
+        """Yield each record when it is measured; if one measurement fails, its record says so, and the others go on."""
         for setup in self.matrix.setups:
             yield from self._quality(setup)
         yield from self._latencies()
@@ -99,7 +99,7 @@ class Sweep:
         missing = {layer: self._missing(self._plan(setup, layer, *self.measures)) for layer in layers}
         if not any(missing.values()):
             return
-        require("scipy.stats", "bench")  # once, because otherwise every layer would fail without it
+        require("scipy.stats", "bench")  # now, because without it every layer would fail
         self.progress(f"vectors of the full cell, {full}{self._suffix(setup)}")
         with ExitStack() as stack:
             try:
@@ -109,7 +109,7 @@ class Sweep:
                 for layer in layers:
                     yield from _failed(missing[layer], error)
                 return
-            # The full cell stays open, because its queries are timed in turn with those of the other layers.
+            # The full cell stays open, because its queries and those of the other layers take turns.
             reference = Reference(full, vectors, deep.encode)
             for layer in layers:
                 yield from self._layer_quality(setup, layer, missing[layer], reference)
@@ -136,7 +136,7 @@ class Sweep:
                 shape = {"kind": "latency", "batch_size": batch_size, "tokens": tokens}
                 if not self._missing(_latency_plan(shape, [_identity(setup, layer) for setup, layer in places])):
                     continue
-                if not exits and not broken:  # all are open at the same time, so that their calls can take turns
+                if not exits and not broken:  # all exits are open at the same time, so that their calls can take turns
                     for setup, layer in places:
                         try:
                             encoder = stack.enter_context(Encoder(self.bundle, layer, **_options(setup)))
@@ -161,7 +161,7 @@ class Sweep:
     def _attempt(
         self, plan: list[Record], produce: Callable[[], Iterable[Record]], identity: Record
     ) -> Iterator[Record]:
-        """The records that ``produce`` yields; if it fails or is interrupted, a record of each one it did not yield."""
+        """The records that ``produce`` yields; if it fails or is interrupted, also a record of each missing result."""
         waiting = {key_of(record): record for record in self._missing(plan)}
         if not waiting:
             return
@@ -184,7 +184,7 @@ class Sweep:
         ]
 
     def _missing(self, plan: Iterable[Record]) -> list[Record]:
-        """The planned records that are not done, complete except for status and values."""
+        """The planned records that are not done; they have all fields except status and values."""
         complete = [self._complete(record) for record in plan]
         return [record for record in complete if key_of(record) not in self.done]
 
@@ -209,13 +209,13 @@ class Sweep:
         return found
 
     def _suffix(self, setup: Setup) -> str:
-        """The setup in words for a progress message; empty if there is only one."""
+        """The setup in words, for a progress message; empty if there is only one setup."""
         several = len(self.matrix.setups) > 1
         return f", {setup.precision} in {setup.runtime}, computed in {setup.compute}" if several else ""
 
 
 def _default_compute(runtime: str, precision: str) -> str:
-    """Empty for an unknown runtime, which ``check_runtime`` refuses."""
+    """The runtime's default type; empty for an unknown runtime, which ``check_runtime`` refuses."""
     return RUNTIMES[runtime].default_compute(precision) if runtime in RUNTIMES else ""
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 WARM_UP_ROUNDS = 2
 MIN_ROUNDS, MAX_ROUNDS = 5, 50
-PAUSE = 0.02  # seconds; OpenMP's threads, which torch uses, spin for some milliseconds after a call
-NOISY = 0.2  # a latency is noisy if its interquartile range is over this share of its median
+PAUSE = 0.02  # seconds; torch's threads wait actively for some milliseconds after a call
+NOISY = 0.2  # if the interquartile range is over this share of the median, a latency is noisy
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Latency:
 def measure(
     calls: Sequence[Callable[[], object]], budget: float, pauses: Collection[int] = frozenset()
 ) -> list[Latency]:
-    """Time each call once a round: two rounds to warm up, then 5 to 50 until ``budget`` seconds are over.
+    """Time each call once per round: two rounds to warm up, then 5 to 50 rounds until ``budget`` seconds are over.
 
-    Before the calls at the places ``pauses`` it waits, so that threads of another runtime do not occupy the cores.
+    There is a pause before the calls at the places ``pauses``, so that threads of another runtime do not use the cores.
     """
     for call in [*calls] * WARM_UP_ROUNDS:
         call()

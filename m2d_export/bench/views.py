@@ -1,4 +1,4 @@
-"""Which measurements to show where there are several: the default ones, and the others that can be asked for."""
+"""Which measurements to show if there are several: the default ones, and those that can be asked for."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ Times = tuple[Shape, Shape]  # of latency, of throughput
 
 
 def sts_labels(records: Sequence[Record]) -> dict[str, str]:
-    """The STS sets that have scores, each with the label to print with every score."""
+    """The STS sets that have scores, each with the label that is printed with every score."""
     return {record["sts"]: record["label"] for kind in ("score", "storage") for record in measured(records, kind)}
 
 
@@ -33,7 +33,7 @@ def shapes(records: Sequence[Record]) -> list[Shape]:
 
 
 def times(records: Sequence[Record]) -> list[Times]:
-    """Every pair of shapes to show times of: for each scope and length the default pair, then each batch size."""
+    """The pairs of shapes whose times can be shown: for each scope and length the default, then each batch size."""
     found: dict[Times, None] = {}
     timed = _timed(records)
     for scope, tokens in sorted({(shape.scope, shape.tokens) for shape in timed}, key=lambda at: (at[0] != "text", at)):
@@ -52,11 +52,12 @@ def view_of(
     tokens: int | None = None,
     scope: str | None = None,
 ) -> View:
-    """The view that is asked for; None takes the default.
+    """The view that is asked for; None means the default.
 
-    Defaults: the first texts and collection, and the first STS set that is not the toy set (if there is another).
-    Latency: the shape at which most exits were timed; among equals scope "text", then the smallest. Throughput: the
-    largest batch of texts of that length. Raises DataError that lists what was measured.
+    The defaults are the first texts, the first collection, and the first STS set that is not the toy set, if there is
+    one. Latency is shown at the shape that most exits were timed at; if several are equal, scope "text" comes first,
+    then the smallest shape. Throughput is shown at the largest batch of texts of that length. Raises DataError that
+    lists what was measured.
     """
     timed = _timed(records)
     asked = {"batch_size": batch_size, "tokens": tokens, "scope": scope}
