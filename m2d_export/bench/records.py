@@ -1,4 +1,4 @@
-"""Read and append to `results.jsonl` (docs/results-format.md): one record a line; the latest record of a key counts."""
+"""Read and append to `results.jsonl` (docs/results-format.md): one record per line; the last record of a key counts."""
 
 import contextlib
 import fcntl
@@ -15,7 +15,7 @@ from typing import Any
 from m2d_export.bench.record_schema import check_record
 from m2d_export.errors import DataError, OutputError
 from m2d_export.host.checks import parse_json
-from m2d_export.host.files import STDOUT, check_output, writing
+from m2d_export.host.files import STDOUT, check_output, followed, writing
 
 log = logging.getLogger(__name__)
 Record = dict[str, Any]
@@ -58,9 +58,9 @@ class Group:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The latest record of every key, in file order, with the failed and interrupted ones.
+    """The latest record of every key, in the order of the file, with the failed and interrupted ones.
 
-    If a file of pairs, texts or a collection was edited, only the records on its latest content are returned; a warning
+    If a file of pairs, texts or a collection was edited, only the records on its latest content are returned. A warning
     says how many others there are. A half-written last line is skipped with a warning. Raises DataError if any other
     line is not a record, or if there is no record.
     """
@@ -92,16 +92,16 @@ def _latest(path: Path) -> list[Record]:
     latest: dict[str, Record] = {}
     for record in _parsed(lines, path):
         key = key_of(record)
-        latest.pop(key, None)  # so that the record takes the place where it was last measured
+        latest.pop(key, None)  # so that the record moves to the place where it was last measured
         latest[key] = record
     return list(latest.values())
 
 
 def _on_latest_content(records: Sequence[Record]) -> list[Record]:
-    """The records on the latest content of each data file: values from before and after an edit cannot be compared.
+    """The records on the latest content of each data file; older ones cannot be compared with them.
 
-    A failed or interrupted record has no values. So it does not make older content outdated, and it is returned itself
-    if nothing was measured after it.
+    A failed or interrupted record has no values. So it does not make older content outdated. It is returned itself if
+    nothing was measured after it.
     """
     last = {_data_of(record): (place, record.get("content")) for place, record in enumerate(records) if _is_ok(record)}
     current = []
@@ -133,9 +133,11 @@ def recording(path: Path) -> Iterator[None]:
     check_output(path)
     if path == STDOUT or (path.exists() and not path.is_file()):
         raise OutputError(f"{path} is no regular file, and results are read again: name one; --json prints the records")
+    real = followed(path)
+    made = not real.exists()
     with contextlib.ExitStack() as stack:
         with writing(path):
-            file = stack.enter_context(path.open("ab"))
+            file = stack.enter_context(real.open("ab"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -146,8 +148,8 @@ def recording(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if not os.fstat(file.fileno()).st_size:
-                path.unlink(missing_ok=True)
+            if made and not os.fstat(file.fileno()).st_size:
+                real.unlink(missing_ok=True)
 
 
 def append(path: Path, record: Record) -> None:
@@ -181,12 +183,12 @@ def _is_json(line: bytes) -> bool:
 
 
 def key_of(record: Mapping[str, Any]) -> str:
-    """What a record measures: two records with the same key measure the same thing."""
+    """The key of a record: records with the same key measure the same thing."""
     return json.dumps([hardware(record), *(record.get(name) for name in (*COMMON_KEY, *OWN_KEY[record["kind"]]))])
 
 
 def hardware(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The machine a record was measured on: cpu, cores, memory in GB, system, gpu."""
+    """The machine of a record: cpu, cores, memory in GB, system, gpu."""
     return tuple(record["machine"].get(name) for name in HARDWARE)
 
 
@@ -196,7 +198,7 @@ def measured(records: Sequence[Record], kind: str | None = None) -> list[Record]
 
 
 def unmeasured(records: Sequence[Record]) -> list[Record]:
-    """The failed and interrupted records: they hold an error instead of values."""
+    """The failed and interrupted records; they have an error instead of values."""
     return [record for record in records if not _is_ok(record)]
 
 

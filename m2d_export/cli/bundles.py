@@ -202,7 +202,7 @@ def encode(
     with steps() as progress, Encoder(Bundle.open(bundle, checkpoint), layer, dim, **options) as encoder:
         warn_if_int8_is_slow([options["precision"]])
         parts = encoder.stream(_lines(file, progress), prompt=prompt, prompt_name=prompt_name)
-        with output_file(output) as stream:
+        with output_file(output, replace=force) as stream:
             count = write_npy(stream, parts, encoder.cell.dim)
     if output != STDOUT:
         click.echo(f"wrote {output}: {count} vectors of {encoder.cell.dim} float32 numbers, cell {encoder.cell}")

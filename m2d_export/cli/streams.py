@@ -1,6 +1,7 @@
 """The standard streams of the program: closed ones harm no file, and a full standard output is an error in one line."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -54,6 +55,8 @@ def standard_streams() -> Iterator[None]:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
     with contextlib.ExitStack() as stack:
         if sys.stdout is not None:
+            if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+                sys.stdout.reconfigure(errors="backslashreplace")  # as standard error does: a name may be no UTF-8
             output = _Guarded(sys.stdout, lambda: writing(STDOUT))
             stack.callback(output.settle)
             stack.enter_context(contextlib.redirect_stdout(output))

@@ -93,8 +93,9 @@ def expanded(path: str | Path) -> Path:
 
 def followed(target: str | Path) -> Path:
     """The absolute path of an output; if a link is there, the path behind it, so that the link stays."""
-    path = expanded(target).absolute()
+    path = expanded(target)
     with writing(path):
+        path = path.absolute()  # fails if the working folder was removed
         if not path.is_symlink():
             return path
         real = Path(os.path.realpath(path))
@@ -121,23 +122,17 @@ def check_output(target: Path) -> None:
             if sys.stdout is None:
                 raise OutputError("standard output is closed: name a file with -o")
             return
-        path = followed(target)
-        if _is_stream(target):
-            found = os.access(target, os.W_OK)
-        elif path.exists():
-            mode = path.stat().st_mode
-            if stat.S_ISDIR(mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if not stat.S_ISREG(mode):
-                raise OutputError(f"{target} is no file, pipe or character device: choose a path where you can write")
-            found = os.access(path, os.W_OK)
-        elif not path.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
-        else:
-            found = True
-        if not found:
+        is_stream = _is_stream(target)
+        path = target if is_stream else followed(target)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not (is_stream or path.is_file()):
+            raise OutputError(f"{target} is no file, pipe or character device: choose a path where you can write")
+        if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if not _is_stream(target):
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
+        if not is_stream:
             check_parent(path)
 
 
@@ -146,15 +141,16 @@ def _is_stream(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def output_file(target: Path) -> Iterator[IO[bytes]]:
+def output_file(target: Path, replace: bool = True) -> Iterator[IO[bytes]]:
     """A file to fill; if the block succeeds, its bytes appear at ``target``, and if not, nothing changes there.
 
     A regular file is replaced in one step: links to it stay, it keeps its mode, and a hard link keeps the old bytes.
-    A pipe, a character device, and standard output for ``-``, get the bytes at the end. Raises OutputError.
+    Without ``replace``, a file that appears at ``target`` meanwhile is left alone. A pipe, a character device, and
+    standard output for ``-``, get the bytes at the end. Raises OutputError.
     """
     target = expanded(target)
     check_output(target)
-    with writing(target), _stream(target) if _is_stream(target) else _replacement(followed(target)) as file:
+    with writing(target), _stream(target) if _is_stream(target) else _replacement(followed(target), replace) as file:
         yield file
 
 
@@ -174,7 +170,7 @@ def _stream(target: Path) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def _replacement(target: Path) -> Iterator[IO[bytes]]:
+def _replacement(target: Path, replace: bool) -> Iterator[IO[bytes]]:
     remove_stale(target)
     staged = staging_path(target)
     try:
@@ -182,6 +178,8 @@ def _replacement(target: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+            if target.is_symlink() or (target.exists() and not (replace and target.is_file())):
+                raise OutputError(f"{target} appeared meanwhile and was not changed: choose another path")
             if target.exists():
                 _take_owner_and_mode(file.fileno(), target.stat())
         staged.replace(target)

@@ -157,7 +157,24 @@ def test_closed_streams_harm_no_output(folder: Path) -> None:
     assert not (folder / "o2.npy").exists()
 
 
+def test_a_name_that_is_no_utf_8_is_written_and_printed(folder: Path) -> None:
+    done = program("PYTHONIOENCODING=utf-8 $M encode tiny.m2d texts.txt -o $'caf\\xe9.npy'")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"caf\udce9.npy" in done.stdout
+    assert (folder / os.fsdecode(b"caf\xe9.npy")).exists()
+
+
 # Results of bench
+
+
+def test_an_empty_results_file_of_the_user_stays_and_a_new_one_is_removed(run: Run, folder: Path) -> None:
+    (folder / "link.jsonl").symlink_to("real.jsonl")
+    (folder / "mine.jsonl").touch()
+    before = contents(folder)
+    for name in ("link.jsonl", "mine.jsonl"):
+        assert run("bench", "tiny.m2d", "--sts", "none.csv", "-o", name).code == USAGE
+    assert contents(folder) == before
+    assert (folder / "link.jsonl").is_symlink()
 
 
 @pytest.mark.parametrize("name", ["pipe", "/dev/null", "-", "folder"])

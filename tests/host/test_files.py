@@ -6,6 +6,7 @@ import shutil
 import socket
 import stat
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,6 +137,21 @@ def test_a_replaced_file_keeps_its_mode_and_a_new_one_follows_the_umask(tmp_path
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("old", "new")] == [0o600, 0o640]
 
 
+@pytest.mark.parametrize(("kind", "replace"), [("file", False), *((kind, True) for kind in ("folder", "pipe", "link"))])
+def test_what_appears_meanwhile_is_left_alone(tmp_path: Path, kind: str, replace: bool) -> None:
+    target = tmp_path / "out"
+    appear: dict[str, Callable[[], object]] = {
+        "file": lambda: target.write_text("theirs"),
+        "folder": target.mkdir,
+        "pipe": lambda: os.mkfifo(target),
+        "link": lambda: target.symlink_to("elsewhere"),
+    }
+    with pytest.raises(OutputError, match="meanwhile"), output_file(target, replace):
+        appear[kind]()
+    assert names(tmp_path) == ["out"]
+    assert kind != "file" or target.read_text() == "theirs"
+
+
 def test_a_hard_link_keeps_the_old_bytes(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"old")
     (tmp_path / "other name").hardlink_to(tmp_path / "out")
@@ -204,6 +220,14 @@ def test_a_folder_or_a_file_without_write_permission_is_refused_before_the_work(
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(OutputError):
         check_output(tmp_path / name)
+
+
+def test_a_working_folder_that_was_removed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(OutputError):
+        check_output(Path("out"))
 
 
 def test_a_closed_standard_output_is_refused_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
