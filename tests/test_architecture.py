@@ -147,6 +147,10 @@ def test_encoding_needs_onnxruntime_and_no_torch(bundle: Bundle, tmp_path: Path)
     assert loaded & HEAVY == {"onnxruntime"}
 
 
+def test_help_does_not_even_load_numpy() -> None:
+    assert "numpy" not in loaded_by(RUN, "--help")
+
+
 @pytest.mark.parametrize("command", ["show", "verify"])
 def test_looking_at_a_bundle_loads_nothing_heavy(bundle: Bundle, command: str) -> None:
     assert not loaded_by(RUN, command, str(bundle.root)) & HEAVY

@@ -21,7 +21,7 @@ from m2d_export.checkpoints.exits import ExitEncoder, cut_checkpoint
 from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.engines.library import LIBRARIES, library
 from m2d_export.errors import ExportError, M2DError, RuntimeUnavailable, first_line
-from m2d_export.runtimes import check_runtime, open_runtime
+from m2d_export.runtimes.table import check_runtime, open_runtime
 from m2d_export.spec import ShapeRange
 from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray

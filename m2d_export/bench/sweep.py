@@ -20,8 +20,7 @@ from m2d_export.errors import M2DError, SpecError
 from m2d_export.host.extras import require
 from m2d_export.host.machine import machine
 from m2d_export.plan import Progress, no_progress
-from m2d_export.runtimes import check_runtime
-from m2d_export.runtimes.table import RUNTIMES
+from m2d_export.runtimes.table import RUNTIMES, check_runtime
 
 FOLDERS = re.compile(r"(?<![^\s'\"(])/(?:[^/\s'\"]+/)+")  # other people read the records
 FAILURES = (M2DError, MemoryError)  # these are recorded; any other exception is a bug and stops the sweep

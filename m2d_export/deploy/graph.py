@@ -9,7 +9,7 @@ from m2d_export.bundle.disk import Bundle
 from m2d_export.errors import ParityError
 from m2d_export.host.extras import require
 from m2d_export.precisions import PRECISIONS
-from m2d_export.runtimes import open_runtime
+from m2d_export.runtimes.table import open_runtime
 from m2d_export.spec import OUTPUT, Cell, Precision, Variant
 from m2d_export.text.batches import pad
 from m2d_export.text.files import held_out_texts

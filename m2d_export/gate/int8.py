@@ -6,7 +6,7 @@ from m2d_export.agreement import agreement, agreement_reference
 from m2d_export.gate.parity import Checked, compare, compare_single, vectors_of_single_texts
 from m2d_export.gate.reference import Reference
 from m2d_export.precisions import PRECISIONS
-from m2d_export.runtimes import open_runtime
+from m2d_export.runtimes.table import open_runtime
 from m2d_export.spec import Variant
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from m2d_export.gate.reference import Reference
 from m2d_export.precisions import PRECISIONS, Bounds
-from m2d_export.runtimes import open_runtime
 from m2d_export.runtimes.runtime import Runtime
+from m2d_export.runtimes.table import open_runtime
 from m2d_export.spec import Variant
 from m2d_export.text.batches import pad
 from m2d_export.text.tokenizer import TokenIds, Tokenizer

@@ -12,8 +12,8 @@ import pytest
 from m2d_export import Bundle, Encoder
 from m2d_export.graphs.passes.fuse_attention import fuse_attention
 from m2d_export.precisions import PRECISIONS
-from m2d_export.runtimes import open_runtime
 from m2d_export.runtimes.onnxrt import session_options
+from m2d_export.runtimes.table import open_runtime
 from m2d_export.spec import INPUTS, OUTPUT, Precision
 from m2d_export.text.batches import batches
 from tests.graphs.architectures import EACH_ARCHITECTURE

@@ -29,7 +29,7 @@ from m2d_export.graphs.int8 import calibration_samples, int8_graphs
 from m2d_export.graphs.passes.prevent_saturation import MAX_PAIR_SUM
 from m2d_export.plan import plan
 from m2d_export.precisions import PRECISIONS
-from m2d_export.runtimes import open_runtime
+from m2d_export.runtimes.table import open_runtime
 from m2d_export.spec import INPUTS, Precision
 from m2d_export.text.batches import batches
 from m2d_export.text.files import calibration_texts, held_out_texts

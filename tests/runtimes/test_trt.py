@@ -16,8 +16,8 @@ from m2d_export.cli import cli
 from m2d_export.engines.library import FLAGS
 from m2d_export.errors import IntegrityError, OutputError, RuntimeUnavailable, SpecError
 from m2d_export.host.gpu import Gpu
-from m2d_export.runtimes import open_runtime
 from m2d_export.runtimes import trt as trt_module
+from m2d_export.runtimes.table import open_runtime
 from m2d_export.spec import Engine, EngineKey, TextSpec, Variant
 from m2d_export.text.batches import pad
 from m2d_export.text.tokenizer import TokenIds
