@@ -17,9 +17,9 @@ from m2d_export.spec import Precision
 
 
 def choice_table(choice: Choice, candidates: Sequence[Candidate]) -> Table:
-    """The pick and the runners-up, each with the reason.
+    """The pick and the next candidates, each with the reason.
 
-    Each row names its setup if ``candidates`` have several, and the size of its index if the budgets limit that.
+    A row names its setup if ``candidates`` have several, and the size of its index if the budgets limit that.
     """
     labels = setup_labels(list(dict.fromkeys(candidate.setup for candidate in candidates)))
     budgets, quality = choice.budgets, f"{choice.task} as {choice.stored_as}" if choice.stored_as else str(choice.task)
@@ -41,7 +41,7 @@ def choice_table(choice: Choice, candidates: Sequence[Candidate]) -> Table:
 
 
 def run_command(picked: Candidate, bundle: Path, cores: int) -> str:
-    """The command that encodes with a cell in the setup it was measured in, on a machine with ``cores`` cores."""
+    """The command that encodes with a cell in its measured setup, on a machine with ``cores`` cores."""
     words = ["m2d-export", "encode", str(bundle), "texts.txt", "--cell", str(picked.cell)]
     setup = picked.setup
     if setup.runtime != "onnxrt":

@@ -1,6 +1,6 @@
-"""The result columns: one list, from which the terminal, the Markdown, the page and docs/results-format.md are made.
+"""The columns of results: one list, from which terminal, Markdown, page and docs/results-format.md are made.
 
-A new column is a row here and a field of ``Candidate`` that ``bench.metrics`` fills.
+To add a column, add a row here and a field of ``Candidate`` that ``bench.metrics`` fills.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 from m2d_export.bench.values import Candidate, StoredScore, Timing, View
 from m2d_export.report.formatting import WRITERS, interval
 
-# The notes of columns. ``PARTS`` has the part of a view that decides the values of a column with that note.
+# The notes of columns. For each note, ``PARTS`` has the part of a view that the values depend on.
 LABEL, TEXTS, COLLECTION = "on {label}", "on {texts}", "on {collection}"
 LATENCY, THROUGHPUT = "{latency}", "{throughput}"
 PARTS = {LABEL: "sts", TEXTS: "texts", COLLECTION: "collection", LATENCY: "times", THROUGHPUT: "times"}
@@ -18,13 +18,14 @@ PARTS = {LABEL: "sts", TEXTS: "texts", COLLECTION: "collection", LATENCY: "times
 
 @dataclass(frozen=True)
 class Column:
-    """A value of a candidate and how it is shown.
+    """A value of a candidate, and how it is shown.
 
-    ``key`` is the field of ``Candidate``, ``write`` a name in ``WRITERS``, ``source`` the record that it comes from.
-    ``note`` says what it was measured on, with the names that ``measured_on`` returns. ``interval`` is the field
-    with its 95 % interval. ``mark`` is a field whose name is added to the text if it is true. ``heat`` is the heading
-    of its heat-map, if it has one; a terminal adds the column ``extra`` to that map in brackets. ``shown`` is "table",
-    "hover" (on the page, with the mouse on a cell) or "data" (only as part of another column).
+    ``key`` is the field of ``Candidate``, ``write`` a name in ``WRITERS``, and ``source`` the record that the value
+    comes from. ``note`` says what it was measured on, with the names that ``measured_on`` returns. ``interval`` is the
+    field with its 95 % interval. ``mark`` is a field whose name is added to the text if the field is true. ``heat`` is
+    the heading of its heat-map, if it has one. On a terminal, the heat-map shows the column ``extra`` in brackets.
+    ``shown`` is "table", "hover" (on the page, while the mouse is on a cell) or "data" (only as part of another
+    column).
     """
 
     key: str
@@ -40,7 +41,7 @@ class Column:
 
     @property
     def part(self) -> str:
-        """The part of a view that changes its values, empty where none does."""
+        """The part of a view that its values depend on; empty if there is none."""
         return PARTS.get(self.note, "")
 
 
@@ -89,7 +90,7 @@ COLUMNS = (
     Column("peak_mb", "peak memory", "mb", "`memory`: `peak_mb`"),
 )
 TABLE = tuple(column for column in COLUMNS if column.shown == "table")
-TIMES = tuple(column for column in COLUMNS if column.part == "times" and column.shown != "data")  # of a ``Timing`` too
+TIMES = tuple(column for column in COLUMNS if column.part == "times" and column.shown != "data")  # of ``Timing`` too
 BY_KEY: Mapping[str, Column] = {column.key: column for column in COLUMNS}
 
 
@@ -113,7 +114,7 @@ def text_of(column: Column | str, candidate: Candidate | Timing) -> str:
 
 
 def values_of(candidate: Candidate, part: str) -> dict[str, Any]:
-    """The values as JSON of the columns that ``part`` of a view changes."""
+    """The values, as JSON, of the columns that depend on ``part`` of a view."""
     keys = [key for column in COLUMNS if column.part == part for key in (column.key, column.interval) if key]
     return {key: _plain(getattr(candidate, key)) for key in keys}
 

@@ -15,11 +15,11 @@ from m2d_export.report.pareto import steps
 from m2d_export.report.results import setup_labels
 from m2d_export.report.terminal_table import terminal_table
 
-RECALLS = (90.0, 95.0, 99.0)  # of the full cell's ten: the table of cascades has the cheapest way to each
+RECALLS = (90.0, 95.0, 99.0)  # the table of cascades has the cheapest cascade for each
 
 
 def storage_tables(cells: Sequence[Candidate], label: str) -> list[RenderableType]:
-    """What each storage keeps of the deepest layer's score in the most exact setup, and its size, by dim."""
+    """The score of the deepest layer in each storage, in the most exact setup, with the size, by dim."""
     stored = [cell for cell in cells if cell.stored]
     layer = max((cell.cell.layer for cell in stored if cell.setup == stored[0].setup), default=0)
     own = {cell.cell.dim: cell for cell in stored if cell.setup == stored[0].setup and cell.cell.layer == layer}
@@ -42,7 +42,7 @@ def _stored(cell: Candidate, storage: str) -> str:
 
 
 def cascade_tables(found: Sequence[Cascade]) -> list[RenderableType]:
-    """The cheapest cascade that reaches each of RECALLS, and the cost of the full cell; a table for each collection."""
+    """The cheapest cascade for each of RECALLS, and the cost of the full cell; one table for each collection."""
     parts: list[RenderableType] = []
     labels = setup_labels(list(dict.fromkeys(item.setup for item in found)))
     for collection, setup in dict.fromkeys((item.collection, item.setup) for item in found):

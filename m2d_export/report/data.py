@@ -1,4 +1,4 @@
-"""The data of the page as plain JSON: the values of every group through every view, and the lists of the package."""
+"""The data of the page as plain JSON: the values of every group in every view, and the lists of the package."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -36,7 +36,7 @@ def page_data(groups: Sequence[Group]) -> Json:
 
 
 def group_data(group: Group) -> Json:
-    """The values of one group: its candidates once, then what each part of a view adds, in the same order."""
+    """The values of one group: its candidates once, then the values of each part of a view, in the same order."""
     results, records = Results.of(group), group.records
     view, labels = results.view, sts_labels(records)
     sts: list[str | None] = [*labels] or [None]
@@ -105,7 +105,7 @@ def group_data(group: Group) -> Json:
 
 
 def _last_of_bundle(groups: Sequence[Group], group: Group) -> Group:
-    """The group of the same bundle that ``select`` uses: that of the machine which measured last."""
+    """The group of the same bundle that ``select`` uses: that of the last machine that measured."""
     own = [other for other in groups if other.bundle == group.bundle]
     return max(own, key=lambda other: max(record.get("time") or "" for record in other.records))
 

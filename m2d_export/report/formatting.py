@@ -1,4 +1,4 @@
-"""How a number is written on a terminal and in Markdown. The page writes the same (templates/parts.js)."""
+"""How a number is written on a terminal and in Markdown; the page writes the same (templates/parts.js)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from m2d_export.bench.values import Candidate, Interval, StoredScore
 
 MISSING = "–"
-BAR = "\\|"  # a bar that does not end a column
-LONG = 12  # rows; a longer table is folded
+BAR = "\\|"  # a bar inside a column
+LONG = 12  # a table with more rows is folded
 
 
 def score(value: float | None) -> str:
@@ -31,7 +31,7 @@ def share(value: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """A latency at three significant digits."""
+    """A latency with three significant digits."""
     return MISSING if value is None else f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} ms"
 
 
@@ -46,7 +46,7 @@ def megabytes(value: float | None) -> str:
 
 
 def gigabytes(value: float | None) -> str:
-    """Gigabytes at three significant digits."""
+    """Gigabytes with three significant digits."""
     return MISSING if value is None else f"{value:,.0f} GB" if value >= 100 else f"{value:#.3g} GB"
 
 
@@ -69,7 +69,7 @@ WRITERS: Mapping[str, Callable[[Any], str]] = {
 
 
 def axis_names(cells: Iterable[Candidate]) -> tuple[dict[int, str], dict[int, str]]:
-    """The names of the layers and the dims of some cells, in ascending order; an asterisk marks untrained ones."""
+    """The names of the layers and the dims of some cells, ascending; an asterisk marks untrained ones."""
     own = sorted(cells, key=lambda cell: cell.cell.dim)
     layers = {cell.cell.layer: f"{cell.cell.layer}{'' if cell.trained_layer else '*'}" for cell in own}
     dims = {cell.cell.dim: f"{cell.cell.dim}{'' if cell.trained_dim else '*'}" for cell in own}

@@ -1,4 +1,4 @@
-"""Heat-maps of the grid on a terminal: layers x dims, each cell shaded by its value."""
+"""Heat-maps of the grid on a terminal: layers x dims, with a colour for the value of each cell."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -13,14 +13,14 @@ from m2d_export.report.results import setup_labels
 from m2d_export.report.terminal_table import terminal_table
 from m2d_export.spec import Cell
 
-# ColorBrewer's YlGnBu, five classes: ordered for colour-blind readers too; dark text on light, light on dark.
+# Five classes of ColorBrewer's YlGnBu, whose order colour-blind readers see too. Text is dark on light, light on dark.
 SHADES = (("#ffffcc", "black"), ("#a1dab4", "black"), ("#41b6c4", "black"), ("#2c7fb8", "white"), ("#253494", "white"))
 UNTRAINED = "* a layer or dim that this checkpoint was not trained for"
-FEW_DIMS, MANY_DIMS = 5, 9  # columns that fit in 100 characters: with a value in brackets, with one number
+FEW_DIMS, MANY_DIMS = 5, 9  # columns that fit in 100 characters: with a value in brackets, and without
 
 
 def heat_maps(cells: Sequence[Candidate], column: Column, measured: dict[str, str]) -> list[RenderableType]:
-    """A heat-map for each setup; setups that differ only in threads have the same vectors and share one."""
+    """A heat-map for each setup; setups that differ only in threads have the same vectors, and so one heat-map."""
     if all(getattr(cell, column.key) is None for cell in cells):
         return []
     first = {(cell.setup.untimed, cell.cell): cell for cell in reversed(cells)}
@@ -45,7 +45,7 @@ def heading_of(column: Column, measured: dict[str, str], brackets: bool = True) 
 
 
 def brief_text(column: Column) -> Callable[[Candidate], str]:
-    """The function that writes a value, and another one in brackets."""
+    """A function that writes a value, with another value in brackets if the column has one."""
     extra = BY_KEY[column.extra]
 
     def write(cell: Candidate) -> str:
@@ -78,7 +78,7 @@ def heat_map(
         background, foreground = SHADES[min(int(share_of_range * len(SHADES)), len(SHADES) - 1)]
         return Text(write(cell), style=f"{foreground} on {background}")
 
-    parts: list[RenderableType] = [Text(heading, style="italic")]  # a title would be wrapped to the table's width
+    parts: list[RenderableType] = [Text(heading, style="italic")]  # a table wraps its title to its width
     for dims in side_by_side(dim_names, dims_abreast):
         columns = {dim_names[dim]: partial(shaded, dim=dim) for dim in dims}
         parts.append(terminal_table({"layer \\ dim": layer_names.__getitem__, **columns}, reversed(layer_names)))

@@ -1,4 +1,4 @@
-"""A short version of the report in Markdown: the picks, the grid, all cells and pictures, for a README or an issue."""
+"""A short version of the report in Markdown, for a README or an issue: picks, grid, all cells, pictures."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +20,7 @@ STAR = "\n\\* a layer or dim that was not trained.\n"
 
 
 def document(results: Sequence[Results], pictures: Sequence[Mapping[str, str]]) -> str:
-    """The whole of report.md; ``pictures`` holds, for each of ``results``, the file of each picture by its name."""
+    """The text of report.md; for each of ``results``, ``pictures`` has the file of each picture by its name."""
     note = mixed([one.group for one in results])
     parts = ["# Which cell to ship\n"] + ([f"{note}\n"] if note else [])
     for one, own in zip(results, pictures, strict=True):
@@ -42,7 +42,7 @@ def _sections(results: Results, pictures: Mapping[str, str]) -> list[str]:
 
 
 def _picks(results: Results) -> str:
-    """What ``select`` picks for several retentions, and the warnings of each choice."""
+    """The picks of ``select`` for several retentions, with the warnings of each."""
     rows = []
     warnings: dict[str, list[str]] = {}
     for floor in RETENTIONS:

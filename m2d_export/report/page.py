@@ -1,4 +1,4 @@
-"""The report: a folder with a page that opens from disk, a short version in Markdown, and pictures for a README."""
+"""The report: a folder with a page that needs no server, a short version in Markdown, and pictures."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from m2d_export.report.sections import SECTIONS, Section
 
 PAGE, MARKDOWN = "index.html", "report.md"
 FILES = re.compile(rb'<meta name="generator" content="m2d-export report" data-files="([^"]*)">')  # of a report
-# Each script uses those before it.
+# A script uses only scripts that are before it.
 SCRIPTS = ("parts", "state", "rule", "charts", *(f"section_{section.key}" for section in SECTIONS), "page")
 template = partial(templates.template, "m2d_export.report")
 
@@ -29,8 +29,8 @@ template = partial(templates.template, "m2d_export.report")
 def write_report(records: Sequence[Record], target: str | Path) -> None:
     """Write the folder ``target`` from the records of one or more bundles and machines; replace an earlier report.
 
-    Raises OutputError where ``target`` holds a file that no report wrote, DataError without records, and
-    RuntimeUnavailable without the extra ``report``.
+    Raises OutputError if ``target`` has a file that no report wrote, DataError without records, and RuntimeUnavailable
+    without the extra ``report``.
     """
     if not records:
         raise DataError("there are no results to report: run `m2d-export bench BUNDLE` first")
@@ -50,7 +50,7 @@ def write_report(records: Sequence[Record], target: str | Path) -> None:
 
 
 def page(found: Sequence[Group], files: Sequence[str] = (PAGE,)) -> str:
-    """The page as one HTML text that includes Plotly; it lists the ``files`` of its report."""
+    """The page as one HTML text with Plotly in it; it lists the ``files`` of its report."""
     data = json.dumps(page_data(found), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return template(
         "page.html",
@@ -59,7 +59,7 @@ def page(found: Sequence[Group], files: Sequence[str] = (PAGE,)) -> str:
         css=template("page.css"),
         sections="\n".join(map(_block, SECTIONS)),
         plotly=require("plotly.offline", "report").get_plotlyjs(),
-        data=data.replace("<", "\\u003c"),  # "</script>" and "<!--" would end a script element
+        data=data.replace("<", "\\u003c"),  # because "</script>" and "<!--" would end a script element
         script="\n".join(template(f"{name}.js") for name in SCRIPTS),
     )
 

@@ -1,4 +1,4 @@
-"""The Pareto front: everything that nothing else beats on both score and throughput."""
+"""The Pareto front: everything that nothing else beats in both score and throughput."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,14 +7,14 @@ from typing import TypeVar
 
 from m2d_export.bench.values import Candidate, Cascade
 
-FEW = 5  # lines that a legend can name
+FEW = 5  # so many lines fit in a legend
 
 
 @dataclass(frozen=True)
 class Step:
-    """A shortlist of a cascade as a point: recall as its score, queries a second as its throughput.
+    """A shortlist of a cascade as a point: its score is the recall, and its throughput is queries per second.
 
-    ``cascade`` and ``shortlist`` are places in the lists that it comes from.
+    ``cascade`` and ``shortlist`` are places in the lists that the point was made from.
     """
 
     cascade: int
@@ -29,8 +29,8 @@ P = TypeVar("P", Candidate, Step)
 def front(points: Iterable[P]) -> list[P]:
     """The points that no other point beats, from the fastest to the one with the highest score.
 
-    A point beats another if it is as good on both score and throughput, and better on one. Points without a score or a
-    throughput are left out. Of two equal points both stay.
+    A point beats another if it is as good in score and throughput, and better in one of them. Points without a score or
+    a throughput are left out. Two equal points are both kept.
     """
     known = [
         (point.sentences_per_second, point.score, point)
@@ -48,7 +48,7 @@ def front(points: Iterable[P]) -> list[P]:
 
 
 def steps(cascades: Sequence[Cascade]) -> list[Step]:
-    """The shortlists that reach their recall at the least cost, cheapest first."""
+    """For each recall that shortlists reach, the cheapest one; the cheapest of all comes first."""
     return front(
         Step(place, number, recall, 1000 / cost)
         for place, item in enumerate(cascades)
@@ -57,6 +57,6 @@ def steps(cascades: Sequence[Cascade]) -> list[Step]:
 
 
 def few(cascades: Sequence[Cascade]) -> list[Cascade]:
-    """The cascades to draw of one collection and setup: those that are most often the cheapest for a recall."""
+    """The cascades to draw for one collection and setup: those that are most often the cheapest for a recall."""
     often = Counter(step.cascade for step in steps(cascades))
     return [cascades[place] for place in sorted(place for place, _ in often.most_common(FEW))]

@@ -1,7 +1,7 @@
 """The charts as PNGs for a README, drawn by matplotlib without a display.
 
-A function of ``PICTURES`` draws onto axes and returns the title, or None where the results do not hold the chart. The
-first line of a title is large.
+A function of ``PICTURES`` draws on axes and returns the title. It returns None if the results have no values for the
+chart. The first line of a title is large.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from m2d_export.report.pareto import few, front, steps
 from m2d_export.report.results import Results
 from m2d_export.spec import Cell
 
-# Colours that colour-blind readers can tell apart: Okabe and Ito's for kinds, viridis for an order.
+# Colour-blind readers can tell these colours apart: Okabe and Ito's are for kinds, viridis is for an order.
 KINDS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "oDs^Pv*"
 SOFT = "#5a636b"
@@ -32,7 +32,7 @@ Axes = Any  # matplotlib is an extra and may be missing
 
 
 def draw(results: Results, folder: Path, suffix: str) -> dict[str, str]:
-    """Draw what the results hold into ``folder``; returns the file of each picture by its name."""
+    """Draw the charts that have values into ``folder``; returns the file of each picture by its name."""
     matplotlib = require("matplotlib", "report")
     made = {}
     with matplotlib.rc_context(STYLE):
@@ -51,7 +51,7 @@ def draw(results: Results, folder: Path, suffix: str) -> dict[str, str]:
 
 
 def _first_setup(items: Sequence[Any]) -> list[Any]:
-    """The items of the most exact setup: a picture shows one setup, the page offers all."""
+    """The items of the most exact setup, because a picture shows one setup only."""
     return [item for item in items if item.setup == items[0].setup]
 
 
@@ -66,9 +66,9 @@ def _heat_map(axes: Axes, results: Results, name: str) -> str | None:
 
 
 def draw_heat_map(axes: Axes, values: Mapping[Cell, float], layers: Mapping[int, str], dims: Mapping[int, str]) -> None:
-    """Draw layers x dims, each cell shaded and labelled by its value; ``layers`` and ``dims`` name rows and columns.
+    """Draw layers x dims, each cell with its colour and its value; ``layers`` and ``dims`` name rows and columns.
 
-    A name with an asterisk is explained as not trained.
+    If a name has an asterisk, a note says that it marks what was not trained.
     """
     rows = [[values.get(Cell(layer, dim), float("nan")) for dim in dims] for layer in layers]
     image = axes.imshow(rows, cmap="cividis", aspect="auto", origin="lower")
@@ -111,7 +111,7 @@ def _front(axes: Axes, results: Results) -> str | None:
 
 
 def _latency(axes: Axes, results: Results) -> str | None:
-    """Over the batch size at the fewest tokens, or over the tokens where only one batch size was timed."""
+    """Latency by batch size at the fewest tokens; by tokens if only one batch size was timed."""
     view = results.view
     timings: list[Timing] = _first_setup(
         [t for t in results.timings if view.shape and t.shape.scope == view.shape.scope]
@@ -142,7 +142,7 @@ def _latency(axes: Axes, results: Results) -> str | None:
 
 
 def _cascade(axes: Axes, results: Results) -> str | None:
-    """A line for each cascade; where there is room, numbers at the cheapest shortlists."""
+    """A line for each cascade, with numbers at the cheapest shortlists if there is room."""
     here = [item for item in results.cascades if item.collection == results.view.collection]
     passed: list[Cascade] = few(_first_setup(here))
     if not passed:
@@ -182,7 +182,7 @@ def _storage(axes: Axes, results: Results) -> str | None:
 
 
 def _plain_ticks(axes: Axes, which: str) -> None:
-    """Label 1, 2 and 5 of each decade with plain numbers."""
+    """Label the axis at 1, 2 and 5 times the powers of ten, with plain numbers."""
     ticker = require("matplotlib.ticker", "report")
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))

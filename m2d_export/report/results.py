@@ -1,4 +1,4 @@
-"""One group of records, and what the default view shows of them."""
+"""One group of records, with the values of the default view."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from m2d_export.bench.views import sts_labels, view_of
 
 @dataclass(frozen=True)
 class Results:
-    """What a report shows of one bundle on one machine: through the default ``view``, with names for its parts.
+    """What a report shows of one bundle on one machine, in the default ``view``.
 
-    ``label`` is that of the STS set, ``labels`` are the short names of the setups.
+    ``label`` is that of the STS set. ``labels`` are the short names of the setups.
     """
 
     group: Group
@@ -35,7 +35,7 @@ class Results:
 
 
 def setup_labels(setups: Sequence[Setup]) -> dict[Setup, str]:
-    """A short name for each setup: precision and runtime, and whatever else tells them apart."""
+    """A short name for each setup: precision and runtime, and what else is needed to tell them apart."""
     several = {name: len({getattr(setup, name) for setup in setups}) > 1 for name in ("compute", "provider", "threads")}
     plain = all(setup.compute == setup.precision for setup in setups)
     labels = {}

@@ -1,7 +1,7 @@
 """The sections of a report: one list, from which the page and its Markdown are made.
 
-A new chart is a row here, a file ``templates/section_KEY.js`` that draws it on the page, and a function in
-``pictures`` where it also gets a picture. Data that the page does not have yet comes from ``data``.
+To add a chart, add a row here and a file ``templates/section_KEY.js`` that draws it on the page. If it shall have a
+picture, add a function in ``pictures``. Data that the page does not have yet comes from ``data``.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from m2d_export.report.results import Results
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report. It is shown if ``filled`` finds its values in the results.
+    """A part of a report; it is shown if ``filled`` finds its values in the results.
 
     ``needs`` says what bench must measure for it. ``layout`` is the CSS class of its body. ``pictures`` are the names
     of its pictures.
@@ -33,8 +33,8 @@ SECTIONS = (
     Section(
         key="pick",
         title="The pick",
-        about="Set what you need. The cell that meets it is marked in every chart below. With a limit on quality the "
-        "fastest cell wins, without one the best; among equals the smaller.",
+        about="Set your budgets. The cell that meets them is marked in every chart below. If quality has a limit, the "
+        "fastest cell is picked, and else the best one. Of two equal cells, the smaller one is picked.",
         needs=QUALITY,
         filled=lambda of: any((c.score, c.ndcg, c.agreement) != (None, None, None) for c in of.cells),
         layout="picker",
@@ -42,8 +42,8 @@ SECTIONS = (
     Section(
         key="grid",
         title="The grid",
-        about="A cell is an exit layer and a dim: run that many blocks, keep that many numbers. Retention is the score "
-        "as a share of the full cell's. An asterisk marks a layer or dim that was not trained.",
+        about="A cell is a layer and a dim: 3 × 128 stops after layer 3 and keeps 128 numbers of the vector. Retention "
+        "is the cell's score divided by the full cell's. An asterisk marks a layer or dim that was not trained.",
         needs=QUALITY,
         filled=lambda of: bool(of.cells),
         pictures=("score", "retention"),
@@ -61,8 +61,8 @@ SECTIONS = (
     Section(
         key="latency",
         title="Latency",
-        about="Median milliseconds a batch; whiskers reach the 95th percentile. Open markers are noisy: the middle "
-        "half of the calls spreads over more than 20 % of the median.",
+        about="Milliseconds per batch: the median, with whiskers to the 95th percentile. Open markers are noisy: the "
+        "middle half of the calls spreads over more than 20 % of the median.",
         needs="latencies",
         filled=lambda of: bool(of.timings),
         pictures=("latency",),
@@ -70,8 +70,8 @@ SECTIONS = (
     Section(
         key="cascade",
         title="Cascade",
-        about="A cheap cell makes a shortlist, a deep cell ranks it again. Recall@10 is the share of the deep cell's "
-        "ten nearest documents that are in the shortlist.",
+        about="A cheap cell finds a shortlist, and a deep cell ranks it again. Recall@10 is the share of the deep "
+        "cell's ten nearest documents that are in the shortlist.",
         needs="bench --retrieval FOLDER",
         filled=lambda of: bool(of.cascades),
         pictures=("cascade",),
@@ -79,7 +79,7 @@ SECTIONS = (
     Section(
         key="storage",
         title="Index size",
-        about="The size of a million vectors in each storage, and the score that they keep.",
+        about="The size of a million vectors, by the type that an index stores, and the score that such vectors have.",
         needs="scores of stored vectors",
         filled=lambda of: any(cell.stored for cell in of.cells),
         layout="figures wide",
@@ -103,6 +103,6 @@ def filled(results: Results) -> list[str]:
 
 
 def omitted(results: Results) -> str:
-    """One line about the sections that these results do not fill, or nothing."""
+    """A line that names the sections without results; empty if there are none."""
     absent = [f"{section.title.lower()} (needs {section.needs})" for section in SECTIONS if not section.filled(results)]
     return f"Left out, because the results have no values for them: {', '.join(absent)}." if absent else ""

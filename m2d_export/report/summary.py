@@ -1,4 +1,4 @@
-"""What a report says in words about a group of records; the page and its Markdown say the same."""
+"""Sentences about a group of records; the page and its Markdown show the same ones."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -29,17 +29,17 @@ def group_name(group: Group) -> str:
 
 
 def mixed(groups: Sequence[Group]) -> str | None:
-    """A note where one file has results of several bundles or machines."""
+    """A note if one file has results of several bundles or machines."""
     if len(groups) == 1:
         return None
     bundles = len({group.bundle for group in groups})
     machines = len({hardware(group.records[0]) for group in groups})
     what = " and ".join(f"{count} {name}s" for count, name in ((bundles, "bundle"), (machines, "machine")) if count > 1)
-    return f"These results come from {what}. They do not compare, and are shown separately."
+    return f"These results come from {what}. They cannot be compared, and are shown separately."
 
 
 def machine_name(group: Group) -> str:
-    """The processor and how many of its cores were used, and the GPU if there is one."""
+    """The processor with its number of cores, and the GPU if there is one."""
     gpu = group.machine.get("gpu")
     return f"{group.machine.get('cpu')} ({group.machine.get('cores')} cores)" + (f" with {gpu}" if gpu else "")
 
@@ -68,7 +68,7 @@ def facts(group: Group) -> list[tuple[str, str]]:
 
 
 def versions(group: Group) -> str:
-    """Every package with its version; with several versions where it was upgraded between two results."""
+    """Every package with its version; with several versions if it was upgraded between two results."""
     found: dict[str, dict[str, None]] = {}
     for record in group.records:
         for package, version in record["machine"].get("versions", {}).items():

@@ -1,4 +1,4 @@
-"""Results on a terminal: a summary that fits the screen, and tables of everything."""
+"""Results on a terminal: a summary that fits on the screen, and tables of everything."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -24,17 +24,17 @@ from m2d_export.select.budgets import Budgets
 from m2d_export.select.rule import Choice, select
 from m2d_export.select.tasks import TASKS, Task
 
-SHAPES = 4  # the summary shows the latency of at most this many
-KEPT = 0.97  # the summary picks the fastest cell that keeps this share of the full cell's quality
+SHAPES = 4  # the summary shows the latency of at most so many shapes
+KEPT = 0.97  # the pick of the summary is the fastest cell with this retention
 
 
 def summary(
     records: Sequence[Record], bundle: Path = Path("BUNDLE"), file: Path = Path("results.jsonl")
 ) -> RenderableType:
-    """One grid, the cost of each layer and a pick, of one bundle's records on one machine.
+    """The grid, the cost of each layer and a pick, from one bundle's records on one machine.
 
-    Fits 40 lines of 100 columns for 6 layers and 5 dims. Grid and costs are those of the pick's setup. The commands
-    that it suggests name ``bundle``, and ``file`` with the records.
+    It fits in 40 lines of 100 columns for 6 layers and 5 dims. Grid and costs are those of the pick's setup. The
+    commands that it suggests name ``bundle``, and ``file`` with the records.
     """
     (group,) = groups(records)
     results = Results.of(group)
@@ -53,7 +53,7 @@ def summary(
 
 
 def _default_choice(results: Results) -> Choice | None:
-    """The fastest cell that keeps KEPT of the first quality that was measured, or the best cell without retention."""
+    """The fastest cell with the retention KEPT in the first measured quality; without retention, the best cell."""
 
     def is_known(key: str) -> bool:
         return any(getattr(cell, key) is not None for cell in results.cells)
@@ -66,7 +66,7 @@ def _default_choice(results: Results) -> Choice | None:
 
 
 def _grid(results: Results, choice: Choice, setup: Setup) -> list[RenderableType]:
-    """The heat-map of the quality that the choice is made by, with a mark on the pick."""
+    """The heat-map of the quality that decides the pick, with a mark on the pick."""
     column = BY_KEY[TASKS[choice.task].quality]
     cells = [cell for cell in results.cells if cell.setup == setup]
     few = len({cell.cell.dim for cell in cells}) <= FEW_DIMS
@@ -82,7 +82,7 @@ def _grid(results: Results, choice: Choice, setup: Setup) -> list[RenderableType
 
 
 def _cost_table(timings: Sequence[Timing], results: Results) -> RenderableType:
-    """What each layer costs: the median latency of a few shapes, throughput, peak memory."""
+    """The cost of each layer: the median latency of a few shapes, throughput, peak memory."""
     bulk = results.view.throughput
     found = {(timing.layer, timing.shape): timing for timing in timings}
     scope = results.view.shape.scope if results.view.shape else timings[0].shape.scope
@@ -135,7 +135,7 @@ def _pick_lines(choice: Choice, results: Results, bundle: Path, file: Path) -> l
 
 
 def tables(records: Sequence[Record]) -> RenderableType:
-    """Everything that one bundle's records on one machine say about cells and layers."""
+    """Every table of one bundle's records on one machine."""
     (group,) = groups(records)
     results = Results.of(group)
     view, labels = results.view, sts_labels(records)

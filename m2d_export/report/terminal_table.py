@@ -1,4 +1,4 @@
-"""A table on a terminal, from what each column writes of a row."""
+"""A table on a terminal, made by the functions of its columns."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeVar
@@ -7,13 +7,13 @@ from rich.table import Table
 from rich.text import Text
 
 Row = TypeVar("Row")
-WORDS = ("setup", "why")  # columns of words; all others hold numbers
+WORDS = ("setup", "why")  # columns with words; all others have numbers
 
 
 def terminal_table(
     columns: Mapping[str, Callable[[Row], str | Text]], rows: Iterable[Row], title: str = "", caption: str = ""
 ) -> Table:
-    """A table with a line for each of ``rows``; ``columns`` are functions of a row by their headings."""
+    """A table with a line for each of ``rows``; ``columns`` has, by heading, the function that writes a row's value."""
     table = Table(title=title or None, caption=caption or None)
     for heading in columns:
         justify: Literal["left", "right"] = "left" if heading in WORDS else "right"

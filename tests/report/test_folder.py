@@ -114,7 +114,7 @@ def test_two_machines_are_shown_separately(tmp_path):
     elsewhere = [{**record, "machine": {**MACHINE, "cpu": "Another"}} for record in (score(6, 384), latency(6, 1, 16))]
     write_report([score(6, 384), latency(6, 1, 16), *elsewhere], tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-    assert "come from 2 machines. They do not compare" in text
+    assert "come from 2 machines" in text
     assert "on Another (2 cores)" in text
     assert (tmp_path / "report" / "score-1.png").exists()
 
