@@ -1,4 +1,4 @@
-"""How far two encoders agree on texts without labels: on the order of pairs, and on nearest neighbours."""
+"""How far two encoders agree on texts without labels: in the order of pairs, and in nearest neighbours."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,20 +13,21 @@ from m2d_export.vectors import FloatArray, cosine, truncate
 
 MIN_TEXTS = 20  # with fewer texts, the ten nearest neighbours of a text are more than half of all others
 NEIGHBOURS = 10
-QUERIES = 4096  # at most so many texts are searched for, so that time grows linearly with the number of texts
+QUERIES = 4096  # neighbours are searched for at most so many texts, so that time grows linearly with the texts
 PAIRS = 20_000
-BLOCK = 1 << 20  # similarities in memory at a time: 4 MB, and a few times as much while they are sorted
+BLOCK = 1 << 20  # similarities in memory at a time; they are 4 MB, and sorting takes a few times as much
 
 IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of a cell with the full cell on ``count`` texts, all x 100.
+    """Agreement of a cell with the full cell on ``count`` texts; all values are x 100.
 
-    ``spearman`` compares the cosines of all sampled pairs, ``random_spearman`` of the random half, ``nearest_spearman``
-    of the half that pairs a text with one of its nearest neighbours in the full cell. They are None where a cell gives
-    every pair the same cosine. ``overlap_at_10`` is the mean share of ten nearest neighbours that both cells find.
+    ``spearman`` compares the cosines of all sampled pairs. One half of the pairs are random: ``random_spearman``. The
+    other half are a text and one of its nearest neighbours in the full cell: ``nearest_spearman``. They are None if a
+    cell gives every pair the same cosine. ``overlap_at_10`` is the mean share of ten nearest neighbours that both cells
+    find.
     """
 
     count: int
@@ -38,10 +39,10 @@ class Agreement:
 
 @dataclass(frozen=True)
 class AgreementReference:
-    """The full cell's side of the comparison: its nearest neighbours, and its cosines of sampled pairs.
+    """The values of the full cell: its nearest neighbours, and its cosines of sampled pairs.
 
-    ``left`` and ``right`` are (pairs,) indices of texts: first random pairs, then as many pairs of nearest neighbours.
-    ``queries`` (q,) are the texts whose ``neighbours`` (q, 10) were searched.
+    ``left`` and ``right`` are (pairs,) places of texts: first random pairs, then as many pairs of nearest neighbours.
+    ``queries`` (q,) are the texts with ``neighbours`` (q, 10).
     """
 
     count: int
@@ -94,7 +95,7 @@ def agreement(vectors: NDArray[Any], reference: AgreementReference) -> Agreement
 
 
 def nearest(vectors: NDArray[Any], queries: IntArray, count: int = NEIGHBOURS) -> IntArray:
-    """The ``count`` nearest other texts of each query by cosine, nearest first: (texts, dim), (q,) -> (q, count)."""
+    """The ``count`` nearest other texts of each query, by cosine, nearest first: (texts, dim), (q,) -> (q, count)."""
     unit = truncate(vectors, vectors.shape[1])
     found = np.empty((len(queries), count), dtype=np.int64)
     for rows in blocks(len(queries), len(unit)):
@@ -105,17 +106,17 @@ def nearest(vectors: NDArray[Any], queries: IntArray, count: int = NEIGHBOURS) -
 
 
 def blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Slices of ``rows``, each small enough that a block of slice x ``columns`` takes a few megabytes."""
+    """Slices of ``rows``, so small that slice x ``columns`` numbers take a few megabytes."""
     step = max(1, BLOCK // columns)
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def top(scores: FloatArray, count: int) -> IntArray:
-    """Indices of the ``count`` highest scores of each row, highest first: (rows, n) float32 -> (rows, count).
+    """The places of the ``count`` highest scores of each row, highest first: (rows, n) float32 -> (rows, count).
 
-    Equal scores stand in the order of their indices on every machine, because score and index become one integer.
+    Score and place become one integer, so equal scores have the same order on every machine: that of their places.
     """
-    bits = (scores + np.float32(0)).view(np.int32)  # the sum turns -0.0 into 0.0, which it equals
+    bits = (scores + np.float32(0)).view(np.int32)  # the sum turns -0.0 into 0.0, because the two are equal
     ascending = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64)
     last = scores.shape[1] - 1
     keys = (ascending << 32) | np.arange(last, -1, -1)
@@ -125,7 +126,7 @@ def top(scores: FloatArray, count: int) -> IntArray:
 
 
 def correlation(name: str, left: NDArray[Any], right: NDArray[Any]) -> float | None:
-    """A correlation of scipy.stats, such as spearmanr, x 100; None if either side is constant or not finite."""
+    """A correlation of scipy.stats, such as spearmanr, x 100; None if a side is constant or not finite."""
     stats = require("scipy.stats", "bench")
     for side in (left, right):
         if not np.isfinite(side).all() or np.ptp(side) == 0:

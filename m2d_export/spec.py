@@ -1,4 +1,4 @@
-"""The words of the package as frozen, validated values; only the standard library is imported."""
+"""The words of the package as frozen, validated values; this module imports only the standard library and errors."""
 
 import hashlib
 import json
@@ -13,13 +13,13 @@ from m2d_export.errors import SpecError
 SMALLEST_DEFAULT_DIM = 32
 BYTES_PER_FLOAT = 4
 LARGEST_VOCABULARY = 1 << 31
-INPUTS = ("input_ids", "attention_mask", "pooling_mask")  # of every graph: (batch, tokens) int64 each
-DEFAULT = "default"  # key of the graph for every runtime that has none of its own
-OUTPUT = "sentence_embedding"  # "embedding" is taken: torch.export gives that name to a value in the graph
+INPUTS = ("input_ids", "attention_mask", "pooling_mask")  # the inputs of graphs, (batch, tokens) int64 each
+DEFAULT = "default"  # the key of the graph for runtimes that have no graph of their own
+OUTPUT = "sentence_embedding"  # torch.export gives the name "embedding" to another value
 
 
 class Precision(StrEnum):
-    """The type that weights are stored in; precisions.py has everything else about each."""
+    """The type that weights are stored in; precisions.py has everything else about it."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -29,7 +29,7 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One point of the grid: run the first ``layer`` blocks, keep the first ``dim`` numbers of the vector."""
+    """One point of the grid: the first ``layer`` blocks run, and the first ``dim`` numbers of the vector are kept."""
 
     layer: int
     dim: int
@@ -50,8 +50,8 @@ class Cell:
 class Grid:
     """The exit layers of a bundle, and the dims that bench measures.
 
-    ``layers`` ascend from 1 to ``depth``, ``dims`` descend from ``width`` to 1. An encoder accepts any dim from 1 to
-    ``width``; training optimised ``trained_dims``. Raises SpecError for anything else.
+    ``layers`` are ascending, from 1 to ``depth``. ``dims`` are descending, from ``width`` to 1. An encoder accepts any
+    dim from 1 to ``width``. Training optimised ``trained_dims``. Raises SpecError for values that do not fit.
     """
 
     depth: int
@@ -74,7 +74,7 @@ class Grid:
             raise SpecError(f"dims must descend without repeats, got {self.dims}")
 
     def check_layer(self, layer: int) -> int:
-        """Return ``layer`` if there is an exit; raises SpecError listing the exits."""
+        """Return ``layer`` if there is an exit; raises SpecError that lists the exits."""
         if isinstance(layer, bool) or not isinstance(layer, int):
             raise SpecError(f"a layer is a whole number, got {layer!r}")
         if layer not in self.layers:
@@ -91,18 +91,18 @@ class Grid:
 
     @property
     def full(self) -> Cell:
-        """The deepest exit at full width: other cells are compared with it."""
+        """The deepest exit with all dims, with which other cells are compared."""
         return Cell(self.layers[-1], self.width)
 
 
 def default_dims(width: int) -> tuple[int, ...]:
-    """The width and every power of two below it down to 32, descending: 384 gives 384, 256, 128, 64, 32."""
+    """The width, and the powers of two from 32 that are below it, descending: 384 gives 384, 256, 128, 64, 32."""
     powers = [2**exponent for exponent in range(width.bit_length()) if SMALLEST_DEFAULT_DIM <= 2**exponent < width]
     return (width, *reversed(powers))
 
 
 def parse_numbers(text: str, what: str) -> tuple[int, ...]:
-    """Read a comma-separated list of whole numbers, sorted, without repeats; raises SpecError naming ``what``."""
+    """Read whole numbers separated by commas, sorted, without repeats; raises SpecError that names ``what``."""
     numbers = set()
     for item in text.split(","):
         try:
@@ -115,7 +115,7 @@ def parse_numbers(text: str, what: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Pooling:
-    """How token vectors become one vector: pooling modes of sentence-transformers, concatenated in this order."""
+    """How token vectors become one vector: pooling modes of sentence-transformers, joined in this order."""
 
     modes: tuple[str, ...] = ("mean",)
     include_prompt: bool = True
@@ -136,7 +136,7 @@ class TextSpec:
     pad_id: int
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
-    include_prompt: bool = True  # False: the encoder reads a prompt's tokens, but does not pool them
+    include_prompt: bool = True  # False: the encoder reads the tokens of a prompt, but does not pool them
     vocabulary: int = LARGEST_VOCABULARY
 
     def __post_init__(self) -> None:
@@ -145,11 +145,11 @@ class TextSpec:
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """The inputs of a graph; ``pooling_mask`` is one only if a prompt's tokens are not pooled."""
+        """The inputs of a graph; it has ``pooling_mask`` only if the tokens of a prompt are not pooled."""
         return INPUTS[:2] if self.include_prompt else INPUTS
 
     def prompt(self, prompt: str | None = None, prompt_name: str | None = None) -> str:
-        """The prompt itself, else the named one, else the default one, else "": as in sentence-transformers."""
+        """``prompt``, else the prompt of this name, else the default prompt, else ""; as in sentence-transformers."""
         if prompt is not None and prompt_name is not None:
             raise SpecError("prompt and prompt_name exclude each other: give one of them")
         if prompt is not None:
@@ -177,7 +177,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class ShapeRange:
-    """The (batch, tokens) shapes of one optimisation profile, in TensorRT's words: smallest, tuned for, largest."""
+    """The (batch, tokens) shapes of an engine: the smallest, the one it is tuned for, and the largest.
+
+    The names are TensorRT's, which calls this an optimisation profile.
+    """
 
     min: tuple[int, int]
     opt: tuple[int, int]
@@ -193,7 +196,7 @@ class ShapeRange:
 
 
 def parse_shapes(text: str) -> tuple[ShapeRange, ...]:
-    """Read shape ranges, each MIN:OPT:MAX of batch x tokens, such as 1x1:8x16:32x32,1x33:8x128:32x256."""
+    """Read shape ranges; each is MIN:OPT:MAX of batch x tokens, as in 1x1:8x16:32x32,1x33:8x128:32x256."""
     ranges = []
     for item in text.split(","):
         found = re.fullmatch(r"\s*(\d+)x(\d+):(\d+)x(\d+):(\d+)x(\d+)\s*", item, re.ASCII)
@@ -205,7 +208,7 @@ def parse_shapes(text: str) -> tuple[ShapeRange, ...]:
 
 
 def default_shapes(max_tokens: int) -> tuple[ShapeRange, ...]:
-    """One profile for each range of lengths: to 32, 128 and 512 tokens, and to ``max_tokens``."""
+    """Shape ranges for up to 32, 128 and 512 tokens, and for up to ``max_tokens``."""
     ends = [end for end in (32, 128, 512) if end < max_tokens] + [max_tokens]
     starts = [1, *(end + 1 for end in ends[:-1])]
     return tuple(ShapeRange((1, start), (32, end), (128, end)) for start, end in zip(starts, ends, strict=True))
@@ -213,11 +216,11 @@ def default_shapes(max_tokens: int) -> tuple[ShapeRange, ...]:
 
 @dataclass(frozen=True)
 class EngineKey:
-    """Everything that decides what an engine is: engines with equal keys can replace each other.
+    """Everything that an engine depends on: engines with equal keys can replace each other.
 
-    ``graph`` and ``weights`` are sha256. ``targets`` are compute capabilities such as sm86; empty means the library's
-    default. ``gpu`` names the card that the engine was tuned on, None if it was built without a card. ``flags`` are the
-    builder's settings.
+    ``graph`` and ``weights`` are sha256. ``targets`` are compute capabilities such as sm86; if it is empty, the library
+    uses its default. ``gpu`` names the GPU that the engine was tuned on, None if it was built without a GPU. ``flags``
+    are settings of the builder.
     """
 
     kind: str
@@ -231,15 +234,15 @@ class EngineKey:
 
     @property
     def digest(self) -> str:
-        """A sha256 over all of it."""
+        """A sha256 of all fields."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A built engine: its file, which is not read yet, and what the file must be.
+    """An engine on the disk: its path, the sha256 that the file must have, and its key.
 
-    ``cache`` is a folder next to the bundle for code that the library compiles on a card.
+    ``cache`` is a folder next to the bundle for code that the library compiles on a GPU.
     """
 
     path: Path
@@ -250,7 +253,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """An engine of a bundle: the exit and precision it was built from, its ``path`` in the bundle, and its key."""
+    """An engine in a manifest: the exit and precision it was built from, its ``path`` in the bundle, and its key."""
 
     layer: int
     precision: Precision

@@ -1,4 +1,4 @@
-"""Vectors cut to a dim: the first numbers, normalised after the cut. No other module defines what a dim is."""
+"""Cut vectors to a dim: the first numbers are kept, and then normalised. No other module defines what a dim is."""
 
 from collections.abc import Iterable
 from typing import IO, Any, cast
@@ -8,7 +8,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
-EPSILON = 1e-12  # as in torch.nn.functional.normalize: a zero vector stays zero instead of becoming NaN
+EPSILON = 1e-12  # as in torch.nn.functional.normalize, so that a zero vector stays zero and does not become NaN
 
 
 def truncate(vectors: NDArray[Any], dim: int, normalize: bool = True) -> FloatArray:
@@ -32,9 +32,10 @@ def cosine(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def write_npy(file: IO[bytes], parts: Iterable[FloatArray], dim: int) -> int:
-    """Write parts (n, dim) float32 as one array in NumPy's format, with one part in memory; returns the rows written.
+    """Write parts (n, dim) float32 as one array in NumPy's format; returns the number of rows.
 
-    ``file`` must be seekable: the header is written again at the end. NumPy leaves room in it for a larger first axis.
+    Only one part is in memory. ``file`` must be seekable, because the header is written again at the end. NumPy's
+    header has room for a larger number of rows.
     """
     rows = 0
     _write_header(file, rows, dim)

@@ -1,1 +1,1 @@
-"""A cell for other programs: a folder that other tools load, a Triton model repository, or a C++ project."""
+"""Write a cell for other programs: as a folder for other tools, as a Triton model repository, or as a C++ project."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 GRAPH = "onnx/model.onnx"
 IDS, MASK = INPUTS[:2]
 TOKEN_OUTPUT = "last_hidden_state"  # noqa: S105 - the name of an output
-MODULES = {"Transformer": "", "Pooling": "1_Pooling"}  # of sentence-transformers, each with its folder
+MODULES = {"Transformer": "", "Pooling": "1_Pooling"}  # modules of sentence-transformers, each with its folder
 
 
 def write_folder(
@@ -35,9 +35,9 @@ def write_folder(
 ) -> Path:
     """Write ``cell`` as ``onnx/model.onnx`` with its tokenizer and settings; returns the folder.
 
-    ``last_hidden_state`` adds an output for tools that pool by themselves: the vector of a text, repeated at each of
-    its tokens, so that every pooling gives it back. Raises OutputError if ``target`` exists, SpecError for a checkpoint
-    that does not pool its prompts, and the errors of ``write_deployed``.
+    ``last_hidden_state`` adds an output for tools that pool by themselves. It has the vector of the text at the place
+    of each token, so every pooling gives this vector back. Raises OutputError if ``target`` exists, SpecError for a
+    checkpoint that does not pool its prompts, and the errors of ``write_deployed``.
     """
     path = followed(target)
     if not bundle.manifest.text.include_prompt:
@@ -62,7 +62,7 @@ def write_folder(
 
 
 def padding_tokenizer(bundle: Bundle) -> Tokenizer:
-    """The bundle's tokenizer; it cuts texts to their maximum and pads them on the right to the longest of a batch."""
+    """The bundle's tokenizer; it cuts texts at the maximum, and pads on the right to the longest text of a batch."""
     spec = bundle.manifest.text
     tokenizer = Tokenizer.from_str(bundle.tokenizer_json)
     tokenizer.enable_truncation(spec.max_tokens)
@@ -78,7 +78,10 @@ def _pad_token(tokenizer: Tokenizer, pad_id: int) -> str:
 
 
 def _settings(bundle: Bundle, cell: Cell) -> dict[str, Any]:
-    """The settings files by name. The pooling is ``cls``, which gives back a vector that every token repeats."""
+    """The settings files by name.
+
+    The pooling is ``cls``: every token has the same vector, so the first one is right.
+    """
     manifest, text = bundle.manifest, bundle.manifest.text
     tokenizer, model_type = padding_tokenizer(bundle), str(manifest.config["model_type"])
     pad_token = _pad_token(tokenizer, text.pad_id)
@@ -87,7 +90,7 @@ def _settings(bundle: Bundle, cell: Cell) -> dict[str, Any]:
             "architectures": [manifest.architecture],
             **manifest.config,
             "vocab_size": text.vocabulary,
-            "hidden_size": cell.dim,  # of the vectors that this folder's graph gives
+            "hidden_size": cell.dim,  # the size of the vectors of this graph
             "num_hidden_layers": cell.layer,
             "max_position_embeddings": text.max_tokens + unused_positions(model_type, text.pad_id),
             "pad_token_id": text.pad_id,
@@ -118,7 +121,7 @@ def _settings(bundle: Bundle, cell: Cell) -> dict[str, Any]:
 
 
 def _repeat_over_tokens(model: "ir.Model", dim: int) -> None:
-    """Add the output ``last_hidden_state`` (batch, tokens, dim): the vector of a text at each of its tokens."""
+    """Add the output ``last_hidden_state`` (batch, tokens, dim), with the vector of a text at each of its tokens."""
     import numpy as np
     import onnx_ir as ir
 

@@ -18,9 +18,9 @@ from m2d_export.vectors import EPSILON, cosine, truncate
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-RUNTIME = "onnxrt"  # compares a deployed graph with the bundle's; it needs nothing but the graph
+RUNTIME = "onnxrt"  # it compares a deployed graph with the bundle's
 FULL = "full_embedding"
-INLINE_LIMIT = 2_000_000_000  # bytes; a protobuf message holds less than 2 GiB
+INLINE_LIMIT = 2_000_000_000  # bytes; a protobuf message is smaller than 2 GiB
 SAMPLE = ("", "no", *held_out_texts()[:6], "A long report goes on and on about many things. " * 9)
 
 
@@ -29,9 +29,9 @@ def deployed_graph(
 ) -> "ir.Model":
     """The graph of ``cell`` with its weights in memory; its output is ``sentence_embedding``, (batch, dim) float32.
 
-    Inputs are those of the bundle's graph, (batch, tokens) int64. ``normalize`` scales vectors to unit length; None
-    does what the checkpoint does. A zero vector stays zero. Raises SpecError, IntegrityError, and RuntimeUnavailable
-    without the extra ``deploy``.
+    Its inputs are those of the bundle's graph, (batch, tokens) int64. ``normalize`` scales vectors to unit length; with
+    None, it scales if the checkpoint does. A zero vector stays zero. Raises SpecError, IntegrityError, and
+    RuntimeUnavailable without the extra ``deploy``.
     """
     require("onnx_ir", "deploy")
     import onnx_ir as ir
@@ -106,7 +106,7 @@ def write_deployed(
 
 
 def save_graph(model: "ir.Model", path: Path) -> None:
-    """Write a graph with its weights inside; weights over 2 GB go to a second file, ``path`` with ``_data`` added."""
+    """Write a graph with its weights in the same file; weights over 2 GB go to a second file, ``path`` + ``_data``."""
     import onnx_ir as ir
 
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
@@ -116,9 +116,9 @@ def save_graph(model: "ir.Model", path: Path) -> None:
 def check_deployed(
     bundle: Bundle, cell: Cell, path: Path, precision: str = Precision.FP32, normalize: bool | None = None
 ) -> None:
-    """Raise ParityError unless the graph at ``path`` gives the vectors of the bundle's graph, cut and scaled.
+    """Raise ParityError if the graph at ``path`` gives other vectors than the bundle's graph, cut and scaled.
 
-    The bundle's graph is the default one, which old versions of all runtimes load.
+    The bundle's default graph is used, because old versions of all runtimes load it.
     """
     text, bounds = bundle.manifest.text, PRECISIONS[Precision(precision)].bounds
     tokens = bundle.tokenizer.encode(SAMPLE, text.prompt())
@@ -133,7 +133,7 @@ def check_deployed(
         raise ParityError(f"{path.name} gives vectors of shape {given.shape}, expected {expected.shape}")
     lowest, difference = float(cosine(given, expected).min()), float(np.abs(given - expected).max())
     largest = bounds.deployed_difference * max(1.0, float(np.abs(expected).max()))
-    if not (lowest >= bounds.deployed_cosine and difference <= largest):  # written so that NaN fails too
+    if not (lowest >= bounds.deployed_cosine and difference <= largest):  # so written that NaN fails too
         raise ParityError(
             f"{path.name} does not give the vectors of the bundle's graph of cell {cell}, {precision}: smallest cosine "
             f"{lowest:.7f} (expected {bounds.deployed_cosine}), largest difference {difference:.1e} (expected "

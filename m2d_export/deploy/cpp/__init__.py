@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 class Flavour:
     """How the C++ for one runtime is written.
 
-    ``title`` is the library's name for readers; ``templates`` is how the names of its templates begin; ``places`` fills
-    places in them. ``runs_engine``: the model is the bundle's engine for that runtime, not a graph.
+    ``title`` is the name of the library. The names of its templates begin with ``templates``. ``places`` has the texts
+    for the places in them. If ``runs_engine``, the model is the bundle's engine and not a graph.
     """
 
     title: str
@@ -18,7 +18,7 @@ class Flavour:
     places: Mapping[str, str] = field(default_factory=dict)
 
 
-FLAVOURS: Mapping[str, Flavour] = {  # by the runtimes' names
+FLAVOURS: Mapping[str, Flavour] = {  # by the names of the runtimes
     "openvino": Flavour("OpenVINO", "openvino"),
     "onnxrt": Flavour("ONNX Runtime", "onnxrt"),
     "trt": Flavour("TensorRT", "trt", True, {"library": "nvinfer", "archive": "TensorRT-[0-9]*.tar.*"}),

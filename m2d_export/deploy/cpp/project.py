@@ -1,4 +1,4 @@
-"""A cell of a bundle as a folder that CMake builds: one header, one example, the model, the vocabulary."""
+"""Write a cell as a folder that CMake builds: one header, one example, the model, the vocabulary."""
 
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,8 @@ def write_project(
 ) -> Path:
     """Write the CMake project of ``cell`` for ``runtime``; returns the folder.
 
-    A graph is compared with the bundle's graph first; an engine is the bundle's own file. Raises SpecError, which names
-    the part of a tokenizer that C++ does not have, or the engine that is missing; OutputError if ``target`` exists; and
+    A graph is first compared with the bundle's graph. An engine is the bundle's own file. Raises SpecError that names
+    the missing engine, or the part of a tokenizer that C++ does not support; OutputError if ``target`` exists; and
     IntegrityError, ParityError, RuntimeUnavailable.
     """
     if runtime not in FLAVOURS:
@@ -62,10 +62,10 @@ def write_project(
 
 
 def _engine(bundle: Bundle, cell: Cell, precision: str, kind: str) -> Engine:
-    """The bundle's engine of ``kind``, before its file is read.
+    """The bundle's engine of ``kind``; its file is not read yet.
 
-    Raises SpecError if there is none or it does not take every text that the checkpoint reads, RuntimeUnavailable if it
-    was built with other settings than this version of the package has.
+    Raises SpecError if there is no engine, or if it does not take every text that the checkpoint reads. Raises
+    RuntimeUnavailable if it was built with other settings than this version uses.
     """
     longest = bundle.manifest.text.max_tokens
     engine = bundle.variant(cell.layer, precision).engine(kind)

@@ -1,6 +1,6 @@
 """Tables of what a BERT normalizer and pre-tokenizer do to every code point.
 
-They are measured on the installed `tokenizers`, so they are of the Unicode version that it was compiled with.
+The tables are made by asking the installed `tokenizers`, so they have its Unicode version.
 """
 
 import functools
@@ -15,16 +15,16 @@ from tokenizers import normalizers, pre_tokenizers
 from m2d_export.errors import SpecError
 
 CODE_POINTS = [code for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF]
-SEPARATORS = "|", "!"  # no normalizer changes them; two, because each must be measured too
+SEPARATORS = "|", "!"  # no normalizer changes them; there are two, because each must be measured with the other
 CHUNK = 1 << 16
 ORDER_SHIFT = 8  # the bits above the traits hold the order of combining characters
-LOWEST, HIGHEST = "\u0334", "\u0345"  # of combining classes 1 and 240, the first and the last in Unicode
+LOWEST, HIGHEST = "\u0334", "\u0345"  # they have the combining classes 1 and 240, the first and the last in Unicode
 
 Characters = tuple[int, ...]
 
 
 class Trait(IntFlag):
-    """What is done to a code point; vocabulary.bin holds the numbers."""
+    """What is done to a code point; vocabulary.bin has these numbers."""
 
     SKIPPED = 1  # ignored
     PADDED = 2  # a word by itself
@@ -40,8 +40,8 @@ class Trait(IntFlag):
 class UnicodeTables:
     """What is done to every code point, in this order: skip, pad, decompose, order, drop marks, lower, split.
 
-    ``traits`` are runs of equal code points: (first code point, ``Trait`` | order << 8). The order is the rank of a
-    combining character's class, and 0 for every other character.
+    ``traits`` are ranges of code points with equal traits: (first code point, ``Trait`` | order << 8). The order is the
+    rank of a combining character's class; it is 0 for every other character.
     """
 
     traits: Sequence[tuple[int, int]]
@@ -53,7 +53,7 @@ class UnicodeTables:
 def probe(clean_text: bool, handle_chinese_chars: bool, strip_accents: bool | None, lowercase: bool) -> UnicodeTables:
     """The tables of a ``BertNormalizer`` with these settings and a ``BertPreTokenizer``; this takes seconds.
 
-    Raises SpecError, which names a code point, if the tables do not give what the whole normalizer gives.
+    Raises SpecError that names a code point if the tables do not give what the whole normalizer gives.
     """
     strips = lowercase if strip_accents is None else strip_accents
     cleaned = _changed(_bert(clean_text=True)) if clean_text else {}
@@ -111,7 +111,7 @@ def _codes(text: str) -> Characters:
 
 
 def _changed(normalizer: Any) -> dict[int, str]:
-    """The code points that a normalizer changes, each with the text that replaces it between two separators."""
+    """The code points that a normalizer changes, each with the text that replaces it."""
     changed: dict[int, str] = {}
     for start in range(0, len(CODE_POINTS), CHUNK):
         codes = CODE_POINTS[start : start + CHUNK]
@@ -130,7 +130,7 @@ def _changed(normalizer: Any) -> dict[int, str]:
 
 
 def _pieces() -> Any:
-    """How many pieces a word has with each code point inside it: 1, 2 (white space) or 3 (punctuation)."""
+    """For each code point, the number of pieces of a word that has it inside: 1, 2 (white space) or 3 (punctuation)."""
     splitter = pre_tokenizers.BertPreTokenizer()
     counts = []
     for start in range(0, len(CODE_POINTS), CHUNK):
@@ -142,7 +142,7 @@ def _pieces() -> Any:
 
 
 def _orders(nfd: Any) -> dict[int, int]:
-    """Every combining character with the rank of its class, from 1: NFD shows which of two characters goes first."""
+    """Every combining character with the rank of its class, from 1; NFD shows which of two characters goes first."""
 
     def moves(first: str, second: str) -> bool:
         return bool(nfd.normalize_str(first + second) == second + first)
@@ -165,7 +165,7 @@ def _orders(nfd: Any) -> dict[int, int]:
 
 
 def _combining(nfd: Any) -> list[str]:
-    """The code points that NFD exchanges with a neighbour, without those that it replaces."""
+    """The code points that NFD exchanges with a neighbour, except those that it replaces."""
     found = set()
     for start in range(0, len(CODE_POINTS), CHUNK):
         characters = [chr(code) for code in CODE_POINTS[start : start + CHUNK] if code != ord("\n")]
@@ -181,7 +181,7 @@ def _combining(nfd: Any) -> list[str]:
 
 
 def _check(tables: UnicodeTables, traits: Any, whole: Mapping[int, str]) -> None:
-    """Raise SpecError unless the tables give for every single code point what the whole normalizer gives."""
+    """Raise SpecError if the tables do not give, for every single code point, what the whole normalizer gives."""
     kinds = traits.tolist()
 
     def folded(code: int) -> str:

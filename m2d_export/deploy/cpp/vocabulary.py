@@ -1,7 +1,8 @@
-"""A tokenizer.json as vocabulary.bin, which holds everything that tokenizing in C++ needs.
+"""A tokenizer.json as vocabulary.bin, which has everything that tokenizing in C++ needs.
 
-The file is little-endian; ``Tokenizer`` in ``templates/tokenizer.hpp`` reads it in the same order. A number is a
-uint32, a string is its length and its UTF-8, a list is its length and its items. A uint64 checksum, FNV-1a, ends it.
+The file is little-endian. ``Tokenizer`` in ``templates/tokenizer.hpp`` reads it in the same order. A number is a
+uint32. A string is its length and its UTF-8. A list is its length and its items. The last 8 bytes are an FNV-1a
+checksum.
 """
 
 import json
@@ -16,7 +17,7 @@ from m2d_export.errors import SpecError
 from m2d_export.spec import TextSpec
 
 MAGIC = b"M2DVOC2\n"
-SAMPLE = "a"  # any text that has a token
+SAMPLE = "a"  # any text with a token will do
 POST_PROCESSORS = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 FNV_START, FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
 
@@ -24,7 +25,7 @@ FNV_START, FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
 def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int = 0, normalize: bool = True) -> bytes:
     """The bytes of vocabulary.bin for vectors of ``dim`` numbers; the first ``unpooled`` tokens are not pooled.
 
-    Raises SpecError, which names the part of ``tokenizer.json`` that the C++ tokenizer does not have.
+    Raises SpecError that names the part of ``tokenizer.json`` that the C++ tokenizer does not support.
     """
     data = json.loads(tokenizer_json)
     _check(data)
@@ -33,7 +34,7 @@ def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int
     before, after = _special_tokens(rust, data)
     if text.max_tokens <= len(before) + len(after):
         raise SpecError(f"texts of {text.max_tokens} tokens have no room for other tokens than the special ones")
-    # The ids are those of the loaded tokenizer: loading replaces ids of the file that the vocabulary does not have.
+    # The ids are taken from the loaded tokenizer, because loading replaces ids that the vocabulary does not have.
     added = {token["content"]: _id(rust, token["content"]) for token in data["added_tokens"]}
     longest_first = sorted(added, key=lambda token: -len(token.encode()))  # because C++ takes the first match
     prefix = model["continuing_subword_prefix"]
@@ -63,7 +64,7 @@ def checksum(content: bytes) -> int:
 
 
 def _check(data: Mapping[str, Any]) -> None:
-    """Raise SpecError, which names the part, unless this is BertNormalizer, BertPreTokenizer and WordPiece."""
+    """Raise SpecError that names a part which is not BertNormalizer, BertPreTokenizer or WordPiece."""
     for part, kind in (("normalizer", "BertNormalizer"), ("pre_tokenizer", "BertPreTokenizer"), ("model", "WordPiece")):
         found = (data[part] or {}).get("type", "none")
         if found != kind:
@@ -82,7 +83,7 @@ def _check(data: Mapping[str, Any]) -> None:
             raise _refusal(f"its added token {token['content']!r} is matched in normalized text (normalized: true)")
         if token["single_word"]:
             raise _refusal(f"its added token {token['content']!r} is matched as a whole word only (single_word: true)")
-        # White space next to an added token gives no ids, so lstrip and rstrip matter only for white space inside one.
+        # White space next to an added token gives no ids. So lstrip and rstrip matter only for tokens with white space.
         if token["content"] != "".join(token["content"].split()):
             raise _refusal(f"its added token {token['content']!r} holds white space")
 

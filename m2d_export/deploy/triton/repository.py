@@ -1,4 +1,4 @@
-"""Cells as a model repository for Triton Inference Server: a text model for each, and the encoder that it calls."""
+"""A model repository for Triton Inference Server: for each cell a text model, and the encoder that it calls."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import OUTPUT, Cell, Precision
 from m2d_export.text.batches import MIN_FILL, TOKEN_BUDGET
 
-BACKENDS = ("python", "onnxruntime", "tensorrt")  # as Triton calls them
-PYTHON_RUNTIMES = ("onnxrt", "openvino")  # what templates/model.py opens
+BACKENDS = ("python", "onnxruntime", "tensorrt")  # the names are Triton's
+PYTHON_RUNTIMES = ("onnxrt", "openvino")  # those that templates/model.py opens
 TRITON = "26.07"  # release of NVIDIA's images that the Dockerfile starts from
-SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # of the bytes of a text: a tokenizer reads all of it before it cuts it
+SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # of a text: a tokenizer reads all of it
 WARM_TOKENS = 16
 CHECKSUMS = "SHA256SUMS"
 template = partial(templates.template, "m2d_export.deploy.triton")
@@ -33,8 +33,8 @@ template = partial(templates.template, "m2d_export.deploy.triton")
 class Service:
     """How cells are served.
 
-    ``runtime`` and ``threads`` (None: one per core) are those of the Python backend. ``max_batch_size`` is in texts.
-    Raises SpecError for a value that Triton or this package does not know.
+    ``runtime`` and ``threads`` are those of the Python backend; with None, there is one thread per core.
+    ``max_batch_size`` is a number of texts. Raises SpecError for a value that Triton or this package does not know.
     """
 
     backend: str = "python"
@@ -60,12 +60,12 @@ class Service:
 
     @property
     def encodes_in_python(self) -> bool:
-        """Whether the text model runs the graph itself; otherwise it calls a model that the server runs."""
+        """Whether the text model runs the graph itself; if not, it calls another model of the server."""
         return self.backend == "python"
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """The packages that the server's Python needs in addition to the NumPy of its image."""
+        """The packages that the server's Python needs, besides the NumPy of its image."""
         return ("tokenizers", *([RUNTIMES[self.runtime].package] if self.encodes_in_python else []))
 
 
@@ -79,10 +79,10 @@ def write_repository(
     normalize: bool | None = None,
     prompt_name: str | None = None,
 ) -> dict[str, Cell]:
-    """Write a model repository that serves ``cells``; returns the text models by name.
+    """Write a model repository that serves ``cells``; returns the names of the text models.
 
-    ``prompt_name`` is the checkpoint's prompt that the server puts before every text, None for the default prompt.
-    Raises SpecError, OutputError if ``target`` exists, and the errors of ``write_deployed``.
+    The server puts the checkpoint's prompt ``prompt_name`` before every text; None means the default prompt. Raises
+    SpecError, OutputError if ``target`` exists, and the errors of ``write_deployed``.
     """
     if not cells:
         raise SpecError("no cell was given: name at least one, such as 3x128")
@@ -118,12 +118,12 @@ def model_name(cell: Cell, precision: str) -> str:
 
 
 def max_bytes(max_tokens: int) -> int:
-    """The size of the longest text that is accepted, in bytes of UTF-8."""
+    """The largest size of a text that is accepted, in bytes of UTF-8."""
     return max(SMALLEST_LIMIT, BYTES_PER_TOKEN * max_tokens)
 
 
 def encoder_config(bundle: Bundle, cell: Cell, name: str, caller: str, service: Service) -> str:
-    """The config.pbtxt of a graph that the server's own backend runs; ``caller`` is the text model that calls it."""
+    """The config.pbtxt of a graph that the server's own backend runs, and that the text model ``caller`` calls."""
     inputs = bundle.manifest.text.input_names
     declared = [f'  {{\n    name: "{key}"\n    data_type: TYPE_INT64\n    dims: [ -1 ]\n  }}' for key in inputs]
     length = min(WARM_TOKENS, bundle.manifest.text.max_tokens)
@@ -144,7 +144,7 @@ def encoder_config(bundle: Bundle, cell: Cell, name: str, caller: str, service: 
 
 def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service, prompt: str, encoder: str) -> None:
     text, version, here = bundle.manifest.text, _version(folder), service.encodes_in_python
-    # No warm-up for a text model that calls another model: the server crashes on such a call while it is starting.
+    # A text model that calls another model is not warmed up: the server crashes if it is called while it is starting.
     warmup = template("warmup.pbtxt") if here else ""
     limit, name = service.max_batch_size, folder.name
     config = template("text.pbtxt", name=name, max_batch_size=limit, output=OUTPUT, dim=cell.dim, warmup=warmup)
@@ -160,7 +160,7 @@ def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service
         "encoder": encoder,
         "threads": service.threads or 0,
         "session": SERVER_SETTINGS,
-        # A model that the server runs is called once for all texts. In Python, more calls cost less than much padding.
+        # A model of the server is called once for all texts. In Python, more calls cost less than padding.
         "token_budget": TOKEN_BUDGET if here else limit * text.max_tokens,
         "min_fill": MIN_FILL if here else 0.0,
         "max_tokens": text.max_tokens,
@@ -212,7 +212,7 @@ def _write_readme(
 
 
 def _write_engine_script(bundle: Bundle, staging: Path, service: Service) -> None:
-    """The script that builds TensorRT's engines in a container, with one profile for all requests."""
+    """Write the script that builds TensorRT's engines in a container, with one profile for all requests."""
     text, batch = bundle.manifest.text, service.max_batch_size
     profile = {"min": (1, 1), "opt": (min(16, batch), min(32, text.max_tokens)), "max": (batch, text.max_tokens)}
     shapes = {
@@ -224,6 +224,6 @@ def _write_engine_script(bundle: Bundle, staging: Path, service: Service) -> Non
 
 
 def _version(model: Path) -> Path:
-    folder = model / "1"  # a model has one version only
+    folder = model / "1"  # each model has one version
     folder.mkdir(parents=True, exist_ok=True)
     return folder
