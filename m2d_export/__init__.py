@@ -4,6 +4,8 @@
 transformers nor any runtime, so ``m2d-export --help`` stays fast.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from m2d_export.errors import (
     IntegrityError,
     M2DError,
     ManifestError,
+    NotFiniteError,
     OutputError,
     ParityError,
     RuntimeUnavailable,
@@ -30,10 +33,16 @@ if TYPE_CHECKING:
     from m2d_export.encoder import Encoder
     from m2d_export.pipeline import build
 
+# ONNX Runtime, the Hugging Face Hub and OpenVINO report their use to their makers, unless they find one of these
+# when they are imported. What a user has set or imported before stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
 __all__ = ["Bundle", "Cell", "Encoder", "Grid", "Precision", "build"]
 __all__ += ["BundleError", "CheckpointError", "DataError", "DiskFullError", "ExportError", "InputError"]
-__all__ += ["IntegrityError", "M2DError", "ManifestError", "OutputError", "ParityError", "RuntimeUnavailable"]
-__all__ += ["SpecError", "TrainingError"]
+__all__ += ["IntegrityError", "M2DError", "ManifestError", "NotFiniteError", "OutputError", "ParityError"]
+__all__ += ["RuntimeUnavailable", "SpecError", "TrainingError"]
 __version__ = "0.1.0"
 
 _ON_FIRST_USE = {"Bundle": "bundle.disk", "Encoder": "encoder", "build": "pipeline"}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import numpy as np
 from m2d_export.bundle.disk import Bundle
 from m2d_export.errors import InputError, NotFiniteError
 from m2d_export.host.files import expanded
-from m2d_export.runtimes import Closing, open_runtime
+from m2d_export.runtimes.runtime import Closing
+from m2d_export.runtimes.table import open_runtime
 from m2d_export.runtimes.tuning import fastest_budget
 from m2d_export.spec import Cell, Precision
 from m2d_export.text.batches import batches, pad
 from m2d_export.vectors import FloatArray, truncate
 
+LONGEST = 1e19  # length of a vector; the square of a longer one is infinity in float32
 WINDOW = 8192  # texts tokenized and sorted at a time, so that memory does not grow with the input
 
 
@@ -130,13 +133,15 @@ class Encoder(Closing):
 
     def _cut(self, full: FloatArray, rows: Sequence[int], first_index: int) -> FloatArray:
         """The cell's vectors; raises NotFiniteError for the first of ``rows`` with a vector that is not finite."""
-        if not np.isfinite(full).all():
-            row = rows[int(np.isfinite(full).all(axis=1).argmin())]
-            raise NotFiniteError(
-                f"the vector of item {first_index + row} is not finite with {self.runtime.name}: use another precision, "
-                "compute or runtime, or build the bundle again from weights without NaN and infinity",
-                first_index + row,
-            )
+        if not isfinite(np.vdot(full, full)):  # one call: this is the time of a single text too
+            lengths = np.linalg.norm(full.astype(np.float64), axis=1)
+            for row, length in zip(rows, lengths, strict=True):
+                if not length < LONGEST:
+                    raise NotFiniteError(
+                        f"the vector of item {first_index + row} is not finite in {self.runtime.name}: use another "
+                        "precision, compute or runtime, or build again from weights without NaN and infinity",
+                        first_index + row,
+                    )
         return truncate(full, self.cell.dim, self.normalize)
 
     def close(self) -> None:

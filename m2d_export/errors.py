@@ -4,6 +4,9 @@ A message says what happened, what was expected, and how to fix it. ``exit_code`
 1 where a check failed, 2 for wrong use or a wrong environment.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
+
 
 class M2DError(Exception):
     """The base class of every error that this package raises on purpose."""
@@ -21,6 +24,12 @@ class InputError(M2DError, ValueError):
     def __init__(self, message: str, index: int | None = None) -> None:
         super().__init__(message)
         self.index = index
+
+
+class NotFiniteError(InputError):
+    """The vector of a text has NaN or infinity; ``index`` is the text's place in the input."""
+
+    exit_code = 1
 
 
 class DataError(M2DError):
@@ -80,3 +89,17 @@ class RuntimeUnavailable(M2DError):  # noqa: N818 - it names a state
 def first_line(error: BaseException) -> str:
     """The first line of another library's error message, or the error's type if the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+@contextlib.contextmanager
+def raised_as(error: Callable[[str], M2DError]) -> Iterator[None]:
+    """Turn what other libraries raise into the error that ``error`` makes of its type and first line.
+
+    Panics of Rust are no ``Exception``, so everything but the ends of a process is caught.
+    """
+    try:
+        yield
+    except (M2DError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as found:
+        raise error(f"{type(found).__name__}: {first_line(found)}") from found

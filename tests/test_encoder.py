@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections import UserDict, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,9 +14,12 @@ import numpy as np
 import pytest
 
 from m2d_export import Bundle, Encoder, encoder
-from m2d_export.errors import BundleError, CheckpointError, InputError, RuntimeUnavailable, SpecError
+from m2d_export.errors import BundleError, CheckpointError, InputError, NotFiniteError, RuntimeUnavailable, SpecError
+from m2d_export.text.batches import Batch
+from m2d_export.vectors import FloatArray
 from tests.conftest import built
 from tests.support.checkpoints import LAYERS, WIDTH, save_checkpoint
+from tests.support.fake_runtime import FakeRuntime
 from tests.support.shared import Once
 
 TEXTS = [
@@ -98,17 +102,37 @@ def test_an_error_of_the_callers_iterator_reaches_the_caller(full: Encoder) -> N
     assert full.encode(["fine"]).shape == (1, WIDTH)
 
 
-@pytest.mark.parametrize("texts", ["one text", b"one text", "", 5, None])
+NO_LISTS = ["one text", b"one text", "", 5, None, {"a": "b"}, {}, UserDict(a="b"), {"a", "b"}, frozenset("a")]
+NO_LISTS += [np.array([["a", "b"]]), np.array("a")]
+
+
+@pytest.mark.parametrize("texts", NO_LISTS, ids=lambda texts: type(texts).__name__)
 def test_an_input_that_is_no_list_of_texts_is_refused(full: Encoder, texts: Any) -> None:
-    with pytest.raises(InputError, match=f"texts is {type(texts).__name__}") as caught:
-        full.encode(texts)
-    assert caught.value.index is None
+    for call in (full.encode, full.stream, full.tune):
+        with pytest.raises(InputError, match=f"texts is {type(texts).__name__}") as caught:
+            call(texts)
+        assert caught.value.index is None
+
+
+def test_a_column_of_pandas_is_a_list_of_texts_and_a_table_is_not(full: Encoder) -> None:
+    table = pytest.importorskip("pandas").DataFrame({"text": TEXTS[:3]}, index=[7, 8, 9])
+    np.testing.assert_array_equal(full.encode(table["text"]), full.encode(TEXTS[:3]))
+    with pytest.raises(InputError, match="DataFrame"):
+        full.encode(table)
+
+
+def test_an_array_of_numbers_is_refused_by_its_first_item(full: Encoder) -> None:
+    with pytest.raises(InputError, match="item 0 is int64") as caught:
+        full.encode(np.arange(3))  # type: ignore[arg-type]
+    assert caught.value.index == 0
 
 
 def test_any_iterable_of_strings_is_accepted(full: Encoder) -> None:
     expected = full.encode(TEXTS[:2])
-    for texts in (tuple(TEXTS[:2]), np.array(TEXTS[:2]), dict.fromkeys(TEXTS[:2])):
-        np.testing.assert_array_equal(full.encode(texts), expected)
+    texts = TEXTS[:2]
+    named = dict(enumerate(texts))
+    for given in (tuple(texts), np.array(texts), deque(texts), iter(texts), named.values()):
+        np.testing.assert_array_equal(full.encode(given), expected)
 
 
 @pytest.mark.parametrize("layer", [0, LAYERS + 1, 7, -1, "x", "1", 1.0, True])
@@ -291,8 +315,40 @@ def test_the_default_dim_is_the_checkpoints_truncate_dim(bundle: Bundle) -> None
 
 
 def test_a_batch_that_the_runtime_cannot_run_is_an_error(bundle: Bundle) -> None:
-    wrong = replace(bundle.manifest.text, pad_id=10**9)
-    with Encoder(replace(bundle, manifest=replace(bundle.manifest, text=wrong))) as opened:
-        texts = ["the cat sat on the", "the cat sat on the mat"]  # one of them is padded
-        with pytest.raises(RuntimeUnavailable, match="batch"):
-            opened.encode(texts)
+    few = replace(bundle.manifest.text, vocabulary=bundle.manifest.text.pad_id + 1)
+    with (
+        Encoder(replace(bundle, manifest=replace(bundle.manifest, text=few))) as opened,
+        pytest.raises(SpecError, match=f"expected 0 to {few.pad_id}: the tokenizer"),
+    ):
+        opened.encode(["the cat sat on the mat"])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38], ids=str)
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_vector_that_is_not_finite_is_an_error_that_names_its_text(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, value: float, normalize: bool
+) -> None:
+    class Overflowing(FakeRuntime):
+        def _vectors(self, batch: Batch) -> FloatArray:
+            vectors = super()._vectors(batch)
+            vectors[[len(set(ids)) == 3 for ids in batch.input_ids.tolist()], 7] = value  # of "cat": begin, cat, end
+            return vectors
+
+    monkeypatch.setattr(encoder, "WINDOW", 4)
+    with Encoder(bundle, dim=4, normalize=normalize) as opened:
+        opened.runtime = Overflowing(WIDTH)
+        for texts in (["cat"], ["the cat sat"] * 5 + ["cat"] + ["the dog ran"] * 3):
+            with pytest.raises(NotFiniteError) as caught:
+                opened.encode(texts)
+            assert caught.value.index == texts.index("cat")
+        assert np.isfinite(opened.encode(["the cat sat"])).all()
+
+
+def test_a_vector_of_zeros_stays_one(bundle: Bundle) -> None:
+    class Zeros(FakeRuntime):
+        def _vectors(self, batch: Batch) -> FloatArray:
+            return super()._vectors(batch) * 0
+
+    with Encoder(bundle, dim=4) as opened:
+        opened.runtime = Zeros(WIDTH)
+        np.testing.assert_array_equal(opened.encode(["the cat", "a dog"]), np.zeros((2, 4)))

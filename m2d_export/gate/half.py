@@ -13,8 +13,8 @@ from m2d_export.gate.reference import Reference
 from m2d_export.graphs.export import save_graphs
 from m2d_export.graphs.rounding import peak_names, rounded_graph
 from m2d_export.precisions import PRECISIONS
-from m2d_export.runtimes import Runtime, RuntimeOptions
 from m2d_export.runtimes.onnxrt import OnnxRuntime
+from m2d_export.runtimes.runtime import Runtime, RuntimeOptions
 from m2d_export.spec import Variant
 from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray, cosine
@@ -34,15 +34,14 @@ class RoundedRuntime(OnnxRuntime):
         self._precision, self._names = variant.precision, peak_names(rounded)
         self._peaks = np.zeros(len(self._names), dtype=np.float32)
 
-    def vectors(self, batch: Batch) -> FloatArray:
-        """Full-width vectors of a batch, not normalised: (batch, width) float32."""
+    def _vectors(self, batch: Batch) -> FloatArray:
         vectors, peaks = self.outputs(batch)
         self._peaks = np.maximum(self._peaks, peaks)  # NaN stays
         return vectors
 
-    def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Each batch with its vectors, one after the other: only ``vectors`` records the peaks."""
-        return Runtime.each(self, batches)
+    def _each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
+        """Each batch with its vectors, one after the other: only ``_vectors`` records the peaks."""
+        return Runtime._each(self, batches)
 
     @property
     def peak(self) -> float:

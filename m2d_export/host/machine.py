@@ -8,10 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from m2d_export.host.cgroups import ROOT, cpu_quota, memory_limit
 from m2d_export.host.gpu import gpus
 
 # These decide which kernels a library runs. The processor's name may not tell: in a cloud it can be just "AMD EPYC".
 KERNEL_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "bf16")
+MAX_THREADS = 1024  # of a runtime; far more than any processor has, and few enough to be started
 INT8_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
 PACKAGES = (
     *("m2d-export", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "transformers"),
@@ -19,11 +21,16 @@ PACKAGES = (
 )
 
 
-def cores() -> int:
-    """The processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS has no affinities
+def cores(root: Path = ROOT) -> int:
+    """The processor cores that this process may use: the least of its affinity and its container's CPU quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS
+    return min(allowed, cpu_quota(root) or allowed)
+
+
+def memory_bytes(root: Path = ROOT) -> int:
+    """The memory that this process may use: the least of the machine's and its container's limit."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(installed, memory_limit(root) or installed)
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
@@ -44,7 +51,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": _cpu_name() + (f" ({listed})" if (listed := ", ".join(kernel_flags())) else ""),
         "cores": cores(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "memory_gb": max(1, round(memory_bytes() / 1e9)),
         "system": platform.system(),
         **({"gpu": ", ".join(cards)} if cards else {}),
         "python": platform.python_version(),

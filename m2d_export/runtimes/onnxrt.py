@@ -84,19 +84,18 @@ class OnnxRuntime(Runtime):
     def _open(self, threads: int) -> Any:
         return open_session(self._variant, session_options(threads), {CPU: {}})
 
-    def vectors(self, batch: Batch) -> FloatArray:
-        """Full-width vectors of a batch, not normalised: (batch, width) float32."""
+    def _vectors(self, batch: Batch) -> FloatArray:
         return self.outputs(batch)[0]
 
     def outputs(self, batch: Batch) -> list[FloatArray]:
         """Every output of the graph for a batch as float32, the vectors first."""
         return self._run(self._session, batch)
 
-    def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Yield each batch with its vectors, in order; fewer than ``MANY`` run one after the other."""
+    def _each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
+        """Each batch with its vectors, in order; fewer than ``MANY`` run one after the other."""
         waiting = list(batches)
         if self._threads == 1 or len(waiting) < MANY:
-            return super().each(waiting)
+            return super()._each(waiting)
         return self._in_streams(waiting)
 
     def _in_streams(self, batches: list[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
@@ -108,7 +107,7 @@ class OnnxRuntime(Runtime):
                     session, pool = streams
                     futures.extend(pool.submit(self._run, session, batch) for batch in batches)
             if streams is None:
-                yield from super().each(batches)
+                yield from super()._each(batches)
                 return
             for batch, future in zip(batches, futures, strict=True):
                 yield batch, future.result()[0]
@@ -144,8 +143,7 @@ class OnnxRuntime(Runtime):
         except Exception as error:  # types of ONNX Runtime, such as for token ids outside the vocabulary
             raise RuntimeUnavailable(f"ONNX Runtime cannot run this batch: {first_line(error)}") from error
 
-    def close(self) -> None:
-        """Free the sessions and threads."""
+    def _close(self) -> None:
         with self._lock:
             if self._streams is not None:
                 self._streams[1].shutdown(cancel_futures=True)

@@ -52,8 +52,7 @@ class OnnxGpuRuntime(Runtime):
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._output = self._session.get_outputs()[0].name
 
-    def vectors(self, batch: Batch) -> FloatArray:
-        """Full-width vectors of a batch, not normalised: (batch, width) float32."""
+    def _vectors(self, batch: Batch) -> FloatArray:
         with self._turn:
             if self._session is None:
                 raise SpecError(CLOSED)
@@ -71,8 +70,7 @@ class OnnxGpuRuntime(Runtime):
         except Exception as error:  # its own types
             raise RuntimeUnavailable(f"ONNX Runtime cannot run this batch: {first_line(error)}") from error
 
-    def close(self) -> None:
-        """Free the session."""
+    def _close(self) -> None:
         self._session = None
 
 

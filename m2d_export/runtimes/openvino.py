@@ -12,6 +12,7 @@ import numpy as np
 from m2d_export.errors import IntegrityError, RuntimeUnavailable, SpecError
 from m2d_export.host.checked import unchanged
 from m2d_export.host.extras import require
+from m2d_export.host.forks import owns_threads
 from m2d_export.host.machine import processor
 from m2d_export.runtimes.compile_cache import compiled_bytes
 from m2d_export.runtimes.runtime import CLOSED, Runtime, RuntimeOptions
@@ -37,7 +38,9 @@ def _core() -> Any:
     A core replaces the signal stack of its thread and restores the previous one when it is freed. Two cores that are
     freed in the order of their creation restore a freed stack, and then Ctrl-C is a segmentation fault.
     """
-    return require("openvino", "openvino").Core()
+    core = require("openvino", "openvino").Core()
+    owns_threads(core)
+    return core
 
 
 class OpenvinoRuntime(Runtime):
@@ -101,8 +104,7 @@ class OpenvinoRuntime(Runtime):
         code = compiled_bytes(folder, self._depends_on | settings, compile_code)
         return self._core.import_model(code, DEVICE, settings)
 
-    def vectors(self, batch: Batch) -> FloatArray:
-        """Full-width vectors of a batch, not normalised: (batch, width) float32."""
+    def _vectors(self, batch: Batch) -> FloatArray:
         with self._turn:
             if self._one is None:
                 raise SpecError(CLOSED)
@@ -112,11 +114,11 @@ class OpenvinoRuntime(Runtime):
                 self._one = self._compiled(LATENCY).create_infer_request()  # a request that failed once fails again
                 raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {_reason(error)}") from error
 
-    def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Yield each batch with its vectors, in the order they finish; fewer than ``MANY`` run one after the other."""
+    def _each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
+        """Each batch with its vectors, in the order they finish; fewer than ``MANY`` run one after the other."""
         waiting = list(batches)
         if len(waiting) < MANY:
-            return super().each(waiting)
+            return super()._each(waiting)
         return iter(self._in_streams(waiting))
 
     def _in_streams(self, batches: list[Batch]) -> list[tuple[Batch, FloatArray]]:
@@ -151,8 +153,7 @@ class OpenvinoRuntime(Runtime):
     def _values(self, batch: Batch) -> dict[str, Any]:
         return {name: getattr(batch, name) for name in self._inputs}
 
-    def close(self) -> None:
-        """Free the compiled models."""
+    def _close(self) -> None:
         with self._turn:
             self._one = self._model = None
             self._many = {}

@@ -55,12 +55,10 @@ class PytorchRuntime(Runtime):
         dtype = getattr(torch, PRECISIONS[Precision(options.compute)].torch)
         self._exit: ExitEncoder | None = module.to("cuda" if on_gpu else "cpu", dtype)
 
-    def vectors(self, batch: Batch) -> FloatArray:
-        """Full-width vectors of a batch, not normalised: (batch, width) float32."""
+    def _vectors(self, batch: Batch) -> FloatArray:
         if self._exit is None:
             raise SpecError(CLOSED)
         return self._exit.vectors(batch)[0]
 
-    def close(self) -> None:
-        """Free the encoder."""
+    def _close(self) -> None:
         self._exit = None

@@ -6,13 +6,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from m2d_export.errors import SpecError
-from m2d_export.host.machine import cores
-from m2d_export.spec import Variant
+import numpy as np
+
+from m2d_export.errors import RuntimeUnavailable, SpecError
+from m2d_export.host.machine import MAX_THREADS, cores
+from m2d_export.spec import LARGEST_VOCABULARY, TextSpec, Variant
 from m2d_export.text.batches import TOKEN_BUDGET, Batch
 from m2d_export.vectors import FloatArray
 
 CLOSED = "this encoder or runtime is closed: open a new one"
+INHERITED = (
+    "this encoder was opened before os.fork, and its threads stayed in the parent: open it in the child, or start the "
+    "process with multiprocessing's spawn"
+)
 GPU_TOKENS = 1 << 14  # default token budget on a GPU: 128 texts of 128 tokens, as a default profile holds
 
 
@@ -37,7 +43,7 @@ class RuntimeOptions:
     """How a runtime is opened; ``name`` is its row in the table of runtimes.
 
     ``compute`` is the type that floats are multiplied in. ``cache`` is a folder for compiled code. Raises SpecError
-    where ``threads`` is not a positive whole number.
+    where ``threads`` is not a whole number from 1 to 1,024.
     """
 
     name: str
@@ -46,16 +52,22 @@ class RuntimeOptions:
     cache: Path | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1:
-            raise SpecError(f"threads must be a whole number from 1, got {self.threads!r}")
+        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or not 1 <= self.threads <= MAX_THREADS:
+            raise SpecError(f"threads must be a whole number from 1 to {MAX_THREADS}, got {self.threads!r}")
 
 
 class Runtime(Closing, Protocol):
-    """Owns a loaded variant and the device it runs on, from opening to ``close``."""
+    """Owns a loaded variant and the device it runs on, from opening to ``close``.
+
+    A runtime fills in ``_vectors``, ``_close`` and, to run several batches at once, ``_each``. What they are given was
+    checked, and belongs to this process.
+    """
 
     name: str
     provider: str  # the device that really runs the variant; every result row has it
     token_budget: int = TOKEN_BUDGET  # default tokens per batch, padding included, until ``Encoder.tune`` measures
+    text: TextSpec = TextSpec(LARGEST_VOCABULARY, 0)  # the limits of batches; ``open_runtime`` knows those of a bundle
+    is_inherited: bool = False  # from the parent of a forked process
 
     def __init__(self, variant: Variant, options: RuntimeOptions) -> None: ...
 
@@ -65,9 +77,56 @@ class Runtime(Closing, Protocol):
         return
 
     def vectors(self, batch: Batch) -> FloatArray:
-        """Full-width vectors of a batch, not normalised: (batch, width) float32, owned by the caller."""
-        ...
+        """Full-width vectors of a batch, not normalised: (batch, width) float32, owned by the caller.
+
+        Raises SpecError where the arrays of the batch have other shapes or types than a Batch has, or values that the
+        graph does not know; RuntimeUnavailable in a process that was forked after the runtime was opened.
+        """
+        self.check_process()
+        return self._vectors(self._checked(batch))
 
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Yield each batch with its vectors, in any order; a runtime may run several at once."""
-        return ((batch, self.vectors(batch)) for batch in batches)
+        """Yield each batch with its vectors, in any order; a runtime may run several at once.
+
+        Raises what ``vectors`` raises.
+        """
+        self.check_process()
+        for done in self._each(map(self._checked, batches)):
+            yield done
+            self.check_process()
+
+    def close(self) -> None:
+        """Free what is owned; using it afterwards is an error. In a forked process nothing is freed."""
+        if not self.is_inherited:
+            self._close()
+
+    def check_process(self) -> None:
+        """Raise RuntimeUnavailable in a process that was forked after the runtime was opened: it would hang."""
+        if self.is_inherited:
+            raise RuntimeUnavailable(INHERITED)
+
+    def _vectors(self, batch: Batch) -> FloatArray: ...
+
+    def _each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
+        return ((batch, self._vectors(batch)) for batch in batches)
+
+    def _close(self) -> None: ...
+
+    def _checked(self, batch: Batch) -> Batch:
+        """The same batch. Libraries do not check all of it: some repeat a mask of one row, or read beyond the table."""
+        limits, shape = {"input_ids": self.text.vocabulary}, batch.input_ids.shape
+        if shape[-1] > self.text.max_tokens:
+            raise SpecError(f"a batch has {shape[-1]} tokens a text: this encoder reads at most {self.text.max_tokens}")
+        for name, array in batch.inputs().items():
+            if array.dtype != np.int64 or array.shape != shape or array.ndim != 2 or not array.size:
+                raise SpecError(
+                    f"{name} is {array.dtype} of shape {array.shape}: expected int64, (batch, tokens), without empty "
+                    f"axes, the same for all inputs, here {shape}"
+                )
+            limit = limits.get(name, 2)
+            if array.view(np.uint64).max() >= limit:  # a negative number becomes a large one
+                raise SpecError(
+                    f"{name} has values from {array.min()} to {array.max()}, expected 0 to {limit - 1}: the tokenizer "
+                    "does not belong to this graph"
+                )
+        return batch

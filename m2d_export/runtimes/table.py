@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from m2d_export.engines.library import LIBRARIES
-from m2d_export.errors import SpecError
+from m2d_export.errors import RuntimeUnavailable, SpecError
 from m2d_export.host.extras import require
+from m2d_export.host.forks import loaded_before_fork, owns_threads
 from m2d_export.host.gpu import Gpu, first_gpu
 from m2d_export.host.machine import cores
-from m2d_export.precisions import TYPED
-from m2d_export.runtimes.runtime import Runtime, RuntimeOptions
+from m2d_export.precisions import WITH_ENGINES
 from m2d_export.spec import Precision, Variant
+
+if TYPE_CHECKING:
+    from m2d_export.runtimes.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class RuntimeSpec:
     ``opens`` names its class as "module:Class" in this folder. ``package`` is the Python module of its library, which
     the extra ``extra`` of this package installs. ``computes`` are the types that it can multiply floats in, the default
     first; if empty, it computes in the types of the graph. ``compiles`` says that it can store compiled code.
+    ``survives_fork`` is false where the library hangs in a forked process whose parent has used it.
     """
 
     opens: str
@@ -35,12 +39,13 @@ class RuntimeSpec:
     computes: tuple[str, ...] = ()
     device: Literal["cpu", "gpu"] = "cpu"
     compiles: bool = False
+    survives_fork: bool = True
 
     def default_compute(self, precision: str) -> str:
         """The type that floats of a variant in ``precision`` are multiplied in unless ``compute`` is given."""
         return self.computes[0] if self.computes else precision
 
-    def load(self) -> type[Runtime]:
+    def load(self) -> "type[Runtime]":
         """The class of the runtime, imported now."""
         module, _, name = self.opens.partition(":")
         found: type[Runtime] = getattr(import_module(f"m2d_export.runtimes.{module}"), name)
@@ -52,11 +57,15 @@ FP32, FP16, INT8 = Precision.FP32, Precision.FP16, Precision.INT8
 RUNTIMES: Mapping[str, RuntimeSpec] = {
     "onnxrt": RuntimeSpec("onnxrt:OnnxRuntime", "onnxruntime", "cpu", (FP32, FP16, INT8), ("fp32",)),
     "openvino": RuntimeSpec(
-        "openvino:OpenvinoRuntime", "openvino", "openvino", tuple(Precision), ("fp32", "bf16"), compiles=True
+        *("openvino:OpenvinoRuntime", "openvino", "openvino", tuple(Precision), ("fp32", "bf16")),
+        compiles=True,
+        survives_fork=False,
     ),
-    "pytorch": RuntimeSpec("pytorch:PytorchRuntime", "torch", "build", (FP32,), ("fp32",)),
-    "trt": RuntimeSpec("trt:TensorrtRuntime", LIBRARIES["trt"], "trt", TYPED, device="gpu"),
-    "trt-rtx": RuntimeSpec("trt:TensorrtRuntime", LIBRARIES["trt-rtx"], "trt-rtx", TYPED, device="gpu", compiles=True),
+    "pytorch": RuntimeSpec("pytorch:PytorchRuntime", "torch", "build", (FP32,), ("fp32",), survives_fork=False),
+    "trt": RuntimeSpec("trt:TensorrtRuntime", LIBRARIES["trt"], "trt", WITH_ENGINES, device="gpu"),
+    "trt-rtx": RuntimeSpec(
+        "trt:TensorrtRuntime", LIBRARIES["trt-rtx"], "trt-rtx", WITH_ENGINES, device="gpu", compiles=True
+    ),
     "onnxrt-cuda": RuntimeSpec("onnxrt_gpu:OnnxGpuRuntime", "onnxruntime", "gpu", (FP32, FP16), device="gpu"),
     # No fp32, which would be TF32: this provider has no switch for it.
     "onnxrt-trt": RuntimeSpec("onnxrt_gpu:OnnxGpuRuntime", "onnxruntime", "gpu", (FP16,), device="gpu", compiles=True),
@@ -90,13 +99,20 @@ def check_runtime(name: str, precision: str, compute: str) -> None:
         raise SpecError(f"{name} does not compute in {compute!r}: it computes in {computes}")
     if row.device == "gpu":
         gpu_for(name)
+    if not row.survives_fork and loaded_before_fork(row.package):
+        raise RuntimeUnavailable(
+            f"{row.package} was loaded before os.fork, and its threads stayed in the parent: open {name} in a process "
+            "of multiprocessing's spawn, or use --runtime onnxrt"
+        )
     require(row.package, row.extra)
+    from m2d_export.runtimes.runtime import RuntimeOptions  # here, because it imports numpy, and --help needs no more
+
     row.load().check(RuntimeOptions(name, compute=compute))
 
 
 def open_runtime(
     name: str, variant: Variant, threads: int | None = None, compute: str | None = None, cache: Path | None = None
-) -> Runtime:
+) -> "Runtime":
     """Open ``variant`` in the runtime called ``name`` on ``threads`` threads, None for every core.
 
     ``compute`` None is the runtime's default. ``cache`` is a folder where a runtime that compiles stores its code for
@@ -105,9 +121,15 @@ def open_runtime(
     """
     if compute is None:
         compute = RUNTIMES[name].default_compute(variant.precision) if name in RUNTIMES else ""
+    from m2d_export.runtimes.runtime import RuntimeOptions
+
     options = RuntimeOptions(name, cores() if threads is None else threads, compute, cache)
     check_runtime(name, variant.precision, compute)
     if cache is not None and not RUNTIMES[name].compiles:
         others = ", ".join(other for other, row in RUNTIMES.items() if row.compiles)
         raise SpecError(f"{name} compiles nothing, so it has no cache: leave out cache, or use {others}")
-    return RUNTIMES[name].load()(variant, options)
+    runtime = RUNTIMES[name].load()(variant, options)
+    if variant.text is not None:
+        runtime.text = variant.text
+    owns_threads(runtime)
+    return runtime

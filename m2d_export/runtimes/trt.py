@@ -105,8 +105,8 @@ class TensorrtRuntime(Runtime):
         size = count * np.dtype(kind).itemsize
         return self._cuda.memory(size), self._cuda.pinned(size).view(kind)
 
-    def vectors(self, batch: Batch) -> FloatArray:
-        """Full-width vectors of a batch, not normalised: (batch, width) float32; too large a batch is split."""
+    def _vectors(self, batch: Batch) -> FloatArray:
+        """The vectors of a batch; one that is too large is split."""
         with self._turn:
             if not self._open:
                 raise SpecError(CLOSED)
@@ -128,7 +128,7 @@ class TensorrtRuntime(Runtime):
         else:
             self._capture(slot)
         self._cuda.wait()
-        return self._vectors(slot.shape[0]).reshape(-1, self._width)
+        return self._host(slot.shape[0]).reshape(-1, self._width)
 
     def _capture(self, slot: Slot) -> None:
         """Run a shape once, because the first run allocates, which a capture must not; then capture it for later."""
@@ -168,16 +168,16 @@ class TensorrtRuntime(Runtime):
         for address, host in self._inputs.values():
             self._cuda.copy_to(address, host[: rows * tokens])
         self._check(context.execute_async_v3(int(self._cuda.stream)), "a batch")
-        self._cuda.copy_from(self._output[0], self._vectors(rows))
+        self._cuda.copy_from(self._output[0], self._host(rows))
 
-    def _vectors(self, rows: int) -> FloatArray:
+    def _host(self, rows: int) -> FloatArray:
         return self._output[1][: rows * self._width]
 
     def _check(self, done: bool, what: str) -> None:
         if not done:
             raise RuntimeUnavailable(f"{self.name} refuses {what}: {self._last_error()}")
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Store the code that RTX has compiled, then free graphs, contexts, engine and memory."""
         with self._turn:
             if not self._open:

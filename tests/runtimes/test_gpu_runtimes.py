@@ -20,9 +20,9 @@ from m2d_export.errors import RuntimeUnavailable, SpecError
 from m2d_export.host.gpu import Gpu, gpus
 from m2d_export.report.choice import run_command
 from m2d_export.report.summary import facts, machine_name
-from m2d_export.runtimes import RuntimeOptions, open_runtime
 from m2d_export.runtimes.pytorch import PytorchRuntime
-from m2d_export.runtimes.table import RUNTIMES
+from m2d_export.runtimes.runtime import RuntimeOptions
+from m2d_export.runtimes.table import RUNTIMES, open_runtime
 from m2d_export.text.batches import pad
 from m2d_export.vectors import cosine
 from tests.runtimes.examples import BATCH, ROWS, SPEC
@@ -272,9 +272,9 @@ def test_an_onnxruntime_without_the_provider_names_the_extra_to_install(
 
 
 def test_a_batch_that_cannot_be_run_is_one_error(halves: Bundle, providers: SimpleNamespace) -> None:
-    bad = replace(BATCH, attention_mask=BATCH.attention_mask[:, :2])
+    bad = replace(BATCH, input_ids=BATCH.input_ids + 10**6)
     with (
-        open_runtime("onnxrt-cuda", halves.variant(1)) as runtime,
+        open_runtime("onnxrt-cuda", replace(halves.variant(1), text=None)) as runtime,
         pytest.raises(RuntimeUnavailable, match="batch") as caught,
     ):
         runtime.vectors(bad)

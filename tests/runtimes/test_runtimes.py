@@ -11,9 +11,9 @@ import pytest
 
 from m2d_export import Bundle
 from m2d_export.errors import M2DError, RuntimeUnavailable, SpecError
-from m2d_export.runtimes import Runtime, open_runtime
-from m2d_export.runtimes.table import RUNTIMES
-from m2d_export.text.batches import pad
+from m2d_export.runtimes.runtime import Runtime
+from m2d_export.runtimes.table import RUNTIMES, open_runtime
+from m2d_export.text.batches import Batch, pad
 from m2d_export.text.tokenizer import TokenIds
 from m2d_export.vectors import cosine
 from tests.runtimes.examples import BATCH, ROWS, SPEC
@@ -73,6 +73,52 @@ def test_a_closed_runtime_refuses_batches(name: str, bundle: Bundle) -> None:
     runtime.close()
     with pytest.raises(SpecError, match="closed"):
         runtime.vectors(BATCH)
+
+
+NO_BATCHES: dict[str, tuple[str, Batch]] = {  # a word of the error, and the batch
+    "negative id": ("input_ids", replace(BATCH, input_ids=BATCH.input_ids - 100)),
+    "id beyond the table": ("input_ids", replace(BATCH, input_ids=BATCH.input_ids + SPEC.vocabulary)),
+    "largest id": ("input_ids", replace(BATCH, input_ids=np.full_like(BATCH.input_ids, 2**63 - 1))),
+    "int32 ids": ("int32", replace(BATCH, input_ids=BATCH.input_ids.astype(np.int32))),
+    "other byte order": (">i8", replace(BATCH, input_ids=BATCH.input_ids.astype(">i8"))),
+    "float mask": ("float32", replace(BATCH, attention_mask=BATCH.attention_mask.astype(np.float32))),
+    "flags for a mask": ("bool", replace(BATCH, attention_mask=BATCH.attention_mask.astype(bool))),
+    "mask of one row": (r"\(1, 6\)", replace(BATCH, attention_mask=BATCH.attention_mask[:1])),
+    "mask of one column": (r"\(3, 1\)", replace(BATCH, attention_mask=BATCH.attention_mask[:, :1])),
+    "short mask": (r"\(3, 2\)", replace(BATCH, attention_mask=BATCH.attention_mask[:, :2])),
+    "mask with another number": ("attention_mask", replace(BATCH, attention_mask=BATCH.attention_mask * 2)),
+    "pooling mask of one row": ("pooling_mask", replace(BATCH, pooling_mask=BATCH.attention_mask[:1])),
+    "one axis": (r"\(6,\)", replace(BATCH, input_ids=BATCH.input_ids[0], attention_mask=BATCH.attention_mask[0])),
+    "no texts": (r"\(0, 6\)", replace(BATCH, input_ids=BATCH.input_ids[:0], attention_mask=BATCH.attention_mask[:0])),
+    "no tokens": (
+        r"\(3, 0\)",
+        replace(BATCH, input_ids=BATCH.input_ids[:, :0], attention_mask=BATCH.attention_mask[:, :0]),
+    ),
+    "too many tokens": (f"at most {SPEC.max_tokens}", pad(ROWS, SPEC, range(3), SPEC.max_tokens + 1)),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arrays_that_are_no_batch_of_this_encoder_are_refused(name: str, bundle: Bundle) -> None:
+    with opened(name, bundle) as runtime:
+        runtime.text = SPEC
+        for word, batch in NO_BATCHES.values():
+            with pytest.raises(SpecError, match=word):
+                runtime.vectors(batch)
+            with pytest.raises(SpecError, match=word):
+                list(runtime.each([BATCH, batch] * 10))
+        assert runtime.vectors(BATCH).shape == (3, WIDTH)
+
+
+@pytest.mark.parametrize("name", ON_CPU)
+def test_a_runtime_knows_the_limits_of_its_bundle(name: str, bundle: Bundle) -> None:
+    limits = bundle.manifest.text
+    with open_runtime(name, bundle.variant(1)) as runtime:
+        last, beyond = (np.full((1, 2), limits.vocabulary + place) for place in (-1, 0))
+        mask = np.ones((1, 2), np.int64)
+        assert np.isfinite(runtime.vectors(Batch(last, mask, None, [0]))).all()
+        with pytest.raises(SpecError, match=f"0 to {limits.vocabulary - 1}"):
+            runtime.vectors(Batch(beyond, mask, None, [0]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -164,7 +210,7 @@ def test_an_unknown_runtime_is_refused_with_the_known_ones(name: str, bundle: Bu
 
 
 @pytest.mark.parametrize("name", ON_CPU)
-@pytest.mark.parametrize("threads", [0, -1, 1.0, "2", True])
+@pytest.mark.parametrize("threads", [0, -1, 1.0, "2", True, 10**6, 2**63])
 def test_a_count_of_threads_that_is_not_a_positive_whole_number_is_refused(
     name: str, threads: Any, bundle: Bundle
 ) -> None:

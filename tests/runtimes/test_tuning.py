@@ -21,9 +21,9 @@ CALL = 0.005  # seconds, much longer than a call of the fake runtime
 class QuadraticRuntime(FakeRuntime):
     """The time of a call grows with the square of its tokens, so the smallest batches are the fastest."""
 
-    def vectors(self, batch: Batch) -> FloatArray:
+    def _vectors(self, batch: Batch) -> FloatArray:
         time.sleep(CALL * (batch.input_ids.size / BUDGETS[0]) ** 2)
-        return super().vectors(batch)
+        return super()._vectors(batch)
 
 
 @pytest.fixture

@@ -24,8 +24,7 @@ class FakeRuntime(Runtime):
         self._seconds = seconds
         self._closed = False
 
-    def vectors(self, batch: Batch) -> FloatArray:
-        """Full-width vectors of a batch, not normalised: (batch, width) float32."""
+    def _vectors(self, batch: Batch) -> FloatArray:
         if self._closed:
             raise SpecError(CLOSED)
         if self._seconds:
@@ -35,6 +34,6 @@ class FakeRuntime(Runtime):
         sums = (self._table[batch.input_ids] * weights).sum(axis=1)
         return np.asarray(sums / np.maximum(weights.sum(axis=1), 1e-9), dtype=np.float32)
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Refuse further calls, as real runtimes do; there is nothing to free."""
         self._closed = True

@@ -1,0 +1,64 @@
+"""The processors and the memory that a container may use: the limits of Linux's control groups, version 1 and 2."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+ROOT = Path("/")  # proc and sys below it are read
+
+
+def cpu_quota(root: Path = ROOT) -> int | None:
+    """The processors' worth of time that this process may use, rounded up; None without a limit.
+
+    The least limit of its group and of all groups above that one, as the kernel applies them.
+    """
+    shares = []
+    for folder in _groups("cpu", root):
+        # Version 2 has both numbers in one file, and the word "max" for no limit; in version 1 no limit is -1.
+        numbers = _numbers(folder / "cpu.max") or [
+            *_numbers(folder / "cpu.cfs_quota_us"),
+            *_numbers(folder / "cpu.cfs_period_us"),
+        ]
+        if len(numbers) == 2 and min(numbers) > 0:
+            shares.append(numbers[0] / numbers[1])
+    return math.ceil(min(shares)) if shares else None
+
+
+def memory_limit(root: Path = ROOT) -> int | None:
+    """The bytes of memory that this process may use: the least limit of its groups; None without a limit."""
+    names = ("memory.max", "memory.limit_in_bytes")
+    limits = [limit for folder in _groups("memory", root) for name in names for limit in _numbers(folder / name)]
+    return min(limits, default=None)
+
+
+def _groups(controller: str, root: Path) -> Iterator[Path]:
+    """The folders of this process's group and of the groups above it, as far as they are mounted here."""
+    paths: dict[str, PurePosixPath] = {}  # by controller; the group of version 2 has none
+    for line in _lines(root / "proc/self/cgroup"):
+        controllers, _, path = line.partition(":")[2].partition(":")
+        paths |= dict.fromkeys(controllers.split(","), PurePosixPath(path))
+    for line in _lines(root / "proc/self/mountinfo"):
+        mount, _, system = line.partition(" - ")
+        kind, options = system.partition(" ")[0], system.rpartition(" ")[2].split(",")
+        name = {"cgroup": controller, "cgroup2": ""}.get(kind, kind)
+        if name not in paths or name not in ("", *options):
+            continue
+        _, _, _, top, place, *_ = mount.split()
+        mounted = root / place.lstrip("/")
+        # A container often sees its own group as the top of the tree, under a path that is the host's.
+        below = paths[name].relative_to(top) if paths[name].is_relative_to(top) else PurePosixPath()
+        inner = PurePosixPath() if ".." in below.parts else below
+        yield from (mounted / part for part in (inner, *inner.parents))
+
+
+def _lines(path: Path) -> list[str]:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8").splitlines()
+    return []
+
+
+def _numbers(path: Path) -> list[int]:
+    """The whole numbers in a file; empty if there is no such file, or if it says "max"."""
+    words = " ".join(_lines(path)).split()
+    return [int(word) for word in words] if words and "max" not in words else []
