@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike
 
 from m2d_export import Bundle
 from m2d_export.bench.sts import Pairs, load_pairs
+from m2d_export.errors import OutputError
 from m2d_export.host.extras import require
-from m2d_export.host.files import output_file
+from m2d_export.host.files import check_output, output_file
 from m2d_export.host.machine import machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +35,16 @@ def positive(text: str) -> int:
     return number
 
 
+def output(text: str) -> Path:
+    """The argument of ``-o``, refused before the work if it cannot be written."""
+    path = Path(text)
+    try:
+        check_output(path)
+    except OutputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
+
+
 def parser(script: str, question: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
     """The parser of ``python -m benchmarks.SCRIPT`` with ``-o``, and with ``--rounds`` where the script has rounds."""
     made = argparse.ArgumentParser(
@@ -41,7 +52,7 @@ def parser(script: str, question: str | None, rounds: int | None = None) -> argp
         description=question,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("-o", "--output", type=Path, required=True, help="results file (JSON)")
+    made.add_argument("-o", "--output", type=output, required=True, help="results file (JSON)")
     if rounds:
         made.add_argument("--rounds", type=positive, default=rounds, help=f"rounds to measure; default {rounds}")
     made.set_defaults(command=" ".join([made.prog, *map(_without_folders, sys.argv[1:])]))

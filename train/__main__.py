@@ -84,17 +84,19 @@ def main(model: str, data: str, output: Path, resume: bool, half: bool, **option
     """
     from m2d_export.checkpoints.load import load_checkpoint
     from m2d_export.host.files import followed
+    from m2d_export.host.folders import check_new
     from train.data import load_data
     from train.pipeline import train
     from train.screen import grid_table, open_screen
     from train.work import Job
 
     _check_together(options)
+    target = followed(output)
+    check_new(target)
     device, precision = _hardware(options["device"], options["precision"])
     splits = load_data(data, _columns(options["columns"]), _scale(options["scale"]), options["unlabelled"])
     checkpoint = load_checkpoint(model, options["revision"])
     recipe = _recipe(options, checkpoint.depth, checkpoint.width)
-    target = followed(output)
     job = Job(model, checkpoint, splits, recipe, device, precision, target, half)
     with open_screen() as screen:
         scores = train(job, screen, resume)

@@ -14,6 +14,7 @@ import torch
 from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import OutputError, TrainingError
 from m2d_export.host.files import output_file, writing
+from m2d_export.host.folders import check_new
 from m2d_export.host.staging import remove_stale
 from train.data import Data, fingerprint
 from train.log import Entry
@@ -67,8 +68,7 @@ class WorkFolder:
 
     def __init__(self, job: Job, resume: bool) -> None:
         identity, target = job.identity(), job.target
-        if target.exists() or target.is_symlink():
-            raise OutputError(f"{target} exists: choose another --output, or remove it yourself")
+        check_new(target)
         self.path = target.with_name(f"{target.name}.training")
         if resume:
             self._check(identity)

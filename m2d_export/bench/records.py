@@ -15,7 +15,7 @@ from typing import Any
 from m2d_export.bench.record_schema import check_record
 from m2d_export.errors import DataError, OutputError
 from m2d_export.host.checks import parse_json
-from m2d_export.host.files import STDOUT, check_output, followed, writing
+from m2d_export.host.files import STDOUT, followed, writing
 
 log = logging.getLogger(__name__)
 Record = dict[str, Any]
@@ -130,13 +130,13 @@ def done(records: Iterable[Record]) -> frozenset[str]:
 @contextlib.contextmanager
 def recording(path: Path) -> Iterator[None]:
     """Hold a results file while measuring; raises OutputError if another process does, or if it cannot be written."""
-    check_output(path)
-    if path == STDOUT or (path.exists() and not path.is_file()):
-        raise OutputError(f"{path} is no regular file, and results are read again: name one; --json prints the records")
-    real = followed(path)
-    made = not real.exists()
     with contextlib.ExitStack() as stack:
         with writing(path):
+            real = followed(path)
+            made = not real.exists()
+            if path == STDOUT or not (made or real.is_file() or real.is_dir()):
+                message = f"{path} is no regular file, and results are read again: name one; --json prints the records"
+                raise OutputError(message)
             file = stack.enter_context(real.open("ab"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

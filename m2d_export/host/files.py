@@ -108,7 +108,7 @@ def followed(target: str | Path) -> Path:
 
 def check_parent(target: Path) -> None:
     """Raise OSError if this user can make nothing at ``target``, whose missing folders are made with it."""
-    folder = next(folder for folder in target.parents if folder.exists())
+    folder = next((folder for folder in target.parents if folder.exists()), target)
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not os.access(folder, os.W_OK | os.X_OK):

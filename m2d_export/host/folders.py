@@ -137,6 +137,14 @@ def _exchange(staging: Path, target: Path) -> None:
     aside.rename(staging)
 
 
+def check_new(target: Path) -> None:
+    """Raise OutputError if something is at ``target``, or if it cannot be written: call it before the work."""
+    with writing(target):
+        if target.exists() or target.is_symlink():
+            raise OutputError(f"{target} exists: choose another path, or remove it yourself")
+        check_parent(target)
+
+
 @contextlib.contextmanager
 def new_folder(target: str | Path) -> Iterator[Path]:
     """A folder to fill; it is renamed to ``target`` in one step if the block succeeds, and removed if not.
@@ -144,10 +152,7 @@ def new_folder(target: str | Path) -> Iterator[Path]:
     Raises OutputError if something is at ``target`` already, or if it cannot be written.
     """
     path = followed(target)
-    with writing(path):
-        if path.exists() or path.is_symlink():
-            raise OutputError(f"{path} exists: choose another path, or remove it yourself")
-        check_parent(path)
+    check_new(path)
     with staged_directory(path) as staging, writing(path):
         yield staging
         publish(staging, path)
