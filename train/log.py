@@ -10,7 +10,7 @@ from m2d_export.errors import TrainingError
 from m2d_export.spec import Cell
 from train.evaluate import Scores
 
-DIVERGED = 20.0  # a full-cell dev score this many points below the best one means that the training has diverged
+DIVERGED = 20.0  # if the full cell's dev score is so many points below its best, the training has diverged
 REMEDY = "choose a lower --learning-rate"
 
 
@@ -33,7 +33,7 @@ class Entry:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Entry":
-        """The inverse of ``to_json``."""
+        """Read what ``to_json`` wrote."""
         return cls(value["step"], value["loss"], {Cell.parse(cell): score for cell, score in value["dev"].items()})
 
 

@@ -1,7 +1,7 @@
 """The loss of the grid recipe: every (layer, dim) cell at once, from one forward pass.
 
-Letters in shapes: L exits, the last one last; B pairs; N sentences, of which the first B are the left sentences of the
-pairs, the next B their right ones, and the others have no score; W the width, d a dim.
+Letters in shapes: L exits, of which the deepest is the last. B pairs. N sentences: first the B left sentences of the
+pairs, then the B right ones, then those without a score. W is the width, d a dim.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-MASKED = -1e12  # its exp is 0, so a masked term adds nothing to the sum
+MASKED = -1e12  # exp of it is 0, so a masked term adds nothing to the sum
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """The weights of the loss's parts; ``similarities`` and ``vectors`` weigh the parts of that name, ``order`` has 1.
+    """The weights in the loss; ``similarities`` and ``vectors`` are those of the parts with these names.
 
-    ``last_layer`` is the weight of the last exit; every other exit has 1. ``scale`` is CoSENT's factor of cosines.
+    The part ``order`` has the weight 1. ``last_layer`` is the weight of the last exit; every other exit has 1.
+    ``scale`` is CoSENT's factor of cosines.
     """
 
     last_layer: float = 3.0
@@ -49,12 +50,12 @@ def cosent(cosines: Tensor, gold: Tensor, scale: float) -> Tensor:
 
 
 def grid_loss(vectors: Tensor, gold: Tensor, dims: Sequence[int], weights: LossWeights) -> GridLoss:
-    """The loss of all cells: vectors (L, N, W), gold scores (B,), dims that descend from W.
+    """The loss of all cells: vectors (L, N, W), gold scores (B,), dims in descending order from W.
 
     ``order`` is CoSENT. ``similarities`` is the squared error between a cell's cosines of all N sentences and those of
     the full cell. Both are means over cells, with the weights of their exits. ``vectors`` is the mean of 1 - cosine
-    between the vectors of an exit below the last and those of the last exit at the same dim, so that all exits share
-    one space. In the last two parts, the full cell and the last exit are fixed goals: no gradient flows into them.
+    between an exit's vectors and those of the last exit at the same dim, so that all exits share one space. In the last
+    two parts, the full cell and the last exit are fixed goals: no gradient flows into them.
     """
     pairs = len(gold)
     share = vectors.new_ones(len(vectors))  # (L,)

@@ -1,4 +1,4 @@
-"""The model that the grid recipe trains: all exits from one forward pass, with a head at each exit below the last."""
+"""The model that the grid recipe trains: all exits from one forward pass, with a head on each exit except the last."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,7 +31,10 @@ def identity_head(width: int) -> nn.Module:
 
 
 def exit_vectors(model: ExitEncoder, sentences: Sequence[TokenIds], spec: TextSpec, token_budget: int) -> Tensor:
-    """The vectors of N sentences, (L, N, W), in their order; groups of similar length run together to save padding."""
+    """The vectors of N sentences, (L, N, W), in their order.
+
+    Sentences of similar length run together, which saves padding.
+    """
     device = next(model.parameters()).device
     groups = list(batches(sentences, spec, token_budget))
     parts = [

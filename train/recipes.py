@@ -32,9 +32,9 @@ class SeedRecipe:
 
 @dataclass(frozen=True)
 class GridRecipe:
-    """Training of all cells in every step; ``layers`` ascend to the depth, ``dims`` descend from the width.
+    """Training of all cells in every step; ``layers`` ascend to the depth, and ``dims`` descend from the width.
 
-    ``unlabelled`` is how many sentences without scores join each step, if the data has some.
+    ``unlabelled`` is the number of sentences without scores in each step, if the data has some.
     """
 
     layers: tuple[int, ...]
@@ -56,12 +56,12 @@ Recipe = SeedRecipe | GridRecipe
 
 
 def default_dims(width: int) -> tuple[int, ...]:
-    """The width, and those of ``CARD_DIMS`` that are below it."""
+    """The width, and the dims of ``CARD_DIMS`` that are below it."""
     return (width, *(dim for dim in CARD_DIMS if dim < width))
 
 
 def check_dims(dims: Sequence[int], width: int) -> tuple[int, ...]:
-    """The dims in descending order; raises SpecError if they are not from 1 to the width, or lack the width."""
+    """The dims in descending order; raises SpecError if one is not from 1 to the width, or if the width is missing."""
     for dim in dims:
         if not 1 <= dim <= width:
             raise SpecError(f"dim {dim} does not exist: this model's vectors have {width} numbers; choose 1 to {width}")
@@ -71,7 +71,7 @@ def check_dims(dims: Sequence[int], width: int) -> tuple[int, ...]:
 
 
 def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
-    """The layers in ascending order; raises SpecError if they are not from 1 to the depth, or lack the depth."""
+    """The layers in ascending order; raises SpecError if one is not from 1 to the depth, or if the depth is missing."""
     for layer in layers:
         if not 1 <= layer <= depth:
             raise SpecError(f"layer {layer} does not exist: this model has layers 1 to {depth}")

@@ -63,7 +63,7 @@ def seed_loss(model: SentenceTransformer, recipe: SeedRecipe) -> losses.Matryosh
 
 
 def _one_over_layer(state: int) -> float:
-    """The weight of a hidden state: 1/k for layer k, 0 for the embeddings, which the card's release never drew."""
+    """The weight of a hidden state: 1/k for layer k; 0 for the embeddings, which the card's release did not draw."""
     return 1 / state if state else 0.0
 
 
@@ -100,7 +100,7 @@ def train_seed(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Tra
         report_to="none",
         disable_tqdm=True,
     )
-    # This project writes the card. The library's examples for it would print progress bars into ours.
+    # We write the card ourselves. The library's examples for a card would print progress bars into ours.
     model.model_card_data.generate_widget_examples, model.model_card_data.widget = False, [{}]
     watch = _Watch(job, work, stop, watcher)
     trainer = SentenceTransformerTrainer(
@@ -128,7 +128,7 @@ def train_seed(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Tra
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The trainer's last complete checkpoint; it writes its state file last, so a checkpoint with one is complete."""
+    """The trainer's last complete checkpoint: one that has a state file, which the trainer writes last."""
     whole = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 

@@ -1,4 +1,4 @@
-"""Stopping between two steps on Ctrl-C or SIGTERM, so that a saved state is that of a whole step."""
+"""Stop between two steps on Ctrl-C or SIGTERM, so that a saved state is that of a whole step."""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""The gate of fp16 and bf16, the half types: on any machine, the graph runs with the rounding of a GPU."""
+"""The gate of fp16 and bf16, the half types: the graph runs with the rounding of a GPU, on any machine."""
 
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ from m2d_export.spec import Variant
 from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray, cosine
 
-HEADROOM = 2  # values of the probe texts stay below the largest number by this factor: other texts reach further
+HEADROOM = 2  # other texts have larger values than the probe texts, but not so many times larger
 
 
 class RoundedRuntime(OnnxRuntime):

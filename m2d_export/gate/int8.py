@@ -1,4 +1,4 @@
-"""The gate of int8: ordinary sentences decide, and the probe texts must still be finite and independent of padding."""
+"""The gate of int8: ordinary sentences decide; the probe texts must be finite and independent of padding."""
 
 from dataclasses import replace
 
@@ -11,9 +11,9 @@ from m2d_export.spec import Variant
 
 
 def check_int8(variant: Variant, reference: Reference) -> Checked:
-    """Compare ordinary sentences at full width; the probe texts are checked only for what must hold for every text.
+    """Compare ordinary sentences at full width, and check on the probe texts what must hold for every text.
 
-    On unusual texts, int8 differs more from the reference: control characters, emoji, one word of 300 letters.
+    On unusual texts (control characters, emoji, one word of 300 letters), int8 differs more from the reference.
     """
     tokenizer, sentences = reference.tokenizer, reference.sentences
     expected = reference.sentence_vectors[variant.layer]

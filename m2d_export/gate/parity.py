@@ -21,11 +21,12 @@ EXTRA_PADDING = 7
 
 @dataclass(frozen=True)
 class Parity:
-    """How close a graph is to the reference, over texts and dims; ``Bounds`` says what the bounded values are.
+    """How close a graph is to the reference, over texts and dims; ``Bounds`` explains the values with a bound.
 
-    ``distinction`` is the largest difference between two unrelated texts. int8 is compared on ordinary sentences at
-    full width: it has ``agreement`` (Spearman x 100 with the reference), and ``probes_cosine_min`` on the probe texts.
-    fp16 and bf16 have ``peak``, the largest magnitude of a value that is rounded.
+    ``distinction`` is the largest difference between the vectors of two unrelated texts. int8 is compared on ordinary
+    sentences at full width. It also has ``agreement`` (Spearman x 100 with the reference), and ``probes_cosine_min``,
+    the smallest cosine on the probe texts. fp16 and bf16 have ``peak``, the largest magnitude of a value that is
+    rounded.
     """
 
     texts: int
@@ -41,11 +42,11 @@ class Parity:
     peak: float | None = None
 
     def metrics(self) -> dict[str, Any]:
-        """The metrics that were measured, as the manifest holds them."""
+        """The metrics that were measured, as the manifest has them."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def failures(self, bounds: Bounds) -> list[str]:
-        """Everything that is out of bounds, in words; empty if the graph may be published. NaN is out of bounds."""
+        """A text for each value that is out of its bound; none if the graph may be published. NaN is out of bounds."""
         if not self.finite:
             return ["the graph or the reference gives NaN or infinity"]
         problems = []
@@ -87,7 +88,7 @@ def compare(
 
 
 def vectors_of_single_texts(runtime: Runtime, tokenizer: Tokenizer, tokens: Sequence[TokenIds]) -> FloatArray:
-    """A runtime's vectors, one text a call: (texts, width)."""
+    """A runtime's vectors, computed with one text per call: (texts, width)."""
     return np.concatenate([runtime.vectors(pad([item], tokenizer.spec, [0])) for item in tokens])
 
 
@@ -103,7 +104,7 @@ def compare_single(
     spec, count, width = tokenizer.spec, len(tokens), reference.shape[1]
     batches = (
         (range(count), 0),  # all texts, padded to the longest
-        (range(count - 2, -1, -1), 0),  # in reverse order, without the last text: of the probes, it is the longest
+        (range(count - 2, -1, -1), 0),  # in reverse order, without the last text, which is the longest probe
         *(((row, row + 1), EXTRA_PADDING) for row in range(0, count - 2, 2)),  # pairs with extra padding
     )
     with np.errstate(all="ignore"):

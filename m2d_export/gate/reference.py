@@ -1,4 +1,4 @@
-"""The reference of every graph: the exits in PyTorch and float32. The deepest is checked before it is used."""
+"""The reference of every graph: the exits in PyTorch and float32; the deepest exit is checked before it is used."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from m2d_export.text.files import held_out_texts
 from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.vectors import FloatArray, cosine
 
-BATCH_SIZES, TOKENS = (1, 2, 32), (2, 16, 128)  # of ``shape_batches``
+BATCH_SIZES, TOKENS = (1, 2, 32), (2, 16, 128)  # the shapes of ``shape_batches``
 PROMPT = "represent this text: "
 
 PROBES = (
@@ -49,9 +49,9 @@ PROBES = (
 
 @dataclass(frozen=True)
 class Reference:
-    """Texts, and the exits' own vectors of them; each part is computed when it is first asked for.
+    """Texts, and the vectors that the exits in PyTorch give; each part is computed when it is first asked for.
 
-    ``probes`` are the token ids of the probe texts, ``dims`` the dims to compare at.
+    ``probes`` are the token ids of the probe texts. ``dims`` are the dims to compare at.
     """
 
     exits: ExitEncoder
@@ -114,7 +114,7 @@ def _probe_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[TokenIds
 
 
 def _check_full_depth(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
-    """Raise ParityError unless the deepest exit gives sentence-transformers' vectors, with every prompt."""
+    """Raise ParityError if the deepest exit gives other vectors than sentence-transformers, with any prompt."""
     exits = ExitEncoder(checkpoint, [checkpoint.depth]).eval()
     for prompt in dict.fromkeys(["", *checkpoint.text.prompts.values()]):
         texts = [text for text in PROBES if checkpoint.reference_ids(prompt + text)]

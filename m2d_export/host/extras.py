@@ -1,4 +1,4 @@
-"""Optional packages: imported only where they are used; the error for a missing one names its extra."""
+"""Optional packages: they are imported only when they are used, and the error for a missing one names its extra."""
 
 import importlib
 from types import ModuleType
@@ -7,7 +7,7 @@ from m2d_export.errors import RuntimeUnavailable
 
 
 def require(package: str, extra: str) -> ModuleType:
-    """Import ``package``; raises RuntimeUnavailable, which names the ``extra`` that installs it."""
+    """Import ``package``; raises RuntimeUnavailable that names the ``extra`` which installs it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:

@@ -47,7 +47,7 @@ def _gpu(driver: ctypes.CDLL, place: int) -> Gpu:
 
 
 def first_gpu(what: str, instead: str) -> Gpu:
-    """The first GPU; without one, raises RuntimeUnavailable: ``what`` needs a GPU, and ``instead`` says what to do."""
+    """The first GPU; raises RuntimeUnavailable if there is none: ``what`` needs it, ``instead`` is the advice."""
     found = gpus()
     if not found:
         raise RuntimeUnavailable(f"{what} needs an NVIDIA GPU, but this machine has none: {instead}")

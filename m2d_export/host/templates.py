@@ -1,4 +1,4 @@
-"""Files that are written for a user are filled from templates that come with the package."""
+"""Fill templates of the package for files that are written for a user."""
 
 from importlib.resources import files
 from string import Template

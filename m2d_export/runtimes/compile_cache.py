@@ -1,4 +1,4 @@
-"""Compiled code in a folder, for the next process: each file is named by a hash of everything the code depends on."""
+"""Compiled code in a folder, for the next process; a file's name is a hash of everything the code depends on."""
 
 import hashlib
 import json
@@ -11,9 +11,9 @@ DIGEST = hashlib.sha256().digest_size
 
 
 def compiled_bytes(folder: Path, depends_on: Mapping[str, object], compile_code: Callable[[], bytes]) -> bytes:
-    """The code cached in ``folder`` for ``depends_on``; without any, compile it and store it.
+    """The code in ``folder`` for ``depends_on``; if there is none, compile it and store it.
 
-    Compiled models are native code: nobody else may write to ``folder``. Raises OutputError where the cache cannot be
+    Compiled models are native code, so nobody else may write to ``folder``. Raises OutputError if the cache cannot be
     read or written.
     """
     path = cache_path(folder, depends_on)
@@ -25,12 +25,12 @@ def compiled_bytes(folder: Path, depends_on: Mapping[str, object], compile_code:
 
 
 def cache_path(folder: Path, depends_on: Mapping[str, object]) -> Path:
-    """The file in ``folder`` for the code that depends on ``depends_on``."""
+    """The path in ``folder`` of the code that depends on ``depends_on``."""
     return folder / f"{hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()}.compiled"
 
 
 def read_cached(path: Path) -> bytes:
-    """The code in a cache file; empty where the file is missing or damaged. Its own sha256 stands before the code."""
+    """The code in a cache file, whose sha256 is at the start of the file; empty if it is missing or damaged."""
     with writing(path):
         content = path.read_bytes() if path.is_file() else b""
     is_whole = content and hashlib.sha256(content[DIGEST:]).digest() == content[:DIGEST]
@@ -38,7 +38,7 @@ def read_cached(path: Path) -> bytes:
 
 
 def store(path: Path, code: bytes) -> None:
-    """Write ``code`` to a cache file, whole or not at all; a folder created for it is private to this user."""
+    """Write ``code`` to a cache file, whole or not at all; a folder that is made for it is private to this user."""
     with writing(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with output_file(path) as file:

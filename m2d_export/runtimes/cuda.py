@@ -1,4 +1,4 @@
-"""The part of CUDA that engines need, through ``cuda.bindings``: memory, one stream, graphs."""
+"""The functions of CUDA that engines need, through ``cuda.bindings``: memory, one stream, graphs."""
 
 import ctypes
 from collections.abc import Callable
@@ -16,7 +16,8 @@ from m2d_export.runtimes.runtime import Closing
 class Cuda(Closing):
     """Memory and one stream of the first GPU; ``close`` frees them in reverse order.
 
-    Every call is checked: RuntimeUnavailable names the call and CUDA's reason. ``extra`` installs the bindings.
+    Every call is checked: RuntimeUnavailable names the call and CUDA's reason. ``extra`` is the extra that installs the
+    bindings.
     """
 
     def __init__(self, extra: str) -> None:
@@ -51,7 +52,7 @@ class Cuda(Closing):
         self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, self.stream)
 
     def copy_from(self, address: int, array: NDArray[Any]) -> None:
-        """Copy from the GPU into pinned ``array``, in the order of the stream: call ``wait`` before you read it."""
+        """Copy from the GPU into pinned ``array``, in the order of the stream; call ``wait`` before you read it."""
         kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, self.stream)
 
@@ -61,7 +62,7 @@ class Cuda(Closing):
 
     def captured(self, work: Callable[[], None]) -> Any:
         """Capture the calls of ``work`` as a graph to launch; none of them runs yet."""
-        mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal  # other threads are not affected
+        mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal  # does not affect other threads
         self._call("cudaStreamBeginCapture", self.stream, mode)
         try:
             work()

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: one batch at a time on all threads, many batches in parallel streams."""
+"""ONNX Runtime on the CPU: a single batch runs on all threads, many batches run in parallel."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,17 +18,17 @@ from m2d_export.vectors import FloatArray
 
 log = logging.getLogger(__name__)
 CPU = "CPUExecutionProvider"
-MANY = 16  # with fewer batches, parallel streams save less time than opening the second session costs
+MANY = 16  # with fewer batches, the second session saves less time than opening it takes
 NO_SKIP_LAYER_NORM_FUSION = {
     "optimization.disable_specified_optimizers": "SkipLayerNormFusion"
 }  # its fused kernel is slower
-# benchmarks/session_settings.py times a session with each of them changed.
+# benchmarks/session_settings.py measures what each setting changes.
 SETTINGS = {
-    # Threads spin during a call and stop at its end. Otherwise they would take cores from calls of another session.
+    # Threads wait actively (spin) during a call, but not after it: they would take cores from other sessions.
     "session.force_spinning_stop": "1",
     **NO_SKIP_LAYER_NORM_FUSION,
 }
-# In a server threads do not spin at all, because other models, and perhaps clients, need the cores.
+# In a server, threads do not spin at all, because other models and clients need the cores.
 SERVER_SETTINGS = {"session.intra_op.allow_spinning": "0", **NO_SKIP_LAYER_NORM_FUSION}
 
 
@@ -44,7 +44,7 @@ def session_options(threads: int, settings: Mapping[str, str] = SETTINGS) -> Any
 def open_session(variant: Variant, options: Any, providers: Mapping[str, Mapping[str, str]]) -> Any:
     """Open the graph of ``variant`` on ``providers``; RuntimeUnavailable if ONNX Runtime takes other providers."""
     ort = require("onnxruntime", "cpu")
-    options.log_severity_level = 3  # errors only: its warnings are about its own optimizer
+    options.log_severity_level = 3  # only errors, because its warnings are about its own optimizer
     try:
         with unchanged(variant.files):
             session = ort.InferenceSession(str(variant.path), options, providers=list(providers.items()))
@@ -53,7 +53,7 @@ def open_session(variant: Variant, options: Any, providers: Mapping[str, Mapping
     except Exception as error:  # types of ONNX Runtime, and plain UnicodeDecodeError and RuntimeError
         raise RuntimeUnavailable(f"ONNX Runtime cannot load {variant.path}: {first_line(error)}") from error
     taken = session.get_providers()
-    if taken != list({**providers, CPU: {}}):  # it continues without a provider that it cannot load
+    if taken != list({**providers, CPU: {}}):  # if it cannot load a provider, it goes on without it
         wanted = ", ".join(providers)
         raise RuntimeUnavailable(
             f"asked for {wanted}, ONNX Runtime took {', '.join(taken)}: check the GPU's driver and the libraries that "

@@ -38,7 +38,7 @@ class OnnxGpuRuntime(Runtime):
             )
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # CUDA and cuDNN from their own wheels
-        providers = {CUDA: {"device_id": "0", "use_tf32": "0"}}  # fp32 is fp32
+        providers = {CUDA: {"device_id": "0", "use_tf32": "0"}}  # so that fp32 is not TF32
         self.name, self.provider = options.name, wanted
         self._profiles: tuple[ShapeRange, ...] = ()
         if wanted == TENSORRT:

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: one batch at a time on all threads, many batches in parallel streams."""
+"""OpenVINO on the CPU: a single batch runs on all threads, many batches run in parallel."""
 
 import functools
 from collections.abc import Iterable, Iterator
@@ -21,12 +21,12 @@ from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
 
 DEVICE = "CPU"
-MANY = 16  # with fewer batches, parallel streams save less time than their compilation costs
+MANY = 16  # with fewer batches, running in parallel saves less time than compiling for it takes
 LONG_TOKENS = 160  # longer batches run faster with attention as one kernel
 LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
 LONG = {"PERFORMANCE_HINT": "THROUGHPUT"}
-# The attention kernel is slow unless the count of tokens is a multiple of 16. Separate operators are fast for any
-# count, but they read and write memory more often.
+# The attention kernel is slow if the number of tokens is not a multiple of 16. Separate operators are fast for any
+# number, but they read and write memory more often.
 SHORT = {**LONG, "SNIPPETS_MODE": "DISABLE"}
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
@@ -35,8 +35,9 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 def _core() -> Any:
     """OpenVINO's core, one for the whole process.
 
-    A core replaces the signal stack of its thread and restores the previous one when it is freed. Two cores that are
-    freed in the order of their creation restore a freed stack, and then Ctrl-C is a segmentation fault.
+    A core replaces the signal stack of its thread, and puts the previous one back when it is freed. If two cores are
+    freed in the order in which they were made, the second puts back a stack that is already freed. Then Ctrl-C is a
+    segmentation fault.
     """
     core = require("openvino", "openvino").Core()
     owns_threads(core)
@@ -145,7 +146,7 @@ class OpenvinoRuntime(Runtime):
 
     def _streams(self, hints: dict[str, str]) -> Any:
         compiled = self._compiled(hints)
-        # Two requests per stream: a stream that has finished one finds the next waiting.
+        # There are two requests per stream, so that the next one is waiting when a stream has finished one.
         queue = self._queue_type(compiled, 2 * compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         queue.set_callback(lambda request, userdata: userdata[1].append((userdata[0], _output(request))))
         return queue

@@ -1,4 +1,4 @@
-"""Batches cut and padded to fit an engine's profiles, in few shapes, so that a shape is captured once and reused."""
+"""Cut and pad batches so that they fit an engine's profiles, in few shapes, because each shape is captured once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from m2d_export.errors import SpecError
 from m2d_export.spec import ShapeRange
 from m2d_export.text.batches import Batch, IntArray
 
-TOKEN_STEP = 8  # padded lengths are multiples of it, unless a profile ends between two
+TOKEN_STEP = 8  # padded lengths are multiples of it, or the end of a profile
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Slot:
 def fit(rows: int, tokens: int, profiles: Sequence[ShapeRange]) -> Slot:
     """The slot for ``rows`` texts of ``tokens`` tokens, or for as many of them as its profile holds.
 
-    It needs the fewest calls; among equals the least padding, then the smallest profile. Raises SpecError where every
-    profile is too short.
+    It is the slot that needs the fewest calls; among equals, the one with the least padding, then the smallest profile.
+    Raises SpecError if every profile is too short.
     """
     slots = []
     for number, profile in enumerate(profiles):
@@ -40,15 +40,18 @@ def fit(rows: int, tokens: int, profiles: Sequence[ShapeRange]) -> Slot:
 
 
 def rounded(count: int, step: int) -> int:
-    """``count`` rounded up to a multiple of ``step`` and of an eighth of the next power of two: by under a quarter."""
+    """``count``, rounded up to a multiple of ``step`` and of an eighth of the next power of two.
+
+    This adds less than a quarter.
+    """
     step = max(step, 1 << max(0, (count - 1).bit_length() - 3))
     return -(-count // step) * step
 
 
 def split(batch: Batch, profiles: Sequence[ShapeRange]) -> Iterator[tuple[Slot, Batch]]:
-    """Yield the parts of ``batch``, each padded to its slot; only the first ``len(part.rows)`` texts of one are real.
+    """Yield the parts of ``batch``, each padded to its slot; only the first ``len(part.rows)`` texts are real.
 
-    Raises SpecError where every profile is too short.
+    Raises SpecError if every profile is too short.
     """
     done, (rows, tokens) = 0, batch.input_ids.shape
     while done < rows:
@@ -61,7 +64,7 @@ def split(batch: Batch, profiles: Sequence[ShapeRange]) -> Iterator[tuple[Slot, 
 
 
 def _padded(array: IntArray, shape: tuple[int, int]) -> IntArray:
-    """Pad each row with zeros, which the masks exclude; fill missing rows with copies of the first, a valid text."""
+    """Pad rows with zeros, which the masks exclude; missing rows become copies of the first row, a valid text."""
     padded = np.zeros(shape, dtype=np.int64)
     rows, tokens = array.shape
     padded[:rows, :tokens] = array

@@ -1,4 +1,4 @@
-"""Engines of TensorRT and of TensorRT for RTX: a profile chosen for each batch, one CUDA stream, CUDA graphs."""
+"""Engines of TensorRT and of TensorRT for RTX: each batch runs with one profile, in one stream, with CUDA graphs."""
 
 import contextlib
 import logging
@@ -26,7 +26,7 @@ from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
 
 log = logging.getLogger(__name__)
-MAX_GRAPHS = 64  # captured shapes; each holds an execution context of its own
+MAX_GRAPHS = 64  # captured shapes; each has its own execution context
 
 
 class TensorrtRuntime(Runtime):
@@ -131,7 +131,7 @@ class TensorrtRuntime(Runtime):
         return self._host(slot.shape[0]).reshape(-1, self._width)
 
     def _capture(self, slot: Slot) -> None:
-        """Run a shape once, because the first run allocates, which a capture must not; then capture it for later."""
+        """Run a shape once, then capture it. The first run allocates memory, which a capture must not do."""
         if len(self._captured) == MAX_GRAPHS:
             _, (_, graph) = self._captured.popitem(last=False)
             self._cuda.free_graph(graph)
@@ -198,12 +198,12 @@ class TensorrtRuntime(Runtime):
 
 
 class _RtxCode:
-    """How RTX runs an engine, and the code that it compiles for it on this card, cached for the next process."""
+    """How RTX runs an engine, and the code that it compiles for it on this GPU, stored for the next process."""
 
     def __init__(self, trt: Any, engine: Any, built: Engine, gpu: str, cache: Path | None) -> None:
         self.config = engine.create_runtime_config()
         self.config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        # Not lazily: RTX would replace kernels between two calls, and the vector of a text would change.
+        # If RTX compiled lazily, it would replace kernels between two calls, and the vector of a text would change.
         strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         self.config.dynamic_shapes_kernel_specialization_strategy = strategy
         self._is_default = cache is None

@@ -1,4 +1,4 @@
-"""How many tokens a batch should hold here; it depends on processor, runtime and texts, so it is measured."""
+"""Measure how many tokens a batch should hold; this depends on the processor, the runtime and the texts."""
 
 import time
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from m2d_export.spec import TextSpec
 from m2d_export.text.batches import batches
 from m2d_export.text.tokenizer import TokenIds
 
-SHARES = (0.25, 0.5, 1, 2, 4)  # of the runtime's default budget
+SHARES = (0.25, 0.5, 1, 2, 4)  # shares of the runtime's default budget
 ROUNDS = 5
 
 
@@ -21,7 +21,7 @@ def budgets_of(runtime: Runtime) -> tuple[int, ...]:
 def budget_seconds(
     runtime: Runtime, tokens: Sequence[TokenIds], spec: TextSpec, rounds: int = ROUNDS
 ) -> dict[int, list[float]]:
-    """Seconds that ``tokens`` take in each of ``rounds``, by token budget; in a round every budget runs once."""
+    """The seconds that ``tokens`` take with each token budget, in each of ``rounds``; all budgets take turns."""
     seconds: dict[int, list[float]] = {budget: [] for budget in budgets_of(runtime)}
     for number in range(rounds + 1):
         for budget, measured in seconds.items():

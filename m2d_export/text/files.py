@@ -10,7 +10,7 @@ from m2d_export.host.files import read_text
 
 
 def read_texts(path: Path, purpose: str = "agreement") -> tuple[str, ...]:
-    """The distinct texts of a UTF-8 file in their order, without blank lines; ``purpose`` stands in error messages.
+    """The distinct texts of a UTF-8 file in their order, without blank lines; errors say the ``purpose``.
 
     Raises DataError if the file cannot be read, is not UTF-8, or has fewer than 20 distinct texts.
     """
@@ -31,7 +31,7 @@ def calibration_texts() -> tuple[str, ...]:
 
 
 def held_out_texts() -> tuple[str, ...]:
-    """The right sentences of the toy pairs, without any that ``calibration_texts`` has."""
+    """The right sentences of the toy pairs, except those that ``calibration_texts`` has."""
     used = set(calibration_texts())
     return tuple(text for text in _column("sentence2") if text not in used)
 

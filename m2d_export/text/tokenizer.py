@@ -1,4 +1,4 @@
-"""Texts to token ids, equal to the ids that sentence-transformers feeds to the checkpoint."""
+"""Turn texts into token ids, the same ids that sentence-transformers gives to the checkpoint."""
 
 import re
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Tokenizer:
         not_pooled = 0 if self.spec.include_prompt or not prompt else self._prompt_length(prompt)
         limit = self.spec.max_tokens * CHARACTERS_PER_TOKEN
         prefixes = [text_prefix(text, limit) for text in prompted]
-        # The Rust side hands batches to threads, which costs more than it saves for a single text.
+        # The Rust library gives batches to threads, which costs more than it saves for a single text.
         encodings = [self._rust.encode(prefixes[0])] if len(texts) == 1 else self._rust.encode_batch_fast(prefixes)
         return [
             # A text without tokens becomes one attended padding token, because a mean over no tokens is NaN.
