@@ -45,14 +45,14 @@ for command in (
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: 0 done, 1 a check failed, 2 wrong use or environment, 130 or 143 stopped."""
+    """Run the command line and exit; the codes are 0 done, 1 a check failed, 2 wrong use, 130 and 143 stopped."""
     run(cli)
 
 
 @standard_streams()
 def run(command: click.Command) -> NoReturn:
     """Run a command and exit; an expected error is one line on standard error."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))  # exit runs the clean-up of staging
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))  # an exit cleans up, so no staging folder stays
     try:
         command.main(standalone_mode=False)
     except M2DError as error:

@@ -23,7 +23,7 @@ DEFAULT_COMPUTE = f"[default: fp32; with {OF_PRECISION}: the precision]"
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """A value that ``parse`` makes of a string and the option's name, or refuses with SpecError.
+    """A value that ``parse`` makes from a string and the option's name; SpecError becomes an error of click.
 
     The help shows ``name``.
     """
@@ -153,13 +153,13 @@ def runtime_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help: one example a line."""
+    """The end of a command's help, with one example per line."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])  # \b keeps click from wrapping the lines
 
 
 @contextlib.contextmanager
 def steps() -> Iterator[Callable[[str], None]]:
-    """Give a function that shows the step that begins, with the time, on a terminal; in a pipe it shows nothing."""
+    """Give a function that shows each step, with the time, on a terminal; in a pipe it shows nothing."""
     if not sys.stderr.isatty():
         yield lambda step: None
         return

@@ -1,4 +1,4 @@
-"""Commands that decide by what was measured: select, report."""
+"""Commands that decide by measured values: select, report."""
 
 import json
 import logging
@@ -130,7 +130,7 @@ def _show_warnings() -> None:
 
 
 def _of_last_machine(bundle: Path, results: Path, identity: str) -> "list[Record]":
-    """What the machine that measured a bundle last has measured of it; a note says what else the file has."""
+    """The records of the machine that measured a bundle last; a note says what else the file has."""
     from m2d_export.bench.records import groups, hardware, measured, read_records
 
     found = read_records(results)
@@ -149,7 +149,7 @@ def _of_last_machine(bundle: Path, results: Path, identity: str) -> "list[Record
 def _note_default(
     results: Path, records: "Sequence[Record]", task: str, view: Any, asked: dict[str, str | None]
 ) -> None:
-    """Say which set, texts or collection counts where there are several and the user named none."""
+    """If there are several sets, texts or collections and the user named none, say which one counts."""
     from m2d_export.bench.views import collection_names, sts_labels, text_names
     from m2d_export.select.tasks import TASKS, Task
 

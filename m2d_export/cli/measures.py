@@ -49,9 +49,7 @@ if TYPE_CHECKING:
     metavar="toy|stsb|FILE,..",
     help="Graded pairs: toy (in the package), stsb (from the Hub), or files.",
 )
-@click.option(
-    "--columns", metavar="A,B,SCORE", help="Columns of FILE: names, or numbers from 1 if FILE has no header."
-)
+@click.option("--columns", metavar="A,B,SCORE", help="Columns of FILE: names, or numbers from 1 if FILE has no header.")
 @click.option(
     "--texts", type=PATH, help="File of your own texts, one in each line: how close is each cell to the full one?"
 )

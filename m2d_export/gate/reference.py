@@ -91,7 +91,7 @@ class Reference:
 def checked_reference(checkpoint: Checkpoint, exits: ExitEncoder, dims: Sequence[int]) -> Reference:
     """The reference of ``checkpoint``, after its tokenizer and its full depth were compared with sentence-transformers.
 
-    Raises ParityError where token ids or vectors differ.
+    Raises ParityError if token ids or vectors differ.
     """
     tokenizer = Tokenizer(checkpoint.tokenizer_json, checkpoint.text)
     reference = Reference(exits, tokenizer, dims, _probe_tokens(checkpoint, tokenizer))

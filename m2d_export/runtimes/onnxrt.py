@@ -66,7 +66,7 @@ class OnnxRuntime(Runtime):
     """A session on all threads and, from the first call of many batches on, a second one for parallel streams.
 
     The second session runs each batch on one thread, as many batches at once as there are threads: no thread waits for
-    another within a layer. Several threads may call a runtime. Raises RuntimeUnavailable where the graph cannot be
+    another within a layer. Several threads may call a runtime. Raises RuntimeUnavailable if the graph cannot be
     loaded.
     """
 
@@ -118,7 +118,7 @@ class OnnxRuntime(Runtime):
                 future.cancel()
 
     def _opened_streams(self) -> tuple[Any, ThreadPoolExecutor] | None:
-        """The second session and its threads, opened by the first call; None, after a warning, where that fails."""
+        """The second session and its threads, opened by the first call; None, after a warning, if that fails."""
         if self._session is None:
             raise SpecError(CLOSED)
         if self._streams is None and not self._streams_failed:

@@ -19,7 +19,7 @@ CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
 class OnnxGpuRuntime(Runtime):
-    """A session whose first provider is CUDA or TensorRT; RuntimeUnavailable where ONNX Runtime takes another one.
+    """A session whose first provider is CUDA or TensorRT; RuntimeUnavailable if ONNX Runtime takes another one.
 
     The TensorRT provider builds its own engine when a profile is first used, which takes minutes; ``options.cache``
     keeps the engines. In an fp16 graph it may compute in half where the graph has float32.

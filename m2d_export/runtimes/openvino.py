@@ -78,7 +78,7 @@ class OpenvinoRuntime(Runtime):
 
     @classmethod
     def check(cls, options: RuntimeOptions) -> None:
-        """Raise RuntimeUnavailable where the processor cannot multiply in ``compute``: OpenVINO would use fp32."""
+        """Raise RuntimeUnavailable if the processor cannot multiply in ``compute``; OpenVINO would use fp32."""
         if options.compute.upper() not in _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
             raise RuntimeUnavailable(f"this processor does not compute in {options.compute}: leave --compute at fp32")
 

@@ -28,8 +28,8 @@ def _place(variant: Variant) -> tuple[str, str | None]:
 class PytorchRuntime(Runtime):
     """The cut checkpoint with the attention that transformers chooses: SDPA where the architecture has it.
 
-    All of it is computed in ``options.compute``, pooling included. Raises CheckpointError where the checkpoint that the
-    bundle was built from is missing or has changed; RuntimeUnavailable where torch has no CUDA.
+    All of it is computed in ``options.compute``, pooling included. Raises CheckpointError if the checkpoint that the
+    bundle was built from is missing or has changed; RuntimeUnavailable if torch has no CUDA.
     """
 
     def __init__(self, variant: Variant, options: RuntimeOptions) -> None:

@@ -33,7 +33,7 @@ class TensorrtRuntime(Runtime):
     """The engine of a variant on the first GPU; several threads may call it: they take turns.
 
     ``options.cache`` is a folder for the code that RTX compiles on the card, by default a private one next to the
-    bundle. Raises RuntimeUnavailable where library, GPU or engine do not match; IntegrityError where the engine's file
+    bundle. Raises RuntimeUnavailable if library, GPU and engine do not fit; IntegrityError if the engine's file
     is not the manifest's.
     """
 
@@ -63,7 +63,7 @@ class TensorrtRuntime(Runtime):
 
     @classmethod
     def check(cls, options: RuntimeOptions) -> None:
-        """Raise RuntimeUnavailable where the library is too old or the CUDA bindings are missing."""
+        """Raise RuntimeUnavailable if the library is too old or the CUDA bindings are missing."""
         library(options.name)
         require("cuda.bindings.runtime", options.name)
 
@@ -217,7 +217,7 @@ class _RtxCode:
         self.config.set_runtime_cache(self._cache)
 
     def store(self) -> None:
-        """Write new code to the cache; an error counts only where the user named the folder."""
+        """Write new code to the cache; an error is raised only if the user named the folder."""
         code = bytes(self._cache.serialize())
         if self._usable and code != self._before:
             with contextlib.suppress(OutputError) if self._is_default else contextlib.nullcontext():
