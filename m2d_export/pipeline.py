@@ -1,5 +1,7 @@
 """The pipeline from a checkpoint to a published bundle: plain calls, from top to bottom."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -8,7 +10,7 @@ from m2d_export.bundle import manifest as layout
 from m2d_export.bundle.disk import Bundle, files_in, published_engine
 from m2d_export.bundle.manifest import Manifest, VariantEntry, read_manifest
 from m2d_export.engines.builds import EngineCache, TypedGraph, build_engines
-from m2d_export.errors import ExportError, ParityError
+from m2d_export.errors import BundleError, ExportError, ParityError
 from m2d_export.host.files import writing
 from m2d_export.host.folders import publish, staged_directory
 from m2d_export.host.machine import versions
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from m2d_export.checkpoints.exits import ExitEncoder
 
-TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu nncf"
+TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu"
 Graphs = dict[tuple[int, Precision], dict[str, str]]  # by layer and precision: a path in the bundle by runtime
 
 
@@ -40,7 +42,10 @@ def build(
 
 
 def build_planned(plan: Plan, progress: Progress = no_progress) -> Bundle:
-    """Build what ``plan`` describes. If an engine fails, the rest is published, and ExportError names the engine."""
+    """Build what ``plan`` describes. If an engine fails, the rest is published, and ExportError names the engine.
+
+    Raises ParityError if a graph fails its gate: nothing is published, or with ``plan.partial`` what passed.
+    """
     from m2d_export.checkpoints.exits import ExitEncoder
     from m2d_export.graphs.export import export_exits
 
@@ -53,18 +58,26 @@ def build_planned(plan: Plan, progress: Progress = no_progress) -> Bundle:
     with staged_directory(plan.target) as staging, writing(plan.target):
         (staging / layout.TOKENIZER).write_text(plan.checkpoint.tokenizer_json, encoding="utf-8")
         graphs = write_graphs(plan, model, staging, progress)
-        variants = check_variants(plan, graphs, exits, staging, progress)
+        variants, failures = check_variants(plan, graphs, exits, staging, progress)
+        if failures:
+            remove_failed(graphs, variants, staging)
         typed = [
             TypedGraph(entry.layer, entry.precision, staging / entry.graph(), staging / entry.weights)
             for entry in variants
-            if PRECISIONS[entry.precision].typed
+            if PRECISIONS[entry.precision].tensorrt
         ]
         engines, failed = build_engines(plan.engines, typed, staging, cache, progress)
         progress("writing the manifest")
         write_manifest(plan, variants, engines, staging)
+        lost = published_variants(plan.target) - {(entry.layer, entry.precision) for entry in variants}
         progress("publishing")
         publish(staging, plan.target, why_not_replaced if plan.force else None)
     cache.clear()
+    if failures:
+        without = [*failures, *failed]
+        had = ", ".join(f"layer {layer} in {precision}" for layer, precision in sorted(lost))
+        replaced = f". The bundle that it replaced had {had}" if had else ""
+        raise ParityError(f"{plan.target} is published without what failed: {'; '.join(without)}{replaced}")
     if failed:
         raise ExportError(f"{plan.target} is published without these engines: {'; '.join(failed)}")
     return Bundle.open(plan.target, plan.checkpoint.folder)
@@ -83,7 +96,7 @@ def write_graphs(plan: Plan, model: "ir.Model", staging: Path, progress: Progres
     paths: Graphs = {}
     for precision in plan.precisions:
         progress(f"making the {precision} graphs of every exit")
-        uncut = function_of(PRECISIONS[precision].graphs)(model, precision, samples)
+        uncut = function_of(PRECISIONS[precision].graphs)(model, precision, samples, progress)
         cuts = {}
         for layer in plan.grid.layers:
             paths[layer, precision] = {runtime: layout.graph_path(layer, precision, runtime) for runtime in uncut}
@@ -96,41 +109,74 @@ def write_graphs(plan: Plan, model: "ir.Model", staging: Path, progress: Progres
 
 def check_variants(
     plan: Plan, graphs: Graphs, exits: "ExitEncoder", staging: Path, progress: Progress
-) -> tuple[VariantEntry, ...]:
-    """Compare every graph with the reference; raises ParityError that names each graph that fails its gate."""
+) -> tuple[tuple[VariantEntry, ...], list[str]]:
+    """Compare every graph with the reference; returns what passes, and each failure in words.
+
+    Raises ParityError if a graph fails and the plan is not partial, or if every variant fails.
+    """
     from m2d_export.gate.reference import checked_reference
 
     progress("running the reference")
     reference = checked_reference(plan.checkpoint, exits, plan.grid.dims)
     entries, failures = [], []
     for (layer, precision), paths in graphs.items():
-        parity = {}
+        parity, problems = {}, []
         for runtime, path in paths.items():
             name = f"layer {layer}, {precision}" + ("" if runtime == DEFAULT else f" for {runtime}")
             progress(f"parity of {name}")
             variant = Variant(layer, precision, staging / path, plan.grid.width, plan.checkpoint.origin)
-            parity[runtime], problems = function_of(PRECISIONS[precision].gate)(variant, reference)
-            failures += [f"{name}: {problem}" for problem in problems]
+            parity[runtime], found = function_of(PRECISIONS[precision].gate)(variant, reference)
+            problems += [f"{name}: {problem}" for problem in found]
+        failures += problems
+        if problems:
+            continue
         metrics = parity[DEFAULT].metrics()
         entries.append(VariantEntry(layer, precision, paths, layout.weights_path(precision), metrics))
-    if failures:
+    if failures and not (plan.partial and entries):
+        remedy = "Build without these layers or precisions" + (", or with --partial" if entries else "")
         raise ParityError(
-            f"nothing is published, because these graphs fail their gate: {'; '.join(failures)}. Build without these "
-            "layers or precisions"
+            f"nothing is published, because these graphs fail their gate: {'; '.join(failures)}. {remedy}"
         )
-    return tuple(entries)
+    return tuple(entries), failures
+
+
+def remove_failed(graphs: Graphs, variants: Sequence[VariantEntry], staging: Path) -> None:
+    """Remove the graphs that are not in ``variants``; weights that no other graph of their precision has go too."""
+    import onnx_ir as ir
+
+    from m2d_export.graphs.export import save_graphs
+
+    passed = {(entry.layer, entry.precision): entry for entry in variants}
+    for place in graphs.keys() - passed.keys():
+        for path in graphs[place].values():
+            (staging / path).unlink()
+    for precision in {precision for _, precision in graphs.keys() - passed.keys()}:
+        paths = [staging / path for entry in variants if entry.precision == precision for path in entry.graphs.values()]
+        left = {path: ir.external_data.load_to_model(ir.load(path)) for path in paths}
+        weights = staging / layout.weights_path(precision)
+        weights.unlink()
+        if left:
+            save_graphs(left, weights)
+
+
+def published_variants(target: Path) -> set[tuple[int, Precision]]:
+    """The layers and precisions of the bundle at ``target``; empty if there is none."""
+    try:
+        return {(entry.layer, entry.precision) for entry in Bundle.open(target).manifest.variants}
+    except BundleError:
+        return set()
 
 
 def write_manifest(
     plan: Plan, variants: tuple[VariantEntry, ...], engines: tuple[EngineEntry, ...], staging: Path
 ) -> None:
     """Describe everything in ``staging`` in its manifest; raises ExportError if a reader would refuse the bundle."""
-    checkpoint = plan.checkpoint
+    checkpoint, built = plan.checkpoint, {entry.precision for entry in variants}
     manifest = Manifest(
         origin=checkpoint.origin,
         architecture=checkpoint.architecture,
         config=checkpoint.config,
-        grid=plan.grid,
+        grid=replace(plan.grid, layers=tuple(sorted({entry.layer for entry in variants}))),
         trained_layers=checkpoint.trained_layers or (checkpoint.depth,),
         pooling=checkpoint.pooling,
         heads=tuple(sorted(checkpoint.heads)),
@@ -141,7 +187,7 @@ def write_manifest(
         versions=versions(TOOLS.split()),
         similarity=checkpoint.similarity,
         truncate_dim=checkpoint.truncate_dim,
-        calibration=plan.calibration.source if plan.calibration else None,
+        calibration=plan.calibration.source if plan.calibration and Precision.INT8 in built else None,
         engines=engines,
     )
     written = manifest.to_json()

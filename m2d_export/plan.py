@@ -46,6 +46,7 @@ class Plan:
     weight_bytes: int
     engines: EnginePlan
     force: bool
+    partial: bool
 
 
 class BuildOptions(TypedDict, total=False):
@@ -60,6 +61,7 @@ class BuildOptions(TypedDict, total=False):
     shapes: Sequence[ShapeRange] | None
     targets: Sequence[str]
     force: bool
+    partial: bool
 
 
 def plan(
@@ -75,6 +77,7 @@ def plan(
     shapes: Sequence[ShapeRange] | None = None,
     targets: Sequence[str] = (),
     force: bool = False,
+    partial: bool = False,
     progress: Progress = no_progress,
 ) -> Plan:
     """Load the checkpoint and check everything that can be checked before the work starts; writes nothing.
@@ -83,7 +86,9 @@ def plan(
     are the dims that bench measures; None is the trained ones if they are known, else those of ``default_dims``.
     ``calibration`` is a file for int8 with one text in each line; None is texts of this package. ``engines`` are kinds
     of TensorRT engine, ``shapes`` their profiles and ``targets`` their compute capabilities. ``force`` replaces the
-    bundle at ``target``. Raises SpecError, DataError, CheckpointError, OutputError, DiskFullError, RuntimeUnavailable.
+    bundle at ``target``. ``partial`` publishes the graphs that pass their gate, also if others fail.
+
+    Raises SpecError, DataError, CheckpointError, OutputError, DiskFullError, RuntimeUnavailable.
     """
     path = followed(target)
     with writing(path):
@@ -97,7 +102,7 @@ def plan(
     grid = _grid(loaded, layers, dims)
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in loaded.encoder.state_dict().values()}
     planned = plan_engines(engines, shapes, targets, chosen, loaded.text.max_tokens)
-    found = Plan(loaded, grid, chosen, texts, path, sum(tensors.values()), planned, force)
+    found = Plan(loaded, grid, chosen, texts, path, sum(tensors.values()), planned, force, partial)
     check_room(path, _bytes_needed(found))
     return found
 
@@ -108,7 +113,7 @@ def check_target(target: Path, force: bool) -> None:
         return
     check_replaceable(target, why_not_replaced, target)
     if not force:
-        raise OutputError(f"{target} exists: use --force to replace it, or choose another path")
+        raise OutputError(f"{target} exists: use --force (in Python: force=True) to replace it, or choose another path")
 
 
 def why_not_replaced(folder: Path) -> str | None:
@@ -146,9 +151,9 @@ def _calibration(precisions: Sequence[Precision], path: Path | None) -> Calibrat
     """Up to 300 texts, taken evenly from the whole file; None if int8 is not built."""
     if Precision.INT8 not in precisions:
         if path is not None:
-            raise SpecError("--calibration belongs to int8: add int8 to --precision, or leave --calibration out")
+            raise SpecError("calibration belongs to int8: add int8 to the precisions, or leave calibration out")
         return None
-    require("nncf", "int8")
+    require("scipy.stats", "bench")  # the gate of int8 compares ranks
     texts = calibration_texts() if path is None else read_texts(path, "calibration")
     taken = texts[:: -(-len(texts) // CALIBRATION_TEXTS)]
     return Calibration(f"{len(taken)} texts of {'this package' if path is None else path.name}", taken)
@@ -161,6 +166,6 @@ def _bytes_needed(plan: Plan) -> int:
     per_engine_kind = sum(embedding + blocks * layer // plan.grid.depth for layer in plan.grid.layers)
     needed = 0
     for row in (PRECISIONS[precision] for precision in plan.precisions):
-        kinds = len(plan.engines.versions) if row.typed else 0
+        kinds = len(plan.engines.versions) if row.tensorrt else 0
         needed += (2 * plan.weight_bytes + per_engine_kind * kinds) * row.weight_bytes
     return needed // PRECISIONS[Precision.FP32].weight_bytes

@@ -68,7 +68,6 @@ def bundle(once: Once, checkpoint: Path) -> Bundle:
 @pytest.fixture(scope="session")
 def quantized(once: Once, checkpoint: Path) -> Bundle:
     """The bundle of ``checkpoint`` in fp32 and int8, calibrated on few texts. Never alter it."""
-    pytest.importorskip("nncf", reason="NNCF is not installed (extra: int8)")
 
     def texts(folder: Path) -> None:
         (folder / "texts.txt").write_text("".join(f"{word} {WORDS[place - 1]}\n" for place, word in enumerate(WORDS)))
@@ -138,7 +137,6 @@ def minilm() -> Path:
 @pytest.fixture(scope="session")
 def minilm_bundle(once: Once, minilm: Path) -> Bundle:
     """The bundle of all-MiniLM-L6-v2 in fp32 and int8; for slow tests. Never alter it."""
-    pytest.importorskip("nncf", reason="NNCF is not installed (extra: int8)")
     return built(once, "minilm", minilm, precisions=("fp32", "int8"))
 
 

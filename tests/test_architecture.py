@@ -37,7 +37,7 @@ TRAINING_ORDER = (
 )
 HEAVY = {
     *("torch", "transformers", "sentence_transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "scipy"),
-    *("nncf", "openvino", "tensorrt", "tensorrt_rtx_bindings"),
+    *("openvino", "tensorrt", "tensorrt_rtx_bindings"),
     *("matplotlib", "plotly"),
 }
 

@@ -132,7 +132,7 @@ class Bundle:
         for entry in self.manifest.variants:
             if (entry.layer, entry.precision) == (layer, precision):
                 return entry
-        built = ", ".join(sorted({entry.precision for entry in self.manifest.variants}))
+        built = ", ".join(sorted({entry.precision for entry in self.manifest.variants if entry.layer == layer}))
         raise SpecError(f"{self.root} has layer {layer} in {built}, not in {precision}: build it with --precision")
 
     def checked(self, name: str) -> CheckedFile:
@@ -203,7 +203,7 @@ class Bundle:
                 check_graph(data, PurePosixPath(weights).name, size, inputs, self.grid.width)
             except ValueError as error:
                 raise _Unsound(f"must not be loaded: {error}") from error
-        return CheckedFile(path, self.root, identity(after)), data
+        return CheckedFile(path, self.root, entry.sha256, identity(after)), data
 
     @cached_property
     def _weights(self) -> Mapping[str, str]:

@@ -84,6 +84,7 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
 @click.option(
     "--force", is_flag=True, help="Replace a bundle that is already at the output, if it has no foreign files."
 )
+@click.option("--partial", is_flag=True, help="Publish the graphs that pass their gate, also if others fail.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print what would be built; write nothing.")
 def build(checkpoint: str, target: Path, shapes: str | None, dry_run: bool, **options: Any) -> None:
     """Build a bundle from CHECKPOINT: one ONNX graph per exit, compared with PyTorch.
@@ -92,7 +93,7 @@ def build(checkpoint: str, target: Path, shapes: str | None, dry_run: bool, **op
     """
     from m2d_export.pipeline import build_planned
     from m2d_export.plan import plan
-    from m2d_export.precisions import TYPED
+    from m2d_export.precisions import WITH_ENGINES
     from m2d_export.spec import parse_shapes
 
     with steps() as progress:
@@ -105,7 +106,7 @@ def build(checkpoint: str, target: Path, shapes: str | None, dry_run: bool, **op
             f"pooling {planned.checkpoint.pooling}, about {planned.weight_bytes / 1e6:.0f} MB in fp32"
         )
         if planned.engines.versions:
-            made = [precision for precision in planned.precisions if precision in TYPED]
+            made = [precision for precision in planned.precisions if precision in WITH_ENGINES]
             what += f"; {' and '.join(planned.engines.versions)} engines of {' and '.join(made)}"
         warn_if_int8_is_slow(planned.precisions)
         warn_if_shapes_are_short(planned.engines.shapes, planned.checkpoint.text.max_tokens)

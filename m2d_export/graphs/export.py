@@ -66,8 +66,10 @@ def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
     return model
 
 
-def float32_graphs(model: ir.Model, precision: Precision, samples: Sequence[Any] | None = None) -> dict[str, ir.Model]:
-    """The float32 graph of all exits, the same for every runtime: ``model`` itself; ``samples`` are not used."""
+def float32_graphs(
+    model: ir.Model, precision: Precision, samples: Sequence[Any] | None = None, progress: Any = None
+) -> dict[str, ir.Model]:
+    """The float32 graph of all exits, the same for every runtime: ``model`` itself; the rest is not used."""
     assert precision is Precision.FP32  # noqa: S101 - its row in PRECISIONS names this function
     return {DEFAULT: model}
 

@@ -21,11 +21,13 @@ MOVEMENT = {"Reshape", "Transpose", "Slice", "Split", "Concat", "Squeeze", "Unsq
 LOOKUPS = {"Gather"}
 
 
-def half_graphs(model: ir.Model, precision: Precision, samples: Sequence[Any] | None = None) -> dict[str, ir.Model]:
+def half_graphs(
+    model: ir.Model, precision: Precision, samples: Sequence[Any] | None = None, progress: Any = None
+) -> dict[str, ir.Model]:
     """The graph of all exits in ``precision``, the same for every runtime.
 
-    ``model`` is not changed, and ``samples`` are not used. Inputs and outputs keep their types. A weight that is too
-    large for fp16 becomes infinity, and the gate then refuses the graph.
+    ``model`` is not changed, and the last two arguments are not used. Inputs and outputs keep their types. A weight
+    that is too large for fp16 becomes infinity, and the gate then refuses the graph.
     """
     typed, dtype = model.clone(), half_type(precision)
     copies: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}

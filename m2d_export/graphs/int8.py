@@ -4,26 +4,26 @@ Static, because dynamic quantization takes one scale from the whole padded batch
 the other texts of its batch.
 """
 
-import contextlib
-import io
-import logging
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from m2d_export.errors import ExportError, first_line
-from m2d_export.graphs.passes.common import constant_array
+from m2d_export.graphs.activations import Activations, joined, observe
+from m2d_export.graphs.passes.common import constant, constant_array
 from m2d_export.graphs.passes.dequantize_after_gather import dequantize_after_gather
 from m2d_export.graphs.passes.fuse_attention import fuse_attention
 from m2d_export.graphs.passes.fuse_qkv import fuse_qkv
 from m2d_export.graphs.passes.prevent_saturation import prevent_saturation
 from m2d_export.graphs.passes.split_heads_last import split_heads_last
-from m2d_export.host.extras import require
+from m2d_export.graphs.smoothing import Smoothing, activation_scale, best_smoothing, quantized_weights
 from m2d_export.spec import DEFAULT, Precision
 from m2d_export.text.batches import IntArray, pad
 from m2d_export.text.tokenizer import Tokenizer
+from m2d_export.vectors import FloatArray
 
 PARAGRAPH = 8  # texts joined into one sample, because long texts have other activation ranges than short ones
 
@@ -36,20 +36,25 @@ def calibration_samples(texts: Sequence[str], tokenizer: Tokenizer) -> list[dict
 
 
 def int8_graphs(
-    model: ir.Model, precision: Precision, samples: Sequence[Mapping[str, Any]] | None
+    model: ir.Model,
+    precision: Precision,
+    samples: Sequence[Mapping[str, Any]] | None,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> dict[str, ir.Model]:
     """All exits with int8 weights and static activation ranges; ``model`` stays as it was.
 
     The default graph is standard ONNX and fastest in OpenVINO. The graph for "onnxrt" is fastest in ONNX Runtime, and
-    exists only if attentions can be fused. NNCF quantizes with SmoothQuant (Xiao et al. 2023). Ranges reach from the
-    smallest to the largest value: NNCF's default clips the rarest values, which ruins the vectors of some texts.
+    exists only if attentions can be fused. Ranges reach from the smallest to the largest value: clipping the rarest
+    values ruins the vectors of some texts. ``progress`` hears which products multiply in float.
 
-    Raises ExportError if NNCF fails, RuntimeUnavailable without the ``int8`` extra.
+    Raises ExportError if the calibration cannot be run.
     """
     assert precision is Precision.INT8 and samples is not None  # noqa: S101, PT018 - a plan with int8 has samples
-    fused = model.clone()
-    fuse_qkv(fused)
-    default = _quantized(fused, samples)
+    default = model.clone()
+    fuse_qkv(default)
+    _quantize_products(default, samples, progress)
+    _quantize_tables(default)
+    RemoveUnusedNodesPass()(default)
     dequantize_after_gather(default)
     prevent_saturation(default)
     onnxrt = default.clone()
@@ -57,31 +62,101 @@ def int8_graphs(
     return {DEFAULT: default, "onnxrt": onnxrt} if fuse_attention(onnxrt) else {DEFAULT: default}
 
 
-def _quantized(model: ir.Model, samples: Sequence[Mapping[str, Any]]) -> ir.Model:
-    os.environ.setdefault("NNCF_CI", "1")  # turns NNCF's telemetry off
-    nncf = require("nncf", "int8")
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
-    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+def _quantize_products(model: ir.Model, samples: Sequence[Mapping[str, Any]], progress: Callable[[str], None]) -> None:
+    """Quantize every MatMul over tokens; products of equal weights get one smoothing, so that their weights stay equal.
 
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    # Matmuls without weights are attention's own. Quantizing their inputs costs more time than int8 saves.
-    attention = [
-        str(node.name)
-        for node in model.graph
-        if node.op_type == "MatMul" and all(constant_array(value) is None for value in node.inputs)
+    A MatMul without weights is attention's own, which would lose time; a Gemm is a head, which runs once per text.
+    """
+    products: dict[bytes, list[ir.Node]] = {}
+    for node in model.graph:
+        if node.op_type == "MatMul" and (weights := constant_array(node.inputs[1])) is not None and weights.ndim == 2:
+            products.setdefault(weights.tobytes(), []).append(node)
+    inputs = dict.fromkeys(_name(node.inputs[0]) for nodes in products.values() for node in nodes)
+    found = observe(model, list(inputs), samples)
+    for nodes in products.values():
+        weights = np.asarray(constant_array(nodes[0].inputs[1]))
+        activations = joined([found[_name(node.inputs[0])] for node in nodes])
+        smoothing = best_smoothing(activations, weights)
+        if smoothing is None or len(smoothing.outliers):
+            share = "all" if smoothing is None else f"{len(smoothing.outliers)} of {len(weights)}"
+            progress(f"{', '.join(_layer_name(node) for node in nodes)}: {share} columns are multiplied in float")
+        if smoothing is not None:
+            for node in nodes:
+                _quantize(model.graph, node, weights, activations, smoothing)
+
+
+def _name(value: ir.Value | None) -> str:
+    return str(value.name) if value is not None else ""
+
+
+def _bias(product: ir.Node) -> tuple[ir.Node, ir.Value] | None:
+    """The Add after a product, and the constant that it adds; None if something else follows."""
+    for add in product.outputs[0].consumers():
+        for value in add.inputs:
+            if add.op_type == "Add" and value is not None and constant_array(value) is not None:
+                return add, value
+    return None
+
+
+def _layer_name(product: ir.Node) -> str:
+    bias = _bias(product)
+    return _name(bias[1]).removesuffix(".bias") if bias else str(product.name)
+
+
+def _quantize(
+    graph: ir.Graph, product: ir.Node, weights: FloatArray, activations: Activations, smoothing: Smoothing
+) -> None:
+    """Put Mul, QuantizeLinear and DequantizeLinear before ``product``; its weights (in, out) become int8.
+
+    The product of the outlying columns, in float, is added after the bias, which ONNX Runtime fuses with the product.
+    """
+    value, prefix = product.inputs[0], str(product.name)
+    within = np.ones(len(weights), np.float32)
+    within[smoothing.outliers] = 0
+    factors = within / smoothing.scales
+    parameters = activation_scale(activations.low * factors, activations.high * factors)
+    scale, zero = (
+        constant(graph, np.array(number), f"{prefix}_input_{name}")
+        for number, name in zip(parameters, ("scale", "zero"), strict=True)
+    )
+    stored, scales = quantized_weights(weights * (within * smoothing.scales)[:, None])
+    smooth = ir.node("Mul", [value, constant(graph, factors, f"{prefix}_factors")])
+    quantize = ir.node("QuantizeLinear", [smooth.outputs[0], scale, zero])
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero])
+    weight = _dequantized(graph, stored, scales.ravel(), 1, f"{prefix}_weights")
+    graph.insert_before(product, [smooth, quantize, dequantize, weight])
+    product.replace_input_with(0, dequantize.outputs[0])
+    product.replace_input_with(1, weight.outputs[0])
+    if len(smoothing.outliers):
+        picked = ir.node("Gather", [value, constant(graph, smoothing.outliers, f"{prefix}_outliers")], {"axis": -1})
+        rows = constant(graph, weights[smoothing.outliers], f"{prefix}_outlier_weights")
+        outlying = ir.node("MatMul", [picked.outputs[0], rows])
+        bias = _bias(product)
+        last = bias[0] if bias else product
+        total = ir.node("Add", [last.outputs[0], outlying.outputs[0]])
+        ir.convenience.replace_all_uses_with(last.outputs[0], total.outputs[0])
+        total.replace_input_with(0, last.outputs[0])
+        graph.insert_after(last, [picked, outlying, total])
+
+
+def _dequantized(graph: ir.Graph, stored: NDArray[np.int8], scales: FloatArray, axis: int, prefix: str) -> ir.Node:
+    values = [
+        constant(graph, array, f"{prefix}_{name}")
+        for array, name in ((stored, "int8"), (scales, "scales"), (np.zeros(len(scales), np.int8), "zeros"))
     ]
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # NNCF prints progress bars
-            quantized = nncf.quantize(
-                ir.serde.serialize_model(model),
-                nncf.Dataset(list(samples)),
-                model_type=nncf.ModelType.TRANSFORMER,
-                subset_size=len(samples),
-                ignored_scope=nncf.IgnoredScope(names=attention),
-                advanced_parameters=AdvancedQuantizationParameters(
-                    activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
-                ),
-            )
-    except Exception as error:  # NNCF raises many types
-        raise ExportError(f"NNCF cannot quantize this graph: {first_line(error)}") from error
-    return ir.serde.deserialize_model(quantized)
+    return ir.node("DequantizeLinear", values, {"axis": axis})
+
+
+def _quantize_tables(model: ir.Model) -> None:
+    """Store the tables in which token ids are looked up as int8, with one scale for each row."""
+    tables: dict[ir.Value, ir.Node] = {}
+    for lookup in [node for node in model.graph if node.op_type == "Gather"]:
+        table, ids = lookup.inputs
+        weights = constant_array(table)
+        if table is None or ids not in model.graph.inputs or weights is None or weights.ndim != 2:
+            continue
+        if table not in tables:
+            stored, scales = quantized_weights(weights, axis=1)
+            tables[table] = _dequantized(model.graph, stored, scales.ravel(), 0, str(table.name))
+            model.graph.insert_before(lookup, tables[table])
+        lookup.replace_input_with(0, tables[table].outputs[0])

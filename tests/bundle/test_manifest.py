@@ -116,7 +116,6 @@ def test_the_manifest_has_the_structure_that_format_1_froze(bundle: Bundle) -> N
     variant = {"layer": "int", "precision": "str", "graphs": {"default": "str"}, "weights": "str", "parity": parity}
     packages = (
         "m2d-export",
-        "nncf",
         "onnx-ir",
         "onnxruntime",
         "onnxscript",

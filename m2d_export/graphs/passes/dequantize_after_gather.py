@@ -1,6 +1,6 @@
 """Dequantize only the rows of an embedding table that a batch looks up.
 
-NNCF puts DequantizeLinear before the lookup. ONNX Runtime would then dequantize the whole table in every call.
+With DequantizeLinear before the lookup, ONNX Runtime would dequantize the whole table in every call.
 """
 
 import numpy as np

@@ -1,0 +1,68 @@
+"""What flows through a graph while it reads texts: the range of every column of a value, and some of its rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from m2d_export.errors import ExportError, first_line
+from m2d_export.host.extras import require
+from m2d_export.vectors import FloatArray
+
+ROWS = 256  # of a value that are kept, taken evenly from all samples
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """Numbers of a value: the least and the largest of each column, (columns,) each, and ``rows`` (rows, columns)."""
+
+    low: FloatArray
+    high: FloatArray
+    rows: FloatArray
+
+
+def joined(parts: Sequence[Activations]) -> Activations:
+    """The activations of several values with the same columns, as if they were one."""
+    return Activations(
+        np.min([part.low for part in parts], axis=0),
+        np.max([part.high for part in parts], axis=0),
+        np.concatenate([part.rows for part in parts]),
+    )
+
+
+def observe(model: ir.Model, names: Sequence[str], samples: Sequence[Mapping[str, Any]]) -> dict[str, Activations]:
+    """Run ``model`` in ONNX Runtime on all ``samples``; returns the activations of the values with these ``names``.
+
+    The last axis of a value has its columns; all other axes are rows. Raises ExportError if the graph cannot be run.
+    """
+    given = [value.name for value in model.graph.inputs]
+    computed = [name for name in names if name not in given]
+    watched = model.clone()
+    values = {value.name: value for node in watched.graph for value in node.outputs}
+    watched.graph.outputs.clear()
+    watched.graph.outputs.extend(values[name] for name in computed)
+    onnxruntime = require("onnxruntime", "cpu")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    low: dict[str, FloatArray] = {}
+    high: dict[str, FloatArray] = {}
+    rows: dict[str, list[FloatArray]] = {name: [] for name in names}
+    seen = dict.fromkeys(names, 0)
+    total = sum(next(iter(inputs.values())).size for inputs in samples)
+    step = max(1, total // ROWS)
+    try:
+        data = ir.serde.serialize_model(watched).SerializeToString()
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        for inputs in samples:
+            found = {**inputs, **dict(zip(computed, session.run(computed, dict(inputs)), strict=True))}
+            for name in names:
+                numbers = found[name].reshape(-1, found[name].shape[-1])
+                low[name] = np.minimum(low.get(name, np.inf), numbers.min(axis=0))
+                high[name] = np.maximum(high.get(name, -np.inf), numbers.max(axis=0))
+                rows[name].append(numbers[-seen[name] % step :: step])
+                seen[name] += len(numbers)
+    except Exception as error:  # ONNX Runtime and protobuf raise many types
+        raise ExportError(f"ONNX Runtime cannot run the float32 graph for calibration: {first_line(error)}") from error
+    return {name: Activations(low[name], high[name], np.concatenate(rows[name])) for name in names}
