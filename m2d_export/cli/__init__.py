@@ -52,7 +52,7 @@ def main() -> NoReturn:
 @standard_streams()
 def run(command: click.Command) -> NoReturn:
     """Run a command and exit; an expected error is one line on standard error."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))  # an exit cleans up, so no staging folder stays
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))  # so that clean-up runs
     try:
         command.main(standalone_mode=False)
     except M2DError as error:
