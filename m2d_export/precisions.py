@@ -1,6 +1,6 @@
-"""One row per precision: how its graphs are made, which gate they pass, and what each library calls it.
+"""One row per precision: how its graphs are made, which gate they pass, and what each library calls its type.
 
-A new precision is a row here, a maker in graphs/, and its tests.
+To add a precision, add a row here, a maker in graphs/, and its tests.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,11 +13,12 @@ from m2d_export.spec import Precision
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a graph must reach before it is published; compared values are unit vectors.
+    """What a graph must reach before it is published; vectors have unit length.
 
-    ``cosine_min`` and ``cosine_mean``: to the reference, over texts. ``invariance``: largest change of a number of a
-    text's vector between the text by itself and in a padded batch; ``invariance_cosine``: smallest cosine of the two.
-    ``agreement``: Spearman x 100 with the reference. ``deployed_*``: of a cell deployed as one graph, to ``Encoder``.
+    ``cosine_min`` and ``cosine_mean`` are the smallest and the mean cosine to the reference, over texts. ``invariance``
+    is the largest difference in one number between a text's vector by itself and in a padded batch;
+    ``invariance_cosine`` is the smallest cosine of these two vectors. ``agreement`` is Spearman x 100 with the
+    reference. ``deployed_cosine`` and ``deployed_difference`` compare a deployed cell with ``Encoder``.
     """
 
     cosine_min: float
@@ -33,8 +34,8 @@ class Bounds:
 class PrecisionSpec:
     """What a precision is.
 
-    ``typed``: the graph states the type of every value, which TensorRT asks for. ``graphs`` and ``gate`` name functions
-    as "module:function". ``onnx``, ``torch`` and ``tensorrt`` are those libraries' names of its type.
+    ``graphs`` and ``gate`` name functions as "module:function". ``onnx``, ``torch`` and ``tensorrt`` are the names of the
+    type in these libraries. ``tensorrt`` is empty if TensorRT builds no engine of its graphs: it refuses zero points.
     ``largest`` is the largest finite number of a half type.
     """
 
@@ -42,10 +43,9 @@ class PrecisionSpec:
     graphs: str
     gate: str
     bounds: Bounds
-    typed: bool = False
     onnx: str = "FLOAT"
     torch: str = "float32"
-    tensorrt: str = "FLOAT"
+    tensorrt: str = ""
     largest: float | None = None
 
 
@@ -56,14 +56,13 @@ PRECISIONS: Mapping[Precision, PrecisionSpec] = {
         graphs="graphs.export:float32_graphs",
         gate="gate.parity:check_float32",
         bounds=Bounds(cosine_min=0.99999, cosine_mean=0.99999, invariance=1e-5),
-        typed=True,
+        tensorrt="FLOAT",
     ),
     Precision.FP16: PrecisionSpec(
         weight_bytes=2,
         graphs="graphs.half:half_graphs",
         gate="gate.half:check_half",
         bounds=Bounds(cosine_min=0.9999, cosine_mean=0.99995, invariance=2e-3, deployed_difference=1e-3),
-        typed=True,
         onnx="FLOAT16",
         torch="float16",
         tensorrt="HALF",
@@ -74,7 +73,6 @@ PRECISIONS: Mapping[Precision, PrecisionSpec] = {
         graphs="graphs.half:half_graphs",
         gate="gate.half:check_half",
         bounds=Bounds(cosine_min=0.998, cosine_mean=0.999, invariance=1e-2),
-        typed=True,
         onnx="BFLOAT16",
         torch="bfloat16",
         tensorrt="BF16",
@@ -84,7 +82,7 @@ PRECISIONS: Mapping[Precision, PrecisionSpec] = {
         weight_bytes=1,
         graphs="graphs.int8:int8_graphs",
         gate="gate.int8:check_int8",
-        # A value that is rounded the other way next to other texts changes numbers of a vector by about 1e-3.
+        # A value can be rounded to another integer if other texts are in the batch. This changes the vector a little.
         bounds=Bounds(
             cosine_min=0.99,
             cosine_mean=0.995,
@@ -96,7 +94,7 @@ PRECISIONS: Mapping[Precision, PrecisionSpec] = {
         ),
     ),
 }
-TYPED = tuple(precision for precision, row in PRECISIONS.items() if row.typed)
+WITH_ENGINES = tuple(precision for precision, row in PRECISIONS.items() if row.tensorrt)
 
 
 def function_of(name: str) -> Callable[..., Any]:

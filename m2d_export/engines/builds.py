@@ -18,7 +18,7 @@ from m2d_export.engines.library import FLAGS, LIBRARIES, check_targets, library
 from m2d_export.errors import SpecError
 from m2d_export.host.files import is_private, output_file, sha256_of
 from m2d_export.host.gpu import Gpu, first_gpu
-from m2d_export.precisions import TYPED
+from m2d_export.precisions import WITH_ENGINES
 from m2d_export.spec import EngineEntry, EngineKey, Precision, ShapeRange, default_shapes
 
 Progress = Callable[[str], None]
@@ -60,15 +60,15 @@ def plan_engines(
     """
     if not kinds:
         if shapes or targets:
-            raise SpecError("--shapes and --gpu belong to engines: add --engine trt-rtx or --engine trt")
+            raise SpecError("shapes and targets (--gpu) belong to engines: add an engine, trt-rtx or trt")
         return EnginePlan({}, (), (), None)
     for kind in kinds:
         if kind not in LIBRARIES:
             raise SpecError(f"no engines called {kind!r}: there are {', '.join(LIBRARIES)}")
-    if not set(precisions) & set(TYPED):
-        raise SpecError(f"engines are built from {', '.join(TYPED)} graphs: add one of them to --precision")
+    if not set(precisions) & set(WITH_ENGINES):
+        raise SpecError(f"engines are built from {', '.join(WITH_ENGINES)} graphs: add one of them to the precisions")
     if targets and "trt-rtx" not in kinds:
-        raise SpecError("--gpu belongs to --engine trt-rtx: trt builds for the GPU of this machine")
+        raise SpecError("targets (--gpu) belong to trt-rtx: trt builds for the GPU of this machine")
     chosen = tuple(shapes) if shapes else default_shapes(max_tokens)
     for item in chosen:
         if item.max[1] > max_tokens:

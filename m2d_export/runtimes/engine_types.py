@@ -1,20 +1,20 @@
-"""The types that an engine computes in, as far as TensorRT's engine inspector reports them."""
+"""The types that an engine computes in, as TensorRT's engine inspector reports them."""
 
 import json
 import logging
 from collections.abc import Sequence
 
 from m2d_export.errors import RuntimeUnavailable
-from m2d_export.precisions import PRECISIONS, TYPED
+from m2d_export.precisions import PRECISIONS, WITH_ENGINES
 
 log = logging.getLogger(__name__)
 
 
 def check_types(information: str, precision: str, name: str) -> None:
-    """Raise RuntimeUnavailable where tensors between an engine's layers are neither ``precision`` nor fp32.
+    """Raise RuntimeUnavailable if tensors between an engine's layers are neither ``precision`` nor fp32.
 
-    ``information`` is the engine inspector's JSON. Where it does not mention ``precision`` there is only a warning: the
-    inspector reports nothing about the inside of an encoder that is fused into one node.
+    ``information`` is the engine inspector's JSON. If it does not mention ``precision``, there is only a warning: an
+    encoder that is fused into one node has no tensors between layers.
     """
     found = set(filter(None, map(_precision, _inner_types(information))))
     if found - {precision, "fp32"}:
@@ -38,8 +38,8 @@ def _inner_types(information: str) -> Sequence[str]:
 
 
 def _precision(words: str) -> str | None:
-    """The precision that a type's description names, such as "Row major linear FP16 format"; None for integers."""
-    for precision in reversed(TYPED):  # bf16 first: "bfloat16" holds "float16", which holds "float"
+    """The precision that a description such as "Row major linear FP16 format" names; None for integers."""
+    for precision in reversed(WITH_ENGINES):  # bf16 first: "bfloat16" holds "float16", which holds "float"
         row = PRECISIONS[precision]
         if any(name.lower() in words.lower() for name in (precision, row.tensorrt, row.torch)):
             return precision

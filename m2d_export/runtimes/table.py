@@ -117,7 +117,7 @@ def open_runtime(
 
     ``compute`` None is the runtime's default. ``cache`` is a folder where a runtime that compiles stores its code for
     the next process. Raises SpecError for an unknown name, precision, compute or count of threads, and where the bundle
-    has no engine for the runtime; RuntimeUnavailable where package or GPU is missing.
+    has no engine for the runtime; RuntimeUnavailable if a package or GPU is missing.
     """
     if compute is None:
         compute = RUNTIMES[name].default_compute(variant.precision) if name in RUNTIMES else ""
@@ -131,5 +131,6 @@ def open_runtime(
     runtime = RUNTIMES[name].load()(variant, options)
     if variant.text is not None:
         runtime.text = variant.text
+    runtime.files = variant.files
     owns_threads(runtime)
     return runtime

@@ -63,7 +63,7 @@ def test_engines_are_built_once_and_each_step_names_its_engine(
         ("texts.txt -o new.m2d", "texts.txt"),
         ("tiny.m2d -o new.m2d", "config.json"),
         ("foreign -o new.m2d", "foreign"),
-        ("CHECKPOINT -o tiny.m2d", "tiny.m2d exists: use --force to replace it"),
+        ("CHECKPOINT -o tiny.m2d", "tiny.m2d exists: use --force"),
         ("CHECKPOINT -o texts.txt", "texts.txt exists and is not a bundle"),
         ("CHECKPOINT -o foreign --force", "foreign exists and is not a bundle"),
         ("CHECKPOINT -o new.m2d --layers 0", "layer 0 does not exist: this checkpoint has layers 1 to 3"),

@@ -27,7 +27,7 @@ from m2d_export.engines.builds import EngineCache, EnginePlan, TypedGraph, build
 from m2d_export.engines.child import Job, engine_from_graph
 from m2d_export.errors import ExportError
 from m2d_export.host.gpu import Gpu
-from m2d_export.precisions import TYPED
+from m2d_export.precisions import WITH_ENGINES
 from m2d_export.spec import EngineEntry, Precision
 from tests.support.checkpoints import ARCHITECTURES, LAYERS, SHAPES
 
@@ -115,7 +115,7 @@ def test_show_lists_engines_and_verify_checks_them(engined: Bundle, tmp_path: Pa
 def built(bundle: Bundle, folder: Path, graphs: Sequence[tuple[int, Precision]]) -> Sequence[EngineEntry]:
     """The engines of some graphs of ``bundle``, each a layer in a precision, built into ``folder``."""
     text = bundle.manifest.text
-    plan = plan_engines(["trt-rtx"], None, [], TYPED, text.max_tokens)
+    plan = plan_engines(["trt-rtx"], None, [], WITH_ENGINES, text.max_tokens)
     chosen = [item for item in typed_graphs(bundle, bundle.root) if (item.layer, item.precision) in graphs]
     (folder / "engines").mkdir()
     entries, failed = build_engines(plan, chosen, folder, cache_of(folder / "none.m2d"), lambda step: None)
@@ -124,7 +124,7 @@ def built(bundle: Bundle, folder: Path, graphs: Sequence[tuple[int, Precision]])
 
 
 # Each architecture once and each precision three times: neither depends on the other.
-EACH_ONCE = [(name, TYPED[place % len(TYPED)]) for place, name in enumerate(ARCHITECTURES)]
+EACH_ONCE = [(name, WITH_ENGINES[place % len(WITH_ENGINES)]) for place, name in enumerate(ARCHITECTURES)]
 
 
 @pytest.mark.slow

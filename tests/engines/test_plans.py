@@ -24,7 +24,7 @@ CARD = Gpu("Made-up RTX", "sm89")
     ("options", "error", "said"),
     [
         ({"kinds": ["tensort"]}, SpecError, "no engines called 'tensort': there are trt, trt-rtx"),
-        ({"kinds": [], "targets": ["sm86"]}, SpecError, "--engine trt-rtx"),
+        ({"kinds": [], "targets": ["sm86"]}, SpecError, "add an engine, trt-rtx"),
         ({"precisions": [Precision.INT8]}, SpecError, "fp32, fp16, bf16"),
         ({"shapes": parse_shapes("1x1:1x8:1x64")}, SpecError, "64 tokens.* 48"),
         ({"targets": ["sm90"]}, SpecError, f"'sm90' in trt-rtx {rtx.__version__}: it has sm75, sm80, sm86, sm89"),
@@ -41,7 +41,7 @@ def test_what_no_engine_can_be_is_said_before_the_work(
 
 
 def test_gpu_of_an_engine_that_is_built_for_its_own_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SpecError, match=r"--gpu .*--engine trt-rtx"):
+    with pytest.raises(SpecError, match=r"--gpu.* belong to trt-rtx"):
         plan_engines(["trt"], None, ["sm86"], [Precision.FP16], MAX_TOKENS)
 
 
