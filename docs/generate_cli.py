@@ -16,8 +16,11 @@ INTRODUCTION = """# Command line
 
 The package installs the command `m2d-export`; `python -m m2d_export` does the same. Lists have commas and no spaces. A
 **cell** is written LAYERxDIM: `3x128` is the exit after layer 3, with vectors of 128 dims. An error is one line on
-standard error. `-` stands for standard input and output. An output may be a pipe or a character device; a symbolic link is
-followed. What a command writes appears whole or not at all, and an output inside a bundle is refused.
+standard error.
+
+`-` stands for standard input and standard output. An output may also be a pipe or a character device. If an output is a
+symbolic link, the file behind the link is written. An output appears whole or not at all. An output inside a bundle is
+refused.
 
 | exit code | meaning |
 |---|---|
