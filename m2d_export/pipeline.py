@@ -32,11 +32,11 @@ Graphs = dict[tuple[int, Precision], dict[str, str]]  # by layer and precision: 
 def build(
     checkpoint: str | Path, target: str | Path, *, progress: Progress = no_progress, **options: Unpack[BuildOptions]
 ) -> Bundle:
-    """Build a bundle from a checkpoint: one verified graph per exit layer, weights stored once.
+    """Build a bundle from a checkpoint: one graph per exit, compared with PyTorch, and weights stored once.
 
-    ``checkpoint`` is a sentence-transformers or transformers folder, or a Hub id; ``options`` are those of ``plan``;
-    ``progress`` receives each step in words. The target appears whole, or stays what it was. Before the work starts,
-    it raises what ``plan`` raises; during the work, ExportError and ParityError.
+    ``checkpoint`` is a sentence-transformers or transformers folder, or a Hub id. ``options`` are those of ``plan``.
+    ``progress`` is called with the name of each step. The target appears whole, or stays as it was. Before the work
+    starts, this raises what ``plan`` raises; during the work, ExportError and ParityError.
     """
     return build_planned(plan(checkpoint, target, progress=progress, **options), progress)
 
@@ -84,7 +84,7 @@ def build_planned(plan: Plan, progress: Progress = no_progress) -> Bundle:
 
 
 def write_graphs(plan: Plan, model: "ir.Model", staging: Path, progress: Progress) -> Graphs:
-    """Make the graphs of each precision from the uncut model, cut them per exit, and store their weights once."""
+    """Make the graphs of each precision from the uncut graph, cut them per exit, and store their weights once."""
     from m2d_export.graphs.export import cut_graph, save_graphs
     from m2d_export.graphs.int8 import calibration_samples
 

@@ -28,7 +28,7 @@ def no_progress(step: str) -> None:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Texts from which int8 gets the ranges of its activations; ``source`` says in words where they are from."""
+    """Texts that give int8 the ranges of its activations; ``source`` says where they are from."""
 
     source: str
     texts: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What flows through a graph while it reads texts: the range of every column of a value, and some of its rows."""
+"""Observe the values of a graph while it reads texts: the range of every column of a value, and some of its rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from m2d_export.errors import ExportError, first_line
 from m2d_export.host.extras import require
 from m2d_export.vectors import FloatArray
 
-ROWS = 256  # of a value that are kept, taken evenly from all samples
+ROWS = 256  # so many rows of a value are kept, evenly from all samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ def observe(model: ir.Model, names: Sequence[str], samples: Sequence[Mapping[str
     watched.graph.outputs.extend(values[name] for name in computed)
     onnxruntime = require("onnxruntime", "cpu")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 3  # only errors
     low: dict[str, FloatArray] = {}
     high: dict[str, FloatArray] = {}
     rows: dict[str, list[FloatArray]] = {name: [] for name in names}

@@ -1,7 +1,7 @@
-"""int8 graphs: static quantization (Q/DQ), calibrated on the graph of all exits, so that every exit is covered.
+"""int8 graphs: static quantization (Q/DQ) of the graph of all exits, so that every exit is covered.
 
-Static, because dynamic quantization takes one scale from the whole padded batch: the vector of a text would depend on
-the other texts of its batch.
+The ranges of activations are constants. Dynamic quantization has one scale per padded batch, so the vector of a text
+would depend on the other texts of its batch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +25,11 @@ from m2d_export.text.batches import IntArray, pad
 from m2d_export.text.tokenizer import Tokenizer
 from m2d_export.vectors import FloatArray
 
-PARAGRAPH = 8  # texts joined into one sample, because long texts have other activation ranges than short ones
+PARAGRAPH = 8  # so many texts are joined into one sample, because long texts have other activations than short ones
 
 
 def calibration_samples(texts: Sequence[str], tokenizer: Tokenizer) -> list[dict[str, IntArray]]:
-    """Inputs of the graph for each text and for paragraphs of them, without padding, which would join the ranges."""
+    """Inputs of the graph for each text and for paragraphs of texts, without padding, which would change the ranges."""
     paragraphs = [" ".join(texts[start : start + PARAGRAPH]) for start in range(0, len(texts), PARAGRAPH)]
     tokens = tokenizer.encode([*texts, *paragraphs], tokenizer.spec.prompt())
     return [pad([item], tokenizer.spec, [0]).inputs() for item in tokens]
@@ -41,12 +41,11 @@ def int8_graphs(
     samples: Sequence[Mapping[str, Any]] | None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> dict[str, ir.Model]:
-    """All exits with int8 weights and static activation ranges; ``model`` stays as it was.
+    """All exits with int8 weights and static activation ranges; ``model`` is not changed.
 
-    The default graph is standard ONNX and fastest in OpenVINO. The graph for "onnxrt" is fastest in ONNX Runtime, and
-    exists only if attentions can be fused. Ranges reach from the smallest to the largest value: clipping the rarest
-    values ruins the vectors of some texts. ``progress`` hears which products multiply in float.
-
+    The default graph is standard ONNX, and the fastest one in OpenVINO. The graph for "onnxrt" is the fastest one in
+    ONNX Runtime; it exists only if attentions can be fused. A range goes from the smallest to the largest value,
+    because clipping rare values gives some texts wrong vectors. ``progress`` is told which products multiply in float.
     Raises ExportError if the calibration cannot be run.
     """
     assert precision is Precision.INT8 and samples is not None  # noqa: S101, PT018 - a plan with int8 has samples
@@ -63,9 +62,9 @@ def int8_graphs(
 
 
 def _quantize_products(model: ir.Model, samples: Sequence[Mapping[str, Any]], progress: Callable[[str], None]) -> None:
-    """Quantize every MatMul over tokens; products of equal weights get one smoothing, so that their weights stay equal.
+    """Quantize every MatMul over tokens; products with equal weights get one smoothing, so that these stay equal.
 
-    A MatMul without weights is attention's own, which would lose time; a Gemm is a head, which runs once per text.
+    A MatMul without weights belongs to attention, and would become slower. A Gemm is a head, which runs once per text.
     """
     products: dict[bytes, list[ir.Node]] = {}
     for node in model.graph:
@@ -90,7 +89,7 @@ def _name(value: ir.Value | None) -> str:
 
 
 def _bias(product: ir.Node) -> tuple[ir.Node, ir.Value] | None:
-    """The Add after a product, and the constant that it adds; None if something else follows."""
+    """The Add after a product, and the constant that it adds; None if another node follows."""
     for add in product.outputs[0].consumers():
         for value in add.inputs:
             if add.op_type == "Add" and value is not None and constant_array(value) is not None:
@@ -108,7 +107,7 @@ def _quantize(
 ) -> None:
     """Put Mul, QuantizeLinear and DequantizeLinear before ``product``; its weights (in, out) become int8.
 
-    The product of the outlying columns, in float, is added after the bias, which ONNX Runtime fuses with the product.
+    The product of the outlying columns, in float, is added after the bias, because ONNX Runtime fuses bias and product.
     """
     value, prefix = product.inputs[0], str(product.name)
     within = np.ones(len(weights), np.float32)
@@ -148,7 +147,7 @@ def _dequantized(graph: ir.Graph, stored: NDArray[np.int8], scales: FloatArray, 
 
 
 def _quantize_tables(model: ir.Model) -> None:
-    """Store the tables in which token ids are looked up as int8, with one scale for each row."""
+    """Store tables of token embeddings as int8, with one scale for each row."""
     tables: dict[ir.Value, ir.Node] = {}
     for lookup in [node for node in model.graph if node.op_type == "Gather"]:
         table, ids = lookup.inputs

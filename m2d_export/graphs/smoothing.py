@@ -1,4 +1,4 @@
-"""How a product of activations and weights is prepared for int8: smoothed columns, and outlying columns in float."""
+"""Prepare a product of activations and weights for int8: smooth its columns, or multiply outlying ones in float."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from m2d_export.graphs.activations import Activations
 from m2d_export.vectors import FloatArray
 
-STRENGTHS = (0.5, 0.65, 0.8, 0.9, 1.0)  # 1 evens out the columns of the activations, 0 the rows of the weights
-OUTLIERS = 16  # columns that multiply in float if the product is sensitive
-SENSITIVE = 0.03  # the error, relative to a result, from which that is tried
-WORTH = 0.75  # outliers in float must leave at most this share of the error
-TOO_SENSITIVE = 0.2  # the error from which a product stays in float
-QUIET = 0.9  # columns below this quantile are smoothed as if they reached it: new texts can exceed what was observed
+STRENGTHS = (0.5, 0.65, 0.8, 0.9, 1.0)  # 1 makes the columns of the activations equal, 0 the rows of the weights
+OUTLIERS = 16  # so many columns multiply in float if the product is sensitive
+SENSITIVE = 0.03  # if the relative error is larger, columns in float are tried
+WORTH = 0.75  # columns in float are used if at most this share of the error is left
+TOO_SENSITIVE = 0.2  # if the relative error is larger, the whole product stays in float
+QUIET = 0.9  # smaller columns count as this quantile, because other texts may have larger values
 LARGEST = 127
 
 
@@ -22,8 +22,8 @@ LARGEST = 127
 class Smoothing:
     """Column c of the activations is divided by ``scales[c]``, and row c of the weights is multiplied by it.
 
-    ``outliers`` are the columns that multiply in float. ``error`` is the mean error of the product's rows relative to
-    their lengths, as measured on observed activations.
+    ``outliers`` are the columns that multiply in float. ``error`` is the mean error of the product's rows divided by
+    their length, measured on observed activations.
     """
 
     error: float
@@ -33,10 +33,10 @@ class Smoothing:
 
 
 def best_smoothing(found: Activations, weights: FloatArray) -> Smoothing | None:
-    """The smoothing with the least error; None if every error is so large that the product must stay in float.
+    """The smoothing with the least error; None if the error is so large that the product must stay in float.
 
-    ``weights`` are (in, out). SmoothQuant (Xiao et al. 2023, arXiv:2211.10438) has one strength for all products;
-    LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339) multiplies outlying columns in float.
+    ``weights`` are (in, out). Sources: SmoothQuant (Xiao et al. 2023, arXiv:2211.10438), which has one strength for all
+    products, and LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339), which multiplies outlying columns in float.
     """
     best = min((_smoothing(found, weights, strength, 0) for strength in STRENGTHS), key=lambda item: item.error)
     if best.error > SENSITIVE:
@@ -65,14 +65,14 @@ def _smoothing(found: Activations, weights: FloatArray, strength: float, count: 
 
 
 def activation_scale(low: FloatArray, high: FloatArray) -> tuple[np.float32, np.int8]:
-    """The scale and the zero point of int8 numbers that reach from the least to the largest activation, and over 0."""
+    """The scale and the zero point of int8 numbers whose range has 0, the least and the largest activation."""
     least, largest = min(float(low.min()), 0.0), max(float(high.max()), 0.0)
     scale = (largest - least) / (2 * LARGEST + 1) or 1.0
     return np.float32(scale), np.int8(np.clip(round(-least / scale) - LARGEST - 1, -LARGEST - 1, LARGEST))
 
 
 def quantized_weights(weights: FloatArray, axis: int = 0) -> tuple[NDArray[np.int8], NDArray[Any]]:
-    """int8 weights, and the scales that give ``weights`` back; ``axis`` is the one that a scale reaches over."""
+    """int8 weights, and the scales that give ``weights`` back; one scale is for all numbers along ``axis``."""
     scales = np.abs(weights).max(axis=axis, keepdims=True).astype(np.float32) / LARGEST
     scales[scales == 0] = 1
     return np.round(weights / scales).astype(np.int8), scales
