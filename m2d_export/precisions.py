@@ -34,9 +34,9 @@ class Bounds:
 class PrecisionSpec:
     """What a precision is.
 
-    ``graphs`` and ``gate`` name functions as "module:function". ``onnx``, ``torch`` and ``tensorrt`` are the names of the
-    type in these libraries. ``tensorrt`` is empty if TensorRT builds no engine of its graphs: it refuses zero points.
-    ``largest`` is the largest finite number of a half type.
+    ``graphs`` and ``gate`` name functions as "module:function". ``onnx``, ``torch`` and ``tensorrt`` are the names of
+    the type in these libraries. ``tensorrt`` is empty if TensorRT builds no engine from the graphs, because it refuses
+    zero points. ``largest`` is the largest finite number of a half type.
     """
 
     weight_bytes: int

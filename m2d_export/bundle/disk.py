@@ -80,7 +80,7 @@ class Bundle:
 
     @property
     def default_cell(self) -> Cell:
-        """The cell that is used when none is named: the deepest exit at ``truncate_dim``, or else at the full width."""
+        """The cell that is used if none is named: the deepest exit at ``truncate_dim``, or else with all dims."""
         full = self.grid.full
         return Cell(full.layer, self.manifest.truncate_dim or full.dim)
 
@@ -127,7 +127,7 @@ class Bundle:
         )
 
     def entry(self, layer: int, precision: str) -> VariantEntry:
-        """What the manifest says about an exit in a precision; raises SpecError listing what the bundle has."""
+        """What the manifest says about an exit in a precision; raises SpecError that lists what the bundle has."""
         self.grid.check_layer(layer)
         for entry in self.manifest.variants:
             if (entry.layer, entry.precision) == (layer, precision):
@@ -221,7 +221,7 @@ def files_in(folder: Path) -> dict[str, FileEntry]:
 
 
 def published_engine(target: Path, key: EngineKey) -> bytes | None:
-    """The sound engine with ``key`` in the bundle at ``target``; None if there is no such bundle or engine."""
+    """The undamaged engine with ``key`` in the bundle at ``target``; None if there is no such bundle or engine."""
     with contextlib.suppress(BundleError):
         bundle = Bundle.open(target)
         for entry in bundle.manifest.engines:

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what it holds, and how it is read with every field checked (docs/bundle-format.md)."""
+"""The manifest of a bundle, and how it is read with a check of every field (docs/bundle-format.md)."""
 
 import hashlib
 import json
@@ -52,13 +52,13 @@ objects = list_of(check_that(lambda value: isinstance(value, dict), "an object")
 
 
 def graph_path(layer: int, precision: Precision, runtime: str = DEFAULT) -> str:
-    """Where the graph of an exit lies; ``runtime`` names the runtime that it was made for."""
+    """The path of the graph of an exit in a bundle; ``runtime`` names the runtime that the graph was made for."""
     suffix = "" if runtime == DEFAULT else f".{runtime}"
     return f"{GRAPHS}/layer-{layer:02d}.{precision}{suffix}.onnx"
 
 
 def weights_path(precision: Precision) -> str:
-    """Where the weights of all graphs of a precision lie."""
+    """The path of the weights of all graphs of a precision in a bundle."""
     return f"{GRAPHS}/weights.{precision}.bin"
 
 
@@ -115,7 +115,7 @@ class Manifest:
     engines: tuple[EngineEntry, ...] = ()
 
     def is_trained_layer(self, layer: int) -> bool:
-        """Whether training optimised the exit at ``layer``; without m2d.json only the deepest exit was trained."""
+        """Whether training optimised the exit at ``layer``; without m2d.json, this is only the deepest exit."""
         return layer in self.trained_layers
 
     @cached_property
@@ -284,7 +284,7 @@ def _roles(variants: Sequence[VariantEntry], engines: Sequence[EngineEntry]) -> 
 
 
 def _folded(path: str) -> str:
-    """What a file system may make of a name that ignores case and Unicode's forms."""
+    """A name as a file system sees it that ignores case and Unicode's forms."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", path).casefold())
 
 

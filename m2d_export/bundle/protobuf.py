@@ -1,4 +1,4 @@
-"""Protobuf messages, read against a table of the fields that they may have."""
+"""Read protobuf messages; a table lists the fields that they may have."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

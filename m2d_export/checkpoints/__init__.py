@@ -1,1 +1,1 @@
-"""Loads a checkpoint, runs its exits in PyTorch (the float32 reference), and saves an exit as an ordinary folder."""
+"""Load a checkpoint, run its exits in PyTorch (the float32 reference), and save an exit as an ordinary folder."""

@@ -9,13 +9,13 @@ ROOT = Path("/")  # proc and sys below it are read
 
 
 def cpu_quota(root: Path = ROOT) -> int | None:
-    """The processors' worth of time that this process may use, rounded up; None without a limit.
+    """How many processors' time this process may use, rounded up; None if there is no limit.
 
-    The least limit of its group and of all groups above that one, as the kernel applies them.
+    The kernel applies the limits of its group and of all groups above; this is the smallest of them.
     """
     shares = []
     for folder in _groups("cpu", root):
-        # Version 2 has both numbers in one file, and the word "max" for no limit; in version 1 no limit is -1.
+        # Version 2 has both numbers in one file, and writes "max" if there is no limit; version 1 writes -1.
         numbers = _numbers(folder / "cpu.max") or [
             *_numbers(folder / "cpu.cfs_quota_us"),
             *_numbers(folder / "cpu.cfs_period_us"),
@@ -26,15 +26,15 @@ def cpu_quota(root: Path = ROOT) -> int | None:
 
 
 def memory_limit(root: Path = ROOT) -> int | None:
-    """The bytes of memory that this process may use: the least limit of its groups; None without a limit."""
+    """The bytes of memory that this process may use, the smallest limit of its groups; None if there is no limit."""
     names = ("memory.max", "memory.limit_in_bytes")
     limits = [limit for folder in _groups("memory", root) for name in names for limit in _numbers(folder / name)]
     return min(limits, default=None)
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
-    """The folders of this process's group and of the groups above it, as far as they are mounted here."""
-    paths: dict[str, PurePosixPath] = {}  # by controller; the group of version 2 has none
+    """The folders of this process's group and of the groups above it, if they are mounted here."""
+    paths: dict[str, PurePosixPath] = {}  # by controller, which is empty for version 2
     for line in _lines(root / "proc/self/cgroup"):
         controllers, _, path = line.partition(":")[2].partition(":")
         paths |= dict.fromkeys(controllers.split(","), PurePosixPath(path))
@@ -46,7 +46,7 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
             continue
         _, _, _, top, place, *_ = mount.split()
         mounted = root / place.lstrip("/")
-        # A container often sees its own group as the top of the tree, under a path that is the host's.
+        # A container often sees its own group as the top of the tree, although the path is that of the host.
         below = paths[name].relative_to(top) if paths[name].is_relative_to(top) else PurePosixPath()
         inner = PurePosixPath() if ".." in below.parts else below
         yield from (mounted / part for part in (inner, *inner.parents))

@@ -24,9 +24,10 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def json_lines(text: str, source: str) -> Iterator[tuple[str, Any]]:
-    """Each line of a user's JSON-lines file: its place, in words, and its value; blank lines are skipped.
+    """Each line of a user's JSON-lines file, as its place in words and its value; blank lines are skipped.
 
-    Like other readers of such files this accepts NaN, because a field that nobody reads may hold it. Raises DataError.
+    NaN is accepted, as in other readers of such files, because it may be in a field that nobody reads. Raises
+    DataError.
     """
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a JSON string may hold U+2028
         if line.strip():
@@ -39,7 +40,7 @@ def json_lines(text: str, source: str) -> Iterator[tuple[str, Any]]:
 
 
 def check_format(found: object, known: int) -> None:
-    """Raise ValueError unless the format number of a file is ``known``; for a newer one it says to update."""
+    """Raise ValueError if the format number of a file is not ``known``; for a newer one, the error says to update."""
     if type(found) is int and found > known:
         raise ValueError(f"format {found} is newer than format {known}: update m2d-export (pip install -U m2d-export)")
     if type(found) is not int or found != known:
@@ -67,7 +68,7 @@ def whole_from(least: int) -> Check[int]:
 
 string: Check[str] = check_that(lambda value: isinstance(value, str), "a string")
 printable: Check[str] = check_that(
-    lambda value: isinstance(value, str) and value.isprintable(),  # control characters could upset a terminal
+    lambda value: isinstance(value, str) and value.isprintable(),  # control characters can change the state of a terminal
     "a string of printable characters",
 )
 sha256: Check[str] = check_that(

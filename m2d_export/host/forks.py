@@ -1,4 +1,4 @@
-"""Objects whose native threads stay behind in the parent when ``os.fork`` makes a process."""
+"""Objects with threads of a library; after ``os.fork``, these threads are only in the parent."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from weakref import WeakSet
 
 
 class Owner(Protocol):
-    """An object that owns threads of a library; ``is_inherited`` becomes true in a forked process."""
+    """An object that owns threads of a library; ``is_inherited`` is set to true in a forked process."""
 
     is_inherited: bool
 
@@ -25,7 +25,7 @@ def owns_threads(owner: Owner) -> None:
 
 
 def loaded_before_fork(module: str) -> bool:
-    """Whether this process was forked, and its parent had imported ``module`` by then."""
+    """Whether this process was forked after its parent had imported ``module``."""
     return module in _loaded_before
 
 
@@ -38,7 +38,7 @@ def _after_in_child() -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
     for owner in list(_owners):
         owner.is_inherited = True
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))  # one reference that nobody gives back
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))  # a reference that is never released
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

@@ -11,9 +11,9 @@ from typing import Any
 from m2d_export.host.cgroups import ROOT, cpu_quota, memory_limit
 from m2d_export.host.gpu import gpus
 
-# These decide which kernels a library runs. The processor's name may not tell: in a cloud it can be just "AMD EPYC".
+# These decide which kernels a library runs. The name of the processor is not enough: in a cloud it may be "AMD EPYC".
 KERNEL_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "bf16")
-MAX_THREADS = 1024  # of a runtime; far more than any processor has, and few enough to be started
+MAX_THREADS = 1024  # of a runtime; more than any processor has, and few enough that they can be started
 INT8_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
 PACKAGES = (
     *("m2d-export", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "transformers"),
@@ -46,7 +46,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 @cache
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory in GB, system, GPUs, Python and package versions: the ``machine`` of every record."""
+    """Processor, cores, memory in GB, system, GPUs, Python and package versions, as every record has them."""
     cards = [gpu.name for gpu in gpus()]
     return {
         "cpu": _cpu_name() + (f" ({listed})" if (listed := ", ".join(kernel_flags())) else ""),
