@@ -68,7 +68,7 @@ def whole_from(least: int) -> Check[int]:
 
 string: Check[str] = check_that(lambda value: isinstance(value, str), "a string")
 printable: Check[str] = check_that(
-    lambda value: isinstance(value, str) and value.isprintable(),  # control characters can change the state of a terminal
+    lambda value: isinstance(value, str) and value.isprintable(),  # control characters can upset a terminal
     "a string of printable characters",
 )
 sha256: Check[str] = check_that(
