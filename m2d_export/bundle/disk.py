@@ -46,7 +46,7 @@ class Bundle:
 
         A link is followed now, once: a link that changes later does not mix two bundles.
         """
-        root = expanded(path).absolute()
+        root = expanded(path)
         try:
             if not root.is_dir():
                 raise BundleError(f"no bundle at {path}: build one with m2d-export build CHECKPOINT -o {path}")
