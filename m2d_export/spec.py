@@ -267,6 +267,7 @@ class CheckedFile:
 
     path: Path
     root: Path
+    sha256: str
     identity: tuple[int, ...]
 
 
@@ -275,7 +276,7 @@ class Variant:
     """An exit in a precision, ready to open: its graph at the absolute ``path``, and at most one engine of each kind.
 
     ``origin`` is the checkpoint that it was built from, ``checkpoint`` where that lies, None if nobody said it.
-    ``sha256`` are those of the graph and of its weights, ``files`` the files themselves.
+    ``sha256`` are those of the graph and of its weights, ``files`` the files themselves, in this order.
     """
 
     layer: int

@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from m2d_export.spec import CheckedFile
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file to read; a link, a FIFO or a device is an OSError and never waits."""
+    """Open a regular file to read; a link, a FIFO or a device is an OSError, and this never waits."""
     if not stat.S_ISREG(path.lstat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     file = open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")  # noqa: SIM115 - the caller closes it
@@ -24,7 +26,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def identity(found: os.stat_result) -> tuple[int, ...]:
-    """Numbers that change when another file takes a file's place, and when its bytes are written."""
+    """Numbers that change if another file takes the place of this one, or if its bytes are written."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
@@ -42,6 +44,40 @@ def unchanged(files: Sequence[CheckedFile]) -> Iterator[None]:
         for file, state in zip(files, before, strict=True):
             if _state(file) != state:
                 raise _replaced(file)
+
+
+def still_checked(files: tuple[CheckedFile, ...]) -> tuple[CheckedFile, ...]:
+    """The same files, which a library has mapped, unless somebody wrote into one: then IntegrityError.
+
+    A file that was replaced or removed is left alone, because the library keeps the old one. If only the times of one
+    changed, its bytes are checked again, and the times are the new ones from then on.
+    """
+    if all(_is_untouched(file) for file in files):
+        return files
+    return tuple(file if _is_untouched(file) else _checked_again(file) for file in files)
+
+
+def _is_untouched(file: CheckedFile) -> bool:
+    try:
+        found = identity(file.path.lstat())
+    except OSError:
+        return True
+    return found == file.identity or found[:2] != file.identity[:2]
+
+
+def _checked_again(file: CheckedFile) -> CheckedFile:
+    try:
+        with open_regular(file.path) as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            found = identity(os.fstat(opened.fileno()))
+    except OSError:
+        return file
+    if digest != file.sha256:
+        raise IntegrityError(
+            f"{file.path} was overwritten while it was in use, so vectors may be wrong: build the bundle again, or "
+            "copy it again to another path, and open it again. Never write into a bundle"
+        )
+    return replace(file, identity=found)
 
 
 def _state(file: CheckedFile) -> list[tuple[int, ...]]:

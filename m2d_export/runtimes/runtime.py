@@ -9,8 +9,9 @@ from typing import Protocol, Self
 import numpy as np
 
 from m2d_export.errors import RuntimeUnavailable, SpecError
+from m2d_export.host.checked import still_checked
 from m2d_export.host.machine import MAX_THREADS, cores
-from m2d_export.spec import LARGEST_VOCABULARY, TextSpec, Variant
+from m2d_export.spec import LARGEST_VOCABULARY, CheckedFile, TextSpec, Variant
 from m2d_export.text.batches import TOKEN_BUDGET, Batch
 from m2d_export.vectors import FloatArray
 
@@ -67,6 +68,7 @@ class Runtime(Closing, Protocol):
     provider: str  # the device that really runs the variant; every result row has it
     token_budget: int = TOKEN_BUDGET  # default tokens per batch, padding included, until ``Encoder.tune`` measures
     text: TextSpec = TextSpec(LARGEST_VOCABULARY, 0)  # the limits of batches; ``open_runtime`` knows those of a bundle
+    mapped: tuple[CheckedFile, ...] = ()  # files that the library reads from while it runs
     is_inherited: bool = False  # from the parent of a forked process
 
     def __init__(self, variant: Variant, options: RuntimeOptions) -> None: ...
@@ -79,11 +81,14 @@ class Runtime(Closing, Protocol):
     def vectors(self, batch: Batch) -> FloatArray:
         """Full-width vectors of a batch, not normalised: (batch, width) float32, owned by the caller.
 
-        Raises SpecError where the arrays of the batch have other shapes or types than a Batch has, or values that the
-        graph does not know; RuntimeUnavailable in a process that was forked after the runtime was opened.
+        Raises SpecError if the arrays of the batch have other shapes or types than a Batch has, or values that the
+        graph does not know; RuntimeUnavailable in a process that was forked after the runtime was opened;
+        IntegrityError if the graph or its weights were overwritten meanwhile.
         """
         self.check_process()
-        return self._vectors(self._checked(batch))
+        vectors = self._vectors(self._checked(batch))
+        self.mapped = still_checked(self.mapped)
+        return vectors
 
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         """Yield each batch with its vectors, in any order; a runtime may run several at once.
@@ -92,6 +97,7 @@ class Runtime(Closing, Protocol):
         """
         self.check_process()
         for done in self._each(map(self._checked, batches)):
+            self.mapped = still_checked(self.mapped)
             yield done
             self.check_process()
 

@@ -131,6 +131,5 @@ def open_runtime(
     runtime = RUNTIMES[name].load()(variant, options)
     if variant.text is not None:
         runtime.text = variant.text
-    runtime.files = variant.files
     owns_threads(runtime)
     return runtime

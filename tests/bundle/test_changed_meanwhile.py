@@ -173,6 +173,19 @@ def test_an_open_encoder_reads_no_weights_that_came_later(
     assert any(str(pair[0] / WEIGHTS) in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_vectors_of_overwritten_weights_are_never_given(pair: tuple[Path, Path], runtime: str) -> None:
+    with Encoder(Bundle.open(pair[0]), 1, runtime=runtime) as encoder:
+        own = encoder.encode(TEXTS)
+        os.utime(pair[0] / WEIGHTS)  # the same bytes at a later time
+        np.testing.assert_array_equal(encoder.encode(TEXTS), own)
+        with (pair[0] / WEIGHTS).open("r+b") as file:  # not cut first, which would end this process
+            file.write((pair[1] / WEIGHTS).read_bytes())
+        for texts in (TEXTS, TEXTS[:1]):
+            with pytest.raises(IntegrityError, match=r"weights\.fp32\.bin was overwritten"):
+                encoder.encode(texts)
+
+
 def test_a_deployed_cell_is_made_of_the_bytes_that_were_checked(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
