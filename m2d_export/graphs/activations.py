@@ -11,7 +11,7 @@ from m2d_export.errors import ExportError, first_line
 from m2d_export.host.extras import require
 from m2d_export.vectors import FloatArray
 
-ROWS = 256  # so many rows of a value are kept, evenly from all samples
+ROWS = 256  # of a value that are kept: about as many from each sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,20 +49,17 @@ def observe(model: ir.Model, names: Sequence[str], samples: Sequence[Mapping[str
     low: dict[str, FloatArray] = {}
     high: dict[str, FloatArray] = {}
     rows: dict[str, list[FloatArray]] = {name: [] for name in names}
-    seen = dict.fromkeys(names, 0)
-    total = sum(next(iter(inputs.values())).size for inputs in samples)
-    step = max(1, total // ROWS)
     try:
         data = ir.serde.serialize_model(watched).SerializeToString()
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        for inputs in samples:
+        for place, inputs in enumerate(samples):
             found = {**inputs, **dict(zip(computed, session.run(computed, dict(inputs)), strict=True))}
             for name in names:
                 numbers = found[name].reshape(-1, found[name].shape[-1])
                 low[name] = np.minimum(low.get(name, np.inf), numbers.min(axis=0))
                 high[name] = np.maximum(high.get(name, -np.inf), numbers.max(axis=0))
-                rows[name].append(numbers[-seen[name] % step :: step])
-                seen[name] += len(numbers)
+                step = max(1, len(numbers) * len(samples) // ROWS)
+                rows[name].append(numbers[place % step :: step])
     except Exception as error:  # ONNX Runtime and protobuf raise many types
         raise ExportError(f"ONNX Runtime cannot run the float32 graph for calibration: {first_line(error)}") from error
     return {name: Activations(low[name], high[name], np.concatenate(rows[name])) for name in names}
