@@ -1,6 +1,7 @@
 """What is not close to the reference is not published."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from m2d_export import Bundle, pipeline
-from m2d_export.errors import ParityError
+from m2d_export import Bundle, Encoder, pipeline
+from m2d_export.errors import ParityError, SpecError
 from m2d_export.gate.parity import compare
 from m2d_export.gate.reference import PROBES
 from m2d_export.graphs import export as graphs
@@ -87,3 +88,70 @@ def test_a_degenerate_output_fails_parity_even_where_the_reference_has_it_too(
     reference = np.tile(vector, (len(tokens), 1))
     found = compare(Returns(vector), reference, bundle.tokenizer, tokens, dims=[64, 32])
     assert any(failure in problem for problem in found.failures(PRECISIONS[Precision.FP32].bounds))
+
+
+def test_a_partial_build_publishes_what_passes_and_names_what_does_not(
+    plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "cut_graph", corrupted(CORRUPTIONS["scaled"][0]))
+    with pytest.raises(ParityError, match="--partial"):
+        pipeline.build_planned(plan(layers=[1, 2, 3]))
+    planned = plan(layers=[1, 2, 3], partial=True)
+    with pytest.raises(ParityError, match=r"published without .*layer 2, fp32: cosine") as caught:
+        pipeline.build_planned(planned)
+    assert caught.value.exit_code == 1
+    found = Bundle.open(planned.target)
+    assert (found.grid.layers, found.problems()) == ((1, 3), [])
+    assert not [name for name in found.manifest.files if "layer-02" in name]
+    with Encoder(found, 3) as encoder:
+        assert np.isfinite(encoder.encode(["a cat"])).all()
+
+
+def test_a_partial_build_without_its_deepest_exit_has_no_weights_of_it(
+    plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "cut_graph", corrupted(CORRUPTIONS["scaled"][0]))
+    planned = plan(layers=[1, 2], partial=True)
+    with pytest.raises(ParityError, match="published without"):
+        pipeline.build_planned(planned)
+    found = Bundle.open(planned.target)
+    assert found.problems() == []
+    alone = pipeline.build_planned(plan(target=planned.target.with_name("alone.m2d"), layers=[1]))
+    assert found.manifest.files == alone.manifest.files
+
+
+def test_a_partial_build_publishes_nothing_if_every_graph_fails(
+    plan: Callable[..., Plan], old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "cut_graph", corrupted(CORRUPTIONS["scaled"][0]))
+    before = tree(old.parent)
+    with pytest.raises(ParityError, match="nothing is published") as caught:
+        pipeline.build_planned(plan(target=old, layers=[2], force=True, partial=True))
+    assert "--partial" not in str(caught.value)
+    assert tree(old.parent) == before
+
+
+def test_a_partial_build_says_what_the_bundle_that_it_replaced_had(
+    plan: Callable[..., Plan], old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "cut_graph", corrupted(CORRUPTIONS["scaled"][0]))
+    with pytest.raises(ParityError, match=r"replaced had layer 2 in fp32$"):
+        pipeline.build_planned(plan(target=old, layers=[1, 2, 3], force=True, partial=True))
+    assert Bundle.open(old).grid.layers == (1, 3)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_partial_build_without_a_precision_has_no_file_of_it(
+    plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    row = PRECISIONS[Precision(precision)]
+    monkeypatch.setitem(PRECISIONS, Precision(precision), replace(row, bounds=replace(row.bounds, cosine_min=1.1)))
+    planned = plan(layers=[1], precisions=["fp32", precision], partial=True)
+    with pytest.raises(ParityError, match=f"layer 1, {precision}: cosine"):
+        pipeline.build_planned(planned)
+    found = Bundle.open(planned.target)
+    assert {entry.precision for entry in found.manifest.variants} == {"fp32"}
+    assert not [name for name in found.manifest.files if precision in name]
+    assert found.manifest.calibration is None
+    with pytest.raises(SpecError, match=f"layer 1 in fp32, not in {precision}"):
+        Encoder(found, 1, precision=precision)
