@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from m2d_export.checkpoints.load import Checkpoint
+from m2d_export.host.templates import markdown_text
 from m2d_export.report.formatting import plain_table, score
 from m2d_export.spec import Cell
 from train.evaluate import Scores, SplitScores
@@ -80,7 +81,7 @@ def _training(facts: Mapping[str, Any]) -> str:
         f"energy: {used}" + ("" if energy["kwh"] is None else f" ({energy['note']})"),
         "versions: " + ", ".join(f"{package} {version}" for package, version in facts["versions"].items()),
     ]
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {markdown_text(line)}" for line in lines)
 
 
 def _settings(settings: Mapping[str, Any], unlabelled: int) -> list[str]:

@@ -1,7 +1,11 @@
 """Fill templates of the package for files that are written for a user."""
 
+import re
+from html import escape
 from importlib.resources import files
 from string import Template
+
+MARKUP = re.compile(r"[\\`*{}\[\]|#~!$]|(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is none
 
 
 def template(package: str, name: str, /, **values: object) -> str:
@@ -12,3 +16,10 @@ def template(package: str, name: str, /, **values: object) -> str:
     """
     text = files(package).joinpath("templates", name).read_text(encoding="utf-8")
     return Template(text).substitute({key: str(value) for key, value in values.items()}) if values else text
+
+
+def markdown_text(text: object) -> str:
+    """A name or a message as plain text in Markdown: no markup, no HTML, on one line, in one cell of a table."""
+    line = " ".join(str(text).split())
+    printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
+    return MARKUP.sub(lambda found: f"\\{found[0]}", escape(printable, quote=False))

@@ -1,12 +1,13 @@
 """How a number is written on a terminal and in Markdown; the page writes the same (templates/parts.js)."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from m2d_export.bench.values import Candidate, Interval, StoredScore
 
 MISSING = "–"
-BAR = "\\|"  # a bar inside a column
+BAR = re.compile(r"(?<!\\)\|")  # would end a column
 LONG = 12  # a table with more rows is folded
 
 
@@ -79,7 +80,7 @@ def axis_names(cells: Iterable[Candidate]) -> tuple[dict[int, str], dict[int, st
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(text.replace('|', BAR) for text in line)} |" for line in lines)
+    return "\n".join("| " + " | ".join(BAR.sub(r"\|", text) for text in line) + " |" for line in lines)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,8 +1,11 @@
 """A short version of the report in Markdown, for a README or an issue: picks, grid, all cells, pictures."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from m2d_export.bench.records import Group
 from m2d_export.errors import DataError
+from m2d_export.host.templates import markdown_text
 from m2d_export.report.columns import BY_KEY, TABLE, measured_on, text_of
 from m2d_export.report.formatting import MISSING, axis_names, share, table
 from m2d_export.report.heat_map import brief_text
@@ -19,16 +22,26 @@ PICK_COLUMNS = ("score", "retention", "latency_ms", "sentences_per_second")
 STAR = "\n\\* a layer or dim that was not trained.\n"
 
 
-def document(results: Sequence[Results], pictures: Sequence[Mapping[str, str]]) -> str:
-    """The text of report.md; for each of ``results``, ``pictures`` has the file of each picture by its name."""
-    note = mixed([one.group for one in results])
+def document(groups: Sequence[Group], pictures: Sequence[Mapping[str, str]]) -> str:
+    """The text of report.md; for each of ``groups``, ``pictures`` has the file of each picture by its name."""
+    note = mixed(groups)
     parts = ["# Which cell to ship\n"] + ([f"{note}\n"] if note else [])
-    for one, own in zip(results, pictures, strict=True):
-        parts += [f"# {group_name(one.group)}\n"] if note else []
-        parts += [lead(one) + "\n", *_sections(one, own)]
+    for group, own in zip(groups, pictures, strict=True):
+        plain = Results.of(Group(markdown_text(group.bundle), tuple(map(_plain, group.records))))
+        parts += [f"# {group_name(plain.group)}\n"] if note else []
+        parts += [lead(plain) + "\n", *_sections(plain, own)]
     return "\n".join(
         [*parts, "---\n\n`index.html` in this folder has everything, with charts that answer the mouse.\n"]
     )
+
+
+def _plain(value: Any) -> Any:
+    """A record in which every text is plain text in Markdown: names and messages in it are those of a user."""
+    if isinstance(value, dict):
+        return {markdown_text(key): _plain(item) if key != "command" else item for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return markdown_text(value) if isinstance(value, str) else value
 
 
 def _sections(results: Results, pictures: Mapping[str, str]) -> list[str]:
@@ -103,7 +116,7 @@ def _all_cells(results: Results) -> str:
 def _how(results: Results) -> str:
     group = results.group
     lines = [f"- {name}: {text}" for name, text in facts(group)]
-    lines += ["", "```", *commands(group), "```"]
+    lines += ["", *("    " + "\n    ".join(command.splitlines()) for command in commands(group))]  # a block of code
     failed = failures(group)
     lines += ["", "Failed or interrupted:", "", *(f"- {line}" for line in failed)] if failed else []
     lines += ["", omitted(results)] if omitted(results) else []

@@ -40,10 +40,9 @@ def write_report(records: Sequence[Record], target: str | Path) -> None:
         if target.exists() or target.is_symlink():
             check_replaceable(target, _why_not_replaced, target)
     found = groups(records)
-    results = [Results.of(group) for group in found]
     with staged_directory(target) as staging, writing(target):
-        pictures = [draw(one, staging, f"-{place}" if place else "") for place, one in enumerate(results)]
-        (staging / MARKDOWN).write_text(document(results, pictures), encoding="utf-8")
+        pictures = [draw(Results.of(group), staging, f"-{place}" if place else "") for place, group in enumerate(found)]
+        (staging / MARKDOWN).write_text(document(found, pictures), encoding="utf-8")
         names = [PAGE, *sorted(path.name for path in staging.iterdir())]
         (staging / PAGE).write_text(page(found, names), encoding="utf-8")
         publish(staging, target, _why_not_replaced)
@@ -54,7 +53,7 @@ def page(found: Sequence[Group], files: Sequence[str] = (PAGE,)) -> str:
     data = json.dumps(page_data(found), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return template(
         "page.html",
-        title=f"m2d-export: {found[0].bundle[:12]}",
+        title=escape(f"m2d-export: {found[0].bundle[:12]}"),
         files=" ".join(files),
         css=template("page.css"),
         sections="\n".join(map(_block, SECTIONS)),

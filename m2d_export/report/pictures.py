@@ -4,6 +4,7 @@ A function of ``PICTURES`` draws on axes and returns the title. It returns None 
 chart. The first line of a title is large.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ SOFT = "#5a636b"
 WIDE, HIGH = 0.05, 0.04  # size of a number, as a share of the axes
 STYLE = {
     **{"font.family": ["DejaVu Sans"], "font.size": 10, "legend.frameon": False},
+    "text.parse_math": False,  # a name may hold dollar signs
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#c9ccc8", "axes.labelcolor": SOFT},
     **{"axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6e7e3", "xtick.color": SOFT, "ytick.color": SOFT},
 }
@@ -35,7 +37,8 @@ def draw(results: Results, folder: Path, suffix: str) -> dict[str, str]:
     """Draw the charts that have values into ``folder``; returns the file of each picture by its name."""
     matplotlib = require("matplotlib", "report")
     made = {}
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a letter that the font does not have is drawn as a box
         for name, onto in PICTURES.items():
             picture = require("matplotlib.figure", "report").Figure(figsize=(7, 4.4), layout="constrained")
             axes = picture.subplots()

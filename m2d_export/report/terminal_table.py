@@ -19,5 +19,6 @@ def terminal_table(
         justify: Literal["left", "right"] = "left" if heading in WORDS else "right"
         table.add_column(heading, justify=justify, overflow="fold", no_wrap=heading == "setup")
     for row in rows:
-        table.add_row(*(write(row) for write in columns.values()))
+        cells = (write(row) for write in columns.values())
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))  # a str would be markup
     return table

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from m2d_export.host.templates import template
+from m2d_export.host.templates import markdown_text, template
 
 
 @pytest.fixture
@@ -36,3 +36,17 @@ def test_a_file_is_returned_as_it_is_without_values(load: Callable[..., str]) ->
 def test_a_place_without_a_value_is_an_error(load: Callable[..., str], text: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         load(text, name="a parrot")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("all-MiniLM-L6_v2 1.5", "all-MiniLM-L6_v2 1.5"),
+        ("a | b\n# c", r"a \| b \# c"),
+        ("<script>&amp;", "&lt;script&gt;&amp;amp;"),
+        ("**x** `y` [z](u) __w__ \\ $p$ ~s~ !", r"\*\*x\*\* \`y\` \[z\](u) \_\_w\_\_ \\ \$p\$ \~s\~ \!"),
+        ("bell \x07 and \u202e", "bell \N{REPLACEMENT CHARACTER} and \N{REPLACEMENT CHARACTER}"),
+    ],
+)
+def test_names_are_plain_text_in_markdown(text: str, expected: str) -> None:
+    assert markdown_text(text) == expected

@@ -126,10 +126,25 @@ def test_of_two_machines_the_page_knows_which_one_select_uses():
     assert re.findall(r'"selectable":(\w+)', text) == ["true", "false", "true"]
 
 
-def test_text_in_records_is_not_run_as_html(tmp_path):
-    label = "</script><script>alert(1)</script> $title | <b>"
-    write_report([score(6, 384, label=label), latency(6, 1, 16)], tmp_path / "report")
-    assert "</script><script>alert" not in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+def test_text_in_records_is_neither_html_nor_markdown(tmp_path):
+    hostile = "</script><script>alert(1)</script> $\\frac$ | **b** [x](y) `c`\n\n# d \x1b[31m &amp; a_b __e__"
+    machine = {**MACHINE, "cpu": hostile, "versions": {hostile: hostile}}
+    records = [
+        {**record, "machine": machine, "architecture": hostile, "bundle": hostile, "fingerprint": hostile}
+        for record in (score(6, 384, sts=hostile, label=hostile), latency(6, 1, 16), failed(score(6, 64), hostile))
+    ]
+    write_report(
+        [{**record, "command": f"m2d-export bench '{hostile}'\n```"} for record in records], tmp_path / "report"
+    )
+    page_text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "</script><script>alert" not in page_text
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    outside = "\n".join(line for line in text.splitlines() if not line.startswith("    "))  # indented is code
+    for markup in ("<script>", " **b**", "[x](y)", " `c`", "\n# d", "\x1b", " &amp; a", " __e__"):
+        assert markup not in outside, markup
+    assert "a_b" in outside
+    tables = [line for line in outside.splitlines() if line.startswith("|")]
+    assert len({re.sub(r"\\\|", "", line).count("|") for line in tables if "6x384" in line or "6x64" in line}) == 1
 
 
 def test_failures_without_results_still_make_a_report(tmp_path):

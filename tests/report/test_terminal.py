@@ -296,3 +296,11 @@ def test_the_summary_of_many_dims_is_one_grid_of_plain_scores() -> None:
     (row,) = rows(text)
     assert len(row) == 8
     assert "%" not in part(text, "Score:")
+
+
+def test_names_in_results_are_no_markup_of_the_terminal() -> None:
+    found = [made_up.score(1, 64) | {"provider": name} for name in ("[/red]", "[bold]x")]
+    times = [latency(1, 1, 16) | {"provider": name} for name in ("[/red]", "[bold]x")]
+    text = rendered([*found, *times], 160)
+    assert "[/red]" in text
+    assert "[bold]x" in text

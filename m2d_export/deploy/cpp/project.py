@@ -129,7 +129,9 @@ def _readme(bundle: Bundle, cell: Cell, flavour: Flavour, precision: str, engine
         precision=precision,
         length="have unit length" if bundle.manifest.normalize else "keep their length, as the checkpoint's do",
         max_tokens=text.max_tokens,
-        prompt=f" The checkpoint's default prompt, {prompt!r}, is put before every text." if prompt else "",
+        prompt=f" The checkpoint's default prompt, {templates.markdown_text(repr(prompt))}, is put before every text."
+        if prompt
+        else "",
         version=__version__,
         bundle=bundle.id[:12],
     )
@@ -139,8 +141,8 @@ def _facts(engine: Engine) -> dict[str, str]:
     key = engine.key
     cards = f"compute capability {', '.join(key.targets)}" if key.targets else "any GPU that its library supports"
     return {
-        "built": key.version,
-        "gpu": key.gpu or cards,
+        "built": templates.markdown_text(key.version),
+        "gpu": templates.markdown_text(key.gpu or cards),
         "shapes": ", ".join(f"{shapes.max[0]} texts of up to {shapes.max[1]} tokens" for shapes in key.shapes),
         "sha256": engine.sha256,
     }

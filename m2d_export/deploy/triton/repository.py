@@ -194,7 +194,7 @@ def _write_readme(
         "README.md",
         version=__version__,
         bundle=bundle.id[:12],
-        origin=manifest.origin.name,
+        origin=templates.markdown_text(manifest.origin.name),
         models="\n".join(rows),
         engines="\nFirst build the engines on the GPU that serves: `build_engines.sh` says how.\n" if on_gpu else "",
         gpus="" if service.encodes_in_python else "--gpus all ",
@@ -206,7 +206,9 @@ def _write_readme(
         max_bytes=f"{max_bytes(manifest.text.max_tokens):,}",
         max_tokens=manifest.text.max_tokens,
         max_batch_size=service.max_batch_size,
-        prompt=f" The prompt {json.dumps(prompt, ensure_ascii=False)} is put before it." if prompt else "",
+        prompt=f" The prompt {templates.markdown_text(json.dumps(prompt, ensure_ascii=False))} is put before it."
+        if prompt
+        else "",
     )
     (staging / "README.md").write_text(page, encoding="utf-8")
 
