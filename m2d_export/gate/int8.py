@@ -1,10 +1,14 @@
 """The gate of int8: ordinary sentences decide; the probe texts must be finite and independent of padding."""
 
 from dataclasses import replace
+from pathlib import Path
+
+import onnx_ir as ir
 
 from m2d_export.agreement import agreement, agreement_reference
 from m2d_export.gate.parity import Checked, compare, compare_single, vectors_of_single_texts
 from m2d_export.gate.reference import Reference
+from m2d_export.graphs.int8 import products
 from m2d_export.precisions import PRECISIONS
 from m2d_export.runtimes.table import open_runtime
 from m2d_export.spec import Variant
@@ -30,5 +34,11 @@ def check_int8(variant: Variant, reference: Reference) -> Checked:
         distinction=min(found.distinction, probes.distinction),
         agreement=agreement(single, agreement_reference(expected)).spearman,
         probes_cosine_min=probes.cosine_min,
+        float_columns=float_columns(variant.path),
     )
     return parity, parity.failures(PRECISIONS[variant.precision].bounds)
+
+
+def float_columns(graph: Path) -> int:
+    """How many columns of activations a graph multiplies with float weights, in all its products over tokens."""
+    return sum(len(weights) for _, weights in products(ir.load(graph)))

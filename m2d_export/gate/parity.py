@@ -11,7 +11,7 @@ from m2d_export.precisions import PRECISIONS, Bounds
 from m2d_export.runtimes.runtime import Runtime
 from m2d_export.runtimes.table import open_runtime
 from m2d_export.spec import Variant
-from m2d_export.text.batches import pad
+from m2d_export.text.batches import ATTENTION_BUDGET, pad
 from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.vectors import FloatArray, cosine, truncate
 
@@ -24,9 +24,9 @@ class Parity:
     """How close a graph is to the reference, over texts and dims; ``Bounds`` explains the values with a bound.
 
     ``distinction`` is the largest difference between the vectors of two unrelated texts. int8 is compared on ordinary
-    sentences at full width. It also has ``agreement`` (Spearman x 100 with the reference), and ``probes_cosine_min``,
-    the smallest cosine on the probe texts. fp16 and bf16 have ``peak``, the largest magnitude of a value that is
-    rounded.
+    sentences at full width. It also has ``agreement`` (Spearman x 100 with the reference), ``probes_cosine_min``, the
+    smallest cosine on the probe texts, and ``float_columns``, how many columns of activations it multiplies in float.
+    fp16 and bf16 have ``peak``, the largest magnitude of a value that is rounded.
     """
 
     texts: int
@@ -39,6 +39,7 @@ class Parity:
     distinction: float
     agreement: float | None = None
     probes_cosine_min: float | None = None
+    float_columns: int | None = None
     peak: float | None = None
 
     def metrics(self) -> dict[str, Any]:
@@ -102,8 +103,11 @@ def compare_single(
 ) -> Parity:
     """Like ``compare``, for a caller that has the vectors of single texts already: ``single`` (texts, width)."""
     spec, count, width = tokenizer.spec, len(tokens), reference.shape[1]
+    longest = max(len(item.ids) for item in tokens)
+    size = max(2, ATTENTION_BUDGET // longest**2)
     batches = (
-        (range(count), 0),  # all texts, padded to the longest
+        # All texts, padded to the longest one; fewer where attention would take too much memory.
+        *((range(start, min(start + size, count)), 0) for start in range(0, count, size)),
         (range(count - 2, -1, -1), 0),  # in reverse order, without the last text, which is the longest probe
         *(((row, row + 1), EXTRA_PADDING) for row in range(0, count - 2, 2)),  # pairs with extra padding
     )

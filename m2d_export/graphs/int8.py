@@ -61,18 +61,23 @@ def int8_graphs(
     return {DEFAULT: default, "onnxrt": onnxrt} if fuse_attention(onnxrt) else {DEFAULT: default}
 
 
+def products(model: ir.Model) -> list[tuple[ir.Node, NDArray[Any]]]:
+    """Every MatMul of activations with constant float weights (in, out), and these weights."""
+    found = ((node, constant_array(node.inputs[1])) for node in model.graph if node.op_type == "MatMul")
+    return [(node, weights) for node, weights in found if weights is not None and weights.ndim == 2]
+
+
 def _quantize_products(model: ir.Model, samples: Sequence[Mapping[str, Any]], progress: Callable[[str], None]) -> None:
     """Quantize every MatMul over tokens; products with equal weights get one smoothing, so that these stay equal.
 
     A MatMul without weights belongs to attention, and would become slower. A Gemm is a head, which runs once per text.
     """
-    products: dict[bytes, list[ir.Node]] = {}
-    for node in model.graph:
-        if node.op_type == "MatMul" and (weights := constant_array(node.inputs[1])) is not None and weights.ndim == 2:
-            products.setdefault(weights.tobytes(), []).append(node)
-    inputs = dict.fromkeys(_name(node.inputs[0]) for nodes in products.values() for node in nodes)
+    groups: dict[bytes, list[ir.Node]] = {}
+    for node, weights in products(model):
+        groups.setdefault(weights.tobytes(), []).append(node)
+    inputs = dict.fromkeys(_name(node.inputs[0]) for nodes in groups.values() for node in nodes)
     found = observe(model, list(inputs), samples)
-    for nodes in products.values():
+    for nodes in groups.values():
         weights = np.asarray(constant_array(nodes[0].inputs[1]))
         activations = joined([found[_name(node.inputs[0])] for node in nodes])
         smoothing = best_smoothing(activations, weights)
