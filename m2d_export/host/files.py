@@ -175,13 +175,13 @@ def _replacement(target: Path, replace: bool) -> Iterator[IO[bytes]]:
     staged = staging_path(target)
     try:
         with staged.open("x+b") as file:
+            if target.exists():  # now, because others must not read the new bytes of a private file
+                _take_owner_and_mode(file.fileno(), target.stat())
             yield file
             file.flush()
             os.fsync(file.fileno())
             if target.is_symlink() or (target.exists() and not (replace and target.is_file())):
                 raise OutputError(f"{target} appeared meanwhile and was not changed: choose another path")
-            if target.exists():
-                _take_owner_and_mode(file.fileno(), target.stat())
         staged.replace(target)
     except BaseException:
         staged.unlink(missing_ok=True)

@@ -132,6 +132,7 @@ def test_a_replaced_file_keeps_its_mode_and_a_new_one_follows_the_umask(tmp_path
         for name in ("old", "new"):
             with output_file(tmp_path / name) as file:
                 file.write(b"new")
+                assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == (0o600 if name == "old" else 0o640)
     finally:
         os.umask(mask)
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("old", "new")] == [0o600, 0o640]
