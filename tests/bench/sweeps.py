@@ -64,11 +64,11 @@ class Recorder:
             raise RuntimeUnavailable(f"{name} cannot load layer {layer}")
 
         class Recorded(FakeRuntime):
-            def vectors(self, batch: Batch) -> FloatArray:
+            def _vectors(self, batch: Batch) -> FloatArray:
                 recorder.calls.append((layer, batch.input_ids.shape))
                 recorder.ran.append(name)
                 recorder.before(layer)
-                return super().vectors(batch)
+                return super()._vectors(batch)
 
             def close(self) -> None:
                 recorder.open.remove(layer)
