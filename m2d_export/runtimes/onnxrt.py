@@ -75,7 +75,7 @@ class OnnxRuntime(Runtime):
 
     def __init__(self, variant: Variant, options: RuntimeOptions) -> None:
         self._variant, self._threads = variant, options.threads
-        self.mapped = variant.files[1:]
+        self.mapped = variant.files[1:2]  # the weights
         self._session: Any = self._open(self._threads)
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._lock = Lock()  # held while streams are opened, given batches, or closed

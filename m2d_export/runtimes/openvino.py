@@ -64,7 +64,7 @@ class OpenvinoRuntime(Runtime):
             raise SpecError("a cache needs the sha256 of the variant: take the variant from Bundle.variant")
         self._cache = options.cache
         self._depends_on = {"sha256": variant.sha256, "openvino": ov.get_version(), "processor": processor()}
-        self.mapped = variant.files[1:]
+        self.mapped = variant.files[1:2]  # the weights
         self._turn = Lock()  # a request runs one batch at a time
         try:
             with unchanged(variant.files):
