@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @click.option(
     "--batch-size", type=int, help="Batch size to judge by.  [default: smallest for latency, largest for throughput]"
 )
-@click.option("--tokens", type=int, help="Token length to judge by.  [default: the shortest]")
+@click.option("--tokens", type=int, help="Token length to judge by.  [default: the one that most exits were timed at]")
 @click.option(
     "--scope",
     type=click.Choice(["text", "graph"]),

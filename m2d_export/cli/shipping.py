@@ -18,6 +18,7 @@ from m2d_export.cli.common import (
     warn_if_int8_is_slow,
 )
 from m2d_export.deploy.cpp import FLAVOURS
+from m2d_export.deploy.triton import BACKENDS, PYTHON_RUNTIMES
 from m2d_export.errors import SpecError
 from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import Cell
@@ -100,13 +101,11 @@ def onnx(
 @click.option("-o", "--output", "target", required=True, type=OUTPUT_FOLDER, help="Repository to write.")
 @click.option(
     "--backend",
-    metavar="[python|onnxruntime|tensorrt]",
+    metavar=f"[{'|'.join(BACKENDS)}]",
     default="python",
     help="The server's backend that runs the encoder.",
 )
-@click.option(
-    "--runtime", type=click.Choice(["onnxrt", "openvino"]), default="onnxrt", help="Runtime of --backend python."
-)
+@click.option("--runtime", type=click.Choice(PYTHON_RUNTIMES), default="onnxrt", help="Runtime of --backend python.")
 @click.option("--max-batch-size", type=click.IntRange(min=1), default=64, help="Most texts in one batch.")
 @click.option("--prompt-name", help="Prompt of the checkpoint to use.  [default: the checkpoint's default]")
 @threads_option

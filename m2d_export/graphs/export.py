@@ -93,24 +93,29 @@ def cut_graph(model: ir.Model, layer: int, width: int) -> ir.Model:
 
 def _check(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], width: int) -> None:
     """Raise ExportError if the graph has other inputs, outputs, axes or operators, or uses a name twice."""
-    graph = model.graph
+    if problem := _problem(model.graph, list(inputs), list(outputs), width):
+        raise ExportError(
+            f"{problem}. Install the versions of torch and transformers that the extra build names, or report a bug"
+        )
+
+
+def _problem(graph: ir.Graph, inputs: list[str], outputs: list[str], width: int) -> str | None:
     found = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
-    if found != (list(inputs), list(outputs)):
-        raise ExportError(f"the graph has inputs and outputs {found}, expected {list(inputs)}, {list(outputs)}")
+    if found != (inputs, outputs):
+        return f"the graph has inputs and outputs {found}, expected {inputs}, {outputs}"
     for value in graph.inputs:
         if value.dtype != ir.DataType.INT64 or _axes(value) != ["batch", "tokens"]:
-            raise ExportError(f"input {value.name} is {value.dtype} {_axes(value)}, expected INT64 [batch, tokens]")
+            return f"input {value.name} is {value.dtype} {_axes(value)}, expected INT64 [batch, tokens]"
     for value in graph.outputs:
         if value.dtype != ir.DataType.FLOAT or _axes(value) != ["batch", width]:
-            raise ExportError(f"output {value.name} is {value.dtype} {_axes(value)}, expected FLOAT [batch, {width}]")
+            return f"output {value.name} is {value.dtype} {_axes(value)}, expected FLOAT [batch, {width}]"
     domains = {node.domain for node in graph.all_nodes()} - {""}
     if domains:
-        raise ExportError(f"the graph uses operators outside standard ONNX: {sorted(domains)}")
+        return f"the graph uses operators outside standard ONNX: {sorted(domains)}"
     computed = (value.name for node in graph.all_nodes() for value in node.outputs)
     names = Counter([*found[0], *graph.initializers, *computed])
     repeated = [name for name, count in names.items() if name and count > 1]
-    if repeated:
-        raise ExportError(f"several values have one name, which TensorRT refuses: {repeated[:3]}")
+    return f"several values have one name, which TensorRT refuses: {repeated[:3]}" if repeated else None
 
 
 def _axes(value: ir.Value) -> list[str | int | None]:

@@ -3,6 +3,8 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import replace
+from itertools import chain
 from threading import Lock
 from typing import Any
 
@@ -11,13 +13,14 @@ import numpy as np
 from m2d_export.errors import IntegrityError, RuntimeUnavailable, SpecError, first_line
 from m2d_export.host.checked import unchanged
 from m2d_export.host.extras import require
-from m2d_export.runtimes.runtime import CLOSED, Runtime, RuntimeOptions
+from m2d_export.runtimes.runtime import CLOSED, RUN_FAILED, Runtime, RuntimeOptions
 from m2d_export.spec import Variant
-from m2d_export.text.batches import Batch
+from m2d_export.text.batches import ATTENTION_BUDGET, TOKEN_BUDGET, Batch
 from m2d_export.vectors import FloatArray
 
 log = logging.getLogger(__name__)
 CPU = "CPUExecutionProvider"
+LONG_ATTENTION = 1 << 20  # of a batch that runs with attention in blocks: a text of 1,024 tokens, or several
 MANY = 16  # with fewer batches, the second session saves less time than opening it takes
 NO_SKIP_LAYER_NORM_FUSION = {
     "optimization.disable_specified_optimizers": "SkipLayerNormFusion"
@@ -27,6 +30,12 @@ SETTINGS = {
     # Threads wait actively (spin) during a call, but not after it: they would take cores from other sessions.
     "session.force_spinning_stop": "1",
     **NO_SKIP_LAYER_NORM_FUSION,
+}
+# The weights are in memory only once, and each layer computes the rows of its mask anew.
+LONG_SETTINGS = {
+    **SETTINGS,
+    "session.disable_prepacking": "1",
+    "optimization.disable_specified_optimizers": "SkipLayerNormFusion;CommonSubexpressionElimination",
 }
 # In a server, threads do not spin at all, because other models and clients need the cores.
 SERVER_SETTINGS = {"session.intra_op.allow_spinning": "0", **NO_SKIP_LAYER_NORM_FUSION}
@@ -78,6 +87,7 @@ class OnnxRuntime(Runtime):
         self.mapped = variant.files[1:2]  # the weights
         self._session: Any = self._open(self._threads)
         self._inputs = [value.name for value in self._session.get_inputs()]
+        self._long: Any = None
         self._lock = Lock()  # held while streams are opened, given batches, or closed
         self._streams: tuple[Any, ThreadPoolExecutor] | None = None
         self._streams_failed = False
@@ -90,14 +100,30 @@ class OnnxRuntime(Runtime):
 
     def outputs(self, batch: Batch) -> list[FloatArray]:
         """Every output of the graph for a batch as float32, the vectors first."""
-        return self._run(self._session, batch)
+        return self._run(self._long_session() if self._is_long(batch) else self._session, batch)
+
+    def _is_long(self, batch: Batch) -> bool:
+        return self._variant.long is not None and batch.attention > LONG_ATTENTION
+
+    def _long_session(self) -> Any:
+        """The session of the graph for long texts, opened by the first of them."""
+        with self._lock:
+            if self._session is not None and self._long is None and self._variant.long is not None:
+                variant = replace(self._variant, path=self._variant.long)
+                self._long = open_session(variant, session_options(self._threads, LONG_SETTINGS), {CPU: {}})
+            return self._long
 
     def _each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         """Each batch with its vectors, in order; fewer than ``MANY`` run one after the other."""
         waiting = list(batches)
-        if self._threads == 1 or len(waiting) < MANY:
+        room = max(TOKEN_BUDGET**2, ATTENTION_BUDGET // self._threads)  # of a stream; longer texts run one at a time
+        alone: list[Batch] = []
+        short: list[Batch] = []
+        for batch in waiting:
+            (alone if batch.attention > room or self._is_long(batch) else short).append(batch)
+        if self._threads == 1 or len(short) < MANY:
             return super()._each(waiting)
-        return self._in_streams(waiting)
+        return chain(super()._each(alone), self._in_streams(short))
 
     def _in_streams(self, batches: list[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         futures: list[Future[list[FloatArray]]] = []
@@ -142,10 +168,12 @@ class OnnxRuntime(Runtime):
         try:
             return [np.asarray(output, dtype=np.float32) for output in session.run(None, values)]
         except Exception as error:  # types of ONNX Runtime, such as for token ids outside the vocabulary
-            raise RuntimeUnavailable(f"ONNX Runtime cannot run this batch: {first_line(error)}") from error
+            raise RuntimeUnavailable(
+                f"ONNX Runtime cannot run this batch: {first_line(error)}; {RUN_FAILED}"
+            ) from error
 
     def _close(self) -> None:
         with self._lock:
             if self._streams is not None:
                 self._streams[1].shutdown(cancel_futures=True)
-            self._session = self._streams = None
+            self._session = self._streams = self._long = None

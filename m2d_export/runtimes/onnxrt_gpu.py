@@ -10,7 +10,7 @@ from m2d_export.errors import RuntimeUnavailable, SpecError, first_line
 from m2d_export.host.extras import require
 from m2d_export.runtimes.onnxrt import open_session
 from m2d_export.runtimes.profiles import split
-from m2d_export.runtimes.runtime import CLOSED, GPU_TOKENS, Runtime, RuntimeOptions
+from m2d_export.runtimes.runtime import CLOSED, GPU_TOKENS, RUN_FAILED, Runtime, RuntimeOptions
 from m2d_export.spec import ShapeRange, TextSpec, Variant, default_shapes
 from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
@@ -68,7 +68,9 @@ class OnnxGpuRuntime(Runtime):
             self._session.run_with_iobinding(binding)
             return np.asarray(binding.copy_outputs_to_cpu()[0], dtype=np.float32)
         except Exception as error:  # its own types
-            raise RuntimeUnavailable(f"ONNX Runtime cannot run this batch: {first_line(error)}") from error
+            raise RuntimeUnavailable(
+                f"ONNX Runtime cannot run this batch: {first_line(error)}; {RUN_FAILED}"
+            ) from error
 
     def _close(self) -> None:
         self._session = None

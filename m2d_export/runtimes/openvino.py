@@ -15,7 +15,7 @@ from m2d_export.host.extras import require
 from m2d_export.host.forks import owns_threads
 from m2d_export.host.machine import processor
 from m2d_export.runtimes.compile_cache import compiled_bytes
-from m2d_export.runtimes.runtime import CLOSED, Runtime, RuntimeOptions
+from m2d_export.runtimes.runtime import CLOSED, RUN_FAILED, Runtime, RuntimeOptions
 from m2d_export.spec import Variant
 from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
@@ -114,7 +114,7 @@ class OpenvinoRuntime(Runtime):
                 return np.array(self._one.infer(self._values(batch))[0], dtype=np.float32)
             except Exception as error:
                 self._one = self._compiled(LATENCY).create_infer_request()  # a request that failed once fails again
-                raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {_reason(error)}") from error
+                raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {_reason(error)}; {RUN_FAILED}") from error
 
     def _each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         """Each batch with its vectors, in the order they finish; fewer than ``MANY`` run one after the other."""
@@ -142,7 +142,9 @@ class OpenvinoRuntime(Runtime):
                     self._many[long].wait_all()
                 except Exception as error:
                     del self._many[long]  # its requests raise the same error again
-                    raise RuntimeUnavailable(f"OpenVINO cannot run this batch: {_reason(error)}") from error
+                    raise RuntimeUnavailable(
+                        f"OpenVINO cannot run this batch: {_reason(error)}; {RUN_FAILED}"
+                    ) from error
         return done
 
     def _streams(self, hints: dict[str, str]) -> Any:

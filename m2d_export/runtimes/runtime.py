@@ -20,6 +20,7 @@ INHERITED = (
     "this encoder was opened before os.fork, and its threads stayed in the parent: open it in the child, or start the "
     "process with multiprocessing's spawn"
 )
+RUN_FAILED = "if memory is short, encode fewer or shorter texts at a time; else use another runtime"
 GPU_TOKENS = 1 << 14  # default token budget on a GPU: 128 texts of 128 tokens, as a default profile holds
 
 

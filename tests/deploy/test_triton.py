@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from m2d_export import Bundle, Cell, Encoder
-from m2d_export.deploy.triton.repository import BACKENDS, Service, write_repository
+from m2d_export.deploy.triton import BACKENDS
+from m2d_export.deploy.triton.repository import Service, write_repository
 from m2d_export.errors import OutputError, SpecError
 from m2d_export.spec import INPUTS
 from tests.support.tritonserver import CELLS, TEXTS

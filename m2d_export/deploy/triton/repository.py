@@ -10,18 +10,19 @@ from m2d_export import __version__
 from m2d_export.bundle.disk import Bundle
 from m2d_export.deploy.folder import padding_tokenizer
 from m2d_export.deploy.graph import write_deployed
+from m2d_export.deploy.triton import BACKENDS, PYTHON_RUNTIMES
 from m2d_export.errors import SpecError
 from m2d_export.host import templates
+from m2d_export.host.checks import whole_from
 from m2d_export.host.files import sha256_of
 from m2d_export.host.folders import new_folder
 from m2d_export.host.machine import versions
 from m2d_export.runtimes.onnxrt import SERVER_SETTINGS
+from m2d_export.runtimes.runtime import RuntimeOptions
 from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import OUTPUT, Cell, Precision
 from m2d_export.text.batches import MIN_FILL, TOKEN_BUDGET
 
-BACKENDS = ("python", "onnxruntime", "tensorrt")  # the names are Triton's
-PYTHON_RUNTIMES = ("onnxrt", "openvino")  # those that templates/model.py opens
 TRITON = "26.07"  # release of NVIDIA's images that the Dockerfile starts from
 SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # of a text: a tokenizer reads all of it
 WARM_TOKENS = 16
@@ -53,10 +54,12 @@ class Service:
         if self.runtime not in PYTHON_RUNTIMES:
             known = ", ".join(PYTHON_RUNTIMES)
             raise SpecError(f"Triton's Python backend does not run {self.runtime!r} here: choose one of {known}")
-        for name in ("max_batch_size", "threads"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise SpecError(f"{name} must be a whole number from 1, got {value!r}")
+        if self.threads is not None:
+            RuntimeOptions(self.runtime, self.threads)  # refuses an impossible number
+        try:
+            whole_from(1)(self.max_batch_size)
+        except ValueError as error:
+            raise SpecError(f"max_batch_size: {error}") from None
 
     @property
     def encodes_in_python(self) -> bool:

@@ -6,6 +6,9 @@ request names a file, a model or code.
 
 import hashlib
 import json
+import os
+import sys
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +80,8 @@ class TritonPythonModel:
         for rows in self._batches(ids):
             inputs = self._padded([ids[row] for row in rows])
             vectors[rows] = self.encode(inputs)
+        if not np.isfinite(vectors).all():
+            raise ValueError("a vector has NaN or infinity: export the cell again in another precision")
         return vectors
 
     def _batches(self, ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
@@ -120,6 +125,7 @@ Encode = Callable[[dict[str, Any]], Any]
 
 
 def _onnxruntime(folder: Path, settings: dict[str, Any]) -> Encode:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it is read when the library is imported
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -132,6 +138,7 @@ def _onnxruntime(folder: Path, settings: dict[str, Any]) -> Encode:
 
 
 def _openvino(folder: Path, settings: dict[str, Any]) -> Encode:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # without it, nothing is reported
     import openvino
 
     wanted = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
