@@ -16,7 +16,7 @@ from m2d_export.errors import BundleError, IntegrityError, ManifestError, SpecEr
 from m2d_export.host.checked import identity, open_regular
 from m2d_export.host.files import expanded, sha256_of
 from m2d_export.runtimes.table import RUNTIMES
-from m2d_export.spec import DEFAULT, Cell, CheckedFile, Engine, EngineKey, Grid, Precision, Variant
+from m2d_export.spec import DEFAULT, LONG, Cell, CheckedFile, Engine, EngineKey, Grid, Precision, Variant
 from m2d_export.text.tokenizer import Tokenizer
 
 CACHE = ".m2d-cache-"  # a folder next to a bundle: nothing is ever written into a bundle
@@ -48,10 +48,14 @@ class Bundle:
         """
         root = expanded(path)
         try:
+            if root.is_file():
+                raise BundleError(f"{path} is a file, and a bundle is a folder: give the folder")
             if not root.is_dir():
                 raise BundleError(f"no bundle at {path}: build one with m2d-export build CHECKPOINT -o {path}")
             root = root.resolve()
             file = root / MANIFEST
+            if not file.exists() and (root / "config.json").is_file():
+                raise BundleError(f"{path} is a checkpoint, not a bundle: build a bundle from it with m2d-export build")
             if file.is_symlink() or not file.is_file():
                 raise BundleError(f"{path} has no regular file {MANIFEST}: it is not a bundle, or an unfinished one")
             with open_regular(file) as opened:
@@ -107,12 +111,14 @@ class Bundle:
         if runtime not in (DEFAULT, *RUNTIMES):
             raise SpecError(f"no runtime {runtime!r}: there are {', '.join(RUNTIMES)}")
         graph = entry.graph(runtime)
-        files = self.checked(graph), self.checked(entry.weights)
+        long = entry.graphs.get(f"{runtime}{LONG}")
+        files = tuple(self.checked(name) for name in (graph, entry.weights, long) if name is not None)
         cache = self.root.parent / f"{CACHE}{self.root.name}"
         return Variant(
             layer=layer,
             precision=entry.precision,
             path=files[0].path,
+            long=None if long is None else files[-1].path,
             width=self.grid.width,
             origin=self.manifest.origin,
             engines=tuple(

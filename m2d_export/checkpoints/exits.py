@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel
 
 from m2d_export.checkpoints.load import Checkpoint
-from m2d_export.checkpoints.modules import has_final_norm
+from m2d_export.checkpoints.modules import final_norm
 from m2d_export.errors import CheckpointError
 from m2d_export.spec import OUTPUT, Pooling
 from m2d_export.vectors import FloatArray
@@ -20,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class ExitEncoder(nn.Module):
-    """One pooled vector for each exit layer from a single pass: exit k pools ``hidden_states[k]``.
+    """One forward pass gives a pooled vector for each exit layer: exit k pools ``hidden_states[k]``.
 
-    The last exit pools ``last_hidden_state``. Other exits get no final norm, because a 2D-Matryoshka loss trains them
-    without it (docs/design.md, decision 3). Vectors are not normalised.
+    The last exit pools ``last_hidden_state``. The other exits have no final norm, because a 2D-Matryoshka loss trains
+    them without it (docs/checkpoint-format.md). Vectors are not normalised.
     """
 
     def __init__(self, checkpoint: Checkpoint, layers: Sequence[int]) -> None:
@@ -57,7 +56,7 @@ class ExitEncoder(nn.Module):
 
     @torch.inference_mode()
     def vectors(self, batch: "Batch") -> tuple[FloatArray, ...]:
-        """Vectors of each exit, (batch, width) float32, whatever the device and type of the weights."""
+        """Vectors of each exit, (batch, width) float32, for weights on any device and of any type."""
         device = next(self.parameters()).device
         arrays = (batch.input_ids, batch.attention_mask, batch.pooling_mask)
         tensors = [None if array is None else torch.from_numpy(array).to(device) for array in arrays]
@@ -67,8 +66,8 @@ class ExitEncoder(nn.Module):
 def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     """Pool the tokens whose mask is 1: (batch, tokens, hidden), (batch, tokens) -> (batch, hidden x modes).
 
-    Padding is on the right. The result equals that of ``Pooling`` in sentence-transformers; its operators are simple
-    ones, which every ONNX runtime fuses.
+    Padding is on the right. The result is the same as that of ``Pooling`` in sentence-transformers. Its operators are
+    simple, so that every ONNX runtime fuses them.
     """
     weights = mask.to(states.dtype).unsqueeze(-1)  # (batch, tokens, 1)
     vectors = []
@@ -80,11 +79,11 @@ def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
             positions = torch.ones_like(weights).cumsum(dim=1) * weights  # 1, 2, 3, ... where the mask is 1
             vectors.append((states * positions).sum(dim=1) / positions.sum(dim=1).clamp(min=1e-9))
         elif mode == "max":
-            # The lowest finite number instead of -inf, so that a text without any pooled token stays finite.
+            # This is the lowest finite number, and not -inf, so that a text without any pooled token stays finite.
             vectors.append(states.masked_fill(weights == 0, torch.finfo(states.dtype).min).amax(dim=1))
         elif mode == "cls" and pooling.include_prompt:
             vectors.append(states[:, 0])
-        else:  # "lasttoken", or "cls" after a prompt that is not pooled: picks one token by a weight of 0 or 1
+        else:  # "lasttoken", or "cls" after a prompt that is not pooled: one token has the weight 1
             count = mask.cumsum(dim=1) * mask  # 1 at the first pooled token, 2 at the second, ...
             wanted = count.amax(dim=1, keepdim=True) if mode == "lasttoken" else torch.ones_like(count[:, :1])
             pick = ((count == wanted) & (mask == 1)).to(states.dtype).unsqueeze(-1)
@@ -103,13 +102,13 @@ def cut_checkpoint(checkpoint: Checkpoint, layer: int) -> Checkpoint:
     config.num_hidden_layers = layer
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:layer]
-    encoder = AutoModel.from_config(config, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
+    encoder = type(checkpoint.encoder)(config).eval()  # type: ignore[no-untyped-call]
     encoder.load_state_dict(checkpoint.encoder.state_dict(), strict=False)
-    if layer < checkpoint.depth and has_final_norm(encoder):
-        encoder.final_norm = nn.Identity()
+    if layer < checkpoint.depth and (norm := final_norm(encoder)):
+        setattr(*norm, nn.Identity())
     heads = {layer: checkpoint.heads[layer]} if layer in checkpoint.heads else {}
     cut = replace(checkpoint, encoder=encoder, depth=layer, heads=heads)
-    ids = torch.arange(2 * 8).reshape(2, 8) % checkpoint.encoder.config.vocab_size
+    ids = torch.arange(2 * 8).reshape(2, 8) % checkpoint.text.vocabulary
     with torch.inference_mode():
         full, own = (ExitEncoder(which, [layer])(ids, torch.ones_like(ids))[0] for which in (checkpoint, cut))
     if not torch.allclose(full, own, rtol=1e-4, atol=1e-4):

@@ -1,4 +1,4 @@
-"""The folder of a checkpoint: where it lies, its JSON files, and what it must not ask for."""
+"""The folder of a checkpoint: its place, its JSON files, and what a checkpoint must not need."""
 
 import json
 import re
@@ -14,6 +14,23 @@ DOWNLOADED = ("*.json", "*.txt", "*.model")  # and weights of one format, but no
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 M2D_JSON = "m2d.json"  # docs/checkpoint-format.md
 FORMAT = 1  # of m2d.json
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order in which transformers looks for them
+SPLIT = ".index.json"  # ends the name of the list of files that weights are split into
+POINTER = b"version https://git-lfs"  # begins what git keeps in place of a large file
+LARGE = ("*.safetensors", "pytorch_model*.bin", "*.json", "*.txt", "*.model")  # files that loading may read
+MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
+SINGLE_VECTOR = "SentenceTransformer"  # the kind of model that gives one dense vector of a text
+OF_CROSS_ENCODER = ("sentence_transformers", "sbert_ce_default_activation_function")  # keys of config.json
+INSTEAD = (  # files that a folder without weights may have, what they are, and what to do
+    ("manifest.json", "a bundle", "give the checkpoint that it was built from"),
+    ("adapter_config.json", "an adapter", "merge it into its base model first (merge_and_unload)"),
+    ("*.gguf", "weights in GGUF", "give the checkpoint that they were converted from"),
+    ("**/*.onnx", "ONNX graphs", "give the checkpoint that they were exported from"),
+    ("**/openvino_model.xml", "an OpenVINO model", "give the checkpoint that it was exported from"),
+    ("*.h5", "weights of TensorFlow", "convert them to safetensors with transformers 4"),
+    ("*.msgpack", "weights of Flax", "convert them to safetensors with transformers 4"),
+)
 
 
 def local_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
@@ -26,7 +43,11 @@ def local_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
         if revision is not None:
             raise CheckpointError(f"{name} is a local folder, which has no revisions: leave --revision out")
         return folder.resolve(), None
-    if folder.exists() or not HUB_ID.fullmatch(name):
+    if folder.exists():
+        raise CheckpointError(
+            f"{name} is a file, and a checkpoint is a folder with {CONFIG} and {WEIGHTS[0]}: give that"
+        )
+    if not HUB_ID.fullmatch(name):
         raise CheckpointError(f"{name} is neither a folder nor a Hub id such as sentence-transformers/all-MiniLM-L6-v2")
     hub = require("huggingface_hub", "build")
     try:
@@ -64,12 +85,12 @@ def _read_json(path: Path, absent: Any) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return absent
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {first_line(error)}") from error
 
 
 def encoder_folder(folder: Path) -> Path:
-    """Where config.json and the weights of the encoder lie."""
+    """The folder with config.json and the weights of the encoder."""
     modules = read_modules(folder)
     return folder / modules[0]["path"] if modules else folder
 
@@ -94,43 +115,99 @@ def read_exits(folder: Path, depth: int) -> dict[str, Any]:
         if outside:
             raise CheckpointError(f"{path}: {key} names {outside}, but layers are 1 to {depth}")
     if depth in found.get("heads", []):
-        # sentence-transformers would not apply it, so the full depth would be two different models.
+        # sentence-transformers would not apply this head, so there would be two different models of the full depth.
         raise CheckpointError(f"{path}: heads names layer {depth}, but the last layer cannot have a head")
     return found
 
 
 def check_folder(folder: Path) -> None:
-    """Raise CheckpointError if loading would need code from the checkpoint, or would ignore a setting.
+    """Raise CheckpointError if this is no checkpoint, or if loading would need its code or ignore a setting.
 
     Only JSON files are read, before any library loads the checkpoint.
     """
+    _check_large_files(folder)
+    _check_kind(folder, read_object(folder / "config_sentence_transformers.json").get("model_type", SINGLE_VECTOR))
     modules = read_modules(folder)
     for module in modules:
         kind = module["type"]
         if not kind.startswith("sentence_transformers."):
             raise CheckpointError(f"{folder} needs its own code (module {kind}): trust_remote_code is not supported")
-        activation = read_object(folder / module["path"] / "config.json").get("activation_function", "torch.nn.")
+        if kind.rpartition(".")[2] not in MODULES:
+            raise CheckpointError(
+                f"{folder} has the module {kind}, which cannot be built: expected {', '.join(MODULES)}"
+            )
+        activation = read_object(folder / module["path"] / CONFIG).get("activation_function", "torch.nn.")
         if kind.endswith(".Dense") and not str(activation).startswith("torch.nn."):
             raise CheckpointError(
                 f"{folder} has a Dense with activation {activation}: only activations of torch.nn are supported"
             )
     if modules and not modules[0]["type"].endswith(".Transformer"):
         raise CheckpointError(f"{folder} begins with {modules[0]['type']}: only a Transformer has exits")
-    _check_encoder(folder, encoder_folder(folder))
-
-
-def _check_encoder(folder: Path, encoder: Path) -> None:
-    if not (encoder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder} is no checkpoint, because it has no config.json: expected a folder of sentence-transformers or "
-            "transformers"
-        )
-    config = read_object(encoder / "config.json")
+    encoder = encoder_folder(folder)
+    if not (encoder / CONFIG).is_file():
+        raise CheckpointError(f"{encoder} is no checkpoint, because it has no {CONFIG}: {_instead(encoder)}")
+    config = read_object(encoder / CONFIG)
     for settings in (config, read_object(encoder / "tokenizer_config.json")):
-        if settings.get("auto_map"):
-            names = sorted(settings["auto_map"])
+        if code := settings.get("auto_map"):
+            names = sorted(map(str, code)) if isinstance(code, dict | list) else code
             raise CheckpointError(f"{folder} needs its own code (auto_map {names}): trust_remote_code is not supported")
-    if config.get("is_encoder_decoder"):
-        raise CheckpointError(f"{folder} is an encoder-decoder ({config.get('model_type')}): only encoders have exits")
-    if (encoder / "adapter_config.json").exists():
-        raise CheckpointError(f"{folder} holds an adapter: merge it into its base model first (merge_and_unload)")
+    if "vision_config" in config:
+        raise CheckpointError(f"{folder} reads images too ({config.get('model_type')}): only text encoders have exits")
+    if not modules and _scores_pairs(config):
+        _check_kind(folder, "CrossEncoder")
+    _check_weights(encoder)
+
+
+def _check_large_files(folder: Path) -> None:
+    """Raise CheckpointError if git-lfs left a pointer where a file that loading reads should be."""
+    patterns = [depth + name for depth in ("", "*/", "exits/*/") for name in LARGE]
+    for path in (path for pattern in patterns for path in sorted(folder.glob(pattern))):
+        is_read = path.suffix != ".bin" or not (path.parent / WEIGHTS[0]).exists()
+        if is_read and path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(POINTER):
+            raise CheckpointError(
+                f"{path} is a pointer of git-lfs, not the file itself: run `git lfs pull` in {folder}"
+            )
+
+
+def _check_kind(folder: Path, kind: object) -> None:
+    if kind != SINGLE_VECTOR:
+        raise CheckpointError(
+            f"{folder} is a {kind} of sentence-transformers, which gives no single dense vector of a text: use a "
+            f"{SINGLE_VECTOR}"
+        )
+
+
+def _scores_pairs(config: dict[str, Any]) -> bool:
+    """Whether this is the config of a CrossEncoder: of a classifier with one class, or with one of its keys."""
+    names, labels = config.get("architectures"), config.get("id2label")
+    is_classifier = isinstance(names, list) and any(str(name).endswith("ForSequenceClassification") for name in names)
+    one_class = isinstance(labels, dict) and len(labels) == 1
+    return is_classifier and (one_class or any(key in config for key in OF_CROSS_ENCODER))
+
+
+def _check_weights(encoder: Path) -> None:
+    """Raise CheckpointError if a file of weights is missing."""
+    found = [path for name in WEIGHTS for path in (encoder / name, encoder / (name + SPLIT)) if path.is_file()]
+    if not found:
+        raise CheckpointError(f"{encoder} has no weights ({' or '.join(WEIGHTS)}): {_instead(encoder)}")
+    if found[0].name.endswith(SPLIT):
+        places = read_object(found[0]).get("weight_map")
+        if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
+            raise CheckpointError(
+                f"{found[0]} has no weight_map, which says in which file a tensor is: download it again"
+            )
+        missing = sorted(place for place in set(places.values()) if not (encoder / place).is_file())
+        if missing:
+            raise CheckpointError(
+                f"{found[0]} names {missing[0]}, which is missing ({len(missing)} of {len(set(places.values()))} files "
+                "of weights are): download it"
+            )
+
+
+def _instead(folder: Path) -> str:
+    """What a folder has in place of a checkpoint, and what to do, in words."""
+    for pattern, what, remedy in INSTEAD:
+        if next(folder.glob(pattern), None):
+            return f"it has {what}: {remedy}"
+    expected = "expected a folder of sentence-transformers or transformers"
+    return expected if folder.is_dir() and any(folder.iterdir()) else f"it is empty, {expected}"

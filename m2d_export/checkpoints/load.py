@@ -1,6 +1,7 @@
 """Load a checkpoint of sentence-transformers or transformers, with everything it was trained with."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -11,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from m2d_export.checkpoints.folder import M2D_JSON, check_folder, encoder_folder, local_folder, read_exits, read_object
 from m2d_export.checkpoints.modules import pooling_and_tail, text_spec, width_after
-from m2d_export.errors import CheckpointError, first_line
+from m2d_export.errors import CheckpointError, raised_as
 from m2d_export.host.extras import require
 from m2d_export.spec import Origin, Pooling, TextSpec
 
 if TYPE_CHECKING:
+    import torch
     from sentence_transformers import SentenceTransformer
     from torch import nn
     from transformers import PreTrainedModel
 
+log = logging.getLogger(__name__)
 UNUSED_WEIGHTS = ("pooler.",)  # BERT's next-sentence head, which no exit reads
 CONFIG_SIZES = ("hidden_size", "num_attention_heads")
 LINEAR = "torch.nn.modules.linear.Identity"  # the activation of a Dense without one
@@ -55,7 +58,7 @@ class Checkpoint:
 
     @property
     def config(self) -> dict[str, str | int]:
-        """What other tools ask of a config.json: ``model_type``, and the sizes that this encoder states."""
+        """Fields that other tools need in a config.json: ``model_type``, and the sizes that this encoder has."""
         config = self.encoder.config
         sizes = {name: getattr(config, name, None) for name in CONFIG_SIZES}
         return {"model_type": config.model_type, **{name: size for name, size in sizes.items() if type(size) is int}}
@@ -74,22 +77,36 @@ class Checkpoint:
 def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     """Load a local folder, or a Hub id at ``revision``.
 
-    Raises CheckpointError if it is not a checkpoint, if weights are missing, or if it asks for a module or setting that
-    cannot be honoured; RuntimeUnavailable without the ``build`` extra.
+    Logs a warning for weights that are not used, and for a tokenizer that pads on the left. Raises CheckpointError if
+    it is not a checkpoint, if weights are missing or not finite, or if it asks for a module or setting that cannot be
+    honoured; RuntimeUnavailable without the ``build`` extra.
     """
-    torch = require("torch", "build")
     folder, commit = local_folder(name, revision)
     check_folder(folder)
+    with raised_as(lambda found: CheckpointError(f"{name} cannot be loaded: {found}")):
+        return _load(name, folder, commit)
+
+
+def _load(name: str, folder: Path, commit: str | None) -> Checkpoint:
     model, encoder = _load_model(name, folder)
-    pooling, tail, normalize = pooling_and_tail(model, encoder.config.hidden_size)
-    depth, pooled = encoder.config.num_hidden_layers, encoder.config.hidden_size * len(pooling.modes)
+    depth, hidden = (_size(name, encoder.config, size) for size in ("num_hidden_layers", "hidden_size"))
+    pooling, tail, normalize = pooling_and_tail(model, hidden)
+    pooled = hidden * len(pooling.modes)
+    width = width_after(tail, pooled)
     exits = read_exits(folder, depth)
     heads = _heads(folder, exits.get("heads", []), pooled)
     text = text_spec(model, pooling)
     model.max_seq_length = text.max_tokens  # the original must not read positions that do not exist
+    if model.tokenizer.padding_side != "right":
+        _warn_once(
+            f"{name} pads texts on the left. Here padding is on the right, so that each text has the vector that "
+            "sentence-transformers gives it alone"
+        )
+        model.tokenizer.padding_side = "right"
     tokenizer_json = model.tokenizer.backend_tokenizer.to_str()
+    weights = _weights(encoder, tail, heads)
+    _check_finite(name, weights)
     settings = json.dumps([repr(pooling), repr(text), normalize, tokenizer_json])
-    weights = torch.nn.ModuleList([encoder, *tail, *(heads[layer] for layer in sorted(heads))])
     return Checkpoint(
         origin=Origin(name if commit else folder.name, commit, _fingerprint(weights, settings)),
         folder=folder,
@@ -101,9 +118,9 @@ def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
         normalize=normalize,
         heads=heads,
         depth=depth,
-        width=width_after(tail, pooled),
+        width=width,
         similarity=str(model.similarity_fn_name or "cosine"),
-        truncate_dim=model.truncate_dim,
+        truncate_dim=_truncate_dim(name, model.truncate_dim, width),
         trained_layers=_ascending(exits.get("layers")),
         trained_dims=_ascending(exits.get("dims")),
         original=model,
@@ -113,10 +130,9 @@ def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
 def _load_model(name: str, folder: Path) -> "tuple[SentenceTransformer, Any]":
     """The model in float32, and its encoder; raises CheckpointError if its weights are incomplete."""
     torch = require("torch", "build")
-    transformers = require("transformers", "build")
     sentence_transformers = require("sentence_transformers", "build")
     options = {"dtype": torch.float32, "attn_implementation": "eager"}
-    with quietly(), _as_checkpoint_error(name):
+    with quietly():
         model = sentence_transformers.SentenceTransformer(
             str(folder), device="cpu", local_files_only=True, trust_remote_code=False, model_kwargs=options
         ).eval()
@@ -125,22 +141,50 @@ def _load_model(name: str, folder: Path) -> "tuple[SentenceTransformer, Any]":
             raise CheckpointError(
                 f"{name} begins with a {type(model[0]).__name__}: expected a Transformer, then a Pooling"
             )
+        if hasattr(encoder, "decoder"):
+            kind = type(encoder).__name__
+            raise CheckpointError(f"{name} is an encoder-decoder ({kind}), and only encoders have exits")
         # sentence-transformers does not report missing weights, so the encoder is loaded again for the report.
-        _, report = transformers.AutoModel.from_pretrained(
+        _, report = type(encoder).from_pretrained(
             encoder_folder(folder), config=encoder.config, output_loading_info=True, local_files_only=True, **options
         )
-    _check_weights(name, encoder.config.num_hidden_layers, report["missing_keys"])
+    _check_weights(name, encoder.config, report["missing_keys"])
+    unused = sorted(key for key in report["unexpected_keys"] if not key.startswith(UNUSED_WEIGHTS))
+    if unused:
+        shown = ", ".join(unused[:3]) + (", .." if len(unused) > 3 else "")
+        _warn_once(f"{name}: {len(unused)} tensors of its weights are not used, because no exit reads them: {shown}")
     return model, encoder
 
 
-def _check_weights(name: str, layers: int, missing: Sequence[str]) -> None:
+@functools.cache
+def _warn_once(message: str) -> None:
+    """Log a warning, once in a process: ``bench`` loads a checkpoint for every exit."""
+    log.warning(message)
+
+
+def _check_weights(name: str, config: Any, missing: Sequence[str]) -> None:
     """Raise CheckpointError if weights are ``missing``, because transformers fills them with random numbers."""
     needed = sorted(key for key in missing if not key.startswith(UNUSED_WEIGHTS))
     if needed:
         raise CheckpointError(
-            f"{name}: its config has {layers} layers, but {len(needed)} of their tensors are missing from its weights, "
-            f"the first {needed[0]}: use the config that belongs to these weights"
+            f"{name}: its config has {getattr(config, 'num_hidden_layers', '?')} layers, but {len(needed)} of their "
+            f"tensors are missing from its weights, the first {needed[0]}: use the config that belongs to these weights"
         )
+
+
+def _size(name: str, config: Any, key: str) -> int:
+    size = getattr(config, key, None)
+    if type(size) is not int or size < 1:
+        raise CheckpointError(
+            f"{name} is a {config.model_type}, whose config has no {key}: only text encoders have exits"
+        )
+    return size
+
+
+def _truncate_dim(name: str, dim: object, width: int) -> int | None:
+    if dim is None or (type(dim) is int and 1 <= dim <= width):
+        return dim
+    raise CheckpointError(f"{name}: truncate_dim is {dim!r}, expected a whole number from 1 to {width}")
 
 
 def _heads(folder: Path, layers: Sequence[int], width: int) -> "dict[int, nn.Module]":
@@ -156,8 +200,7 @@ def _heads(folder: Path, layers: Sequence[int], width: int) -> "dict[int, nn.Mod
         activation = read_object(path / "config.json").get("activation_function")
         if activation != LINEAR:
             raise CheckpointError(f"{path} has activation {activation}: a head is linear, with activation Identity")
-        with _as_checkpoint_error(str(path)):
-            head = dense.load(str(path)).float().eval()
+        head = dense.load(str(path)).float().eval()
         if (head.in_features, head.out_features) != (width, width):
             raise CheckpointError(
                 f"{path} maps {head.in_features} numbers to {head.out_features}, expected {width} to {width}"
@@ -166,9 +209,36 @@ def _heads(folder: Path, layers: Sequence[int], width: int) -> "dict[int, nn.Mod
     return heads
 
 
-def _fingerprint(weights: "nn.Module", settings: str) -> str:
+def _weights(
+    encoder: "nn.Module", tail: "Sequence[nn.Module]", heads: "Mapping[int, nn.Module]"
+) -> "dict[str, torch.Tensor]":
+    """Every tensor that an exit reads, by a name that says which part it belongs to."""
+    parts = {"": encoder}
+    parts |= {f"{type(module).__name__} {place}: ": module for place, module in enumerate(tail, 1)}
+    parts |= {f"exits/{layer}: ": heads[layer] for layer in sorted(heads)}
+    return {
+        f"{prefix}{key}": tensor
+        for prefix, module in parts.items()
+        for key, tensor in sorted(module.state_dict().items())
+        if not key.startswith(UNUSED_WEIGHTS)
+    }
+
+
+def _check_finite(name: str, weights: "Mapping[str, torch.Tensor]") -> None:
+    """Raise CheckpointError naming the first number that is NaN or infinity, as float32."""
+    for key, tensor in weights.items():
+        finite = tensor.isfinite()
+        if not finite.all():
+            places = (~finite).nonzero().tolist()
+            raise CheckpointError(
+                f"{name}: {key}{places[0]} is {tensor[tuple(places[0])].item()} ({len(places)} numbers of this tensor "
+                "are not finite): download the weights again, or use those from before the training failed"
+            )
+
+
+def _fingerprint(weights: "Mapping[str, torch.Tensor]", settings: str) -> str:
     digest = hashlib.sha256(settings.encode())
-    for name, tensor in sorted(weights.state_dict().items()):
+    for name, tensor in weights.items():
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -179,19 +249,8 @@ def _ascending(values: Sequence[int] | None) -> tuple[int, ...] | None:
 
 
 @contextlib.contextmanager
-def _as_checkpoint_error(name: str) -> Iterator[None]:
-    """Turn any exception into a CheckpointError, because three libraries raise many types for a broken checkpoint."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise CheckpointError(f"{name} cannot be loaded: {type(error).__name__}: {first_line(error)}") from error
-
-
-@contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Silence the progress bars and load reports of transformers and sentence-transformers."""
+    """Hide the progress bars and load reports of transformers and sentence-transformers."""
     transformers = require("transformers", "build")
     loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers")]
     levels = [logger.level for logger in loggers]

@@ -1,10 +1,10 @@
-"""An exit as an ordinary sentence-transformers folder: the encoder cut to it, and its head as a plain Dense."""
+"""Write an exit as an ordinary sentence-transformers folder, with its head as an ordinary Dense."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2d_export.checkpoints.load import Checkpoint, load_checkpoint, quietly
-from m2d_export.checkpoints.modules import has_final_norm
+from m2d_export.checkpoints.modules import final_norm
 from m2d_export.errors import CheckpointError
 from m2d_export.host.extras import require
 from m2d_export.host.files import followed
@@ -24,11 +24,11 @@ MIN_COSINE = 0.99999
 def slice_checkpoint(
     checkpoint: str, layer: int, target: str | Path, *, dim: int | None = None, revision: str | None = None
 ) -> Path:
-    """Write exit ``layer``, cut to ``dim`` numbers, as a sentence-transformers folder; returns the path of the folder.
+    """Write exit ``layer``, cut to ``dim`` numbers, as a sentence-transformers folder; returns its path.
 
     The saved folder is loaded and compared with the exit before it appears at ``target``. Raises SpecError for a layer
     or dim that does not exist, OutputError if ``target`` exists, and CheckpointError if the checkpoint cannot be loaded
-    or no plain folder can be that exit.
+    or if an ordinary folder cannot be this exit.
     """
     path = followed(target)
     with new_folder(path) as staging:
@@ -48,7 +48,7 @@ def _plain_model(loaded: Checkpoint, layer: int, dim: int) -> "SentenceTransform
     sentence_transformers = require("sentence_transformers", "build")
     from m2d_export.checkpoints.exits import cut_checkpoint
 
-    if layer < loaded.depth and has_final_norm(loaded.encoder):
+    if layer < loaded.depth and final_norm(loaded.encoder):
         raise CheckpointError(
             f"{loaded.architecture} has a final norm, and exit {layer} is without it: no plain sentence-transformers "
             "folder can be that exit. Build a bundle instead"

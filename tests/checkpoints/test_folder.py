@@ -23,7 +23,7 @@ def test_a_checkpoint_that_does_not_exist_is_refused(name: str, named: str) -> N
 
 def test_a_file_is_not_a_checkpoint_and_a_folder_has_no_revisions(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="neither a folder"):
+    with pytest.raises(CheckpointError, match="is a file"):
         load_checkpoint(str(tmp_path / "file"))
     with pytest.raises(CheckpointError, match=r"config\.json"):
         load_checkpoint(str(tmp_path))

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from m2d_export.checkpoints.exits import ExitEncoder
 from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
-from m2d_export.checkpoints.modules import has_final_norm, unused_positions
+from m2d_export.checkpoints.modules import final_norm, unused_positions
 from m2d_export.gate.reference import PROBES
 from m2d_export.text.batches import pad
 from m2d_export.text.tokenizer import Tokenizer
@@ -153,8 +153,8 @@ def test_similarity_and_dim_of_the_checkpoint_are_honoured(make_checkpoint: Make
     assert (loaded.similarity, loaded.truncate_dim) == ("dot", 32)
 
 
-@pytest.mark.parametrize(("architecture", "expected"), [("bert", False), ("modernbert", True)])
+@pytest.mark.parametrize(("architecture", "expected"), [("bert", False), ("modernbert", True), ("t5", True)])
 def test_a_final_norm_is_found(make_checkpoint: Make, architecture: str, expected: bool) -> None:
     encoder = load_checkpoint(str(make_checkpoint(architecture))).encoder
-    assert has_final_norm(encoder) is expected
+    assert bool(final_norm(encoder)) is expected
     assert unused_positions(encoder.config.model_type, 0) == 0

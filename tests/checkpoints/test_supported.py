@@ -35,14 +35,6 @@ def own_module(folder: Path) -> None:
     (folder / "modules.json").write_text(json.dumps(modules))
 
 
-def encoder_decoder(folder: Path) -> None:
-    edit(folder / "config.json", model_type="t5", is_encoder_decoder=True)
-
-
-def adapter(folder: Path) -> None:
-    edit(folder / "adapter_config.json", peft_type="LORA")
-
-
 def no_config(folder: Path) -> None:
     (folder / "config.json").unlink()
 
@@ -125,8 +117,6 @@ def left_truncation(folder: Path) -> None:
         (own_code, "auto_map"),
         (own_tokenizer, "auto_map"),
         (own_module, "custom_pooling.CustomPooling"),
-        (encoder_decoder, "encoder-decoder"),
-        (adapter, "merge_and_unload"),
         (no_config, "config.json"),
         (broken_json, "modules.json"),
         (no_weights, "model.safetensors"),
