@@ -4,6 +4,7 @@ The tables are made by asking the installed `tokenizers`, so they have its Unico
 """
 
 import functools
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
@@ -40,8 +41,8 @@ class Trait(IntFlag):
 class UnicodeTables:
     """What is done to every code point, in this order: skip, pad, decompose, order, drop marks, lower, split.
 
-    ``traits`` are ranges of code points with equal traits: (first code point, ``Trait`` | order << 8). The order is the
-    rank of a combining character's class; it is 0 for every other character.
+    ``traits`` are ranges of code points with equal traits: (first code point, ``Trait`` | order << 8). The order is a
+    combining character's class; it is 0 for every other character.
     """
 
     traits: Sequence[tuple[int, int]]
@@ -142,26 +143,12 @@ def _pieces() -> Any:
 
 
 def _orders(nfd: Any) -> dict[int, int]:
-    """Every combining character with the rank of its class, from 1; NFD shows which of two characters goes first."""
-
-    def moves(first: str, second: str) -> bool:
-        return bool(nfd.normalize_str(first + second) == second + first)
-
-    classes: list[list[str]] = []  # ascending
-    for character in _combining(nfd):
-        low, high = 0, len(classes)
-        while low < high:
-            middle = (low + high) // 2
-            if moves(character, classes[middle][0]):
-                low = middle + 1
-            elif moves(classes[middle][0], character):
-                high = middle
-            else:
-                classes[middle].append(character)
-                break
-        else:
-            classes.insert(low, [character])
-    return {ord(character): rank for rank, members in enumerate(classes, 1) for character in members}
+    """The combining class of every character that NFD exchanges with a neighbour; Unicode never changes a class."""
+    orders = {ord(character): unicodedata.combining(character) for character in _combining(nfd)}
+    unknown = [code for code, order in orders.items() if not order]
+    if unknown:
+        raise SpecError(f"this Python does not know U+{unknown[0]:04X}, which tokenizers does: install a newer Python")
+    return orders
 
 
 def _combining(nfd: Any) -> list[str]:
