@@ -12,6 +12,7 @@ import click
 
 from m2d_export.errors import BundleError, OutputError, SpecError
 from m2d_export.host.files import STDOUT, expanded, writing
+from m2d_export.host.machine import MAX_THREADS
 from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import Cell, Precision, ShapeRange, parse_numbers
 
@@ -126,7 +127,7 @@ cell_option = click.option(
     "--cell", type=CELL, help="Exit layer and dim.  [default: the deepest exit, with the checkpoint's own dim]"
 )
 threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads of the runtime.  [default: one per core]"
+    "--threads", type=click.IntRange(1, MAX_THREADS), help="CPU threads of the runtime.  [default: one per core]"
 )
 checkpoint_option = click.option(
     "--checkpoint", metavar="FOLDER", help="The bundle's checkpoint; pytorch and pytorch-cuda need it."

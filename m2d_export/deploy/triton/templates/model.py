@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import sys
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
