@@ -102,7 +102,7 @@ def test_a_target_that_cannot_be_is_an_output_error(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OutputError, match=f"cannot write {tmp_path}"):
+    with pytest.raises(OutputError, match="cannot write"):
         pipeline.build_planned(plan(target=target))
 
 
