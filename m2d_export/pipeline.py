@@ -17,7 +17,8 @@ from m2d_export.host.machine import versions
 from m2d_export.host.staging import remove_stale
 from m2d_export.plan import BuildOptions, Plan, Progress, no_progress, plan, why_not_replaced
 from m2d_export.precisions import PRECISIONS, function_of
-from m2d_export.spec import DEFAULT, EngineEntry, Precision, Variant
+from m2d_export.spec import DEFAULT, LONG, EngineEntry, Precision, Variant
+from m2d_export.text.batches import SAMPLE_TOKENS, sample_spec
 from m2d_export.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -87,16 +88,20 @@ def write_graphs(plan: Plan, model: "ir.Model", staging: Path, progress: Progres
     """Make the graphs of each precision from the uncut graph, cut them per exit, and store their weights once."""
     from m2d_export.graphs.export import cut_graph, save_graphs
     from m2d_export.graphs.int8 import calibration_samples
+    from m2d_export.graphs.passes.block_attention import block_attention
 
     (staging / layout.GRAPHS).mkdir()
     samples = None
     if plan.calibration:
-        tokenizer = Tokenizer(plan.checkpoint.tokenizer_json, plan.checkpoint.text)
+        tokenizer = Tokenizer(plan.checkpoint.tokenizer_json, sample_spec(plan.checkpoint.text))
         samples = calibration_samples(plan.calibration.texts, tokenizer)
     paths: Graphs = {}
     for precision in plan.precisions:
         progress(f"making the {precision} graphs of every exit")
         uncut = function_of(PRECISIONS[precision].graphs)(model, precision, samples, progress)
+        longest = plan.checkpoint.text.max_tokens
+        if longest > SAMPLE_TOKENS and block_attention(long := uncut[DEFAULT].clone(), longest):
+            uncut = {**uncut, f"onnxrt{LONG}": long}
         cuts = {}
         for layer in plan.grid.layers:
             paths[layer, precision] = {runtime: layout.graph_path(layer, precision, runtime) for runtime in uncut}

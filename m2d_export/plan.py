@@ -1,7 +1,7 @@
 """The plan of a build: everything that can be checked before the work starts is checked here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -62,6 +62,7 @@ class BuildOptions(TypedDict, total=False):
     targets: Sequence[str]
     force: bool
     partial: bool
+    max_tokens: int | None
 
 
 def plan(
@@ -78,6 +79,7 @@ def plan(
     targets: Sequence[str] = (),
     force: bool = False,
     partial: bool = False,
+    max_tokens: int | None = None,
     progress: Progress = no_progress,
 ) -> Plan:
     """Load the checkpoint and check everything that can be checked before the work starts; writes nothing.
@@ -87,6 +89,7 @@ def plan(
     ``calibration`` is a file for int8 with one text in each line; None is texts of this package. ``engines`` are kinds
     of TensorRT engine, ``shapes`` their profiles and ``targets`` their compute capabilities. ``force`` replaces the
     bundle at ``target``. ``partial`` publishes the graphs that pass their gate, also if others fail.
+    ``max_tokens`` is where the bundle cuts texts; None is the checkpoint's own maximum.
 
     Raises SpecError, DataError, CheckpointError, OutputError, DiskFullError, RuntimeUnavailable.
     """
@@ -99,6 +102,8 @@ def plan(
     texts = _calibration(chosen, calibration)
     progress("loading the checkpoint")
     loaded = load_checkpoint(str(checkpoint), revision)
+    if max_tokens is not None:
+        loaded = _cut_texts(loaded, max_tokens)
     grid = _grid(loaded, layers, dims)
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in loaded.encoder.state_dict().values()}
     planned = plan_engines(engines, shapes, targets, chosen, loaded.text.max_tokens)
@@ -125,6 +130,18 @@ def why_not_replaced(folder: Path) -> str | None:
     except BundleError:
         return f"exists and is not a bundle: it {other_file(folder, (), 'one') or 'is empty'}"
     return other_file(folder, known, "the bundle")
+
+
+def _cut_texts(loaded: Checkpoint, max_tokens: int) -> Checkpoint:
+    """The checkpoint with texts cut at ``max_tokens``: at most its own maximum, at least one token of the text."""
+    least, most = len(loaded.reference_ids("")) + 1, loaded.text.max_tokens
+    if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or not least <= max_tokens <= most:
+        raise SpecError(
+            f"max_tokens is {max_tokens!r}, expected {least} to {most}: this checkpoint reads at most {most} tokens, "
+            f"and {least - 1} of them do not belong to the text"
+        )
+    loaded.original.max_seq_length = max_tokens
+    return replace(loaded, text=replace(loaded.text, max_tokens=max_tokens))
 
 
 def _grid(loaded: Checkpoint, layers: Sequence[int] | None, dims: Sequence[int] | None) -> Grid:

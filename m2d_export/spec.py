@@ -14,6 +14,7 @@ SMALLEST_DEFAULT_DIM = 32
 BYTES_PER_FLOAT = 4
 LARGEST_VOCABULARY = 1 << 31
 INPUTS = ("input_ids", "attention_mask", "pooling_mask")  # the inputs of graphs, (batch, tokens) int64 each
+LONG = "-long"  # after a runtime's name, the key of its graph for texts of many tokens
 DEFAULT = "default"  # the key of the graph for runtimes that have no graph of their own
 OUTPUT = "sentence_embedding"  # torch.export gives the name "embedding" to another value
 
@@ -277,6 +278,7 @@ class Variant:
 
     ``origin`` is the checkpoint that it was built from, ``checkpoint`` where that lies, None if nobody said it.
     ``sha256`` are those of the graph and of its weights, ``files`` the files themselves, in this order.
+    ``long`` is the graph for texts of many tokens, the last one of ``files``; None where the runtime has none.
     """
 
     layer: int
@@ -288,6 +290,7 @@ class Variant:
     sha256: tuple[str, ...] = ()
     text: TextSpec | None = None
     files: tuple[CheckedFile, ...] = ()
+    long: Path | None = None
     checkpoint: str | None = None
 
     def engine(self, kind: str) -> Engine:

@@ -11,7 +11,7 @@ from m2d_export.precisions import PRECISIONS, Bounds
 from m2d_export.runtimes.runtime import Runtime
 from m2d_export.runtimes.table import open_runtime
 from m2d_export.spec import Variant
-from m2d_export.text.batches import ATTENTION_BUDGET, pad
+from m2d_export.text.batches import SAMPLE_ATTENTION, pad
 from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.vectors import FloatArray, cosine, truncate
 
@@ -103,21 +103,20 @@ def compare_single(
 ) -> Parity:
     """Like ``compare``, for a caller that has the vectors of single texts already: ``single`` (texts, width)."""
     spec, count, width = tokenizer.spec, len(tokens), reference.shape[1]
-    longest = max(len(item.ids) for item in tokens)
-    size = max(2, ATTENTION_BUDGET // longest**2)
+    lengths = [len(item.ids) for item in tokens]
+    longest = max(lengths)
+    size = max(2, SAMPLE_ATTENTION // longest**2)
     batches = (
-        # All texts, padded to the longest one; fewer where attention would take too much memory.
-        *((range(start, min(start + size, count)), 0) for start in range(0, count, size)),
+        *((range(start, min(start + size, count)), longest) for start in range(0, count, size)),  # all texts
         (range(count - 2, -1, -1), 0),  # in reverse order, without the last text, which is the longest probe
-        *(((row, row + 1), EXTRA_PADDING) for row in range(0, count - 2, 2)),  # pairs with extra padding
+        *(((row, row + 1), max(lengths[row : row + 2]) + EXTRA_PADDING) for row in range(0, count - 2, 2)),
     )
     with np.errstate(all="ignore"):
         unit = truncate(single, width)
         changes, cosines_to_single = [], []
-        for rows, extra in batches:
-            chosen = [tokens[row] for row in rows]
-            padded = min(max(len(item.ids) for item in chosen) + extra, spec.max_tokens)
-            batched = truncate(runtime.vectors(pad(chosen, spec, rows, padded)), width)
+        for rows, length in batches:
+            batch = pad([tokens[row] for row in rows], spec, rows, min(length, spec.max_tokens))
+            batched = truncate(runtime.vectors(batch), width)
             changes.append(np.abs(batched - unit[list(rows)]).max())
             cosines_to_single.append(cosine(batched, unit[list(rows)]).min())
         cosines = np.stack([cosine(single[:, :dim], reference[:, :dim]) for dim in dims])

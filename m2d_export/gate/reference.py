@@ -11,12 +11,13 @@ from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import ParityError
 from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import Precision, TextSpec
-from m2d_export.text.batches import Batch, batches, pad
+from m2d_export.text.batches import ATTENTION_BUDGET, Batch, batches, pad, sample_spec
 from m2d_export.text.files import held_out_texts
 from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.vectors import FloatArray, cosine
 
 BATCH_SIZES, TOKENS = (1, 2, 32), (2, 16, 128)  # the shapes of ``shape_batches``
+FEW = 2  # texts in a batch of sentence-transformers, whose attention takes memory by texts and tokens^2
 PROMPT = "represent this text: "
 
 PROBES = (
@@ -93,16 +94,18 @@ def checked_reference(checkpoint: Checkpoint, exits: ExitEncoder, dims: Sequence
 
     Raises ParityError if token ids or vectors differ.
     """
-    tokenizer = Tokenizer(checkpoint.tokenizer_json, checkpoint.text)
-    reference = Reference(exits, tokenizer, dims, _probe_tokens(checkpoint, tokenizer))
+    _check_ids(checkpoint, Tokenizer(checkpoint.tokenizer_json, checkpoint.text))
+    tokenizer = Tokenizer(checkpoint.tokenizer_json, sample_spec(checkpoint.text))
     _check_full_depth(checkpoint, tokenizer)
-    return reference
+    probes = tokenizer.encode(PROBES)
+    if not tokenizer.spec.include_prompt:
+        probes += tokenizer.encode(PROBES, PROMPT)  # for the pooling mask
+    return Reference(exits, tokenizer, dims, probes)
 
 
-def _probe_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[TokenIds]:
-    """Token ids of the probe texts. If prompts are not pooled, the same texts with one follow, for the pooling mask."""
-    tokens = tokenizer.encode(PROBES)
-    for text, item in zip(PROBES, tokens, strict=True):
+def _check_ids(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    """Raise ParityError if the tokenizer reads a probe text in another way than sentence-transformers."""
+    for text, item in zip(PROBES, tokenizer.encode(PROBES), strict=True):
         expected = checkpoint.reference_ids(text) or [tokenizer.spec.pad_id]  # padding if no token is left
         if list(item.ids) != expected:
             raise ParityError(
@@ -110,7 +113,6 @@ def _probe_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[TokenIds
                 f"but sentence-transformers reads it as {expected[:8]}... ({len(expected)} tokens): this tokenizer "
                 "cannot be exported"
             )
-    return tokens if tokenizer.spec.include_prompt else tokens + tokenizer.encode(PROBES, PROMPT)
 
 
 def _check_full_depth(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
@@ -122,7 +124,9 @@ def _check_full_depth(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
         vectors = np.empty((len(texts), checkpoint.width), dtype=np.float32)
         for batch in batches(tokens, tokenizer.spec):
             vectors[batch.rows] = exits.vectors(batch)[0]
-        expected = checkpoint.original.encode(texts, prompt=prompt, truncate_dim=checkpoint.width)
+        checkpoint.original.max_seq_length = tokenizer.spec.max_tokens
+        expected = checkpoint.original.encode(texts, prompt=prompt, batch_size=FEW, truncate_dim=checkpoint.width)
+        checkpoint.original.max_seq_length = checkpoint.text.max_tokens
         smallest = float(cosine(vectors, expected).min())
         if not smallest >= PRECISIONS[Precision.FP32].bounds.cosine_min:  # NaN fails too
             behind = f" with the prompt {prompt!r}" if prompt else ""
@@ -137,7 +141,7 @@ def shape_batches(tokens: Sequence[TokenIds], spec: TextSpec) -> list[Batch]:
     stream = [token for item in tokens for token in item.ids if token != spec.pad_id]
     found = []
     for length in sorted({min(count, spec.max_tokens) for count in (*TOKENS, spec.max_tokens)}):
-        for size in BATCH_SIZES:
+        for size in (size for size in BATCH_SIZES if size == 1 or size * length**2 <= ATTENTION_BUDGET):
             starts = [(7 * row + length) % len(stream) for row in range(size)]
             full = [[stream[(start + place) % len(stream)] for place in range(length)] for start in starts]
             cut = [row[: max(1, length - (number + 1) * length // (size + 1))] for number, row in enumerate(full)]

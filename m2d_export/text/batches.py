@@ -1,7 +1,7 @@
 """Token ids to padded batches of similar length."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,11 @@ from m2d_export.text.tokenizer import TokenIds
 
 IntArray = NDArray[np.int64]
 TOKEN_BUDGET = 512  # tokens in a batch with its padding; benchmarks/results/ceiling.json compares other budgets
+ATTENTION_BUDGET = 1 << 23  # texts x tokens^2 of a batch: attention takes 4 bytes of each for every head, or more
 MIN_FILL = 0.67  # a text shorter than this share of the longest starts a new batch, because padding costs time too
+
+SAMPLE_TOKENS = 1024  # of a text on which a build measures: attention in PyTorch holds whole matrices
+SAMPLE_ATTENTION = 1 << 21  # texts x tokens^2 of a batch there
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,11 @@ class Batch:
     pooling_mask: IntArray | None
     rows: Sequence[int]
 
+    @property
+    def attention(self) -> int:
+        """Texts x tokens^2: how many numbers the attention of a head has."""
+        return self.input_ids.size * self.input_ids.shape[1]
+
     def inputs(self) -> dict[str, IntArray]:
         """The inputs of a graph by name."""
         arrays = {name: getattr(self, name) for name in INPUTS}
@@ -36,19 +45,26 @@ class Batch:
 def batches(tokens: Sequence[TokenIds], spec: TextSpec, token_budget: int = TOKEN_BUDGET) -> Iterator[Batch]:
     """Batches of texts of similar length, longest first, each within ``token_budget`` tokens with its padding.
 
-    A text over the budget gets a batch of its own. Longest first, so that a runtime allocates its largest buffers at
+    A batch of several texts also keeps within ``ATTENTION_BUDGET``. A text over a budget gets a batch of its own.
     once and its memory does not grow later.
     """
     lengths = [len(item.ids) for item in tokens]
     rows: list[int] = []
     for row in sorted(range(len(tokens)), key=lambda row: -lengths[row]):
         longest = lengths[rows[0]] if rows else 0
-        if rows and (longest * (len(rows) + 1) > token_budget or lengths[row] < longest * MIN_FILL):
+        padded = longest * (len(rows) + 1)
+        is_full = padded > token_budget or padded * longest > ATTENTION_BUDGET
+        if rows and (is_full or lengths[row] < longest * MIN_FILL):
             yield pad([tokens[row] for row in rows], spec, rows)
             rows = []
         rows.append(row)
     if rows:
         yield pad([tokens[row] for row in rows], spec, rows)
+
+
+def sample_spec(spec: TextSpec) -> TextSpec:
+    """The same rules with texts cut where a build must cut them, so that attention does not fill the memory."""
+    return replace(spec, max_tokens=min(spec.max_tokens, SAMPLE_TOKENS))
 
 
 def pad(tokens: Sequence[TokenIds], spec: TextSpec, rows: Sequence[int], length: int = 0) -> Batch:

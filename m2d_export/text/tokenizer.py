@@ -1,15 +1,13 @@
 """Turn texts into token ids, the same ids that sentence-transformers gives to the checkpoint."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer as RustTokenizer
 
-from m2d_export.errors import InputError, ManifestError
+from m2d_export.errors import InputError, ManifestError, raised_as
 from m2d_export.spec import TextSpec
-
-CHARACTERS_PER_TOKEN = 16  # the first guess of how long a prefix fills the token limit; doubled until it does
+from m2d_export.text.prefix import PrefixReader
 
 
 @dataclass(frozen=True)
@@ -28,12 +26,11 @@ class Tokenizer:
     """
 
     def __init__(self, tokenizer_json: str, spec: TextSpec) -> None:
-        try:
+        with raised_as(_unusable):
             self._rust = RustTokenizer.from_str(tokenizer_json)
-        except Exception as error:  # the Rust side raises bare Exception
-            raise ManifestError(f"tokenizer.json cannot be read: {error}. Build the bundle again") from error
-        self._rust.no_padding()
-        self._rust.enable_truncation(spec.max_tokens)
+            self._rust.no_padding()
+            self._rust.enable_truncation(spec.max_tokens)
+        self._reader = PrefixReader(self._rust, spec.max_tokens)
         self.spec = spec
 
     def encode(self, texts: Sequence[str], prompt: str = "", first_index: int = 0) -> list[TokenIds]:
@@ -45,24 +42,21 @@ class Tokenizer:
             check_text(text, f"item {index}", index)
         check_text(prompt, "the prompt")
         prompted = [prompt + text for text in texts] if prompt else list(texts)
-        not_pooled = 0 if self.spec.include_prompt or not prompt else self._prompt_length(prompt)
-        limit = self.spec.max_tokens * CHARACTERS_PER_TOKEN
-        prefixes = [text_prefix(text, limit) for text in prompted]
-        # The Rust library gives batches to threads, which costs more than it saves for a single text.
-        encodings = [self._rust.encode(prefixes[0])] if len(texts) == 1 else self._rust.encode_batch_fast(prefixes)
-        return [
-            # A text without tokens becomes one attended padding token, because a mean over no tokens is NaN.
-            TokenIds(self._complete(text, prefix, encoding.ids, limit) or [self.spec.pad_id], not_pooled)
-            for text, prefix, encoding in zip(prompted, prefixes, encodings, strict=True)
-        ]
+        with raised_as(_unusable):
+            not_pooled = 0 if self.spec.include_prompt or not prompt else self._prompt_length(prompt)
+            return [
+                # A text without tokens becomes one attended padding token, because a mean over no tokens is NaN.
+                TokenIds(ids or [self.spec.pad_id], not_pooled)
+                for ids in self._ids(prompted)
+            ]
 
-    def _complete(self, text: str, prefix: str, ids: list[int], limit: int) -> list[int]:
-        """The ids of ``text``, given the ids of its ``prefix`` within ``limit`` characters."""
-        while len(prefix) < len(text) and len(ids) < self.spec.max_tokens:
-            limit *= 2
-            prefix = text_prefix(text, limit)
-            ids = self._rust.encode(prefix).ids
-        return ids
+    def _ids(self, texts: list[str]) -> Iterator[list[int]]:
+        limit = self._reader.limit
+        short = [text for text in texts if len(text) <= limit]
+        # The Rust side hands batches to threads, which costs more than it saves for a single text.
+        encodings = map(self._rust.encode, short) if len(short) < 2 else iter(self._rust.encode_batch_fast(short))
+        long = iter(self._reader.ids([text for text in texts if len(text) > limit]))
+        return (next(encodings).ids if len(text) <= limit else next(long) for text in texts)
 
     def _prompt_length(self, prompt: str) -> int:
         """Tokens of the prompt without a closing special token, counted as sentence-transformers does."""
@@ -70,18 +64,8 @@ class Tokenizer:
         return len(encoding.ids) - (1 if encoding.special_tokens_mask[-1:] == [1] else 0)
 
 
-def text_prefix(text: str, limit: int) -> str:
-    """The first ``limit`` characters of ``text``, cut back to the end of a word; the whole text if no word ends there.
-
-    Tokenizers read a whole text before they truncate it, which takes seconds for megabytes. If the tokens of the prefix
-    fill the limit, the rest of the text cannot change them: a word ends before a single space that follows a character
-    other than white space, and no tokenizer joins characters across that place. Some join runs of white space, and BERT
-    drops control characters (line separators too) before it looks for words, so the prefix never ends inside a run.
-    """
-    if len(text) <= limit:
-        return text
-    words = re.match(r".*\S(?= )", text[:limit], re.DOTALL)
-    return words.group() if words else text
+def _unusable(found: str) -> ManifestError:
+    return ManifestError(f"tokenizer.json cannot be used: {found}. Build the bundle again")
 
 
 def check_text(text: object, name: str, index: int | None = None) -> None:

@@ -1,0 +1,115 @@
+"""Compute every attention in blocks of queries, for long texts: a whole matrix of scores takes memory by tokens^2.
+
+A row of scores belongs to one query, and nothing joins rows before the product with the values. So the rows of a block
+are computed, used and freed before those of the next block. ONNX Runtime runs such a graph depth first.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from m2d_export.graphs.passes.common import constant
+
+TOKENS_IN_BLOCK = 512
+ROW_WISE = frozenset(
+    "Abs Add And Cast Div Equal Greater GreaterOrEqual IsNaN Less LessOrEqual Max Min Mul Neg Not Or Sub Where".split()
+)
+
+
+def block_attention(model: ir.Model, max_tokens: int) -> bool:
+    """Split the attentions so that a block has at most 512 of ``max_tokens`` queries; False where there is none."""
+    graph = model.graph
+    found = [(node, use) for node in graph if (use := _product_with_values(graph, node)) is not None]
+    if not found:
+        return False
+    bounds = _bounds(graph, -(-max_tokens // TOKENS_IN_BLOCK))
+    for number, (softmax, weighted) in enumerate(found):
+        parts = []
+        for place, block in enumerate(pairwise(bounds)):
+            rows = _Rows(graph, weighted, block, f"block_{number}_{place}")
+            part = rows.node("MatMul", [rows.of(softmax.outputs[0]), weighted.inputs[1]], {}, weighted.outputs[0])
+            parts.append(part)
+        joined = ir.node("Concat", parts, {"axis": 2}, name=f"block_{number}_joined")
+        old, new = weighted.outputs[0], joined.outputs[0]
+        new.name, new.shape, new.type = f"block_{number}_joined", old.shape, old.type
+        graph.insert_before(weighted, joined)
+        ir.convenience.replace_all_uses_with(old, new)
+    RemoveUnusedNodesPass()(model)
+    return True
+
+
+def _product_with_values(graph: ir.Graph, node: ir.Node) -> ir.Node | None:
+    """The MatMul that alone reads the attention weights of the Softmax ``node``; None if it is no attention."""
+    if node.op_type != "Softmax" or node.attributes.get_int("axis", -1) not in (-1, 3):
+        return None
+    uses = [use.node for use in node.outputs[0].uses()]
+    if len(uses) != 1 or uses[0].op_type != "MatMul" or uses[0].inputs[0] is not node.outputs[0]:
+        return None
+    shape = node.outputs[0].shape
+    return uses[0] if shape is not None and len(shape) == 4 and _is_matrix(graph, node.outputs[0]) else None
+
+
+def _bounds(graph: ir.Graph, blocks: int) -> list[ir.Value]:
+    """The first query of each block, and the end of the last: tokens x number / blocks."""
+    first = graph[0]
+    tokens = ir.node("Shape", [graph.inputs[0]], {"start": 1, "end": 2}, name="block_tokens")
+    tokens.outputs[0].name = "block_tokens"
+    graph.insert_before(first, tokens)
+    count = constant(graph, np.array([blocks]), "block_count")
+    bounds = []
+    for number in range(blocks + 1):
+        times = ir.node("Mul", [tokens.outputs[0], constant(graph, np.array([number]), f"block_number_{number}")])
+        bound = ir.node("Div", [times.outputs[0], count])
+        times.outputs[0].name, bound.outputs[0].name = f"block_times_{number}", f"block_bound_{number}"
+        graph.insert_before(first, [times, bound])
+        bounds.append(bound.outputs[0])
+    return bounds
+
+
+class _Rows:
+    """The rows of one block of queries of any value that attention weights are made of."""
+
+    def __init__(self, graph: ir.Graph, before: ir.Node, block: tuple[ir.Value, ir.Value], prefix: str) -> None:
+        self._graph, self._before, self._block, self._prefix = graph, before, block, prefix
+        self._made: dict[ir.Value, ir.Value] = {}
+        self._axis = graph.initializers.get("block_axis") or constant(graph, np.array([-2]), "block_axis")
+
+    def of(self, value: ir.Value) -> ir.Value:
+        """The rows of ``value``: computed from rows where it is a matrix, else a slice."""
+        if value not in self._made:
+            self._made[value] = self._rows(value)
+        return self._made[value]
+
+    def _rows(self, value: ir.Value) -> ir.Value:
+        producer, shape = value.producer(), value.shape
+        if _is_matrix(self._graph, value) and producer is not None:
+            if producer.op_type in ("MatMul", "Softmax"):
+                inputs = [self._input(producer.inputs[0]), *producer.inputs[1:]]
+                return self.node(producer.op_type, inputs, producer.attributes, value)
+            if producer.op_type in ROW_WISE:
+                return self.node(producer.op_type, map(self._input, producer.inputs), producer.attributes, value)
+        if shape is None or len(shape) < 2 or shape[-2] != self._tokens():
+            return value
+        return self.node("Slice", [value, *self._block, self._axis], {}, value)
+
+    def _input(self, value: ir.Value | None) -> ir.Value | None:
+        return None if value is None else self.of(value)
+
+    def _tokens(self) -> object:
+        shape = self._graph.inputs[0].shape
+        return None if shape is None else shape[1]
+
+    def node(self, kind: str, inputs, attributes, like: ir.Value) -> ir.Value:  # type: ignore[no-untyped-def]
+        made = ir.node(kind, list(inputs), dict(attributes.items()), name=f"{self._prefix}_{like.name}")
+        result = made.outputs[0]
+        result.name, result.type = f"{self._prefix}_{like.name}", like.type
+        self._graph.insert_before(self._before, made)
+        return result
+
+
+def _is_matrix(graph: ir.Graph, value: ir.Value) -> bool:
+    """Whether the last two axes of ``value`` are (tokens, tokens)."""
+    tokens, shape = graph.inputs[0].shape, value.shape
+    return tokens is not None and shape is not None and len(shape) > 1 and shape[-2] == shape[-1] == tokens[1]

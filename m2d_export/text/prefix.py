@@ -1,0 +1,103 @@
+"""How much of a long text decides its first tokens: a tokenizer reads megabytes before it truncates them."""
+
+import re
+import unicodedata
+from functools import cache
+
+from tokenizers import Encoding
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers.models import WordPiece
+from tokenizers.pre_tokenizers import BertPreTokenizer
+
+CHARACTERS_PER_TOKEN = 16  # the first guess of how many characters fill the token limit; doubled until they do
+MARGIN = 512  # a cut changes the tokens of this many characters before it, at most
+ALPHABETS = "0-9A-Za-zÀ-ÖØ-öø-ʯΑ-ΡΣ-ωА-я"  # BERT drops none of these characters, and splits no word at one
+
+
+class PrefixReader:
+    """Tokenizes no more of a text than decides its first ``max_tokens`` ids; ``rust`` truncates to this number."""
+
+    def __init__(self, rust: RustTokenizer, max_tokens: int) -> None:
+        added = [token.content for token in rust.get_added_tokens_decoder().values()]
+        longest_word: int = getattr(rust.model, "max_input_chars_per_word", 0)
+        longest_added = max(map(len, added), default=0)
+        self._rust, self._max_tokens = rust, max_tokens
+        self._margin = MARGIN + 2 * max(longest_word, longest_added)
+        self.limit = max_tokens * CHARACTERS_PER_TOKEN + self._margin
+        is_bert = isinstance(rust.model, WordPiece) and isinstance(rust.pre_tokenizer, BertPreTokenizer)
+        self._longest_word = longest_word if is_bert else 0
+        self._added, self._longest_added = added, longest_added
+        self._kind_of = cache(self._kind_of_now)
+
+    def ids(self, texts: list[str]) -> list[list[int]]:
+        """The ids of texts that are longer than ``limit`` characters."""
+        first = self._rust.encode_batch([text[: self.limit] for text in texts])
+        return [
+            found.ids if self._is_enough(text[: self.limit], found) else self._read_on(text)
+            for text, found in zip(texts, first, strict=True)
+        ]
+
+    def _read_on(self, text: str) -> list[int]:
+        text = self._without_middles(text)
+        limit = self.limit
+        while True:
+            found = self._rust.encode(text[:limit])
+            if limit >= len(text) or self._is_enough(text[:limit], found):
+                return found.ids
+            limit *= 2
+
+    def _is_enough(self, prefix: str, found: Encoding) -> bool:
+        """Whether the ids of a prefix are those of the whole text: its tokens end before what a cut changes.
+
+        A cut changes a word, a token of several words, or what normalizers do with marks and control characters; those
+        are not counted, because normalizers drop or move them.
+        """
+        if len(found.ids) < self._max_tokens:
+            return False
+        place, counted = len(prefix), 0
+        while place and counted < self._margin:
+            place -= 1
+            counted += unicodedata.category(prefix[place])[0] not in "MC"
+        return max(end for _, end in found.offsets) <= place
+
+    def _without_middles(self, text: str) -> str:
+        """The same text with shorter runs of characters that give the same ids at any length over the margin.
+
+        In BERT a run of white space is one space, some characters are dropped, and a word that is too long is one
+        unknown token. Other tokenizers have runs of one character, such as white space.
+        """
+        half = self._margin // 2
+        kinds: dict[str, list[str]] = {}
+        for character in sorted(set(text)):
+            if self._longest_word or character * self._margin in text:
+                kinds.setdefault(self._kind_of(character), []).append(re.escape(character))
+        for run in ("".join(kinds.get("space", ())), "".join(kinds.get("dropped", ())), *kinds.get("alike", ())):
+            if run:
+                text = re.sub(f"([{run}]{{{half}}})[{run}]+([{run}]{{{half}}})", r"\1\2", text)
+        letters, dropped = "".join(kinds.get("letter", ())), "".join(kinds.get("dropped", ()))
+        if letters and not any(re.fullmatch(f"[{letters}{dropped}]+", token) for token in self._added):
+            # An added token may begin or end in the word.
+            head = f"(?:[{letters}][{dropped}]*)" if dropped else f"[{letters}]"
+            ends = self._longest_word + 1 + self._longest_added, self._longest_added
+            word = f"[{letters}{dropped}]"
+            text = re.sub(f"({head}{{{ends[0]}}}){word}+({word}{{{ends[1]}}})", r"\1\2", text)
+        return text
+
+    def _kind_of_now(self, character: str) -> str:
+        """What the tokenizer does with a character: a "letter", "space" or "dropped", "alike" in runs, or "other"."""
+        longest = self._longest_word
+        if longest:
+            unknown = self._plain("a" * (longest + 1))
+            if self._plain(character * (longest + 1)) == unknown == self._plain("a" * longest + character):
+                return "letter"
+            if not self._plain(character):
+                between = self._plain(f"a{character}b")
+                return {tuple(self._plain("ab")): "dropped", tuple(self._plain("a b")): "space"}.get(
+                    tuple(between), "other"
+                )
+        runs = [character * count for count in (self._margin, self._margin + 1, 2 * self._margin)]
+        found = [[self._plain(run), self._plain(f"a{run}b")] for run in runs]
+        return "alike" if found[0] == found[1] == found[2] and len(found[0][0]) < self._max_tokens else "other"
+
+    def _plain(self, text: str) -> list[int]:
+        return self._rust.encode(text, add_special_tokens=False).ids
