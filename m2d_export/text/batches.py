@@ -34,7 +34,8 @@ class Batch:
     @property
     def attention(self) -> int:
         """Texts x tokens^2: how many numbers the attention of a head has."""
-        return self.input_ids.size * self.input_ids.shape[1]
+        texts, tokens = self.input_ids.shape
+        return int(texts * tokens**2)
 
     def inputs(self) -> dict[str, IntArray]:
         """The inputs of a graph by name."""

@@ -5,15 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m2d_export import Bundle, Encoder, build
+from m2d_export import Encoder, build
 from m2d_export.errors import SpecError
-from tests.cli.commands import run
 from tests.support.checkpoints import MAX_TOKENS
 
 
 def test_texts_are_cut_at_max_tokens(checkpoint: Path, tmp_path: Path) -> None:
-    run("build", str(checkpoint), "-o", str(tmp_path / "short.m2d"), "--layers", "1", "--max-tokens", "9")
-    bundle = Bundle.open(tmp_path / "short.m2d")
+    bundle = build(checkpoint, tmp_path / "short.m2d", layers=[1], max_tokens=9)
     assert bundle.manifest.text.max_tokens == 9
     with Encoder(bundle) as encoder:
         np.testing.assert_array_equal(encoder.encode(["the cat " * 30]), encoder.encode(["the cat " * 3 + "the"]))

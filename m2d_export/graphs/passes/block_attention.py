@@ -4,6 +4,7 @@ A row of scores belongs to one query, and nothing joins rows before the product 
 are computed, used and freed before those of the next block. ONNX Runtime runs such a graph depth first.
 """
 
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -101,8 +102,11 @@ class _Rows:
         shape = self._graph.inputs[0].shape
         return None if shape is None else shape[1]
 
-    def node(self, kind: str, inputs, attributes, like: ir.Value) -> ir.Value:  # type: ignore[no-untyped-def]
-        made = ir.node(kind, list(inputs), dict(attributes.items()), name=f"{self._prefix}_{like.name}")
+    def node(
+        self, kind: str, inputs: Iterable[ir.Value | None], attributes: Mapping[str, ir.Attr], like: ir.Value
+    ) -> ir.Value:
+        """Add a node that computes the rows of ``like``; returns them."""
+        made = ir.node(kind, list(inputs), attributes, name=f"{self._prefix}_{like.name}")
         result = made.outputs[0]
         result.name, result.type = f"{self._prefix}_{like.name}", like.type
         self._graph.insert_before(self._before, made)
