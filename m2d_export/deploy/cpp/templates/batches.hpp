@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
@@ -75,7 +76,13 @@ class Batches {
   void store(const Batch& batch, const float* given, float* vectors) const {
     const std::size_t dim = tokenizer_.dim();
     for (std::size_t row = 0; row < batch.count; ++row) {
-      std::copy_n(given + row * dim, dim, vectors + order_[batch.first + row] * dim);
+      const float* const vector = given + row * dim;
+      const std::size_t text = order_[batch.first + row];
+      if (!std::all_of(vector, vector + dim, [](float number) { return std::isfinite(number); })) {
+        throw Error("the vector of text " + std::to_string(text) +
+                    " has NaN or infinity: export the cell again, in another precision");
+      }
+      std::copy_n(vector, dim, vectors + text * dim);
     }
   }
 
