@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,9 @@ class WorkFolder:
         if not path.exists():
             return None
         try:
+            with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums of what it reads
+                if damaged := archive.testzip():
+                    raise ValueError(f"{damaged} has another checksum")
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # zip, pickle and tensors raise errors of many types
             raise TrainingError(

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,7 +21,8 @@ from m2d_export.text.tokenizer import check_text
 TOY, STSB = "toy", "stsb"
 TOY_LABEL = "toy set (200 pairs, not comparable with published scores)"
 COLUMNS = ("sentence1", "sentence2", "score")
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+DELIMITERS = {".csv": ",;", ".tsv": "\t"}  # spreadsheets write semicolons where a comma is part of a number
+QUOTED = re.compile(r'(?:(?<=^)|(?<=\t))"(?:[^"]|"")*"(?=\t|\r?$)', re.MULTILINE)  # a whole field of a TSV
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,31 @@ def pairs_of(name: str, records: Iterable[Mapping[str, Any]], columns: Sequence[
 Row = tuple[str, str, float]  # two sentences and their score
 
 
-def _table_rows(text: str, delimiter: str, columns: Sequence[str] | None, source: str) -> Iterator[Row]:
-    # In published STS sets, a sentence may begin with a quote. In TSV, such a quote has no special meaning.
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+def _table_rows(text: str, delimiters: str, columns: Sequence[str] | None, source: str) -> Iterator[Row]:
+    """The pairs of a table; the first of ``delimiters`` that gives every row its columns is taken."""
+    found, errors = [], []
+    for delimiter in delimiters:
+        try:
+            rows = _split(text, delimiter, source)
+            found.append((delimiter, rows, *_places(rows[0][1], columns, source)))
+        except DataError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    full = (table for table in found if min(len(row) for _, row in table[1]) > max(table[2]))
+    delimiter, rows, places, has_header = next(full, found[0])
+    for number, row in rows[has_header:]:
+        where = f"{source}, line {number}"
+        if len(row) <= max(places):
+            raise DataError(f"{where}: {len(row)} columns, expected at least {max(places) + 1}")
+        first, second, score = (row[place] for place in places)
+        yield first, second, _score(score if delimiter == "," else score.replace(",", "."), where)
+
+
+def _split(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]]:
+    """The rows of a table, each with the number of its last line; raises DataError if there is none."""
+    has_quotes = delimiter != "\t" or _is_of_spreadsheet(text)
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE
     csv.field_size_limit(1 << 30)
     # Strict, because else an open quote would take the rest of the file as one field, without an error.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
@@ -95,13 +119,19 @@ def _table_rows(text: str, delimiter: str, columns: Sequence[str] | None, source
         ) from error
     if not rows:
         raise DataError(f"{source} is empty: expected two sentences and a score in each line")
-    places, has_header = _places(rows[0][1], columns, source)
-    for number, row in rows[has_header:]:
-        where = f"{source}, line {number}"
-        if len(row) <= max(places):
-            raise DataError(f"{where}: {len(row)} columns, expected at least {max(places) + 1}")
-        first, second, score = (row[place] for place in places)
-        yield first, second, _score(score, where)
+    return rows
+
+
+def _is_of_spreadsheet(text: str) -> bool:
+    """Whether the quotes of a TSV are those of a spreadsheet, which stand around fields and are doubled inside.
+
+    In published STS sets in TSV, a sentence may begin or end with a quote, which is part of it. A file that has only
+    whole sentences in quotes could be of either kind; it is a spreadsheet's if every sentence is in quotes.
+    """
+    quoted = [found.group() for found in QUOTED.finditer(text)]
+    rest = QUOTED.sub("", text)
+    needed = any(re.search(r'["\t\n]', field[1:-1]) for field in quoted)
+    return bool(quoted) and '"' not in rest and (needed or not re.search(r"[^\W\d_]", rest.partition("\n")[2]))
 
 
 def _places(first: list[str], columns: Sequence[str] | None, source: str) -> tuple[tuple[int, ...], bool]:
@@ -114,7 +144,7 @@ def _places(first: list[str], columns: Sequence[str] | None, source: str) -> tup
         if len(first) < 3:
             raise DataError(f"{source}: expected two sentences and a score, got {len(first)} column(s)")
         try:
-            float(first[2])
+            float(first[2].replace(",", "."))
         except ValueError:
             raise DataError(
                 f"{source}, line 1: the score {first[2]!r} is not a number. If this line is a header, choose "

@@ -18,6 +18,7 @@ from m2d_export.cli.common import (
     OUTPUT_FILE,
     OUTPUT_FOLDER,
     PATH,
+    PRECISIONS,
     TextFile,
     bundle_argument,
     cell_option,
@@ -59,7 +60,7 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
     "precisions",
     type=words("fp32,fp16,.."),
     default="fp32",
-    help="Precisions to build: one or more of fp32, fp16, bf16, int8.",
+    help=f"Precisions to build: one or more of {', '.join(PRECISIONS)}.",
 )
 @click.option(
     "--calibration",
@@ -81,6 +82,7 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
     default=(),
     help="Kinds of GPU that trt-rtx engines are built for.  [default: those that the library chooses]",
 )
+@click.option("--max-tokens", type=int, help="Cut texts at this many tokens.  [default: the checkpoint's maximum]")
 @click.option(
     "--force", is_flag=True, help="Replace a bundle that is already at the output, if it has no foreign files."
 )
@@ -192,6 +194,7 @@ def encode(
     """
     from m2d_export.bundle.disk import Bundle
     from m2d_export.encoder import Encoder
+    from m2d_export.text.files import check_lines
     from m2d_export.vectors import write_npy
 
     check_output(output)
@@ -199,6 +202,7 @@ def encode(
         raise OutputError(f"{output} is the input too: choose another output")
     if output.is_file() and not force:
         raise OutputError(f"{output} exists: use --force to replace it, or choose another path")
+    check_lines(file.name)
     layer, dim = (cell.layer, cell.dim) if cell else (None, None)
     with steps() as progress, Encoder(Bundle.open(bundle, checkpoint), layer, dim, **options) as encoder:
         warn_if_int8_is_slow([options["precision"]])

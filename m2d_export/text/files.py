@@ -2,11 +2,21 @@
 
 import csv
 import io
+import logging
 from importlib.resources import files
 from pathlib import Path
 
 from m2d_export.agreement import check_count
 from m2d_export.host.files import read_text
+
+log = logging.getLogger(__name__)
+OTHER_FORMATS = (".csv", ".tsv", ".json", ".jsonl")  # of files whose lines are more than texts
+
+
+def check_lines(name: str) -> None:
+    """Log a warning if a file of texts has the name of a format with columns or fields: its lines are read whole."""
+    if name.lower().endswith(OTHER_FORMATS):
+        log.warning("%s is read as plain text: every line is one text, with its separators, quotes and braces", name)
 
 
 def read_texts(path: Path, purpose: str = "agreement") -> tuple[str, ...]:
@@ -14,6 +24,7 @@ def read_texts(path: Path, purpose: str = "agreement") -> tuple[str, ...]:
 
     Raises DataError if the file cannot be read, is not UTF-8, or has fewer than 20 distinct texts.
     """
+    check_lines(str(path))
     # Not str.splitlines, which also splits at U+2028 and other characters that do not end a line of a text file.
     texts = tuple(dict.fromkeys(line.strip() for line in read_text(path).split("\n") if line.strip()))
     check_count(len(texts), str(path), purpose)
