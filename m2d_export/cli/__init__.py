@@ -1,7 +1,9 @@
 """The command line, the only room that imports click. A command imports what it needs when it runs."""
 
+import os
 import signal
 import sys
+import traceback
 from typing import NoReturn
 
 import click
@@ -9,9 +11,10 @@ import click
 from m2d_export import __version__
 from m2d_export.cli import bundles, decisions, measures, shipping
 from m2d_export.cli.streams import standard_streams
-from m2d_export.errors import M2DError
+from m2d_export.errors import M2DError, first_line
 
-INTERRUPTED, TERMINATED = 130, 143
+INTERNAL, INTERRUPTED, TERMINATED = 70, 130, 143
+TRACEBACK = "M2D_TRACEBACK"  # environment variable that shows where an internal error happened
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
 
@@ -51,7 +54,7 @@ def main() -> NoReturn:
 
 @standard_streams()
 def run(command: click.Command) -> NoReturn:
-    """Run a command and exit; an expected error is one line on standard error."""
+    """Run a command and exit; every error is one line on standard error."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))  # so that clean-up runs
     try:
         command.main(standalone_mode=False)
@@ -65,4 +68,18 @@ def run(command: click.Command) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
+    except (SystemExit, BrokenPipeError):
+        raise
+    except MemoryError:
+        click.echo("Error: there is not enough memory: close other programs, or use a machine with more", err=True)
+        sys.exit(2)
+    except BaseException as error:  # a panic of Rust is no Exception
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        kind = f"{type(error).__name__}: {' '.join(first_line(error).split())}"
+        click.echo(
+            f"Error: internal error ({kind}). This is a bug: please report it, and add what {TRACEBACK}=1 shows",
+            err=True,
+        )
+        sys.exit(INTERNAL)
     sys.exit(0)
