@@ -4,17 +4,37 @@ from collections.abc import Mapping
 from typing import Any
 
 from m2d_export.errors import DataError
-from m2d_export.host.checks import Check, check_format, flag, list_of, number, object_of, one_of, or_null, string, whole
+from m2d_export.host.checks import (
+    Check,
+    check_format,
+    check_that,
+    flag,
+    list_of,
+    number,
+    object_of,
+    one_of,
+    or_null,
+    string,
+    whole,
+)
 
 Fields = Mapping[str, Check[Any]]
 FORMAT = 1
 REMEDY = "Remove the line: bench measures it again"
+# Of a machine. Package versions are not here: an upgrade between two results shows in the report, but does not separate
+# them.
+HARDWARE = ("cpu", "cores", "memory_gb", "system", "gpu")
+
+
+def _has_plain_hardware(machine: object) -> bool:
+    return isinstance(machine, dict) and not any(isinstance(machine.get(name), list | dict) for name in HARDWARE)
+
 
 # In every record, also if nothing was measured.
 COMMON: Fields = {
     "kind": string,
     "status": one_of("ok", "failed", "interrupted"),
-    "machine": object_of(lambda value: value),
+    "machine": check_that(_has_plain_hardware, f"an object, in which {', '.join(HARDWARE)} are words or numbers"),
     **dict.fromkeys(("bundle", "architecture", "precision", "runtime", "compute"), string),
     **dict.fromkeys(("depth", "width", "layer", "threads"), whole),
     "provider": or_null(string),

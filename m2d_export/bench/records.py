@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from m2d_export.bench.record_schema import check_record
+from m2d_export.bench.record_schema import HARDWARE, check_record
 from m2d_export.errors import DataError, OutputError
 from m2d_export.host.checks import parse_json
 from m2d_export.host.files import STDOUT, followed, writing
@@ -39,8 +39,6 @@ DATA_FIELD = {
     "cascade": "collection",
 }
 DIGEST_LENGTH = 16
-# Package versions are not here: an upgrade between two results shows in the report, but does not separate them.
-HARDWARE = ("cpu", "cores", "memory_gb", "system", "gpu")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from m2d_export.bench.metrics import full_cell, full_record, full_score
-from m2d_export.bench.records import HARDWARE, Group, Record, hardware, measured, unmeasured
+from m2d_export.bench.record_schema import HARDWARE
+from m2d_export.bench.records import Group, Record, hardware, measured, unmeasured
 from m2d_export.report.formatting import interval
 from m2d_export.report.results import Results
 from m2d_export.spec import Cell
