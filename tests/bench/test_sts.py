@@ -225,3 +225,23 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 def test_a_first_row_without_a_numeric_score_is_not_taken_as_a_header(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 1: the score 'x3'.*--columns"):
         load_pairs(write(tmp_path, "a.csv", "a cat,a dog,x3\nno,yes,0\nno,no,5\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentences"),
+    [
+        ("a.csv", 'sentence1;sentence2;score\nA, b;c;3,5\n"x;y";z;1\n', ("A, b", "c", "x;y", "z")),
+        ("b.csv", "A cat, here;dog;3,5\nq;r;1\n", ("A cat, here", "dog", "q", "r")),
+        ("c.csv", 'a,b,3.5\nc;d,"e;f",1\n', ("a", "b", "c;d", "e;f")),
+        ("d.tsv", '"He said ""hi"""\tfoo\t3,5\nbar\t"two\nlines"\t1\n', ('He said "hi"', "foo", "bar", "two\nlines")),
+        ("e.tsv", '"a"\t"b"\t"3.5"\n"c"\t"d"\t"1"\n', ("a", "b", "c", "d")),
+        ("f.tsv", '"Hello," he said\tfoo\t3.5\nx\t"Quoted"\t1\n', ('"Hello," he said', "foo", "x", '"Quoted"')),
+        ("g.tsv", '"Hello"\tfoo\t3.5\nx\ty\t1\n', ('"Hello"', "foo", "x", "y")),
+    ],
+)
+def test_tables_of_spreadsheets_are_read_and_literal_quotes_stay(
+    tmp_path: Path, name: str, content: str, sentences: tuple[str, ...]
+) -> None:
+    (tmp_path / name).write_text(content)
+    pairs = load_pairs(str(tmp_path / name))
+    assert (pairs.texts, pairs.scores.tolist()) == (sentences, [3.5, 1.0])

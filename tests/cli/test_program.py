@@ -12,7 +12,7 @@ import pytest
 from m2d_export import Bundle, __version__
 from m2d_export.cli.common import steps
 from m2d_export.host.staging import STAGING
-from tests.cli.commands import INTERRUPTED, PROGRAM, TERMINATED, USAGE, Outcome, Run, contents, refuse
+from tests.cli.commands import INTERNAL, INTERRUPTED, PROGRAM, TERMINATED, USAGE, Outcome, Run, contents, refuse
 from tests.support.signals import heed_signals
 
 
@@ -132,3 +132,32 @@ def test_steps_are_not_shown_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> No
     with steps() as progress:
         progress("loading the checkpoint")
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_an_error_that_nobody_expected_is_one_line_with_its_own_code(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, shown: bool
+) -> None:
+    class PanicException(BaseException):  # as that of Rust libraries
+        pass
+
+    def broken(*arguments: object) -> None:
+        raise PanicException("index out of\nbounds")
+
+    monkeypatch.setattr(Bundle, "open", broken)
+    if shown:
+        monkeypatch.setenv("M2D_TRACEBACK", "1")
+    outcome = run("show", "tiny.m2d")
+    assert outcome.code == INTERNAL
+    assert "PanicException" in outcome.err
+    assert ("Traceback" in outcome.err) is shown
+    assert shown or outcome.err.count("\n") == 1
+
+
+def test_too_little_memory_is_no_bug(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(*arguments: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Bundle, "open", greedy)
+    outcome = run("show", "tiny.m2d")
+    assert (outcome.code, outcome.err.count("\n")) == (USAGE, 1)

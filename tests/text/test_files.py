@@ -30,3 +30,12 @@ def test_a_file_without_enough_texts_is_refused(tmp_path: Path, content: bytes |
         file.write_bytes(content)
     with pytest.raises(DataError, match=named):
         read_texts(file)
+
+
+@pytest.mark.parametrize(("name", "noted"), [("texts.txt", False), ("texts.csv", True), ("texts.JSONL", True)])
+def test_a_file_that_has_columns_is_read_as_lines_and_noted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, noted: bool
+) -> None:
+    (tmp_path / name).write_text("".join(f"text {number}\n" for number in range(20)))
+    assert len(read_texts(tmp_path / name)) == 20
+    assert (name in caplog.text) is noted
