@@ -1,8 +1,10 @@
 """A training that is stopped and resumed equals one without a stop, and the random seed decides all of it."""
 
+import io
 import json
 import shutil
 import signal
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -179,6 +181,12 @@ def test_a_damaged_state_or_one_of_another_training_is_refused(start: Start, sto
     state = stopped / "state.pt"
     whole = state.read_bytes()
     state.write_bytes(whole[: len(whole) // 2])
+    refused(state)
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        largest = max(archive.infolist(), key=lambda item: item.file_size)
+    flipped = bytearray(whole)
+    flipped[largest.header_offset + largest.file_size // 2 + 64] ^= 1
+    state.write_bytes(flipped)
     refused(state)
     for foreign in ({"step": 1}, {"step": 1, "weights": [torch.zeros(3)]}, [1, 2]):
         torch.save(foreign, state)
