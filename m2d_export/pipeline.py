@@ -99,8 +99,7 @@ def write_graphs(plan: Plan, model: "ir.Model", staging: Path, progress: Progres
     for precision in plan.precisions:
         progress(f"making the {precision} graphs of every exit")
         uncut = function_of(PRECISIONS[precision].graphs)(model, precision, samples, progress)
-        longest = plan.checkpoint.text.max_tokens
-        if longest > SAMPLE_TOKENS and block_attention(long := uncut[DEFAULT].clone(), longest):
+        if plan.checkpoint.text.max_tokens > SAMPLE_TOKENS and block_attention(long := uncut[DEFAULT].clone()):
             uncut = {**uncut, f"onnxrt{LONG}": long}
         cuts = {}
         for layer in plan.grid.layers:
