@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-CHARACTERS_PER_TOKEN = 16  # the first guess of how many characters fill the token limit; doubled until they do
+CHARACTERS_PER_TOKEN = 8  # the first guess of how many characters fill the token limit; doubled until they do
 MARGIN = 512  # a cut changes the tokens of this many characters before it, at most
 ALPHABETS = "0-9A-Za-zÀ-ÖØ-öø-ʯΑ-ΡΣ-ωА-я"  # BERT drops none of these characters, and splits no word at one
 
