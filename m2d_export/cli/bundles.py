@@ -53,7 +53,9 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
 @revision_option
 @click.option("--layers", type=ALL_OR_NUMBERS, default="all", help="Exit layers to build.")
 @click.option(
-    "--dims", type=NUMBERS, help="Dims that bench measures.  [default: the trained dims, or powers of two from 32]"
+    "--dims",
+    type=NUMBERS,
+    help="Dims that bench measures.  [default: the trained dims; if unknown, the width and powers of two from 32]",
 )
 @click.option(
     "--precision",
@@ -73,7 +75,8 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
 @click.option(
     "--shapes",
     metavar="MIN:OPT:MAX,..",
-    help="Smallest, best and largest TEXTSxTOKENS, such as 1x1:8x16:32x64.  [default: up to the longest text]",
+    help="Batch shapes that engines take: smallest, best and largest TEXTSxTOKENS, such as 1x1:8x16:32x64.  "
+    "[default: up to the longest text]",
 )
 @click.option(
     "--gpu",
@@ -84,9 +87,15 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
 )
 @click.option("--max-tokens", type=int, help="Cut texts at this many tokens.  [default: the checkpoint's maximum]")
 @click.option(
-    "--force", is_flag=True, help="Replace a bundle that is already at the output, if it has no foreign files."
+    "--force",
+    is_flag=True,
+    help="Replace the bundle at the output. A folder with files that build did not write is refused.",
 )
-@click.option("--partial", is_flag=True, help="Publish the graphs that pass their gate, also if others fail.")
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="Publish the graphs that pass all checks. If others fail, the exit code is 1.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything and print what would be built; write nothing.")
 def build(checkpoint: str, target: Path, shapes: str | None, dry_run: bool, **options: Any) -> None:
     """Build a bundle from CHECKPOINT: one ONNX graph per exit, compared with PyTorch.

@@ -20,7 +20,7 @@ RESULTS = "results.jsonl"
 PRECISIONS = [precision.value for precision in Precision]
 COMPUTES = list(dict.fromkeys(compute for runtime in RUNTIMES.values() for compute in runtime.computes))
 OF_PRECISION = ", ".join(name for name, runtime in RUNTIMES.items() if not runtime.computes)
-DEFAULT_COMPUTE = f"[default: fp32; with {OF_PRECISION}: the precision]"
+DEFAULT_COMPUTE = f"[default: fp32; with {OF_PRECISION}: as --precision]"
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 )
 @bundle_argument
 @click.option("--results", default=RESULTS, type=PATH, help="File that bench has written.")
-@click.option("--min-retention", type=float, help="Least quality as a share of the full cell's, from 0 to 1.")
+@click.option(
+    "--min-retention",
+    type=float,
+    help="Least quality, as a share of the quality of the deepest exit with all dims: from 0 to 1.",
+)
 @click.option("--min-score", type=float, help="Lowest quality, x 100.")
 @click.option("--max-latency-ms", type=float, help="Longest median time of a batch, in milliseconds.")
 @click.option("--min-throughput", type=float, help="Least throughput, in sentences per second.")
@@ -67,8 +71,8 @@ def select(
     fast and small enough is picked.
 
     Latency is that of the smallest timed batch, and throughput that of the largest. --batch-size names one batch for
-    both. --bytes-per-value says how an index stores each number: 4 is float32. For fewer bytes, quality is the score of
-    such vectors, if bench has measured it.
+    both. --bytes-per-value says how an index stores each number: 4 is float32. For fewer bytes, quality is the score
+    of vectors that are stored with these bytes, if bench has measured it.
     """
     from dataclasses import asdict
 

@@ -51,7 +51,9 @@ if TYPE_CHECKING:
 )
 @click.option("--columns", metavar="A,B,SCORE", help="Columns of FILE: names, or numbers from 1 if FILE has no header.")
 @click.option(
-    "--texts", type=PATH, help="File of your own texts, one in each line: how close is each cell to the full one?"
+    "--texts",
+    type=PATH,
+    help="File of your own texts, one in each line: how close is each cell to the deepest exit with all dims?",
 )
 @click.option("--retrieval", type=PATH, help="Folder in BEIR's layout: how well does each cell search?")
 @click.option("--layers", type=ALL_OR_NUMBERS, default="all", help="Exit layers to measure.")

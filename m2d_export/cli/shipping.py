@@ -61,7 +61,7 @@ def onnx(
     """Write a cell of BUNDLE as a folder that other tools load.
 
     The ONNX graph in it pools, cuts to the cell's dim and scales. FastEmbed and text-embeddings-inference read its
-    output sentence_embedding. The ONNX backend of sentence-transformers and optimum need --last-hidden-state.
+    output sentence_embedding. For optimum, and for the ONNX backend of sentence-transformers, add --last-hidden-state.
     """
     from m2d_export.bundle.disk import Bundle
     from m2d_export.deploy.folder import write_folder
