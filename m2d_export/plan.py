@@ -133,7 +133,10 @@ def why_not_replaced(folder: Path) -> str | None:
 
 
 def _cut_texts(loaded: Checkpoint, max_tokens: int) -> Checkpoint:
-    """The checkpoint with texts cut at ``max_tokens``: at most its own maximum, at least one token of the text."""
+    """The checkpoint with texts cut at ``max_tokens``, which must leave room for one token of a text.
+
+    ``max_tokens`` may not exceed the maximum of the checkpoint.
+    """
     least, most = len(loaded.reference_ids("")) + 1, loaded.text.max_tokens
     if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or not least <= max_tokens <= most:
         raise SpecError(

@@ -30,7 +30,7 @@ def full_cell(records: Sequence[Record]) -> Cell | None:
 
 
 def full_record(records: Sequence[Record], sts: str | None) -> Record | None:
-    """The record whose score retention is a share of: the deepest, widest cell in the most exact setup."""
+    """The record of the deepest, widest cell in the most exact setup. Retention is a share of its score."""
     scores = [record for record in measured(records, "score") if record["sts"] == sts]
     return max(
         (record for record in scores if record["spearman"]["cosine"] is not None),
@@ -42,7 +42,8 @@ def full_record(records: Sequence[Record], sts: str | None) -> Record | None:
 def full_score(records: Sequence[Record], sts: str | None) -> float | None:
     """The score of the full cell; if it was not measured, it follows from the retention of another cell.
 
-    If that record has no retention, its cell counts as the full cell if it has all dims. Else the result is None.
+    If ``full_record`` has no retention, its cell counts as the full cell if the cell has all dims. Else the result is
+    None.
     """
     record = full_record(records, sts)
     if record is None or (record.get("retention") is None and record["dim"] != record["width"]):
@@ -60,13 +61,13 @@ def full_ndcg(records: Sequence[Record], collection: str | None) -> float | None
 
 
 def candidates(records: Sequence[Record], view: View | None = None) -> list[Candidate]:
-    """Every cell in every setup of one group's records, with the values of ``view`` (default: that of ``view_of``).
+    """Every cell in every setup, with the values of ``view``; by default ``view_of`` chooses the view.
 
     Every view has the same cells in the same order: by setup (the most exact first), layer, dim. Raises DataError if
-    ``records`` are of several bundles or machines.
+    ``records`` are of several bundles or machines; ``groups`` separates them.
     """
     if len(groups(records)) > 1:
-        raise DataError("results of several bundles or machines do not compare: pass one of groups(records) at a time")
+        raise DataError("results of several bundles or machines are never compared: pass one of groups(records)")
     view, full = view or view_of(records), full_cell(records)
     timings = {(timing.setup, timing.layer, timing.shape): timing for timing in latencies(records)}
     timed: dict[Setup, dict[Setup, None]] = {}
@@ -181,7 +182,7 @@ def _stored_values(record: Record, full: float | None) -> dict[str, Any]:
 
 
 def _time_values(latency: Timing | None, bulk: Timing | None) -> dict[str, Any]:
-    """The median and its spread of one shape, the throughput of another."""
+    """The times of a call from ``latency``, and the throughput from ``bulk``; the two may have different shapes."""
     values: dict[str, Any] = {}
     if latency:
         values |= {name: getattr(latency, name) for name in ("latency_ms", "p95_ms", "p99_ms", "calls", "spread")}

@@ -116,9 +116,10 @@ def save_graph(model: "ir.Model", path: Path) -> None:
 def check_deployed(
     bundle: Bundle, cell: Cell, path: Path, precision: str = Precision.FP32, normalize: bool | None = None
 ) -> None:
-    """Raise ParityError if the graph at ``path`` gives other vectors than the bundle's graph, cut and scaled.
+    """Raise ParityError if the graph at ``path`` gives other vectors than the bundle's graph.
 
-    The bundle's default graph is used, because old versions of all runtimes load it.
+    The vectors of the bundle's graph are cut and scaled first. The default graph is used, because old versions of all
+    runtimes load it.
     """
     text, bounds = bundle.manifest.text, PRECISIONS[Precision(precision)].bounds
     tokens = bundle.tokenizer.encode(SAMPLE, text.prompt())
@@ -133,7 +134,7 @@ def check_deployed(
         raise ParityError(f"{path.name} gives vectors of shape {given.shape}, expected {expected.shape}")
     lowest, difference = float(cosine(given, expected).min()), float(np.abs(given - expected).max())
     largest = bounds.deployed_difference * max(1.0, float(np.abs(expected).max()))
-    if not (lowest >= bounds.deployed_cosine and difference <= largest):  # so written that NaN fails too
+    if not (lowest >= bounds.deployed_cosine and difference <= largest):  # NaN fails too
         raise ParityError(
             f"{path.name} does not give the vectors of the bundle's graph of cell {cell}, {precision}: smallest cosine "
             f"{lowest:.7f} (expected {bounds.deployed_cosine}), largest difference {difference:.1e} (expected "

@@ -92,9 +92,10 @@ def build_engines(
     progress: Progress,
     timeout: float = TIMEOUT,
 ) -> tuple[tuple[EngineEntry, ...], list[str]]:
-    """Put an engine of every graph and kind into ``staging``; ``cache`` gives those that it has under the same key.
+    """Put an engine of every graph and kind into ``staging``.
 
-    Returns the engines, and a text for each engine that failed.
+    If ``cache`` has an engine with the same key, that engine is used. Returns the engines, and a text for each
+    engine that failed.
     """
     import onnx_ir as ir
 

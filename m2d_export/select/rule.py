@@ -26,8 +26,8 @@ class Worth:
 class Verdict:
     """Why a candidate was not picked.
 
-    ``misses`` are the limits that it breaks. ``reason`` is what the pick has over it if it breaks none; it is empty if
-    nothing speaks against the candidate.
+    ``misses`` are the limits that the candidate breaks. ``reason`` has them in words or, if there are none, says why
+    the pick is better. The reason is empty if nothing speaks against the candidate.
     """
 
     candidate: Candidate
@@ -84,9 +84,9 @@ def select(
     """Pick the fastest candidate that meets every budget if quality has a limit, and else the best one.
 
     If two are equal, the smaller dim is picked, then the smaller layer. ``candidates`` come from ``metrics.candidates``
-    with ``view``. For an index with fewer bytes per number, quality is the score of vectors that are stored so, if it
-    was measured. Raises DataError if the quality of the task was not measured, or if a retention needs the full cell's
-    quality and that was not measured.
+    with ``view``. If the index has fewer than 4 bytes per number, quality is the score of vectors that are stored in
+    this way, if bench has measured it. Raises DataError if the quality of the task was not measured, or if a retention
+    needs the full cell's quality and that was not measured.
     """
     view, stored_as = view or View(), _stored_as(candidates, budgets, task)
     judged = [_judged(candidate, budgets, task, stored_as) for candidate in candidates]
@@ -142,7 +142,7 @@ def _stored_as(candidates: Sequence[Candidate], budgets: Budgets, task: Task) ->
 
 
 def _check_measured(judged: Sequence[Verdict], budgets: Budgets, task: Task) -> None:
-    """Raise DataError if the quality was not measured, or the full cell's quality that a retention needs."""
+    """Raise DataError if no quality was measured, or if a retention needs the full cell's quality and it is unknown."""
     what, measure = TASKS[task].quality, TASKS[task].measure
     if all(verdict.worth.quality is None for verdict in judged):
         raise DataError(f"no {what} was measured: {measure} first")
@@ -170,7 +170,7 @@ def _rank(verdict: Verdict, budgets: Budgets) -> tuple[float, ...]:
 
 
 def _relaxations(ruled_out: Sequence[Verdict]) -> tuple[Relaxation, ...]:
-    """For each budget that is the only one that some candidate misses, its least change; the smallest first."""
+    """The least change of each budget with which a candidate would meet all budgets; the smallest change first."""
     only = [(verdict.misses[0], verdict.candidate) for verdict in ruled_out if len(verdict.misses) == 1]
     found: dict[str, Relaxation] = {}
     for miss, candidate in sorted(only, key=lambda item: item[0].change):
