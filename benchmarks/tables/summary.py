@@ -29,10 +29,11 @@ def headline() -> str:
             f"in `models/` scores {at_full_width(ours, depth)} with {depth} layers and {at_full_width(ours, EXIT)} "
             f"with {EXIT} (STS-B, Spearman x 100). Before its training it scored {at_full_width(base, depth)} and "
             f"{at_full_width(base, EXIT)}.",
-            f"- **{times(best.ratio(best.full))} the throughput of the fastest other library of equal score**, with "
-            f"the same checkpoint, and {times(best.ratio(best.exit))} with exit {EXIT} of the trained checkpoint. "
-            f"m2d-export ran {how} and scores {at_depth} and {at_exit}. The other library is {best.peer}, and scores "
-            f"{of_peer}. Processor: {processor(found)}.",
+            f"- **{times(best.ratio(best.full))} the throughput of the fastest other library of equal score**, if both "
+            f"run all layers of the same checkpoint. With exit {EXIT} of the trained checkpoint it is "
+            f"{times(best.ratio(best.exit))}. m2d-export ran {how} (type of the weights, type that floats are "
+            f"multiplied in). It scores {at_depth} with all layers and {at_exit} with exit {EXIT}. The other library "
+            f"is {best.peer}, and scores {of_peer}. Processor: {processor(found)}.",
             f"- **{built['graphs']} exits take {built['all_graphs_over_the_deepest_alone']:.3f}x the space of the "
             "deepest one.** They share one file of weights.",
         ]
@@ -65,12 +66,12 @@ def results() -> str:
             "other-libraries",
         ),
         (
-            "How close does `encode` come to the speed of its matrix products alone?",
+            "How much of the speed of bare matrix products does `encode` reach?",
             f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %, depending on runtime and precision",
             "the-machines-limit",
         ),
         (
-            "Can unlabelled texts rank the cells as the score does?",
+            "Do texts without grades put the cells in the same order as the score?",
             f"yes, mostly: rank correlation {agreement['rank_correlation']['spearman']:.3f}",
             "agreement-without-labels",
         ),
