@@ -1,6 +1,5 @@
 """The pipeline from a checkpoint to a published bundle: plain calls, from top to bottom."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,23 +10,19 @@ from m2d_export.bundle.disk import Bundle, files_in, published_engine
 from m2d_export.bundle.manifest import Manifest, VariantEntry, read_manifest
 from m2d_export.engines.builds import EngineCache, TypedGraph, build_engines
 from m2d_export.errors import BundleError, ExportError, ParityError
+from m2d_export.graph_files import Graphs, remove_failed, write_graphs
 from m2d_export.host.files import writing
 from m2d_export.host.folders import publish, staged_directory
 from m2d_export.host.machine import versions
 from m2d_export.host.staging import remove_stale
 from m2d_export.plan import BuildOptions, Plan, Progress, no_progress, plan, why_not_replaced
 from m2d_export.precisions import PRECISIONS, function_of
-from m2d_export.spec import DEFAULT, LONG, EngineEntry, Precision, Variant
-from m2d_export.text.batches import SAMPLE_TOKENS, sample_spec
-from m2d_export.text.tokenizer import Tokenizer
+from m2d_export.spec import DEFAULT, EngineEntry, Precision, Variant
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
     from m2d_export.checkpoints.exits import ExitEncoder
 
 TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu"
-Graphs = dict[tuple[int, Precision], dict[str, str]]  # by layer and precision: a path in the bundle by runtime
 
 
 def build(
@@ -84,33 +79,6 @@ def build_planned(plan: Plan, progress: Progress = no_progress) -> Bundle:
     return Bundle.open(plan.target, plan.checkpoint.folder)
 
 
-def write_graphs(plan: Plan, model: "ir.Model", staging: Path, progress: Progress) -> Graphs:
-    """Make the graphs of each precision from the uncut graph, cut them per exit, and store their weights once."""
-    from m2d_export.graphs.export import cut_graph, save_graphs
-    from m2d_export.graphs.int8 import calibration_samples
-    from m2d_export.graphs.passes.block_attention import block_attention
-
-    (staging / layout.GRAPHS).mkdir()
-    samples = None
-    if plan.calibration:
-        tokenizer = Tokenizer(plan.checkpoint.tokenizer_json, sample_spec(plan.checkpoint.text))
-        samples = calibration_samples(plan.calibration.texts, tokenizer)
-    paths: Graphs = {}
-    for precision in plan.precisions:
-        progress(f"making the {precision} graphs of every exit")
-        uncut = function_of(PRECISIONS[precision].graphs)(model, precision, samples, progress)
-        if plan.checkpoint.text.max_tokens > SAMPLE_TOKENS and block_attention(long := uncut[DEFAULT].clone()):
-            uncut = {**uncut, f"onnxrt{LONG}": long}
-        cuts = {}
-        for layer in plan.grid.layers:
-            paths[layer, precision] = {runtime: layout.graph_path(layer, precision, runtime) for runtime in uncut}
-            for runtime, path in paths[layer, precision].items():
-                cuts[staging / path] = cut_graph(uncut[runtime], layer, plan.grid.width)
-        progress(f"writing {precision} graphs and their shared weights")
-        save_graphs(cuts, staging / layout.weights_path(precision))
-    return paths
-
-
 def check_variants(
     plan: Plan, graphs: Graphs, exits: "ExitEncoder", staging: Path, progress: Progress
 ) -> tuple[tuple[VariantEntry, ...], list[str]]:
@@ -132,35 +100,15 @@ def check_variants(
             parity[runtime], found = function_of(PRECISIONS[precision].gate)(variant, reference)
             problems += [f"{name}: {problem}" for problem in found]
         failures += problems
-        if problems:
-            continue
-        metrics = parity[DEFAULT].metrics()
-        entries.append(VariantEntry(layer, precision, paths, layout.weights_path(precision), metrics))
+        if not problems:
+            metrics = parity[DEFAULT].metrics()
+            entries.append(VariantEntry(layer, precision, paths, layout.weights_path(precision), metrics))
     if failures and not (plan.partial and entries):
         remedy = "Build without these layers or precisions" + (", or with --partial" if entries else "")
         raise ParityError(
             f"nothing is published, because these graphs fail their gate: {'; '.join(failures)}. {remedy}"
         )
     return tuple(entries), failures
-
-
-def remove_failed(graphs: Graphs, variants: Sequence[VariantEntry], staging: Path) -> None:
-    """Remove the graphs that are not in ``variants``; weights that no other graph of their precision has go too."""
-    import onnx_ir as ir
-
-    from m2d_export.graphs.export import save_graphs
-
-    passed = {(entry.layer, entry.precision): entry for entry in variants}
-    for place in graphs.keys() - passed.keys():
-        for path in graphs[place].values():
-            (staging / path).unlink()
-    for precision in {precision for _, precision in graphs.keys() - passed.keys()}:
-        paths = [staging / path for entry in variants if entry.precision == precision for path in entry.graphs.values()]
-        left = {path: ir.external_data.load_to_model(ir.load(path)) for path in paths}
-        weights = staging / layout.weights_path(precision)
-        weights.unlink()
-        if left:
-            save_graphs(left, weights)
 
 
 def published_variants(target: Path) -> set[tuple[int, Precision]]:

@@ -29,7 +29,7 @@ ROOMS = (
         "engines",
         "runtimes",
     ),
-    *("bundle", "gate", "plan", "pipeline", "encoder", "bench", "select", "report", "deploy", "cli"),
+    *("bundle", "gate", "plan", "graph_files", "pipeline", "encoder", "bench", "select", "report", "deploy", "cli"),
 )
 TRAINING_ORDER = (
     *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "work", "screen", "picture", "card"),
