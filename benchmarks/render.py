@@ -34,6 +34,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "cost": cost.cost,
     "open_exits": cost.open_exits,
     "stream": cost.stream,
+    "long_texts": cost.long_texts,
     "triton": cost.triton,
     "cpp": cost.cpp,
     "before_after": cost.before_after,

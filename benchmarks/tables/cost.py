@@ -50,6 +50,22 @@ def open_exits() -> str:
     return f"{plain_table(header, rows)}\n\nPeak resident memory of the process; {on(found['machine'])}."
 
 
+def long_texts() -> str:
+    """Memory of long texts, of texts of 10 MB and of a build."""
+    found = result("memory.json")
+    systems = list(next(iter(found["texts"].values())))
+    rows = [
+        [f"{name} tokens", *(f"{row[system]:,.0f} MB" for system in systems)] for name, row in found["texts"].items()
+    ]
+    smallest, largest = (f"{limit(found['large_texts'].values()):.0f} MB" for limit in (min, max))
+    build = found["build"]
+    facts = (
+        f"- A text of 10 MB takes {smallest} to {largest}, whatever its characters are.\n"
+        f"- A build of {build['weights']:.0f} MB of weights takes {build['over_imports']:,.0f} MB."
+    )
+    return f"{plain_table(['texts', *systems], rows)}\n\n{facts}\n\n{on(found['machine'])}."
+
+
 def stream() -> str:
     """Memory while many texts go through an encoder."""
     found = result("stream.json")
