@@ -38,8 +38,8 @@ SINGLES = 50  # texts encoded one at a time in a turn
 SINGLE_TURNS = 10
 REST = 0.5  # seconds before a turn, in which the threads of the last system stop spinning
 SHORT_REST = 0.1  # before a turn of single texts
-OWN = ("m2d-export", "numpy", "tokenizers", "onnxruntime", "openvino", "nncf")
-BUILD = ("torch", "transformers", "onnx-ir", "onnxscript", "nncf")  # packages that our graphs depend on
+OWN = ("m2d-export", "numpy", "tokenizers", "onnxruntime", "openvino")
+BUILD = ("torch", "transformers", "onnx-ir", "onnxscript")  # packages that our graphs depend on
 REFERENCE = "sentence-transformers torch fp32"
 
 

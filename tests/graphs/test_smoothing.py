@@ -57,7 +57,7 @@ def test_outlying_columns_that_ruin_one_fixed_strength_do_no_harm(monkeypatch: p
     assert f"{smoothing.OUTLIERS} of 256" in step
     assert closeness(model, samples) > 0.999
     for name, value in {"STRENGTHS": (0.95,), "OUTLIERS": 0, "QUIET": 0.1, "TOO_SENSITIVE": 9}.items():
-        monkeypatch.setattr(smoothing, name, value)  # what NNCF does by default
+        monkeypatch.setattr(smoothing, name, value)  # SmoothQuant with one strength
     assert closeness(model, samples) < 0.99
 
 
