@@ -30,10 +30,11 @@ def headline() -> str:
             f"with {EXIT} (STS-B, Spearman x 100). Before its training it scored {at_full_width(base, depth)} and "
             f"{at_full_width(base, EXIT)}.",
             f"- **{times(best.ratio(best.full))} the throughput of the fastest other library of equal score**, if both "
-            f"run all layers of the same checkpoint. With exit {EXIT} of the trained checkpoint it is "
-            f"{times(best.ratio(best.exit))}. m2d-export ran {how} (type of the weights, type that floats are "
-            f"multiplied in). It scores {at_depth} with all layers and {at_exit} with exit {EXIT}. The other library "
-            f"is {best.peer}, and scores {of_peer}. Processor: {processor(found)}.",
+            f"run all layers of the checkpoint before its training: m2d-export scores {at_depth} there, and the other "
+            f"library {of_peer}. With exit {EXIT} of the trained checkpoint, which scores {at_exit}, it is "
+            f"{times(best.ratio(best.exit))}. m2d-export ran {how}: the first type is that of the weights, the second "
+            f"is the type that floats are multiplied in. The other library is {best.peer}. Processor: "
+            f"{processor(found)}.",
             f"- **{built['graphs']} exits take {built['all_graphs_over_the_deepest_alone']:.3f}x the space of the "
             "deepest one.** They share one file of weights.",
         ]
@@ -71,7 +72,7 @@ def results() -> str:
             "the-machines-limit",
         ),
         (
-            "Do texts without grades put the cells in the same order as the score?",
+            "Without graded pairs, can `bench` still tell which cells are better?",
             f"yes, mostly: rank correlation {agreement['rank_correlation']['spearman']:.3f}",
             "agreement-without-labels",
         ),

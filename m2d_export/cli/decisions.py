@@ -71,8 +71,8 @@ def select(
     fast and small enough is picked.
 
     Latency is that of the smallest timed batch, and throughput that of the largest. --batch-size names one batch for
-    both. --bytes-per-value says how an index stores each number: 4 is float32. For fewer bytes, quality is the score
-    of vectors that are stored with these bytes, if bench has measured it.
+    both. --bytes-per-value says how an index stores each number: 4 is float32. With fewer bytes, vectors lose
+    precision in the index. If bench has measured the score of such vectors, this score is the quality.
     """
     from dataclasses import asdict
 

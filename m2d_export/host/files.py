@@ -17,7 +17,7 @@ from m2d_export.host.staging import remove_stale, staging_path
 
 NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 STDOUT = Path("-")
-IN_MEMORY = 64 << 20  # bytes for a pipe beyond which they wait on disk
+IN_MEMORY = 64 << 20  # bytes; a larger output for a pipe waits on disk until it is complete
 
 
 def read_text(path: Path, layout: str = "") -> str:
@@ -107,7 +107,7 @@ def followed(target: str | Path) -> Path:
 
 
 def check_parent(target: Path) -> None:
-    """Raise OSError if this user can make nothing at ``target``, whose missing folders are made with it."""
+    """Raise OSError if this user cannot make ``target``, or the folders above it that are missing."""
     folder = next((folder for folder in target.parents if folder.exists()), target)
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))

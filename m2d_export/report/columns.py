@@ -21,11 +21,11 @@ class Column:
     """A value of a candidate, and how it is shown.
 
     ``key`` is the field of ``Candidate``, ``write`` a name in ``WRITERS``, and ``source`` the record that the value
-    comes from. ``note`` says what it was measured on, with the names that ``measured_on`` returns. ``interval`` is the
-    field with its 95 % interval. ``mark`` is a field whose name is added to the text if the field is true. ``heat`` is
-    the heading of its heat-map, if it has one. On a terminal, the heat-map shows the column ``extra`` in brackets.
-    ``shown`` is "table", "hover" (on the page, while the mouse is on a cell) or "data" (only as part of another
-    column).
+    comes from. ``note`` says what it was measured on; ``measured_on`` has the values for the names in braces.
+    ``interval`` is the field with its 95 % interval. ``mark`` is a field whose name is added to the text if the field
+    is true. ``heat`` is the heading of its heat-map, if it has one. On a terminal, the heat-map shows the column
+    ``extra`` in brackets. ``shown`` is "table", "hover" (on the page, while the mouse is on a cell) or "data" (only as
+    part of another column).
     """
 
     key: str
@@ -70,7 +70,7 @@ COLUMNS = (
     Column("p99_ms", "p99", "ms", "`latency`: `p99_ms`", LATENCY, shown="hover"),
     Column("calls", "calls", "count", "`latency`: number of `seconds`", LATENCY, shown="hover"),
     Column("spread", "spread", "share", "`latency`: `spread`", LATENCY, shown="hover"),
-    Column("noisy", "noisy", "text", "`latency`: `noisy`, of either shape", LATENCY, shown="data"),
+    Column("noisy", "noisy", "text", "`latency`: `noisy`, of latency or throughput", LATENCY, shown="data"),
     Column("sentences_per_second", "sentences/s", "count", "`latency`: `sentences_per_second`", THROUGHPUT),
     Column(
         *("agreement", "agreement", "score", "`agreement`: `spearman`", TEXTS),
@@ -90,7 +90,8 @@ COLUMNS = (
     Column("peak_mb", "peak memory", "mb", "`memory`: `peak_mb`"),
 )
 TABLE = tuple(column for column in COLUMNS if column.shown == "table")
-TIMES = tuple(column for column in COLUMNS if column.part == "times" and column.shown != "data")  # of ``Timing`` too
+# ``Timing`` has the fields of these columns too.
+TIMES = tuple(column for column in COLUMNS if column.part == "times" and column.shown != "data")
 BY_KEY: Mapping[str, Column] = {column.key: column for column in COLUMNS}
 
 

@@ -20,7 +20,7 @@ from m2d_export.vectors import FloatArray
 
 log = logging.getLogger(__name__)
 CPU = "CPUExecutionProvider"
-LONG_ATTENTION = 1 << 20  # of a batch that runs with attention in blocks: a text of 1,024 tokens, or several
+LONG_ATTENTION = 1 << 20  # texts x tokens^2: a batch with more runs with attention in blocks
 MANY = 16  # with fewer batches, the second session saves less time than opening it takes
 NO_SKIP_LAYER_NORM_FUSION = {
     "optimization.disable_specified_optimizers": "SkipLayerNormFusion"
@@ -31,7 +31,7 @@ SETTINGS = {
     "session.force_spinning_stop": "1",
     **NO_SKIP_LAYER_NORM_FUSION,
 }
-# The weights are in memory only once, and each layer computes the rows of its mask anew.
+# To save memory, there is no packed copy of the weights, and each layer computes its mask again instead of keeping it.
 LONG_SETTINGS = {
     **SETTINGS,
     "session.disable_prepacking": "1",
@@ -72,7 +72,7 @@ def open_session(variant: Variant, options: Any, providers: Mapping[str, Mapping
 
 
 class OnnxRuntime(Runtime):
-    """A session on all threads and, from the first call of many batches on, a second one for parallel streams.
+    """A session on all threads. The first call with many batches opens a second session for parallel streams.
 
     The second session runs each batch on one thread, as many batches at once as there are threads: no thread waits for
     another within a layer. Several threads may call a runtime. Raises RuntimeUnavailable if the graph cannot be
@@ -114,9 +114,10 @@ class OnnxRuntime(Runtime):
             return self._long
 
     def _each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Each batch with its vectors, in order; fewer than ``MANY`` run one after the other."""
+        """Each batch with its vectors, in any order; fewer than ``MANY`` run one after the other."""
         waiting = list(batches)
-        room = max(TOKEN_BUDGET**2, ATTENTION_BUDGET // self._threads)  # of a stream; longer texts run one at a time
+        # The attention that a stream has memory for: a batch with more runs alone.
+        room = max(TOKEN_BUDGET**2, ATTENTION_BUDGET // self._threads)
         alone: list[Batch] = []
         short: list[Batch] = []
         for batch in waiting:

@@ -1,4 +1,7 @@
-"""How much of a long text decides its first tokens: a tokenizer reads megabytes before it truncates them."""
+"""Tokenize only as much of a long text as decides its first tokens.
+
+A tokenizer truncates the tokens only after it has read the whole text, which may have megabytes.
+"""
 
 import re
 import unicodedata
@@ -9,13 +12,13 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-CHARACTERS_PER_TOKEN = 8  # the first guess of how many characters fill the token limit; doubled until they do
-MARGIN = 512  # a cut changes the tokens of this many characters before it, at most
+CHARACTERS_PER_TOKEN = 8  # a first guess: a prefix that gives too few tokens is doubled
+MARGIN = 512  # characters before the end of a prefix whose tokens may change when the text goes on
 ALPHABETS = "0-9A-Za-zÀ-ÖØ-öø-ʯΑ-ΡΣ-ωА-я"  # BERT drops none of these characters, and splits no word at one
 
 
 class PrefixReader:
-    """Tokenizes no more of a text than decides its first ``max_tokens`` ids; ``rust`` truncates to this number."""
+    """Tokenizes the part of a text that decides its first ``max_tokens`` ids; ``rust`` truncates to this number."""
 
     def __init__(self, rust: RustTokenizer, max_tokens: int) -> None:
         added = [token.content for token in rust.get_added_tokens_decoder().values()]
@@ -47,10 +50,11 @@ class PrefixReader:
             limit *= 2
 
     def _is_enough(self, prefix: str, found: Encoding) -> bool:
-        """Whether the ids of a prefix are those of the whole text: its tokens end before what a cut changes.
+        """Whether the ids of a prefix are the first ids of the whole text.
 
-        A cut changes a word, a token of several words, or what normalizers do with marks and control characters; those
-        are not counted, because normalizers drop or move them.
+        The last characters of a prefix (the margin) may get other tokens when the text goes on: they may be a part of a
+        word or of a token of several words. So all tokens must end before the margin. Marks and control characters do
+        not count towards the margin, because normalizers drop or move them.
         """
         if len(found.ids) < self._max_tokens:
             return False
@@ -61,10 +65,11 @@ class PrefixReader:
         return max(end for _, end in found.offsets) <= place
 
     def _without_middles(self, text: str) -> str:
-        """The same text with shorter runs of characters that give the same ids at any length over the margin.
+        """The text with its long runs made shorter: runs that give the same ids at any length over the margin.
 
-        In BERT a run of white space is one space, some characters are dropped, and a word that is too long is one
-        unknown token. Other tokenizers have runs of one character, such as white space.
+        A run keeps its beginning and its end. In BERT a run of white space is one space, some characters are dropped,
+        and a word that is too long is one unknown token. In other tokenizers, a run repeats one character, such as a
+        space.
         """
         half = self._margin // 2
         kinds: dict[str, list[str]] = {}
@@ -84,7 +89,11 @@ class PrefixReader:
         return text
 
     def _kind_of_now(self, character: str) -> str:
-        """What the tokenizer does with a character: a "letter", "space" or "dropped", "alike" in runs, or "other"."""
+        """What the tokenizer does with a character.
+
+        With BERT it can be a "letter", a "space" or "dropped". It is "alike" if its long runs give the same ids at any
+        length. Everything else is "other".
+        """
         longest = self._longest_word
         if longest:
             unknown = self._plain("a" * (longest + 1))
