@@ -14,7 +14,6 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 CHARACTERS_PER_TOKEN = 8  # a first guess: a prefix that gives too few tokens is doubled
 MARGIN = 512  # characters before the end of a prefix whose tokens may change when the text goes on
-ALPHABETS = "0-9A-Za-zÀ-ÖØ-öø-ʯΑ-ΡΣ-ωА-я"  # BERT drops none of these characters, and splits no word at one
 
 
 class PrefixReader:
