@@ -138,7 +138,7 @@ def test_both_cells_of_a_cascade_are_timed_on_the_queries_only(
 
 def test_an_undefined_score_is_null_in_the_record(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     ones = np.ones((1, WIDTH), dtype=np.float32)
-    monkeypatch.setattr(FakeRuntime, "vectors", lambda self, batch: ones.repeat(len(batch.rows), 0))
+    monkeypatch.setattr(FakeRuntime, "_vectors", lambda self, batch: ones.repeat(len(batch.rows), 0))
     found = list(sweep.records())
     nulls = ("interval", "difference", "difference_interval", "retention")
     for record in of_kind(found, "score"):

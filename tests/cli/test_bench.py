@@ -76,9 +76,9 @@ def test_all_prints_every_table(run: Run, folder: Path) -> None:
     assert rows_of(outcome.out)[:2] == scores
 
 
-def test_one_run_measures_lists_of_runtimes_precisions_and_computes(run: Run, folder: Path) -> None:
+def test_one_run_measures_lists_of_runtimes_precisions_and_computes(run: Run, folder: Path, checkpoint: Path) -> None:
     options = ("--layers", 1, "--dims", 7, "--batch-size", 1, "--tokens", 8)
-    setups = ("--runtime", "onnxrt, pytorch", "--precision", "fp32", "--compute", "fp32")
+    setups = ("--runtime", "onnxrt, pytorch", "--precision", "fp32", "--compute", "fp32", "--checkpoint", checkpoint)
     outcome = run("bench", "tiny.m2d", "--sts", "pairs.csv", *options, *setups, "--all")
     assert (outcome.code, outcome.err) == (0, "")
     lines = lines_of(folder / "results.jsonl")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from m2d_export import Bundle, pipeline
-from tests.cli.commands import Run, call, contents, refuse
+from tests.cli.commands import Run, contents, refuse
 
 
 def test_a_dry_run_prints_what_would_be_built_and_writes_nothing(run: Run, folder: Path, checkpoint: Path) -> None:
@@ -84,18 +84,6 @@ def test_a_build_that_cannot_work_is_refused_in_one_line(
     (folder / "foreign" / "config.json").write_text('{"model_type": "no such model"}')
     outcome = refuse(run, folder, f"build {arguments.replace('CHECKPOINT', str(checkpoint))}", message)
     assert len(outcome.err.splitlines()) == 1
-
-
-@pytest.mark.parametrize("error", [MemoryError, AssertionError])
-def test_an_unexpected_error_keeps_its_traceback(
-    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
-) -> None:
-    def fail(path: Path) -> None:
-        raise error
-
-    monkeypatch.setattr(Bundle, "open", fail)
-    with pytest.raises(error):
-        call("show", "tiny.m2d")
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_python_m_m2d_export_runs_the_program(folder: Path) -> None:
         ("build x -o y --precision fp32,,int8", "words separated by commas"),
         ("encode tiny.m2d texts.txt -o o.npy --runtime tensorrt", "'tensorrt' is not one of"),
         ("encode tiny.m2d texts.txt -o o.npy --precision fp8", "'fp8' is not"),
-        ("encode tiny.m2d texts.txt -o o.npy --threads 0", "0 is not in the range x>=1"),
+        ("encode tiny.m2d texts.txt -o o.npy --threads 0", "0 is not in the range 1<=x<=1024"),
         ("encode tiny.m2d texts.txt -o o.npy --threads x", "'x' is not a valid integer range"),
         ("encode tiny.m2d texts.txt -o o.npy --compute fp8", "'fp8' is not one of 'fp32', 'bf16'"),
         ("encode tiny.m2d none.txt -o o.npy", "'none.txt': No such file or directory"),

@@ -129,10 +129,10 @@ def test_threads_take_turns_on_the_gpu_that_is_chosen(run: Run, exported: Path, 
     np.testing.assert_allclose(given, np.tile(expected(planned, TEXTS), (4, 1)), atol=1e-6)
 
 
-def test_a_prompt_that_is_not_pooled_and_vectors_that_are_not_scaled(run: Run, bundle: Bundle, tmp_path: Path) -> None:
-    prompted = {"include_prompt": False, "prompts": {"query": "a cat is "}, "default_prompt_name": "query"}
-    text = replace(bundle.manifest.text, **prompted)
-    bundle = engined(bundle, tmp_path / "tiny.m2d", "trt-rtx", text=text, normalize=False)
+def test_a_prompt_that_is_not_pooled_and_vectors_that_are_not_scaled(
+    run: Run, prompted: Bundle, tmp_path: Path
+) -> None:
+    bundle = engined(prompted, tmp_path / "tiny.m2d", "trt-rtx", normalize=False)
     exported = write_project(bundle, Cell(1, WIDTH), tmp_path / "out", runtime="trt-rtx")
     np.testing.assert_array_equal(vectors(run(exported, TEXTS), WIDTH), expected(bundle, TEXTS, WIDTH))
 

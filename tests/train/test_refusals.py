@@ -98,8 +98,8 @@ def test_a_model_that_is_not_an_encoder(refused: Refusal, tmp_path: Path) -> Non
     folder = tmp_path / "t5"
     folder.mkdir()
     assert "config.json" in refused(model=folder)
-    (folder / "config.json").write_text(json.dumps({"model_type": "t5", "is_encoder_decoder": True}))
-    assert "encoder-decoder" in refused(model=folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    assert "no weights" in refused(model=folder)
     assert str(tmp_path / "none") in refused(model=tmp_path / "none")
 
 
