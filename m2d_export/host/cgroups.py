@@ -1,7 +1,6 @@
 """The processors and the memory that a container may use: the limits of Linux's control groups, version 1 and 2."""
 
 import contextlib
-import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -21,15 +20,15 @@ def cpu_quota(root: Path = ROOT) -> int | None:
             *_numbers(folder / "cpu.cfs_period_us"),
         ]
         if len(numbers) == 2 and min(numbers) > 0:
-            shares.append(numbers[0] / numbers[1])
-    return math.ceil(min(shares)) if shares else None
+            shares.append(-(-numbers[0] // numbers[1]))  # rounded up, exact for any size
+    return min(shares, default=None)
 
 
 def memory_limit(root: Path = ROOT) -> int | None:
     """The bytes of memory that this process may use, the smallest limit of its groups; None if there is no limit."""
     names = ("memory.max", "memory.limit_in_bytes")
     limits = [limit for folder in _groups("memory", root) for name in names for limit in _numbers(folder / name)]
-    return min(limits, default=None)
+    return min((limit for limit in limits if limit > 0), default=None)
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
@@ -44,7 +43,9 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
         name = {"cgroup": controller, "cgroup2": ""}.get(kind, kind)
         if name not in paths or name not in ("", *options):
             continue
-        _, _, _, top, place, *_ = mount.split()
+        if len(words := mount.split()) < 5:
+            continue
+        top, place = words[3:5]
         mounted = root / place.lstrip("/")
         # A container often sees its own group as the top of the tree, although the path is that of the host.
         below = paths[name].relative_to(top) if paths[name].is_relative_to(top) else PurePosixPath()
@@ -59,6 +60,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _numbers(path: Path) -> list[int]:
-    """The whole numbers in a file; empty if there is no such file, or if it says "max"."""
-    words = " ".join(_lines(path)).split()
-    return [int(word) for word in words] if words and "max" not in words else []
+    """The whole numbers in a file; empty if there is no such file, or if it says "max" or anything else."""
+    with contextlib.suppress(ValueError):
+        return [int(word) for word in " ".join(_lines(path)).split()]
+    return []

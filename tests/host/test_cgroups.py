@@ -104,3 +104,23 @@ def test_both_versions_at_once_are_read(tree: Tree) -> None:
     mounts = f"{V1_CPU.format(top='/')}\n{V2.format(top='/').replace('/sys/fs/cgroup', '/sys/fs/cgroup/unified')}"
     root = tree("1:cpu,cpuacct:/\n0::/\n", mounts, {"unified/cpu.max": "100000 100000"})
     assert cpu_quota(root) == 1
+
+
+NO_LIMITS = ["", "max", "-1", "0", "9" * 400, "9" * 5000, "1.5", "many 100000", "\0", "5 0", "1 2 3"]
+
+
+@pytest.mark.parametrize("content", NO_LIMITS)
+def test_a_file_with_anything_else_is_no_limit(tree: Tree, content: str) -> None:
+    root = tree("0::/\n", V2.format(top="/"), {"cpu.max": content, "memory.max": content})
+    assert cores(root) == ALLOWED
+    assert memory_bytes(root) > 0
+
+
+def test_numbers_of_any_size_are_divided(tree: Tree) -> None:
+    assert cpu_quota(tree("0::/\n", V2.format(top="/"), {"cpu.max": "1 " + "9" * 400})) == 1
+    assert cores(tree("0::/\n", V2.format(top="/"), {"cpu.max": "9" * 400 + " 1"})) == ALLOWED
+
+
+@pytest.mark.parametrize("mounts", ["x", "- cgroup2", "30 23 0:26 / - cgroup2 cgroup2 rw"])
+def test_a_line_of_mounts_that_is_too_short_is_left_out(tree: Tree, mounts: str) -> None:
+    assert cpu_quota(tree("nonsense\n0::/\n", mounts, {})) is None
