@@ -1,13 +1,17 @@
 """Turn texts into token ids, the same ids that sentence-transformers gives to the checkpoint."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer as RustTokenizer
 
-from m2d_export.errors import InputError, ManifestError, raised_as
+from m2d_export.errors import InputError, ManifestError, SpecError, raised_as
+from m2d_export.host.machine import MAX_THREADS
 from m2d_export.spec import TextSpec
 from m2d_export.text.prefix import PrefixReader
+
+THREADS = ("RAYON_NUM_THREADS", "RAYON_RS_NUM_CPUS")  # variables that set the number of the tokenizer's threads
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,12 @@ class Tokenizer:
     """A checkpoint's tokenizer. It truncates to the checkpoint's maximum and pads nothing.
 
     Settings of truncation and padding in ``tokenizer.json`` are ignored, as sentence-transformers does. The build
-    compares its ids with those of sentence-transformers. Raises ManifestError if ``tokenizer_json`` cannot be read.
+    compares its ids with those of sentence-transformers. Raises ManifestError if ``tokenizer_json`` cannot be read, and
+    SpecError if the environment asks for more threads than can be started.
     """
 
     def __init__(self, tokenizer_json: str, spec: TextSpec) -> None:
+        _check_threads()
         with raised_as(_unusable):
             self._rust = RustTokenizer.from_str(tokenizer_json)
             self._rust.no_padding()
@@ -62,6 +68,14 @@ class Tokenizer:
         """Tokens of the prompt without a closing special token, counted as sentence-transformers does."""
         encoding = self._rust.encode(prompt)
         return len(encoding.ids) - (1 if encoding.special_tokens_mask[-1:] == [1] else 0)
+
+
+def _check_threads() -> None:
+    """Raise SpecError if the environment asks for more threads than can be started: starting them takes minutes."""
+    for name in THREADS:
+        value = os.environ.get(name, "")
+        if value.isdecimal() and len(value) <= 20 and int(value) > MAX_THREADS:  # a longer number is ignored
+            raise SpecError(f"the environment variable {name} is {value}, expected at most {MAX_THREADS}: unset it")
 
 
 def _unusable(found: str) -> ManifestError:

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import processors
 
 from m2d_export.bench.memory import peak_bytes
-from m2d_export.errors import InputError, ManifestError
+from m2d_export.errors import InputError, ManifestError, SpecError
 from m2d_export.spec import TextSpec
 from m2d_export.text.batches import batches
 from m2d_export.text.tokenizer import Tokenizer
@@ -167,3 +167,13 @@ def test_a_tokenizer_without_special_tokens_gives_one_attended_token_for_an_empt
 def test_a_tokenizer_file_that_cannot_be_read_is_a_manifest_error(text: str) -> None:
     with pytest.raises(ManifestError, match=r"tokenizer\.json"):
         Tokenizer(text, TextSpec(8, PAD))
+
+
+@pytest.mark.parametrize("name", ["RAYON_NUM_THREADS", "RAYON_RS_NUM_CPUS"])
+def test_threads_that_take_minutes_to_start_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("many", "", "0", "-1", "2", "9" * 5000):
+        monkeypatch.setenv(name, value)
+        assert Tokenizer(json_of("WordPiece"), TextSpec(8, PAD))
+    monkeypatch.setenv(name, "1000000")
+    with pytest.raises(SpecError, match=f"{name} is 1000000, expected at most 1024"):
+        Tokenizer(json_of("WordPiece"), TextSpec(8, PAD))
