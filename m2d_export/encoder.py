@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from math import isfinite
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from m2d_export.bundle.disk import Bundle
-from m2d_export.errors import InputError, NotFiniteError
+from m2d_export.errors import InputError, NotFiniteError, RuntimeUnavailable
 from m2d_export.host.files import expanded
 from m2d_export.runtimes.runtime import Closing
 from m2d_export.runtimes.table import open_runtime
@@ -147,6 +148,10 @@ class Encoder(Closing):
     def close(self) -> None:
         """Free the loaded model; encoding afterwards raises SpecError."""
         self.runtime.close()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be copied or sent to another process, because the library's threads and memory stay here."""
+        raise RuntimeUnavailable("an encoder can be neither copied nor sent to another process: open it there")
 
 
 def _check_texts(texts: object) -> None:

@@ -158,7 +158,7 @@ class TextSpec:
         name = prompt_name if prompt_name is not None else self.default_prompt_name
         if name is None:
             return ""
-        if name not in self.prompts:
+        if not isinstance(name, str) or name not in self.prompts:
             known = ", ".join(sorted(self.prompts)) or "none at all"
             raise SpecError(f"no prompt named {name!r}: this checkpoint has {known}")
         return self.prompts[name]

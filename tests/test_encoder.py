@@ -1,6 +1,8 @@
 """``Encoder``: texts in, vectors out, on real graphs."""
 
+import copy
 import json
+import pickle
 import shutil
 import sys
 from collections import UserDict, deque
@@ -352,3 +354,10 @@ def test_a_vector_of_zeros_stays_one(bundle: Bundle) -> None:
     with Encoder(bundle, dim=4) as opened:
         opened.runtime = Zeros(WIDTH)
         np.testing.assert_array_equal(opened.encode(["the cat", "a dog"]), np.zeros((2, 4)))
+
+
+def test_an_encoder_is_neither_copied_nor_pickled(bundle: Bundle) -> None:
+    with Encoder(bundle) as encoder:
+        for send in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(RuntimeUnavailable, match="open it there"):
+                send(encoder)

@@ -129,6 +129,7 @@ def test_a_prompt_is_the_given_one_else_the_named_one_else_the_default(
         (TEXTS, {"prompt": "a", "prompt_name": "query"}, "prompt and prompt_name"),
         (TEXTS, {"prompt_name": "qurey"}, "no prompt named 'qurey': this checkpoint has passage, query"),
         (TextSpec(8, 0), {"prompt_name": "query"}, "this checkpoint has none at all"),
+        (TEXTS, {"prompt_name": ["query"]}, r"no prompt named \['query'\]"),
         (TextSpec(8, 0, default_prompt_name="gone"), {}, "no prompt named 'gone'"),
     ],
 )

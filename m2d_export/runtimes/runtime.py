@@ -121,8 +121,10 @@ class Runtime(Closing, Protocol):
 
     def _checked(self, batch: Batch) -> Batch:
         """The same batch. Libraries do not check all of it: some repeat a mask of one row, or read beyond the table."""
+        if not all(isinstance(array, np.ndarray) for array in (batch.input_ids, batch.attention_mask)):
+            raise SpecError("input_ids and attention_mask must be arrays of numpy, int64 of shape (batch, tokens)")
         limits, shape = {"input_ids": self.text.vocabulary}, batch.input_ids.shape
-        if shape[-1] > self.text.max_tokens:
+        if shape and shape[-1] > self.text.max_tokens:
             raise SpecError(f"a batch has {shape[-1]} tokens a text: this encoder reads at most {self.text.max_tokens}")
         for name, array in batch.inputs().items():
             if array.dtype != np.int64 or array.shape != shape or array.ndim != 2 or not array.size:

@@ -4,7 +4,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -87,6 +87,9 @@ NO_BATCHES: dict[str, tuple[str, Batch]] = {  # a word of the error, and the bat
     "mask with another number": ("attention_mask", replace(BATCH, attention_mask=BATCH.attention_mask * 2)),
     "pooling mask of one row": ("pooling_mask", replace(BATCH, pooling_mask=BATCH.attention_mask[:1])),
     "one axis": (r"\(6,\)", replace(BATCH, input_ids=BATCH.input_ids[0], attention_mask=BATCH.attention_mask[0])),
+    "no axis": (r"\(\)", replace(BATCH, input_ids=np.array(3), attention_mask=np.array(1))),
+    "lists": ("arrays of numpy", replace(BATCH, input_ids=cast(Any, BATCH.input_ids.tolist()))),
+    "no mask": ("arrays of numpy", replace(BATCH, attention_mask=cast(Any, None))),
     "no texts": (r"\(0, 6\)", replace(BATCH, input_ids=BATCH.input_ids[:0], attention_mask=BATCH.attention_mask[:0])),
     "no tokens": (
         r"\(3, 0\)",
