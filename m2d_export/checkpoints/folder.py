@@ -1,6 +1,7 @@
 """The folder of a checkpoint: its place, its JSON files, and what a checkpoint must not need."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 M2D_JSON = "m2d.json"  # docs/checkpoint-format.md
 FORMAT = 1  # of m2d.json
 CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+OTHER_TOKENIZERS = ("vocab.txt", "vocab.json", "*.model")  # files that transformers makes a tokenizer of
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order in which transformers looks for them
 SPLIT = ".index.json"  # ends the name of the list of files that weights are split into
 POINTER = b"version https://git-lfs"  # begins what git keeps in place of a large file
@@ -26,8 +29,10 @@ INSTEAD = (  # files that a folder without weights may have, what they are, and 
     ("manifest.json", "a bundle", "give the checkpoint that it was built from"),
     ("adapter_config.json", "an adapter", "merge it into its base model first (merge_and_unload)"),
     ("*.gguf", "weights in GGUF", "give the checkpoint that they were converted from"),
-    ("**/*.onnx", "ONNX graphs", "give the checkpoint that they were exported from"),
-    ("**/openvino_model.xml", "an OpenVINO model", "give the checkpoint that it was exported from"),
+    ("*.onnx", "ONNX graphs", "give the checkpoint that they were exported from"),
+    ("onnx/*.onnx", "ONNX graphs", "give the checkpoint that they were exported from"),
+    ("openvino_model.xml", "an OpenVINO model", "give the checkpoint that it was exported from"),
+    ("openvino/openvino_model.xml", "an OpenVINO model", "give the checkpoint that it was exported from"),
     ("*.h5", "weights of TensorFlow", "convert them to safetensors with transformers 4"),
     ("*.msgpack", "weights of Flax", "convert them to safetensors with transformers 4"),
 )
@@ -39,11 +44,13 @@ def local_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
     Raises CheckpointError if there is no such folder or Hub id, or if the Hub does not answer.
     """
     folder = expanded(name)
-    if folder.is_dir():
+    if not name:
+        raise CheckpointError("the name of the checkpoint is empty: give a folder or a Hub id")
+    if os.path.isdir(folder):  # unlike Path's, false also for a name that is too long
         if revision is not None:
             raise CheckpointError(f"{name} is a local folder, which has no revisions: leave --revision out")
         return folder.resolve(), None
-    if folder.exists():
+    if os.path.exists(folder):
         raise CheckpointError(
             f"{name} is a file, and a checkpoint is a folder with {CONFIG} and {WEIGHTS[0]}: give that"
         )
@@ -72,11 +79,11 @@ def read_object(path: Path) -> dict[str, Any]:
 def read_modules(folder: Path) -> list[dict[str, str]]:
     """The entries of modules.json; none if there is no such file."""
     found = _read_json(folder / "modules.json", [])
-    keys = ("type", "path")
+    keys = ("name", "type", "path")
     if not isinstance(found, list) or not all(
         isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in keys) for entry in found
     ):
-        raise CheckpointError(f"{folder / 'modules.json'} is not a list of modules, each with its type and path")
+        raise CheckpointError(f"{folder / 'modules.json'} is not a list of modules, each with its name, type and path")
     return found
 
 
@@ -156,6 +163,8 @@ def check_folder(folder: Path) -> None:
     if not modules and _scores_pairs(config):
         _check_kind(folder, "CrossEncoder")
     _check_weights(encoder)
+    if not read_object(encoder / TOKENIZER) and not any(next(encoder.glob(name), None) for name in OTHER_TOKENIZERS):
+        raise CheckpointError(f"{encoder} has no tokenizer ({TOKENIZER}): copy the one that belongs to these weights")
 
 
 def _check_large_files(folder: Path) -> None:

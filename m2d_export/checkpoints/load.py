@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 UNUSED_WEIGHTS = ("pooler.",)  # BERT's next-sentence head, which no exit reads
 CONFIG_SIZES = ("hidden_size", "num_attention_heads")
+OTHER_SHAPES = "`ignore_mismatched_sizes`"  # in the error of transformers for tensors that do not fit the config
 LINEAR = "torch.nn.modules.linear.Identity"  # the activation of a Dense without one
 
 
@@ -83,8 +84,18 @@ def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     """
     folder, commit = local_folder(name, revision)
     check_folder(folder)
-    with raised_as(lambda found: CheckpointError(f"{name} cannot be loaded: {found}")):
+    with raised_as(lambda found: CheckpointError(f"{name} cannot be loaded: {_reason(found)}")):
         return _load(name, folder, commit)
+
+
+def _reason(found: str) -> str:
+    """What a library found; transformers says of other shapes only which option it was called without."""
+    if OTHER_SHAPES in found:
+        return (
+            "tensors of its weights have other shapes than its config says (vocab_size, hidden_size, ..): use the "
+            "config that belongs to these weights"
+        )
+    return found
 
 
 def _load(name: str, folder: Path, commit: str | None) -> Checkpoint:
@@ -174,7 +185,9 @@ def _check_weights(name: str, config: Any, missing: Sequence[str]) -> None:
 
 def _size(name: str, config: Any, key: str) -> int:
     size = getattr(config, key, None)
-    if type(size) is not int or size < 1:
+    if type(size) is int and size < 1:
+        raise CheckpointError(f"{name}: {key} of its config is {size}, expected 1 or more: use the right config")
+    if type(size) is not int:
         raise CheckpointError(
             f"{name} is a {config.model_type}, whose config has no {key}: only text encoders have exits"
         )

@@ -38,10 +38,10 @@ def pooling_and_tail(model: "SentenceTransformer", hidden: int) -> "tuple[Poolin
     pooling: Any = rest[0]
     modes = (pooling.pooling_mode,) if isinstance(pooling.pooling_mode, str) else tuple(pooling.pooling_mode)
     unknown = sorted(set(modes) - set(POOLING_MODES))
-    if unknown or pooling.embedding_dimension != hidden:
+    if unknown or not modes or pooling.embedding_dimension != hidden:
         raise CheckpointError(
-            f"pooling {', '.join(modes)} over {pooling.embedding_dimension} numbers cannot be exported: "
-            f"expected {', '.join(POOLING_MODES)} over the {hidden} numbers of this encoder"
+            f"pooling {', '.join(modes) or 'of no kind'} over {pooling.embedding_dimension} numbers cannot be exported:"
+            f" expected {', '.join(POOLING_MODES)} over the {hidden} numbers of this encoder"
         )
     normalize = kinds[-1] == "Normalize"
     tail = tuple(rest[1 : len(rest) - 1 if normalize else len(rest)])

@@ -273,3 +273,42 @@ def test_the_encoder_of_t5_is_built_and_cut(tmp_path: Path, whole: bool) -> None
         assert abs(first.encode(texts) - torch_first.encode(texts)).max() < 1e-4
     with pytest.raises(M2DError, match="final norm"):
         slice_checkpoint(str(tmp_path / "t5"), 1, tmp_path / "sliced")
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", "[" * 5000])
+def test_a_missing_or_damaged_tokenizer_is_named(folder: Path, content: str | None) -> None:
+    (folder / "tokenizer.json").unlink()
+    if content is not None:
+        (folder / "tokenizer.json").write_text(content)
+    assert "tokenizer.json" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"vocab_size": 1000}, "other shapes"),
+        ({"max_position_embeddings": 8}, "other shapes"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers of its config is 0, expected 1"),
+        ({"vocab_size": "many"}, "vocab_size"),
+    ],
+)
+def test_a_config_of_other_weights_is_refused(folder: Path, settings: dict[str, object], named: str) -> None:
+    edit(folder / "config.json", **settings)
+    assert named in refused(folder)
+
+
+def test_a_pooling_of_no_kind_and_a_module_without_a_name_are_refused(folder: Path) -> None:
+    edit(folder / "1_Pooling" / "config.json", pooling_mode=[])
+    assert "of no kind" in refused(folder)
+    modules = json.loads((folder / "modules.json").read_text())
+    del modules[0]["name"]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    assert "its name, type and path" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "named"), [("", "is empty"), (f"./{'x' * 300}", "neither a folder"), ("\0", "neither")]
+)
+def test_a_name_that_no_checkpoint_can_have_is_refused(name: str, named: str) -> None:
+    with pytest.raises(CheckpointError, match=named):
+        load_checkpoint(name)
