@@ -32,7 +32,7 @@ from m2d_export.cli.common import (
     words,
 )
 from m2d_export.errors import DataError, IntegrityError, OutputError
-from m2d_export.host.files import STDOUT, check_output, output_file
+from m2d_export.host.files import STDOUT, check_output, descriptor_of, output_file
 from m2d_export.spec import Cell
 
 revision_option = click.option("--revision", help="Branch, tag or commit of a Hub checkpoint.")
@@ -209,7 +209,7 @@ def encode(
     check_output(output)
     if _is_same_file(file, output):
         raise OutputError(f"{output} is the input too: choose another output")
-    if output.is_file() and not force:
+    if output.is_file() and descriptor_of(output) is None and not force:
         raise OutputError(f"{output} exists: use --force to replace it, or choose another path")
     check_lines(file.name)
     layer, dim = (cell.layer, cell.dim) if cell else (None, None)

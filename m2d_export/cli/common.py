@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from m2d_export.errors import BundleError, OutputError, SpecError
-from m2d_export.host.files import STDOUT, expanded, writing
+from m2d_export.host.files import STDOUT, descriptor_of, expanded, writing
 from m2d_export.host.machine import MAX_THREADS
 from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import Cell, Precision, ShapeRange, parse_numbers
@@ -74,7 +74,7 @@ class _Output(_Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Tell ``-`` from ``./-``, which is a file."""
-        if value in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+        if value == "-" or descriptor_of(Path(value)) == 1:
             return STDOUT
         path = super().convert(value, param, ctx)
         _check_outside_bundles(path)

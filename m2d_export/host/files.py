@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
+import re
 import shutil
 import stat
 import sys
@@ -17,6 +19,8 @@ from m2d_export.host.staging import remove_stale, staging_path
 
 NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 STDOUT = Path("-")
+OPEN_FILE = re.compile(r"(/dev|/proc/self(/task/[0-9]+)?)/fd/[0-9]{1,9}")  # one of this process
+LINKS = 40  # that lead from one to the next, as in the kernel
 IN_MEMORY = 64 << 20  # bytes; a larger output for a pipe waits on disk until it is complete
 
 
@@ -106,6 +110,19 @@ def followed(target: str | Path) -> Path:
         return real
 
 
+def descriptor_of(path: Path) -> int | None:
+    """The number of this process's open file that ``path`` stands for, such as 1 for /dev/stdout or a link to it."""
+    with contextlib.suppress(OSError):  # a link that this user may not read
+        for _ in range(LINKS):
+            folder = os.path.realpath(path.parent)
+            if OPEN_FILE.fullmatch(f"{folder}/{path.name}".replace(f"/{os.getpid()}/", "/self/", 1)):
+                return int(path.name)
+            if not path.is_symlink():
+                break
+            path = Path(folder, os.readlink(path))
+    return None
+
+
 def check_parent(target: Path) -> None:
     """Raise OSError if this user cannot make ``target``, or the folders above it that are missing."""
     folder = next((folder for folder in target.parents if folder.exists()), target)
@@ -122,6 +139,10 @@ def check_output(target: Path) -> None:
             if sys.stdout is None:
                 raise OutputError("standard output is closed: name a file with -o")
             return
+        if (descriptor := descriptor_of(target)) is not None:
+            if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                raise OSError(errno.EBADF, "it is open for reading only")
+            return
         is_stream = _is_stream(target)
         path = target if is_stream else followed(target)
         if path.is_dir():
@@ -137,7 +158,7 @@ def check_output(target: Path) -> None:
 
 
 def _is_stream(path: Path) -> bool:
-    return path == STDOUT or path.is_char_device() or path.is_fifo()
+    return path == STDOUT or descriptor_of(path) is not None or path.is_char_device() or path.is_fifo()
 
 
 @contextlib.contextmanager
@@ -145,8 +166,8 @@ def output_file(target: Path, replace: bool = True) -> Iterator[IO[bytes]]:
     """A file to fill; if the block succeeds, its bytes appear at ``target``, and if not, nothing changes there.
 
     A regular file is replaced in one step: links to it stay, it keeps its mode, and a hard link keeps the old bytes.
-    Without ``replace``, a file that appears at ``target`` meanwhile is left alone. A pipe, a character device, and
-    standard output for ``-``, get the bytes at the end. Raises OutputError.
+    Without ``replace``, a file that appears at ``target`` meanwhile is left alone. A pipe, a character device, an open
+    file of this process such as /dev/fd/3, and standard output for ``-``, get the bytes at the end. Raises OutputError.
     """
     target = expanded(target)
     check_output(target)
@@ -160,6 +181,8 @@ def _stream(target: Path) -> Iterator[IO[bytes]]:
     with contextlib.ExitStack() as stack:
         if target == STDOUT:
             out = sys.stdout.buffer
+        elif (descriptor := descriptor_of(target)) is not None:  # opened again, a file would be written from its start
+            out = stack.enter_context(open(os.dup(descriptor), "wb"))
         else:
             out = stack.enter_context(open(os.open(target, os.O_WRONLY | os.O_NOCTTY), "wb"))
         filled = stack.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY))

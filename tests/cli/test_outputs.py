@@ -29,10 +29,25 @@ def program(line: str) -> "subprocess.CompletedProcess[bytes]":
 # Files that encode writes
 
 
-@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "//dev/stdout", "/proc/thread-self/fd/1", "link"])
 def test_vectors_on_standard_output_are_a_file_of_numpy_and_nothing_else(folder: Path, name: str) -> None:
+    (folder / "link").symlink_to("/dev/stdout")
     done = program(f"$M encode tiny.m2d texts.txt -o {name} | cat")
     assert (done.returncode, shape(done.stdout), done.stderr) == (0, (2, WIDTH), b"")
+
+
+@pytest.mark.parametrize("remove", ["", "rm file;"])
+def test_an_open_file_of_the_shell_gets_the_vectors_after_what_it_has(folder: Path, remove: str) -> None:
+    line = f"echo first > file; exec 3>> file 4< file; {remove} $M encode tiny.m2d texts.txt -o /dev/fd/3; cat <&4 >&2"
+    done = program(line)
+    first, vectors = done.stderr[:6], done.stderr[6:]
+    assert (done.returncode, first, shape(vectors)) == (0, b"first\n", (2, WIDTH))
+    assert sorted(path.name for path in folder.glob("file*")) == ([] if remove else ["file"])
+
+
+def test_an_open_file_that_cannot_be_written_is_refused_before_the_work(folder: Path) -> None:
+    done = program("exec 4< texts.txt; $M encode tiny.m2d texts.txt -o /dev/fd/4 --force")
+    assert (done.returncode, done.stderr.count(b"open for reading only")) == (USAGE, 1)
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]])

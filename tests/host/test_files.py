@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from m2d_export.errors import DiskFullError, OutputError, SpecError
-from m2d_export.host.files import check_output, check_room, expanded, followed, output_file, writing
+from m2d_export.host.files import check_output, check_room, descriptor_of, expanded, followed, output_file, writing
 from tests.host.outputs import failing, names
 
 TARGET = Path("/some/target")
@@ -221,6 +221,17 @@ def test_a_folder_or_a_file_without_write_permission_is_refused_before_the_work(
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(OutputError):
         check_output(tmp_path / name)
+
+
+def test_open_files_are_known_by_all_their_names(tmp_path: Path) -> None:
+    (tmp_path / "fd").symlink_to("/dev/fd")
+    (tmp_path / "one").symlink_to("fd/1")
+    (tmp_path / "two").symlink_to("one")
+    (tmp_path / "round").symlink_to("round")
+    known = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", f"/proc/{os.getpid()}/fd/1", "/proc/thread-self/fd/1")
+    assert {descriptor_of(path) for path in (*map(Path, known), tmp_path / "two")} == {1}
+    others = ("/dev/null", "/dev/fd/x", f"/dev/fd/{10**20}", "/proc/1/fd/1", tmp_path / "round", tmp_path / "1", "-")
+    assert {descriptor_of(Path(path)) for path in others} == {None}
 
 
 def test_a_working_folder_that_was_removed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
