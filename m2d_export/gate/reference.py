@@ -127,6 +127,11 @@ def _check_full_depth(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
         checkpoint.original.max_seq_length = tokenizer.spec.max_tokens
         expected = checkpoint.original.encode(texts, prompt=prompt, batch_size=FEW, truncate_dim=checkpoint.width)
         checkpoint.original.max_seq_length = checkpoint.text.max_tokens
+        if not (np.isfinite(expected).all() and expected.any(axis=1).all()):
+            raise ParityError(
+                "sentence-transformers itself gives this checkpoint vectors that are NaN, infinite or zero: a setting "
+                "or a weight is damaged, so it cannot be built"
+            )
         smallest = float(cosine(vectors, expected).min())
         if not smallest >= PRECISIONS[Precision.FP32].bounds.cosine_min:  # NaN fails too
             behind = f" with the prompt {prompt!r}" if prompt else ""

@@ -312,3 +312,11 @@ def test_a_pooling_of_no_kind_and_a_module_without_a_name_are_refused(folder: Pa
 def test_a_name_that_no_checkpoint_can_have_is_refused(name: str, named: str) -> None:
     with pytest.raises(CheckpointError, match=named):
         load_checkpoint(name)
+
+
+def test_a_checkpoint_without_usable_vectors_is_refused_as_such(folder: Path) -> None:
+    from m2d_export.pipeline import build
+
+    edit(folder / "config.json", layer_norm_eps=float("nan"))
+    with pytest.raises(M2DError, match="sentence-transformers itself gives"):
+        build(str(folder), folder.parent / "tiny.m2d", layers=[1])
