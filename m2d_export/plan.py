@@ -116,6 +116,8 @@ def check_target(target: Path, force: bool) -> None:
     """Raise OutputError if ``target`` exists, unless ``force`` is set and it is a bundle with no other file."""
     if not target.exists() and not target.is_symlink():
         return
+    if target.is_mount():
+        raise OutputError(f"{target} is a mount point, which cannot be replaced: choose a path inside it")
     check_replaceable(target, why_not_replaced, target)
     if not force:
         raise OutputError(f"{target} exists: use --force (in Python: force=True) to replace it, or choose another path")

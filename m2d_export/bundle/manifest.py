@@ -172,6 +172,10 @@ def _manifest(data: dict[str, Any]) -> Manifest:
     engines = tuple(_engine(entry) for entry in objects(data["engines"]))
     if {entry.layer for entry in variants} != set(grid["layers"]):
         raise ValueError("the layers of the variants are not the layers of the grid")
+    if text["default_prompt_name"] not in (None, *text["prompts"]):
+        raise ValueError(f"the default prompt {text['default_prompt_name']!r} is not among the prompts")
+    if data["truncate_dim"] is not None and data["truncate_dim"] > grid["width"]:
+        raise ValueError(f"truncate_dim is {data['truncate_dim']}, but the width is {grid['width']}")
     _check_roles(files, variants, engines)
     for engine in engines:
         _check_graph_of(engine, files, variants)

@@ -210,6 +210,8 @@ ONLY_THE_READER_SEES = {
     "layer beyond the depth": (("grid", "layers"), [1, 2, 99]),
     "layers descending": (("grid", "layers"), [3, 2, 1]),
     "dim beyond the width": (("grid", "dims"), [65]),
+    "a default prompt that is no prompt": (("text", "default_prompt_name"), "no such prompt"),
+    "a default dim beyond the width": (("truncate_dim",), 65),
     "whole number as a fraction": (("grid", "depth"), 3.0),
     "a graph that is no file of the bundle": (("variants", 0, "graphs", "default"), "graphs/layer-09.fp32.onnx"),
     "weights that are no file of the bundle": (("variants", 0, "weights"), "/etc/passwd"),

@@ -11,7 +11,7 @@ import pytest
 from m2d_export import Bundle, Encoder, pipeline
 from m2d_export.bundle.manifest import MANIFEST
 from m2d_export.errors import OutputError
-from m2d_export.plan import Plan
+from m2d_export.plan import Plan, check_target
 from tests.pipeline.forge import TEXTS, sound, staging, tree
 
 
@@ -104,6 +104,12 @@ def test_a_target_that_cannot_be_is_an_output_error(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OutputError, match="cannot write"):
         pipeline.build_planned(plan(target=target))
+
+
+def test_a_mount_point_is_refused_before_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path)
+    with pytest.raises(OutputError, match="mount point"):
+        check_target(tmp_path, force=True)
 
 
 def test_an_open_encoder_outlives_the_replacement_of_its_bundle(plan: Callable[..., Plan], old: Path) -> None:
