@@ -9,7 +9,7 @@ from m2d_export.bundle.disk import Bundle
 from m2d_export.bundle.manifest import MANIFEST
 from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
 from m2d_export.engines.builds import EnginePlan, plan_engines
-from m2d_export.errors import BundleError, OutputError, SpecError
+from m2d_export.errors import BundleError, ManifestError, OutputError, SpecError
 from m2d_export.host.extras import require
 from m2d_export.host.files import check_parent, check_room, followed, writing
 from m2d_export.host.folders import check_replaceable, other_file
@@ -129,8 +129,9 @@ def why_not_replaced(folder: Path) -> str | None:
         return "exists and is not a bundle"
     try:
         known = {*Bundle.open(folder).manifest.files, MANIFEST}
-    except BundleError:
-        return f"exists and is not a bundle: it {other_file(folder, (), 'one') or 'is empty'}"
+    except BundleError as error:
+        reason = f" ({error})" if isinstance(error, ManifestError) else ""  # a newer format says to update
+        return f"exists and is not a bundle{reason}: it {other_file(folder, (), 'one') or 'is empty'}"
     return other_file(folder, known, "the bundle")
 
 

@@ -1,5 +1,6 @@
 """A target that is there already is replaced whole, when asked, or left alone."""
 
+import json
 import re
 import stat
 from collections.abc import Callable
@@ -104,6 +105,13 @@ def test_a_target_that_cannot_be_is_an_output_error(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OutputError, match="cannot write"):
         pipeline.build_planned(plan(target=target))
+
+
+def test_a_newer_bundle_is_not_replaced_and_the_error_says_to_update(plan: Callable[..., Plan], old: Path) -> None:
+    manifest = json.loads((old / MANIFEST).read_text())
+    (old / MANIFEST).write_text(json.dumps({**manifest, "format": 99}))
+    with pytest.raises(OutputError, match="update m2d-export"):
+        plan(target=old, force=True)
 
 
 def test_a_mount_point_is_refused_before_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
