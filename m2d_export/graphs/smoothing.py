@@ -11,7 +11,7 @@ from m2d_export.vectors import FloatArray
 
 STRENGTHS = (0.5, 0.65, 0.8, 0.9, 1.0)  # 1 makes the columns of the activations equal, 0 the rows of the weights
 OUTLIERS = 16  # so many columns multiply in float if the product is sensitive
-SENSITIVE = 0.07  # if the relative error is larger, columns in float are tried
+SENSITIVE = 0.1  # if the relative error is larger, columns in float are tried
 WORTH = 0.75  # columns in float are used if at most this share of the error is left
 TOO_SENSITIVE = 0.2  # if the relative error is larger, the whole product stays in float
 QUIET = 0.9  # smaller columns count as this quantile, because other texts may have larger values

@@ -1,7 +1,7 @@
 """Turn texts into token ids, the same ids that sentence-transformers gives to the checkpoint."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer as RustTokenizer
@@ -56,13 +56,16 @@ class Tokenizer:
                 for ids in self._ids(prompted)
             ]
 
-    def _ids(self, texts: list[str]) -> Iterator[list[int]]:
+    def _ids(self, texts: list[str]) -> list[list[int]]:
         limit = self._reader.limit
         short = [text for text in texts if len(text) <= limit]
         # The Rust side hands batches to threads, which costs more than it saves for a single text.
-        encodings = map(self._rust.encode, short) if len(short) < 2 else iter(self._rust.encode_batch_fast(short))
-        long = iter(self._reader.ids([text for text in texts if len(text) > limit]))
-        return (next(encodings).ids if len(text) <= limit else next(long) for text in texts)
+        encodings = map(self._rust.encode, short) if len(short) < 2 else self._rust.encode_batch_fast(short)
+        ids = [encoding.ids for encoding in encodings]
+        if len(short) == len(texts):
+            return ids
+        of_short, of_long = iter(ids), iter(self._reader.ids([text for text in texts if len(text) > limit]))
+        return [next(of_short if len(text) <= limit else of_long) for text in texts]
 
     def _prompt_length(self, prompt: str) -> int:
         """Tokens of the prompt without a closing special token, counted as sentence-transformers does."""
