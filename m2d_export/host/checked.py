@@ -59,7 +59,7 @@ def still_checked(files: tuple[CheckedFile, ...]) -> tuple[CheckedFile, ...]:
 
 def _is_untouched(file: CheckedFile) -> bool:
     try:
-        found = identity(file.path.lstat())
+        found = identity(os.lstat(file.path))
     except OSError:
         return True
     return found == file.identity or found[:2] != file.identity[:2]

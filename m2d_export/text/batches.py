@@ -24,12 +24,14 @@ class Batch:
 
     ``input_ids`` and ``attention_mask`` are (batch, tokens) int64. ``pooling_mask`` has the same shape and exists only
     if the checkpoint leaves a prompt's tokens out of the pooling. ``rows`` are the indices of these texts in the input.
+    ``spec`` is the TextSpec that ``pad`` found the arrays to keep; a runtime checks them itself if it is another one.
     """
 
     input_ids: IntArray
     attention_mask: IntArray
     pooling_mask: IntArray | None
     rows: Sequence[int]
+    spec: TextSpec | None = None
 
     @property
     def attention(self) -> int:
@@ -80,4 +82,8 @@ def pad(tokens: Sequence[TokenIds], spec: TextSpec, rows: Sequence[int], length:
         pooling_mask = attention_mask.copy()
         for row, item in enumerate(tokens):
             pooling_mask[row, : min(item.prompt_length, len(item.ids))] = 0
-    return Batch(input_ids, attention_mask, pooling_mask, rows)
+    is_within = (  # in Python: after a model has run, the first calls of NumPy are slow
+        0 < width <= spec.max_tokens
+        and all(min(item.ids, default=0) >= 0 and max(item.ids, default=0) < spec.vocabulary for item in tokens)
+    )
+    return Batch(input_ids, attention_mask, pooling_mask, rows, spec if is_within else None)
