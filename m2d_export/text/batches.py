@@ -1,7 +1,7 @@
 """Token ids to padded batches of similar length."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class Batch:
     attention_mask: IntArray
     pooling_mask: IntArray | None
     rows: Sequence[int]
-    spec: TextSpec | None = None
+    spec: TextSpec | None = field(default=None, init=False)  # so ``dataclasses.replace`` drops it
 
     @property
     def attention(self) -> int:
@@ -86,4 +86,7 @@ def pad(tokens: Sequence[TokenIds], spec: TextSpec, rows: Sequence[int], length:
         0 < width <= spec.max_tokens
         and all(min(item.ids, default=0) >= 0 and max(item.ids, default=0) < spec.vocabulary for item in tokens)
     )
-    return Batch(input_ids, attention_mask, pooling_mask, rows, spec if is_within else None)
+    batch = Batch(input_ids, attention_mask, pooling_mask, rows)
+    if is_within:
+        object.__setattr__(batch, "spec", spec)
+    return batch

@@ -20,7 +20,10 @@ ROW_WISE = frozenset(
 
 
 def block_attention(model: ir.Model) -> bool:
-    """Split the queries of every attention into 16 blocks; returns False where there is no attention."""
+    """Split the queries of every attention into 16 blocks; returns False if no attention has a known form.
+
+    DeBERTa's has none: it computes a position for every pair of tokens.
+    """
     graph = model.graph
     found = [(node, use) for node in graph if (use := _product_with_values(graph, node)) is not None]
     if not found:
