@@ -131,7 +131,7 @@ def write_manifest(
         grid=replace(plan.grid, layers=tuple(sorted({entry.layer for entry in variants}))),
         trained_layers=checkpoint.trained_layers or (checkpoint.depth,),
         pooling=checkpoint.pooling,
-        heads=tuple(sorted(checkpoint.heads)),
+        heads=tuple(head.spec for _, head in sorted(checkpoint.heads.items())),
         normalize=checkpoint.normalize,
         text=checkpoint.text,
         variants=variants,
@@ -139,6 +139,8 @@ def write_manifest(
         versions=versions(TOOLS.split()),
         similarity=checkpoint.similarity,
         truncate_dim=checkpoint.truncate_dim,
+        space=checkpoint.space,
+        rotation=checkpoint.rotation,
         calibration=plan.calibration.source if plan.calibration and Precision.INT8 in built else None,
         engines=engines,
     )

@@ -156,7 +156,7 @@ def _grid(loaded: Checkpoint, layers: Sequence[int] | None, dims: Sequence[int] 
     return Grid(
         depth=loaded.depth,
         width=loaded.width,
-        layers=tuple(range(1, loaded.depth + 1)) if layers is None else tuple(sorted(set(layers))),
+        layers=loaded.exits if layers is None else tuple(sorted(set(layers))),
         dims=tuple(sorted(set(chosen), reverse=True)),
         trained_dims=tuple(sorted(trained, reverse=True)),
     )

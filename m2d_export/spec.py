@@ -51,8 +51,9 @@ class Cell:
 class Grid:
     """The exit layers of a bundle, and the dims that bench measures.
 
-    ``layers`` are ascending, from 1 to ``depth``. ``dims`` are descending, from ``width`` to 1. An encoder accepts any
-    dim from 1 to ``width``. Training optimised ``trained_dims``. Raises SpecError for values that do not fit.
+    ``layers`` are ascending, from 0 to ``depth``; layer 0 is a table of token vectors. ``dims`` are descending, from
+    ``width`` to 1. An encoder accepts any dim from 1 to ``width``. Training optimised ``trained_dims``. Raises
+    SpecError for values that do not fit.
     """
 
     depth: int
@@ -63,7 +64,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         for layer in self.layers:
-            if not 1 <= layer <= self.depth:
+            if not 0 <= layer <= self.depth:
                 raise SpecError(f"layer {layer} does not exist: this checkpoint has layers 1 to {self.depth}")
         for dim in (*self.dims, *self.trained_dims):
             self.check_dim(dim)
@@ -123,6 +124,40 @@ class Pooling:
 
     def __str__(self) -> str:
         return "+".join(self.modes) + ("" if self.include_prompt else ", without the prompt's tokens")
+
+    @property
+    def mean(self) -> "Pooling":
+        """The mean of the same tokens."""
+        return Pooling(("mean",), self.include_prompt)
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """The head of the exit at ``layer``: it reads the pooled vectors of the layers ``reads``, joined in this order.
+
+    Layer 0 is the output of the embeddings. The layers in ``mean`` are pooled by their mean, the others as the
+    checkpoint pools. Raises SpecError if ``reads`` does not ascend, reads layers after its exit, or lacks a mean.
+    """
+
+    layer: int
+    reads: tuple[int, ...]
+    mean: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        ascending = self.reads == tuple(sorted(set(self.reads)))
+        if not self.reads or not ascending or self.reads[-1] > self.layer or set(self.mean) - set(self.reads):
+            raise SpecError(
+                f"the head of exit {self.layer} reads the layers {self.reads}, and the mean of {self.mean}: expected "
+                f"layers from 0 to {self.layer} that ascend, and means of some of them"
+            )
+
+    def __str__(self) -> str:
+        others = [str(layer) for layer in self.reads if layer != self.layer]
+        return f"layer {self.layer}" + (f" (reads {', '.join(others)} too)" if others else "")
+
+    def pooling(self, layer: int, usual: Pooling) -> Pooling:
+        """How this head pools ``layer``, in a checkpoint that pools as ``usual``."""
+        return usual.mean if layer in self.mean else usual
 
 
 @dataclass(frozen=True)

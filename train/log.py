@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import nn
-
+from m2d_export.checkpoints.heads import Head
 from m2d_export.errors import TrainingError
 from m2d_export.spec import Cell
 from train.evaluate import Scores
@@ -45,7 +44,7 @@ class Trained:
     last saved state.
     """
 
-    heads: Mapping[int, nn.Module]
+    heads: Mapping[int, Head]
     log: tuple[Entry, ...]
     failure: str | None = None
 

@@ -8,8 +8,9 @@ from sentence_transformers.sentence_transformer.modules import Dense
 from torch import Tensor, nn
 
 from m2d_export.checkpoints.exits import ExitEncoder
+from m2d_export.checkpoints.heads import Head
 from m2d_export.checkpoints.load import Checkpoint
-from m2d_export.spec import TextSpec
+from m2d_export.spec import HeadSpec, TextSpec
 from m2d_export.text.batches import batches
 from m2d_export.text.tokenizer import TokenIds
 
@@ -18,7 +19,9 @@ def with_heads(checkpoint: Checkpoint, layers: Sequence[int]) -> Checkpoint:
     """The checkpoint with a linear head at every layer of ``layers`` below the depth; a new head is the identity."""
     width = checkpoint.encoder.config.hidden_size * len(checkpoint.pooling.modes)
     below = [layer for layer in layers if layer < checkpoint.depth]
-    return replace(checkpoint, heads={layer: checkpoint.heads.get(layer) or identity_head(width) for layer in below})
+    new = {layer: Head(HeadSpec(layer, (layer,)), identity_head(width)) for layer in below}
+    kept = {layer: head for layer, head in checkpoint.heads.items() if layer in below}
+    return replace(checkpoint, heads=new | kept)
 
 
 def identity_head(width: int) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,17 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
             for layer, head in trained.heads.items():
                 folder = staging / "exits" / str(layer)
                 folder.mkdir(parents=True)
-                head.cpu().save(str(folder))  # type: ignore[operator]  # sentence-transformers' own
+                head.dense.cpu().save(str(folder))  # type: ignore[operator]  # sentence-transformers' own
         _drop_loading(staging / TOKENIZER)
         if job.half:
             for path in staging.rglob("*.safetensors"):
                 _store_in_half(path)
-        settings = {"format": 1, "layers": list(layers), "dims": list(dims), "heads": sorted(trained.heads)}
+        settings = {
+            "format": 1,
+            "layers": list(layers),
+            "dims": list(dims),
+            "heads": [asdict(head.spec) for _, head in sorted(trained.heads.items())],
+        }
         _write_json(staging / SETTINGS, settings)
         # The files are scored, not the model in memory: fp16 weights differ.
         loaded = load_checkpoint(str(staging))

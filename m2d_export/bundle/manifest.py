@@ -26,7 +26,18 @@ from m2d_export.host.checks import (
     whole,
     whole_from,
 )
-from m2d_export.spec import DEFAULT, EngineEntry, EngineKey, Grid, Origin, Pooling, Precision, ShapeRange, TextSpec
+from m2d_export.spec import (
+    DEFAULT,
+    EngineEntry,
+    EngineKey,
+    Grid,
+    HeadSpec,
+    Origin,
+    Pooling,
+    Precision,
+    ShapeRange,
+    TextSpec,
+)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -93,8 +104,8 @@ class Manifest:
     """Everything that a runtime needs to know about a bundle, and every file of it.
 
     ``config`` has facts of the checkpoint's config.json by their names there: ``model_type``, ``hidden_size`` and
-    ``num_attention_heads``. ``calibration`` says in words which texts gave int8 its ranges, None
-    without int8.
+    ``num_attention_heads``. ``space`` and ``rotation`` are those of the Checkpoint. ``calibration`` says in words which
+    texts gave int8 its ranges, None without int8.
     """
 
     origin: Origin
@@ -103,7 +114,7 @@ class Manifest:
     grid: Grid
     trained_layers: tuple[int, ...]
     pooling: Pooling
-    heads: tuple[int, ...]
+    heads: tuple[HeadSpec, ...]
     normalize: bool
     text: TextSpec
     variants: tuple[VariantEntry, ...]
@@ -111,6 +122,8 @@ class Manifest:
     versions: Mapping[str, str]
     similarity: str
     truncate_dim: int | None
+    space: str
+    rotation: str | None = None
     calibration: str | None = None
     engines: tuple[EngineEntry, ...] = ()
 
@@ -190,9 +203,9 @@ def _manifest(data: dict[str, Any]) -> Manifest:
             dims=tuple(list_of(whole)(grid["dims"])),
             trained_dims=tuple(list_of(whole)(grid["trained_dims"])),
         ),
-        trained_layers=tuple(list_of(positive)(data["trained_layers"])),
+        trained_layers=tuple(list_of(whole)(data["trained_layers"])),
         pooling=Pooling(tuple(list_of(text_of)(pooling["modes"])), flag(pooling["include_prompt"])),
-        heads=tuple(list_of(positive)(data["heads"])),
+        heads=tuple(_head(entry) for entry in objects(data["heads"])),
         normalize=flag(data["normalize"]),
         text=TextSpec(
             max_tokens=positive(text["max_tokens"]),
@@ -207,17 +220,21 @@ def _manifest(data: dict[str, Any]) -> Manifest:
         versions=_named(object_of(printable)(data["versions"])),
         similarity=printable(data["similarity"]),
         truncate_dim=or_null(positive)(data["truncate_dim"]),
+        space=sha256(data["space"]),
+        rotation=or_null(sha256)(data["rotation"]),
         calibration=or_null(printable)(data["calibration"]),
         engines=engines,
     )
 
 
+def _head(entry: dict[str, Any]) -> HeadSpec:
+    return HeadSpec(positive(entry["layer"]), *(tuple(list_of(whole)(entry[name])) for name in ("reads", "mean")))
+
+
 def _variant(entry: dict[str, Any]) -> VariantEntry:
     graphs = _named(object_of(_path, DEFAULT)(entry["graphs"]))
     parity = _named(object_of(metric, *PARITY)(entry["parity"]))
-    return VariantEntry(
-        positive(entry["layer"]), Precision(entry["precision"]), graphs, _path(entry["weights"]), parity
-    )
+    return VariantEntry(whole(entry["layer"]), Precision(entry["precision"]), graphs, _path(entry["weights"]), parity)
 
 
 def _engine(entry: dict[str, Any]) -> EngineEntry:
@@ -232,7 +249,7 @@ def _engine(entry: dict[str, Any]) -> EngineEntry:
         gpu=or_null(printable)(data["gpu"]),
         flags=tuple(list_of(printable)(data["flags"])),
     )
-    return EngineEntry(positive(entry["layer"]), Precision(entry["precision"]), _path(entry["path"]), key)
+    return EngineEntry(whole(entry["layer"]), Precision(entry["precision"]), _path(entry["path"]), key)
 
 
 def _check_graph_of(engine: EngineEntry, files: Mapping[str, FileEntry], variants: Sequence[VariantEntry]) -> None:

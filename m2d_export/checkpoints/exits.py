@@ -1,8 +1,9 @@
 """The exits of a checkpoint as one PyTorch module: the float32 reference that every graph is compared with."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,8 +19,16 @@ if TYPE_CHECKING:
     from m2d_export.text.batches import Batch
 
 
+NO_TABLE = (
+    "this checkpoint has no exit 0: a table of token vectors. Make one with m2d-export distil --layers 0,.., or leave "
+    "layer 0 out"
+)
+
+
 class ExitEncoder(nn.Module):
-    """One forward pass gives a pooled vector for each exit layer: exit k pools ``hidden_states[k]``.
+    """One forward pass gives a vector for each exit layer: exit k pools ``hidden_states[k]``, or what its head reads.
+
+    Exit 0 is the mean of the token vectors of a table, without any layer.
 
     The last exit pools ``last_hidden_state``. The other exits have no final norm, because a 2D-Matryoshka loss trains
     them without it (docs/checkpoint-format.md). Vectors are not normalised.
@@ -31,26 +40,48 @@ class ExitEncoder(nn.Module):
         self.depth = checkpoint.depth
         self.pooling = checkpoint.pooling
         self.encoder = checkpoint.encoder
-        self.heads = nn.ModuleDict({str(layer): head for layer, head in checkpoint.heads.items()})
+        self.specs = {layer: head.spec for layer, head in checkpoint.heads.items()}
+        self.heads = nn.ModuleDict({str(layer): head.dense for layer, head in checkpoint.heads.items()})
+        self.table = checkpoint.table
+        if 0 in self.layers and self.table is None:
+            raise CheckpointError(NO_TABLE)
         self.tail = nn.ModuleList(checkpoint.tail)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, pooling_mask: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """Vectors of each exit: (batch, tokens) int64 -> one (batch, width) float32 for each layer."""
+        mask = attention_mask if pooling_mask is None else pooling_mask
+        states = self._states(input_ids, attention_mask) if any(self.layers) else []
+        pooled = cache(lambda layer, pooling: pool(states[layer], mask, pooling))  # heads share the layers they read
+        return tuple(self._after(self._own(layer, input_ids, mask, pooled)) for layer in self.layers)
+
+    def _states(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
+        """The output of the embeddings and of every layer: depth + 1 of (batch, tokens, hidden)."""
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
-        states = [*output.hidden_states[:-1], output.last_hidden_state]  # depth + 1 of (batch, tokens, hidden)
+        states = [*output.hidden_states[:-1], output.last_hidden_state]
         if len(states) != self.depth + 1:
             raise CheckpointError(
                 f"{type(self.encoder).__name__} returned the states of {len(states) - 1} layers, "
                 f"but its config has {self.depth}: this architecture is not supported"
             )
-        mask = attention_mask if pooling_mask is None else pooling_mask
-        return tuple(self._vector(states[layer], mask, str(layer)) for layer in self.layers)
+        return states
 
-    def _vector(self, states: Tensor, mask: Tensor, layer: str) -> Tensor:
-        features = {OUTPUT: pool(states, mask, self.pooling)}
-        for module in ([self.heads[layer]] if layer in self.heads else []) + list(self.tail):
+    def _own(self, layer: int, input_ids: Tensor, mask: Tensor, pooled: Callable[[int, Pooling], Tensor]) -> Tensor:
+        """The vector of an exit before the modules that all exits share."""
+        if layer == 0:
+            assert self.table is not None  # noqa: S101 - __init__ has checked it
+            return pool(self.table(input_ids), mask, self.pooling.mean)
+        if layer not in self.specs:
+            return pooled(layer, self.pooling)
+        spec = self.specs[layer]
+        read = [pooled(place, spec.pooling(place, self.pooling)) for place in spec.reads]
+        vector: Tensor = self.heads[str(layer)]({OUTPUT: torch.cat(read, dim=-1)})[OUTPUT]
+        return vector
+
+    def _after(self, vector: Tensor) -> Tensor:
+        features = {OUTPUT: vector}
+        for module in self.tail:
             features = module(features)
         return features[OUTPUT]
 
@@ -99,9 +130,9 @@ def cut_checkpoint(checkpoint: Checkpoint, layer: int) -> Checkpoint:
     """
     config = copy.deepcopy(checkpoint.encoder.config)
     config._attn_implementation = None  # lets transformers choose: sdpa if the architecture has it
-    config.num_hidden_layers = layer
+    config.num_hidden_layers = blocks = max(layer, 1)  # exit 0 runs none, but no encoder has none
     if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layer]
+        config.layer_types = config.layer_types[:blocks]
     encoder = type(checkpoint.encoder)(config).eval()  # type: ignore[no-untyped-call]
     encoder.load_state_dict(checkpoint.encoder.state_dict(), strict=False)
     if layer < checkpoint.depth and (norm := final_norm(encoder)):

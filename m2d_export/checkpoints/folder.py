@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from m2d_export.errors import CheckpointError, first_line
-from m2d_export.host.checks import check_format
 from m2d_export.host.extras import require
 from m2d_export.host.files import expanded
 
 DOWNLOADED = ("*.json", "*.txt", "*.model")  # and weights of one format, but no code
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 M2D_JSON = "m2d.json"  # docs/checkpoint-format.md
-FORMAT = 1  # of m2d.json
+EXITS = "exits"  # the folder with a folder for each exit: its head, or the table of exit 0
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 OTHER_TOKENIZERS = ("vocab.txt", "vocab.json", "*.model")  # files that transformers makes a tokenizer of
@@ -100,31 +99,6 @@ def encoder_folder(folder: Path) -> Path:
     """The folder with config.json and the weights of the encoder."""
     modules = read_modules(folder)
     return folder / modules[0]["path"] if modules else folder
-
-
-def read_exits(folder: Path, depth: int) -> dict[str, Any]:
-    """The object of m2d.json: trained layers and dims, and the layers with a head. Empty if there is no such file.
-
-    Raises CheckpointError if its lists or its format are not those of docs/checkpoint-format.md.
-    """
-    path = folder / M2D_JSON
-    found = read_object(path)
-    for key in ("layers", "dims", "heads"):
-        values = found.get(key, [])
-        if not isinstance(values, list) or not all(type(value) is int for value in values):
-            raise CheckpointError(f"{path}: {key} is {values!r}, expected a list of whole numbers")
-    try:
-        check_format(found.get("format", FORMAT), FORMAT)
-    except ValueError as error:
-        raise CheckpointError(f"{path} cannot be used: {error}") from error
-    for key in ("layers", "heads"):
-        outside = [layer for layer in found.get(key, []) if not 1 <= layer <= depth]
-        if outside:
-            raise CheckpointError(f"{path}: {key} names {outside}, but layers are 1 to {depth}")
-    if depth in found.get("heads", []):
-        # sentence-transformers would not apply this head, so there would be two different models of the full depth.
-        raise CheckpointError(f"{path}: heads names layer {depth}, but the last layer cannot have a head")
-    return found
 
 
 def check_folder(folder: Path) -> None:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2d_export.checkpoints.folder import M2D_JSON, check_folder, encoder_folder, local_folder, read_exits, read_object
+from m2d_export.checkpoints.folder import check_folder, encoder_folder, local_folder
+from m2d_export.checkpoints.heads import Head, load_heads, load_table
+from m2d_export.checkpoints.m2d_json import read_exits
 from m2d_export.checkpoints.modules import pooling_and_tail, text_spec, width_after
 from m2d_export.errors import CheckpointError, raised_as
 from m2d_export.host.extras import require
@@ -26,7 +28,6 @@ log = logging.getLogger(__name__)
 UNUSED_WEIGHTS = ("pooler.",)  # BERT's next-sentence head, which no exit reads
 CONFIG_SIZES = ("hidden_size", "num_attention_heads")
 OTHER_SHAPES = "`ignore_mismatched_sizes`"  # in the error of transformers for tensors that do not fit the config
-LINEAR = "torch.nn.modules.linear.Identity"  # the activation of a Dense without one
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,12 @@ class Checkpoint:
 
     ``folder`` is where they were loaded from; ``origin`` does not say it, because it goes into bundles. ``tail`` holds
     the modules of sentence-transformers after the pooling, without a closing Normalize, for which ``normalize`` stands.
-    ``heads`` maps a layer to the linear module of its exit. ``depth`` is the number of layers,
-    ``width`` of numbers in a vector. ``similarity`` and ``truncate_dim`` are settings of sentence-transformers.
-    ``trained_layers`` and ``trained_dims`` are None if the checkpoint does not state them.
+    ``heads`` maps a layer to the head of its exit; ``table`` is the Embedding of exit 0, None without one. ``depth`` is
+    the number of layers, ``width`` of numbers in a vector. ``similarity`` and ``truncate_dim`` are settings of
+    sentence-transformers. ``trained_layers`` and ``trained_dims`` are None if the checkpoint does not state them.
+
+    Checkpoints of one ``space`` give vectors that can be compared: it is the fingerprint of the checkpoint that they
+    come from. ``rotation`` is the sha256 of the matrix with which the last Dense rotates this space, None without one.
     """
 
     origin: Origin
@@ -48,13 +52,16 @@ class Checkpoint:
     pooling: Pooling
     tail: "tuple[nn.Module, ...]"
     normalize: bool
-    heads: "Mapping[int, nn.Module]"
+    heads: Mapping[int, Head]
+    table: "nn.Module | None"
     depth: int
     width: int
     similarity: str
     truncate_dim: int | None
     trained_layers: tuple[int, ...] | None
     trained_dims: tuple[int, ...] | None
+    space: str
+    rotation: str | None
     original: "SentenceTransformer"
 
     @property
@@ -63,6 +70,11 @@ class Checkpoint:
         config = self.encoder.config
         sizes = {name: getattr(config, name, None) for name in CONFIG_SIZES}
         return {"model_type": config.model_type, **{name: size for name, size in sizes.items() if type(size) is int}}
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """The layers that have an exit; 0 only if there is a table."""
+        return tuple(range(1 if self.table is None else 0, self.depth + 1))
 
     @property
     def architecture(self) -> str:
@@ -105,8 +117,9 @@ def _load(name: str, folder: Path, commit: str | None) -> Checkpoint:
     pooled = hidden * len(pooling.modes)
     width = width_after(tail, pooled)
     exits = read_exits(folder, depth)
-    heads = _heads(folder, exits.get("heads", []), pooled)
+    heads = load_heads(folder, exits.heads, hidden, pooling)
     text = text_spec(model, pooling)
+    table = load_table(folder, text.vocabulary, pooled)
     model.max_seq_length = text.max_tokens  # the original must not read positions that do not exist
     if model.tokenizer.padding_side != "right":
         _warn_once(
@@ -115,11 +128,12 @@ def _load(name: str, folder: Path, commit: str | None) -> Checkpoint:
         )
         model.tokenizer.padding_side = "right"
     tokenizer_json = model.tokenizer.backend_tokenizer.to_str()
-    weights = _weights(encoder, tail, heads)
+    weights = _weights(encoder, tail, heads, table)
     _check_finite(name, weights)
-    settings = json.dumps([repr(pooling), repr(text), normalize, tokenizer_json])
+    settings = json.dumps([repr(pooling), repr(text), normalize, repr(exits.heads), tokenizer_json])
+    fingerprint = _fingerprint(weights, settings)
     return Checkpoint(
-        origin=Origin(name if commit else folder.name, commit, _fingerprint(weights, settings)),
+        origin=Origin(name if commit else folder.name, commit, fingerprint),
         folder=folder,
         encoder=encoder.eval(),
         tokenizer_json=tokenizer_json,
@@ -128,12 +142,15 @@ def _load(name: str, folder: Path, commit: str | None) -> Checkpoint:
         tail=tail,
         normalize=normalize,
         heads=heads,
+        table=table,
         depth=depth,
         width=width,
         similarity=str(model.similarity_fn_name or "cosine"),
         truncate_dim=_truncate_dim(name, model.truncate_dim, width),
-        trained_layers=_ascending(exits.get("layers")),
-        trained_dims=_ascending(exits.get("dims")),
+        trained_layers=exits.layers,
+        trained_dims=exits.dims,
+        space=exits.space or fingerprint,
+        rotation=exits.rotation,
         original=model,
     )
 
@@ -200,35 +217,14 @@ def _truncate_dim(name: str, dim: object, width: int) -> int | None:
     raise CheckpointError(f"{name}: truncate_dim is {dim!r}, expected a whole number from 1 to {width}")
 
 
-def _heads(folder: Path, layers: Sequence[int], width: int) -> "dict[int, nn.Module]":
-    """The Dense module of each of ``layers``, from ``width`` numbers to ``width`` numbers."""
-    if not layers:
-        return {}
-    dense = require("sentence_transformers.base.modules.dense", "build").Dense
-    heads = {}
-    for layer in layers:
-        path = folder / "exits" / str(layer)
-        if not (path / "config.json").is_file():
-            raise CheckpointError(f"{path} is missing: {M2D_JSON} names a head at layer {layer}")
-        activation = read_object(path / "config.json").get("activation_function")
-        if activation != LINEAR:
-            raise CheckpointError(f"{path} has activation {activation}: a head is linear, with activation Identity")
-        head = dense.load(str(path)).float().eval()
-        if (head.in_features, head.out_features) != (width, width):
-            raise CheckpointError(
-                f"{path} maps {head.in_features} numbers to {head.out_features}, expected {width} to {width}"
-            )
-        heads[layer] = head
-    return heads
-
-
 def _weights(
-    encoder: "nn.Module", tail: "Sequence[nn.Module]", heads: "Mapping[int, nn.Module]"
+    encoder: "nn.Module", tail: "Sequence[nn.Module]", heads: Mapping[int, Head], table: "nn.Module | None"
 ) -> "dict[str, torch.Tensor]":
     """Every tensor that an exit reads, by a name that says which part it belongs to."""
     parts = {"": encoder}
     parts |= {f"{type(module).__name__} {place}: ": module for place, module in enumerate(tail, 1)}
-    parts |= {f"exits/{layer}: ": heads[layer] for layer in sorted(heads)}
+    parts |= {"exits/0: ": table} if table is not None else {}
+    parts |= {f"exits/{layer}: ": heads[layer].dense for layer in sorted(heads)}
     return {
         f"{prefix}{key}": tensor
         for prefix, module in parts.items()
@@ -255,10 +251,6 @@ def _fingerprint(weights: "Mapping[str, torch.Tensor]", settings: str) -> str:
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _ascending(values: Sequence[int] | None) -> tuple[int, ...] | None:
-    return tuple(sorted(set(values))) if values else None
 
 
 @contextlib.contextmanager

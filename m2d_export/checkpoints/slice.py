@@ -55,7 +55,14 @@ def _plain_model(loaded: Checkpoint, layer: int, dim: int) -> "SentenceTransform
         )
     first, pooling, *rest = list(loaded.original)
     first.model = cut_checkpoint(loaded, layer).encoder
-    heads = [loaded.heads[layer]] if layer in loaded.heads else []
+    head = loaded.heads.get(layer)
+    if head is not None and head.spec.reads != (layer,):
+        raise CheckpointError(
+            f"the head of exit {layer} reads the layers {', '.join(map(str, head.spec.reads))}, and a plain "
+            "sentence-transformers folder reads only one: build a bundle, and write this cell as a folder with "
+            f"m2d-export onnx BUNDLE --cell {layer}x{dim}"
+        )
+    heads = [] if head is None else [head.dense]
     model: SentenceTransformer = sentence_transformers.SentenceTransformer(
         modules=[first, pooling, *heads, *rest],
         prompts=loaded.original.prompts,

@@ -34,7 +34,7 @@ def _settings(bundle: Bundle) -> Table:
         ("similarity", manifest.similarity),
         *([("default dim", str(manifest.truncate_dim))] if manifest.truncate_dim else []),
         ("texts", f"up to {manifest.text.max_tokens} tokens; prompts: {', '.join(manifest.text.prompts) or 'none'}"),
-        ("heads", ", ".join(f"layer {layer}" for layer in manifest.heads) or "none"),
+        ("heads", ", ".join(map(str, manifest.heads)) or "none"),
         ("dims", dims),
         *([("int8", f"calibrated on {manifest.calibration}")] if manifest.calibration else []),
     ):

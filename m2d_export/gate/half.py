@@ -46,7 +46,7 @@ class RoundedRuntime(OnnxRuntime):
     @property
     def peak(self) -> float:
         """The largest magnitude of any recorded value so far."""
-        return float(self._peaks.max())
+        return float(self._peaks.max(initial=0))
 
     def overflows(self) -> list[str]:
         """The first value that comes too close to the largest number, in words; empty if none does."""

@@ -35,7 +35,8 @@ def rounded_graph(half: ir.Model, precision: Precision) -> ir.Model:
                 peaks.append(_round(model, node, value, dtype))
         if to_half:
             node.attributes["to"] = ir.AttrInt64("to", int(ir.DataType.FLOAT))
-    together = ir.node("Concat", peaks, {"axis": 0}, name=PEAKS)
+    none = {"value": ir.tensor([], dtype=ir.DataType.FLOAT)}  # exit 0 computes nothing in half
+    together = ir.node("Concat", peaks, {"axis": 0}, name=PEAKS) if peaks else ir.node("Constant", [], none, name=PEAKS)
     together.outputs[0].name, together.outputs[0].dtype = PEAKS, ir.DataType.FLOAT
     together.outputs[0].shape = ir.Shape([len(peaks)])
     model.graph.append(together)

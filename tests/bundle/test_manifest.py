@@ -20,7 +20,7 @@ from m2d_export.bundle.manifest import MANIFEST, read_manifest
 from m2d_export.cli.show import summary
 from m2d_export.errors import M2DError, ManifestError
 from m2d_export.precisions import PRECISIONS
-from m2d_export.spec import Origin, Pooling, Precision, TextSpec
+from m2d_export.spec import HeadSpec, Origin, Pooling, Precision, TextSpec
 from tests.support.bundles import DELETE, FILES, SCHEMA, TEXTS, TOKENIZER, WEIGHTS, places, put, refused, rewritten
 
 
@@ -36,7 +36,7 @@ def test_an_unusual_manifest_survives_too(bundle: Bundle) -> None:
         pooling=Pooling(("cls", "mean"), include_prompt=False),
         config={"model_type": "bert"},
         text=TextSpec(2**62, 0, {"query": "query: ", "": "\t😀"}, "query", include_prompt=False),
-        heads=(),
+        heads=(HeadSpec(2, (0, 2), (0,)),),
         normalize=False,
     )
     assert read_manifest(unusual.to_json()) == unusual
@@ -117,7 +117,7 @@ def test_the_manifest_has_the_structure_that_format_1_froze(bundle: Bundle) -> N
         "grid": {"depth": "int", "width": "int", "layers": ["int"], "dims": ["int"], "trained_dims": ["int"]},
         "trained_layers": ["int"],
         "pooling": {"modes": ["str"], "include_prompt": "bool"},
-        "heads": ["int"],
+        "heads": [{"layer": "int", "reads": ["int"], "mean": []}],
         "normalize": "bool",
         "text": {
             "max_tokens": "int",
@@ -132,6 +132,8 @@ def test_the_manifest_has_the_structure_that_format_1_froze(bundle: Bundle) -> N
         "versions": dict.fromkeys(packages, "str"),
         "similarity": "str",
         "truncate_dim": "NoneType",
+        "space": "str",
+        "rotation": "NoneType",
         "calibration": "NoneType",
         "engines": [],
     }
@@ -153,6 +155,9 @@ BROKEN: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "text for a list": (("pooling", "modes"), "mean"),
     "object for a list": (("trained_layers",), {}),
     "empty text for a list": (("heads",), ""),
+    "head that reads a layer after its own": (("heads", 0, "reads"), [2]),
+    "head that reads nothing": (("heads", 0, "reads"), []),
+    "mean of a layer that the head does not read": (("heads", 0, "mean"), [0]),
     "object for the variants": (("variants",), {}),
     "list for an object": (("files",), []),
     "list for the prompts": (("text", "prompts"), ["query: "]),
@@ -171,7 +176,7 @@ BROKEN: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "text for a figure": (("variants", 0, "parity", "cosine_min"), "1.0"),
     "fingerprint that is none": (("origin", "fingerprint"), "main"),
     "layer 0 trained": (("trained_layers",), [0, 1]),
-    "head at layer 0": (("heads",), [0]),
+    "head at layer 0": (("heads", 0, "layer"), 0),
     "no variants": (("variants",), []),
     "no layers": (("grid", "layers"), []),
     "null for a graph": (("variants", 0, "graphs", "onnxrt"), None),

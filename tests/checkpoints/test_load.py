@@ -66,7 +66,7 @@ def test_a_head_is_applied_after_the_pooling_and_only_to_its_exit(checkpoint: Pa
     bare, same = ExitEncoder(plain, [1, 2]).vectors(batch)
     head = loaded.heads[1]
     with torch.inference_mode():
-        expected = head({"sentence_embedding": torch.from_numpy(bare.copy())})["sentence_embedding"].numpy()
+        expected = head.dense({"sentence_embedding": torch.from_numpy(bare.copy())})["sentence_embedding"].numpy()
     np.testing.assert_allclose(first, expected, atol=1e-6)
     np.testing.assert_array_equal(second, same)
 

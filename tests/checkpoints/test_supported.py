@@ -47,6 +47,10 @@ def no_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def head_entry(layer: int) -> dict[str, object]:
+    return {"layer": layer, "reads": [layer], "mean": []}
+
+
 def half_weights(folder: Path) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
@@ -57,11 +61,11 @@ def unknown_format(folder: Path) -> None:
 
 
 def head_beyond(folder: Path) -> None:
-    edit(folder / "m2d.json", heads=[LAYERS + 1])
+    edit(folder / "m2d.json", heads=[head_entry(LAYERS + 1)])
 
 
 def head_at_the_last_layer(folder: Path) -> None:
-    edit(folder / "m2d.json", heads=[LAYERS])
+    edit(folder / "m2d.json", heads=[head_entry(LAYERS)])
 
 
 def modules_as_object(folder: Path) -> None:
@@ -87,13 +91,13 @@ def dims_of_strings(folder: Path) -> None:
 
 
 def head_missing(folder: Path) -> None:
-    edit(folder / "m2d.json", heads=[2])
+    edit(folder / "m2d.json", heads=[head_entry(2)])
 
 
 def add_head(folder: Path, **settings: object) -> None:
     from sentence_transformers.sentence_transformer.modules import Dense
 
-    edit(folder / "m2d.json", heads=[1])
+    edit(folder / "m2d.json", heads=[head_entry(1)])
     (folder / "exits" / "1").mkdir(parents=True)
     Dense(WIDTH, **settings).save(str(folder / "exits" / "1"))
 

@@ -111,7 +111,8 @@ def save_checkpoint(folder: Path, architecture: str = "bert", **settings) -> Pat
     SentenceTransformer(modules=modules, device="cpu", **prompts).save(str(folder), create_model_card=False)
     if "heads" in settings or "dims" in settings:
         heads, dims = settings.get("heads", []), settings.get("dims", [WIDTH])
-        described = {"format": 1, "layers": list(range(1, LAYERS + 1)), "dims": dims, "heads": heads}
+        described = {"format": 1, "layers": list(range(1, LAYERS + 1)), "dims": dims}
+        described["heads"] = [{"layer": layer, "reads": [layer], "mean": []} for layer in heads]
         (folder / "m2d.json").write_text(json.dumps(described))
         for layer in heads:
             head = Dense(WIDTH, WIDTH, activation_function=torch.nn.Identity())
