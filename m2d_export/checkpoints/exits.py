@@ -52,11 +52,11 @@ class ExitEncoder(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Vectors of each exit: (batch, tokens) int64 -> one (batch, width) float32 for each layer."""
         mask = attention_mask if pooling_mask is None else pooling_mask
-        states = self._states(input_ids, attention_mask) if any(self.layers) else []
+        states = self.states(input_ids, attention_mask) if any(self.layers) else []
         pooled = cache(lambda layer, pooling: pool(states[layer], mask, pooling))  # heads share the layers they read
-        return tuple(self._after(self._own(layer, input_ids, mask, pooled)) for layer in self.layers)
+        return tuple(self.after_tail(self._own(layer, input_ids, mask, pooled)) for layer in self.layers)
 
-    def _states(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
         """The output of the embeddings and of every layer: depth + 1 of (batch, tokens, hidden)."""
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
         states = [*output.hidden_states[:-1], output.last_hidden_state]
@@ -79,7 +79,8 @@ class ExitEncoder(nn.Module):
         vector: Tensor = self.heads[str(layer)]({OUTPUT: torch.cat(read, dim=-1)})[OUTPUT]
         return vector
 
-    def _after(self, vector: Tensor) -> Tensor:
+    def after_tail(self, vector: Tensor) -> Tensor:
+        """The vector of an exit, (batch, width), from what its head or pooling gave."""
         features = {OUTPUT: vector}
         for module in self.tail:
             features = module(features)

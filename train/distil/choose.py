@@ -1,0 +1,75 @@
+"""After the training: fewer layers for a head where held-out text shows no loss, and the table once more."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from m2d_export.checkpoints.heads import Head
+from m2d_export.checkpoints.load import Checkpoint
+from m2d_export.spec import OUTPUT
+
+from .features import Block, Progress, Teacher, reads_of
+from .heads import Regressions, Solved, closest
+from .judge import LARGEST, Judge
+from .ridge import Sums
+from .settings import Corpus
+from .table import TableRegression
+
+TEXTS = 4000  # from which a smaller head is solved
+TOLERANCE = 0.1  # of agreement, Spearman x 100: so much less is no loss
+
+
+def choose_reads(teacher: Teacher, trained: Checkpoint, corpus: Corpus, progress: Progress) -> Checkpoint:
+    """The trained checkpoint in which a head reads fewer layers if it agrees as well with the base on held-out text.
+
+    The smaller head is solved from the vectors of the trained one. The table is solved again from the trained word
+    embeddings.
+    """
+    student = Teacher(trained, teacher.device)
+    layers = sorted(trained.heads)
+    regressions = Regressions(student, layers)
+    held_out = corpus.held_out[:LARGEST]
+    judge = Judge(teacher.collected(held_out, ()).vectors)
+    held = student.collected(held_out, regressions.reads)
+    some = corpus.texts[:: -(-len(corpus.texts) // TEXTS)]
+    features = student.collected(some, regressions.reads)
+    heads = dict(trained.heads)
+    for layer, head in trained.heads.items():
+        before = judge.agreement(student.after_tail(_output(head, regressions, held)))
+        for spec in regressions.options[layer]:
+            if len(spec.reads) >= len(head.spec.reads):
+                continue
+            inputs = regressions.features(features, reads_of(spec))
+            sums = Sums(inputs.shape[1], student.pooled)
+            sums.add(inputs, _output(head, regressions, features), torch.ones(len(inputs)))
+            kept = regressions.features(held, reads_of(spec))
+            linear, agreement = closest(sums, slice(None), kept, student.after_tail, judge)
+            if agreement >= before - TOLERANCE:
+                heads[layer] = Solved(spec, linear, agreement).head()
+                progress(f"exit {layer} reads fewer layers, {spec}: agreement {before:.1f} -> {agreement:.1f}")
+                break
+    table = trained.table if trained.table is None else _table(teacher, trained, corpus, judge, progress)
+    return replace(trained, heads=heads, table=table)
+
+
+def _output(head: Head, regressions: Regressions, block: Block) -> Tensor:
+    """What a trained head makes of the features of a block: (texts, pooled)."""
+    with torch.no_grad():
+        features = {OUTPUT: regressions.features(block, reads_of(head.spec))}
+        vectors: Tensor = head.dense(features)[OUTPUT]
+    return vectors
+
+
+def _table(teacher: Teacher, trained: Checkpoint, corpus: Corpus, judge: Judge, progress: Progress) -> nn.Module:
+    """The table, solved from the trained word embeddings and the targets that are kept in memory."""
+    words: Any = trained.encoder.get_input_embeddings()
+    texts, rows = corpus.texts, teacher.known()
+    some = [texts[row] for row in rows.tolist()]
+    regression = TableRegression(words.weight, some, teacher.pooled)
+    targets, weights = teacher.targets(texts, rows), torch.tensor(corpus.weights)[rows]
+    regression.sums.add(regression.means(some), targets, weights)
+    solved = regression.solve(corpus.held_out[:LARGEST], teacher, judge)
+    progress(f"exit 0: a table of the trained word embeddings, agreement with the base {solved.agreement:.1f}")
+    return solved.table

@@ -1,0 +1,107 @@
+"""Stage 1: everything that has a closed form, from one pass over the texts: heads, the table, the rotation."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from m2d_export.checkpoints.heads import Head
+from m2d_export.checkpoints.load import Checkpoint
+
+from .features import Block, Progress, Teacher
+from .heads import ADDED, Regressions, choose
+from .judge import LARGEST, Judge
+from .rotation import Axes, assembled
+from .settings import Corpus, Settings
+from .table import TableRegression
+
+
+def solve_heads(
+    teacher: Teacher, corpus: Corpus, settings: Settings, progress: Progress, then_trained: bool
+) -> Checkpoint:
+    """The checkpoint with heads, a table if layer 0 is asked for, and a rotation where it helps the smallest dim.
+
+    Heads and a table that exist stay, unless ``settings.fresh``. An exit that would agree less with the base than
+    before stays as it is. With ``then_trained``, the exit before the last reads only its own layer: training makes more
+    of that.
+    """
+    base = teacher.checkpoint
+    below = [layer for layer in settings.layers if 0 < layer < base.depth]
+    heads = {} if settings.fresh else {layer: head for layer, head in base.heads.items() if layer in below}
+    table = None if settings.fresh else base.table
+    texts, held_out = corpus.texts, corpus.held_out[:LARGEST]
+    regressions = Regressions(teacher, [layer for layer in below if layer not in heads])
+    tokens = None
+    if 0 in settings.layers and table is None:
+        words: Any = base.encoder.get_input_embeddings()
+        tokens = TableRegression(words.weight, texts, teacher.pooled)
+    axes = Axes(base.width)
+    _pass_over(teacher, corpus, regressions, tokens, axes, progress)
+    held = teacher.collected(held_out, regressions.reads)
+    judge = Judge(held.vectors)
+    heads |= _heads(regressions, held, judge, most_weights(base), progress, then_trained)
+    if tokens is not None:
+        solved = tokens.solve(held_out, teacher, judge)
+        progress(f"exit 0: a table, agreement with the base {solved.agreement:.1f}")
+        table = solved.table
+    rotation = _rotation(axes, held, judge, settings, base, progress)
+    return assembled(base, heads, table, rotation, settings.layers, settings.dims)
+
+
+def most_weights(base: Checkpoint) -> int:
+    """How many weights heads may add to the encoder."""
+    return int(ADDED * sum(weight.numel() for weight in base.encoder.parameters()))
+
+
+def _pass_over(
+    teacher: Teacher,
+    corpus: Corpus,
+    regressions: Regressions,
+    tokens: TableRegression | None,
+    axes: Axes,
+    progress: Progress,
+) -> None:
+    texts, weights, done = corpus.texts, torch.tensor(corpus.weights), 0
+    for block in teacher.blocks(texts, regressions.reads):
+        own = weights[block.rows]
+        regressions.add(block, own)
+        axes.add(block.vectors, own)
+        if tokens is not None:
+            tokens.add(block, own)
+        teacher.remember(block, len(texts))
+        done += len(block.rows)
+        progress(f"read {done:,} of {len(texts):,} texts")
+
+
+def _heads(
+    regressions: Regressions, held: Block, judge: Judge, most: int, progress: Progress, then_trained: bool
+) -> dict[int, Head]:
+    depth, options = regressions.teacher.checkpoint.depth, {}
+    for layer, specs in regressions.options.items():
+        single = then_trained and layer == depth - 1
+        options[layer] = [regressions.solve(spec, held, judge) for spec in specs if len(spec.reads) == 1 or not single]
+    heads = {}
+    for layer, solved in sorted(choose(options, most).items()):
+        before = regressions.plain(layer, held, judge)
+        if solved.agreement > before:
+            heads[layer] = solved.head()
+            progress(f"exit {layer}: agreement with the base {before:.1f} -> {solved.agreement:.1f}, {solved.spec}")
+        else:
+            progress(f"exit {layer} stays as it is: agreement {before:.1f}, with a head {solved.agreement:.1f}")
+    return heads
+
+
+def _rotation(
+    axes: Axes, held: Block, judge: Judge, settings: Settings, base: Checkpoint, progress: Progress
+) -> Tensor | None:
+    dim = settings.dims[-1]
+    if settings.keep_space or base.rotation is not None or dim == base.width:
+        return None
+    rotation = axes.rotation()
+    before, after = (judge.agreement(vectors[:, :dim]) for vectors in (held.vectors, held.vectors @ rotation))
+    is_better = after > before
+    progress(
+        f"the vectors are {'' if is_better else 'not '}rotated: at {dim} dims the last exit's agreement with all "
+        f"{base.width} is {before:.1f} without, {after:.1f} with"
+    )
+    return rotation if is_better else None

@@ -1,0 +1,226 @@
+"""Stage 2: heads and blocks by gradient, every exit and dim in every step, the last exit held to the base."""
+
+import copy
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from m2d_export.checkpoints.exits import ExitEncoder
+from m2d_export.checkpoints.heads import Head
+from m2d_export.checkpoints.load import Checkpoint
+from m2d_export.errors import TrainingError
+from m2d_export.vectors import cosine
+
+from ..memory import explain_out_of_memory, in_a_step
+from ..model import exit_vectors, with_heads
+from .features import Progress, Teacher, fast_attention
+from .judge import all_vectors
+from .loss import distillation_loss
+from .rotation import assembled
+from .settings import OWN_WEIGHT, Corpus, Settings
+
+BATCH = {"cpu": 64, "cuda": 1024}  # texts in a step
+BUDGET = {"cpu": 384, "cuda": 48_000}  # tokens of a group; on a CPU, less padding is worth more than larger groups
+CHECK = {"cpu": 25, "cuda": 100}  # steps between two looks at the drift of the last exit
+DRIFT_TEXTS = 200
+RATE, HEAD_RATE, DECAY, CLIP = 3e-4, 1e-3, 0.01, 1.0
+WARM_UP = 0.05  # of the training
+LAST = 6.0  # the weight of the last exit in the loss
+MOST_RETURNS = 6  # after so many returns the training ends with its last good state
+
+
+class Training:
+    """A training of ``steps`` steps or, if that is None, of ``seconds``.
+
+    A state is good if the last exit is near the base on held-out text.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        start: Checkpoint,
+        corpus: Corpus,
+        settings: Settings,
+        progress: Progress,
+        *,
+        steps: int | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        self.teacher, self.start, self.settings, self.progress = teacher, start, settings, progress
+        self.device, self.texts = teacher.device, corpus.texts
+        self.order = Order(len(corpus.own), len(corpus.mix), BATCH[self.device], settings.seed)
+        self.steps, self.seconds = steps, seconds
+        self.step, self.elapsed, self.last, self.returns = 0, 0.0, LAST, 0
+        self.layers = [layer for layer in settings.layers if layer > 0]
+        self.checkpoint_in_training = with_heads(fast_attention(start), self.layers)
+        self.exits = ExitEncoder(self.checkpoint_in_training, self.layers).eval().to(self.device)  # without dropout
+        encoder, heads = self._trainable()
+        self.weights = [*encoder, *heads]
+        groups: list[dict[str, Any]] = [
+            {"params": [weight for weight in encoder if weight.ndim > 1], "top": RATE},
+            {"params": [weight for weight in encoder if weight.ndim < 2], "top": RATE, "weight_decay": 0.0},
+            {"params": heads, "top": HEAD_RATE},
+        ]
+        groups = [group for group in groups if group["params"]]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=DECAY, fused=True)
+        self.held_out = corpus.held_out[:DRIFT_TEXTS]
+        self.goal = functional.normalize(start_vectors(start, teacher.collected(self.held_out, ()).targets), dim=-1)
+        self._good = self._state()
+
+    def _trainable(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The weights of the encoder that an exit reads, and those of the heads; the tail and the table are frozen."""
+        encoder: list[Tensor] = []
+        heads: list[Tensor] = []
+        for name, weight in self.exits.named_parameters():
+            kind = name.partition(".")[0]
+            weight.requires_grad_(kind in ("encoder", "heads") and ".pooler." not in name)
+            if weight.requires_grad:
+                (heads if kind == "heads" else encoder).append(weight)
+        return encoder, heads
+
+    @property
+    def share(self) -> float:
+        """How much of the training is done, from 0 to 1."""
+        if self.steps is not None:
+            return self.step / self.steps if self.steps else 1.0
+        return min(1.0, self.elapsed / self.seconds) if self.seconds else 1.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether no step is left, or the last exit cannot be held near the base."""
+        return self.share >= 1 or self.returns >= MOST_RETURNS
+
+    def take_step(self) -> float:
+        """Train on the next texts; returns the loss. Raises TrainingError if it is not finite or memory runs out."""
+        started = time.perf_counter()
+        rate = min(1.0, self.share / WARM_UP + 0.01) * (1 - self.share)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["top"] * rate
+        rows = self.order.rows(self.step)
+        with explain_out_of_memory(self.device, in_a_step(len(rows))):
+            base = functional.normalize(self._tail(self.teacher.targets(self.texts, rows)), dim=-1).to(self.device)
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+                vectors = exit_vectors(
+                    self.exits, [self.texts[row] for row in rows.tolist()], self.start.text, BUDGET[self.device]
+                )
+            loss = distillation_loss(vectors.float(), base, self.settings.dims, self.last)
+            if not torch.isfinite(loss):
+                raise TrainingError(f"the loss is {loss.item()} at step {self.step + 1}: report a bug")
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(self.weights, CLIP)
+            self.optimizer.step()
+        self.step += 1
+        self.elapsed += time.perf_counter() - started
+        if self.step % CHECK[self.device] == 0 or self.finished:
+            self._check()
+        return loss.item()
+
+    @torch.inference_mode()
+    def _tail(self, targets: Tensor) -> Tensor:
+        return start_vectors(self.start, targets)
+
+    def _check(self) -> None:
+        """Keep the state if it is good; else return to the last good one with more weight on the last exit."""
+        started = time.perf_counter()
+        drift = self.drift()
+        if drift <= self.settings.max_drift:
+            self._good = self._state()
+        elif self.step > self._good["step"]:
+            self.returns += 1
+            self.last *= 2
+            self.progress(
+                f"step {self.step}: the last exit drifted {drift:.4f} from the base on held-out text, over "
+                f"{self.settings.max_drift:g}: back to step {self._good['step']}, with the weight {self.last:g} for it"
+            )
+            elapsed = self.elapsed
+            self._load({**self._good, "last": self.last, "returns": self.returns})
+            self.elapsed = elapsed  # time goes on
+        self.elapsed += time.perf_counter() - started
+
+    def drift(self) -> float:
+        """1 - the mean cosine between the last exit and the base on held-out text."""
+        vectors = all_vectors(self.exits, self.held_out, self.teacher)[-1]
+        return 1 - float(cosine(vectors.numpy(), self.goal.numpy()).mean())
+
+    def state(self) -> dict[str, Any]:
+        """The last good state: everything that another process needs to continue from it."""
+        if self.step != self._good["step"]:
+            self._check()
+        return self._good
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Load the ``state`` of another process, of a training with the same settings, checkpoint and texts."""
+        self._load(state)
+        self._good = self._state()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "last": self.last,
+            "returns": self.returns,
+            "weights": [weight.detach().cpu().clone() for weight in self.weights],
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+        }
+
+    @torch.no_grad()
+    def _load(self, state: dict[str, Any]) -> None:
+        for name in ("step", "elapsed", "last", "returns"):
+            setattr(self, name, state[name])
+        for weight, value in zip(self.weights, state["weights"], strict=True):
+            weight.copy_(value)
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint in its last good state, with eager attention again, on the CPU."""
+        self._load(self.state())
+        made = assembled(self.start, {}, self.start.table, None, self.settings.layers, self.settings.dims)
+        trained = self.checkpoint_in_training
+        made.encoder.load_state_dict({name: value.cpu() for name, value in trained.encoder.state_dict().items()})
+        heads = {layer: Head(head.spec, copy.deepcopy(head.dense).cpu()) for layer, head in trained.heads.items()}
+        return replace(made, heads=heads)
+
+
+def start_vectors(start: Checkpoint, targets: Tensor) -> Tensor:
+    """The vectors that the modules after the heads, with the rotation if there is one, make of the base's targets."""
+    features = {"sentence_embedding": targets}
+    with torch.no_grad():
+        for module in start.tail:
+            features = module(features)
+    return features["sentence_embedding"]
+
+
+class Order:
+    """Which texts each step reads: the user's have a larger share, and each list is read once before it repeats."""
+
+    def __init__(self, own: int, mix: int, batch: int, seed: int) -> None:
+        self.own, self.mix, self.batch, self.seed = own, mix, min(batch, own + mix), seed
+        self.share = OWN_WEIGHT * own / (OWN_WEIGHT * own + mix)
+        self._shuffled: dict[tuple[int, int], Tensor] = {}
+
+    def rows(self, step: int) -> Tensor:
+        """The places of the texts of a step; first come the user's, then those of the mix."""
+        first, end = (int(place * self.batch * self.share) for place in (step, step + 1))
+        other = self.batch - (end - first)
+        start = step * self.batch - first
+        return torch.cat([self._read(0, self.own, first, end - first), self._read(self.own, self.mix, start, other)])
+
+    def _read(self, offset: int, count: int, start: int, length: int) -> Tensor:
+        rows = []
+        for place in range(start, start + length):
+            epoch, row = divmod(place, count)
+            rows.append(offset + int(self._order(offset, count, epoch)[row]))
+        return torch.tensor(rows, dtype=torch.int64)
+
+    def _order(self, offset: int, count: int, epoch: int) -> Tensor:
+        key = (offset, epoch)
+        if key not in self._shuffled:
+            self._shuffled = {kept: order for kept, order in self._shuffled.items() if kept[0] != offset}
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + 2 * epoch + (offset > 0))
+            self._shuffled[key] = torch.randperm(count, generator=generator)
+        return self._shuffled[key]
