@@ -12,7 +12,7 @@ from m2d_export.cli.common import ALL_OR_NUMBERS, NUMBERS, OUTPUT_FOLDER, PATH, 
 from m2d_export.errors import SpecError
 
 if TYPE_CHECKING:
-    from train.recipes import Recipe
+    from .recipes import Recipe
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 MAX_SEED = 2**32 - 1  # the largest that numpy accepts
@@ -85,10 +85,11 @@ def main(model: str, data: str, output: Path, resume: bool, half: bool, **option
     from m2d_export.checkpoints.load import load_checkpoint
     from m2d_export.host.files import followed
     from m2d_export.host.folders import check_new
-    from train.data import load_data
-    from train.pipeline import train
-    from train.screen import grid_table, open_screen
-    from train.work import Job
+
+    from .data import load_data
+    from .pipeline import train
+    from .screen import grid_table, open_screen
+    from .work import Job
 
     _check_together(options)
     target = followed(output)
@@ -161,7 +162,7 @@ def _scale(text: str | None) -> tuple[float, float] | None:
 
 def _recipe(options: dict[str, Any], depth: int, width: int) -> "Recipe":
     """The recipe with the options that were given; raises SpecError for layers or dims that the model lacks."""
-    from train.recipes import GridRecipe, SeedRecipe, check_dims, check_layers, default_dims
+    from .recipes import GridRecipe, SeedRecipe, check_dims, check_layers, default_dims
 
     names = ("epochs", "batch_size", "learning_rate", "eval_steps", "seed")
     given = {name: options[name] for name in names if options[name] is not None}

@@ -7,8 +7,9 @@ from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.host.templates import markdown_text
 from m2d_export.report.formatting import plain_table, score
 from m2d_export.spec import Cell
-from train.evaluate import Scores, SplitScores
-from train.recipes import CARD
+
+from .evaluate import Scores, SplitScores
+from .recipes import CARD
 
 HEAD = """---
 library_name: sentence-transformers

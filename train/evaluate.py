@@ -15,7 +15,8 @@ from m2d_export.spec import Cell, TextSpec
 from m2d_export.text.batches import TOKEN_BUDGET
 from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.vectors import cosine
-from train.model import exit_vectors
+
+from .model import exit_vectors
 
 Scores = Mapping[Cell, float | None]
 BLOCK = 256  # texts that are encoded together, so that activations do not grow with the split

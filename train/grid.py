@@ -9,13 +9,14 @@ from torch import Tensor
 
 from m2d_export.errors import TrainingError
 from m2d_export.text.tokenizer import Tokenizer
-from train.evaluate import Evaluator
-from train.log import Entry, Trained, Watcher, check_divergence, undefined_loss
-from train.losses import GridLoss, grid_loss
-from train.memory import IN_EVALUATION, explain_out_of_memory, in_a_step
-from train.model import exit_vectors, with_heads
-from train.recipes import GridRecipe
-from train.work import Job, WorkFolder
+
+from .evaluate import Evaluator
+from .log import Entry, Trained, Watcher, check_divergence, undefined_loss
+from .losses import GridLoss, grid_loss
+from .memory import IN_EVALUATION, explain_out_of_memory, in_a_step
+from .model import exit_vectors, with_heads
+from .recipes import GridRecipe
+from .work import Job, WorkFolder
 
 TOKEN_BUDGET = 384  # tokens of a group on a CPU: a smaller group has less padding, a larger one uses cores better
 

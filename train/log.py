@@ -7,7 +7,8 @@ from typing import Any, Protocol
 from m2d_export.checkpoints.heads import Head
 from m2d_export.errors import TrainingError
 from m2d_export.spec import Cell
-from train.evaluate import Scores
+
+from .evaluate import Scores
 
 DIVERGED = 20.0  # if the full cell's dev score is so many points below its best, the training has diverged
 REMEDY = "choose a lower --learning-rate"

@@ -6,7 +6,8 @@ from pathlib import Path
 from m2d_export.host.extras import require
 from m2d_export.report.pictures import STYLE, draw_heat_map
 from m2d_export.spec import Cell
-from train.log import Entry
+
+from .log import Entry
 
 
 def draw(log: Sequence[Entry], path: Path) -> None:

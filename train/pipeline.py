@@ -8,17 +8,18 @@ from typing import Any
 
 from m2d_export.errors import TrainingError
 from m2d_export.host.machine import machine
-from train.data import fingerprint
-from train.energy import Energy, measure_energy
-from train.evaluate import SplitScores
-from train.grid import train_grid
-from train.log import Trained
-from train.publish import publish_checkpoint
-from train.recipes import SeedRecipe
-from train.screen import Screen
-from train.seed import differences, train_seed
-from train.stop import stop_on_signal
-from train.work import LAST_GOOD, Job, WorkFolder
+
+from .data import fingerprint
+from .energy import Energy, measure_energy
+from .evaluate import SplitScores
+from .grid import train_grid
+from .log import Trained
+from .publish import publish_checkpoint
+from .recipes import SeedRecipe
+from .screen import Screen
+from .seed import differences, train_seed
+from .stop import stop_on_signal
+from .work import LAST_GOOD, Job, WorkFolder
 
 PACKAGES = ("torch", "transformers", "sentence-transformers")
 

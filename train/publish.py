@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 from m2d_export.checkpoints.load import load_checkpoint, quietly
 from m2d_export.host.files import writing
 from m2d_export.host.folders import other_file, publish, staged_directory
-from train.card import card
-from train.evaluate import Evaluator, SplitScores
-from train.log import Trained
-from train.picture import draw
-from train.work import Job
+
+from .card import card
+from .evaluate import Evaluator, SplitScores
+from .log import Trained
+from .picture import draw
+from .work import Job
 
 SETTINGS, CARD, PICTURE = "m2d.json", "README.md", "grid.png"
 TOKENIZER = "tokenizer_config.json"

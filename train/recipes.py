@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from m2d_export.errors import SpecError
-from train.losses import LossWeights
+
+from .losses import LossWeights
 
 CARD = "tomaarsen/distilbert-base-uncased-sts-2d-matryoshka"  # the model card that the seed recipe follows
 CARD_DIMS = (512, 256, 128, 64)  # the dims of that card below the width

@@ -10,8 +10,9 @@ from rich.table import Table
 
 from m2d_export.report.formatting import difference, score
 from m2d_export.spec import Cell
-from train.evaluate import Scores
-from train.log import Entry
+
+from .evaluate import Scores
+from .log import Entry
 
 
 class Screen:

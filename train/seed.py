@@ -17,11 +17,12 @@ from m2d_export.bench.similarity import SIMILARITIES
 from m2d_export.bench.sts import Pairs
 from m2d_export.checkpoints.load import quietly
 from m2d_export.errors import M2DError, TrainingError, first_line
-from train.evaluate import Evaluator
-from train.log import Entry, Trained, Watcher, check_divergence, undefined_loss
-from train.memory import IN_EVALUATION, explain_out_of_memory, in_a_step
-from train.recipes import Recipe, SeedRecipe
-from train.work import Job, WorkFolder
+
+from .evaluate import Evaluator
+from .log import Entry, Trained, Watcher, check_divergence, undefined_loss
+from .memory import IN_EVALUATION, explain_out_of_memory, in_a_step
+from .recipes import Recipe, SeedRecipe
+from .work import Job, WorkFolder
 
 SIMILARITY_NAMES: list[Any] = list(SIMILARITIES)  # without all four, the evaluator returns two metrics, not ten
 UNIFORM = (

@@ -17,9 +17,10 @@ from m2d_export.errors import OutputError, TrainingError
 from m2d_export.host.files import output_file, writing
 from m2d_export.host.folders import check_new
 from m2d_export.host.staging import remove_stale
-from train.data import Data, fingerprint
-from train.log import Entry
-from train.recipes import GridRecipe, Recipe
+
+from .data import Data, fingerprint
+from .log import Entry
+from .recipes import GridRecipe, Recipe
 
 STATE, IDENTITY, LOG, LAST_GOOD = "state.pt", "training.json", "log.json", "last-good"
 OF_TRAINER = ("checkpoint-*", "eval")  # folders of sentence-transformers' trainer

@@ -1,0 +1,1 @@
+"""Exits without labels: heads in closed form, then training on text; run it with ``m2d-export distil``."""
