@@ -32,11 +32,15 @@ def json_lines(text: str, source: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a JSON string may hold U+2028
         if line.strip():
             where = f"{source}, line {number}"
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{where} is not JSON ({error}): write one JSON object on each line") from error
-            yield where, value
+            yield where, json_line(line, where)
+
+
+def json_line(line: str, where: str) -> Any:
+    """The value of a line of such a file; raises DataError that begins with ``where``."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is not JSON ({error}): write one JSON object on each line") from error
 
 
 def check_format(found: object, known: int) -> None:
