@@ -53,6 +53,7 @@ class BuildOptions(TypedDict, total=False):
     """The keywords of ``build``, which ``plan`` describes."""
 
     revision: str | None
+    pooling: str | None
     layers: Sequence[int] | None
     dims: Sequence[int] | None
     precisions: Sequence[str]
@@ -70,6 +71,7 @@ def plan(
     target: str | Path,
     *,
     revision: str | None = None,
+    pooling: str | None = None,
     layers: Sequence[int] | None = None,
     dims: Sequence[int] | None = None,
     precisions: Sequence[str] = (Precision.FP32,),
@@ -84,7 +86,8 @@ def plan(
 ) -> Plan:
     """Load the checkpoint and check everything that can be checked before the work starts; writes nothing.
 
-    ``revision`` is the branch, tag or commit of a Hub id. ``layers`` are the exit layers; None is all layers. ``dims``
+    ``revision`` is the branch, tag or commit of a Hub id. ``pooling`` is the mode of a checkpoint without a Pooling;
+    None is what its m2d.json says, else mean. ``layers`` are the exit layers; None is all layers. ``dims``
     are the dims that bench measures; None is the trained ones if they are known, else those of ``default_dims``.
     ``calibration`` is a file for int8 with one text in each line; None is texts of this package. ``engines`` are kinds
     of TensorRT engine, ``shapes`` their profiles and ``targets`` their compute capabilities. ``force`` replaces the
@@ -101,7 +104,7 @@ def plan(
     chosen = _precisions(precisions)
     texts = _calibration(chosen, calibration)
     progress("loading the checkpoint")
-    loaded = load_checkpoint(str(checkpoint), revision)
+    loaded = load_checkpoint(str(checkpoint), revision, pooling)
     if max_tokens is not None:
         loaded = _cut_texts(loaded, max_tokens)
     grid = _grid(loaded, layers, dims)

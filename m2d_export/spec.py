@@ -16,6 +16,7 @@ LARGEST_VOCABULARY = 1 << 31
 INPUTS = ("input_ids", "attention_mask", "pooling_mask")  # the inputs of graphs, (batch, tokens) int64 each
 LONG = "-long"  # after a runtime's name, the key of its graph for texts of many tokens
 DEFAULT = "default"  # the key of the graph for runtimes that have no graph of their own
+POOLING_MODES = ("mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 OUTPUT = "sentence_embedding"  # torch.export gives the name "embedding" to another value
 
 
@@ -314,6 +315,7 @@ class Variant:
     ``origin`` is the checkpoint that it was built from, ``checkpoint`` where that lies, None if nobody said it.
     ``sha256`` are those of the graph and of its weights, ``files`` the files themselves, in this order.
     ``long`` is the graph for texts of many tokens, the last one of ``files``; None where the runtime has none.
+    ``pooling`` is the mode of a checkpoint that pools in one way.
     """
 
     layer: int
@@ -327,6 +329,7 @@ class Variant:
     files: tuple[CheckedFile, ...] = ()
     long: Path | None = None
     checkpoint: str | None = None
+    pooling: str | None = None
 
     def engine(self, kind: str) -> Engine:
         """The engine of ``kind``; raises SpecError, which says how to build one."""

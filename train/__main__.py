@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2d_export.cli import CONTEXT, INTERRUPTED, run
-from m2d_export.cli.common import ALL_OR_NUMBERS, NUMBERS, OUTPUT_FOLDER, PATH, examples, words
+from m2d_export.cli import CONTEXT, run
+from m2d_export.cli.common import ALL_OR_NUMBERS, INTERRUPTED, NUMBERS, OUTPUT_FOLDER, PATH, examples, words
 from m2d_export.errors import SpecError
 
 if TYPE_CHECKING:
@@ -126,12 +126,9 @@ def _check_together(options: dict[str, Any]) -> None:
 
 def _hardware(device: str | None, precision: str | None) -> tuple[str, str]:
     """The device and the type to compute in, with their defaults; raises SpecError if this machine lacks them."""
-    from m2d_export.host.extras import require
+    from .device import choose_device
 
-    torch = require("torch", "train")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SpecError("torch finds no CUDA device: leave --device out to train on the CPU")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(device, "train")
     precision = precision or ("fp16" if device == "cuda" else "fp32")
     if device == "cpu" and precision == "fp16":
         raise SpecError("fp16 needs CUDA: choose --precision fp32 or bf16 on a CPU")

@@ -39,7 +39,7 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
                 folder = staging / "exits" / str(layer)
                 folder.mkdir(parents=True)
                 head.dense.cpu().save(str(folder))  # type: ignore[operator]  # sentence-transformers' own
-        _drop_loading(staging / TOKENIZER)
+        drop_loading(staging / TOKENIZER)
         if job.half:
             for path in staging.rglob("*.safetensors"):
                 _store_in_half(path)
@@ -49,13 +49,13 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
             "dims": list(dims),
             "heads": [asdict(head.spec) for _, head in sorted(trained.heads.items())],
         }
-        _write_json(staging / SETTINGS, settings)
+        write_json(staging / SETTINGS, settings)
         # The files are scored, not the model in memory: fp16 weights differ.
         loaded = load_checkpoint(str(staging))
         scores = {name: Evaluator(loaded, pairs, layers, dims).scores() for name, pairs in job.data.held_out().items()}
         grids = {name: {str(cell): value for cell, value in found.grid.items()} for name, found in scores.items()}
         metrics = {name: dict(found.metrics) for name, found in scores.items()}
-        _write_json(staging / SETTINGS, {**settings, **facts, "scores": grids, "metrics": metrics})
+        write_json(staging / SETTINGS, {**settings, **facts, "scores": grids, "metrics": metrics})
         if trained.log:
             draw(trained.log, staging / PICTURE)
         (staging / CARD).write_text(card(loaded, layers, dims, scores, facts), encoding="utf-8")
@@ -65,10 +65,10 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
     return scores
 
 
-def _drop_loading(path: Path) -> None:
+def drop_loading(path: Path) -> None:
     if path.exists():
         settings = json.loads(path.read_text(encoding="utf-8"))
-        _write_json(path, {key: value for key, value in settings.items() if key not in LOADING})
+        write_json(path, {key: value for key, value in settings.items() if key not in LOADING})
 
 
 def _store_in_half(path: Path) -> None:
@@ -76,5 +76,5 @@ def _store_in_half(path: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

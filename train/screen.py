@@ -60,5 +60,5 @@ def grid_table(grid: Scores, before: Scores | None, title: str) -> Table:
 
 
 def _cell_text(cell: Cell, grid: Scores, before: Scores | None) -> str:
-    now, earlier = grid[cell], before[cell] if before else None
+    now, earlier = grid[cell], before.get(cell) if before else None
     return score(now) if now is None or earlier is None else f"{score(now)} [dim]{difference(now - earlier)}[/]"

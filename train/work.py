@@ -8,14 +8,14 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import OutputError, TrainingError
 from m2d_export.host.files import output_file, writing
-from m2d_export.host.folders import check_new
+from m2d_export.host.folders import check_new, check_replaceable, other_file
 from m2d_export.host.staging import remove_stale
 
 from .data import Data, fingerprint
@@ -23,6 +23,7 @@ from .log import Entry
 from .recipes import GridRecipe, Recipe
 
 STATE, IDENTITY, LOG, LAST_GOOD = "state.pt", "training.json", "log.json", "last-good"
+TARGETS, START, WRITTEN = "targets.pt", "start", "written.json"  # of a distillation
 OF_TRAINER = ("checkpoint-*", "eval")  # folders of sentence-transformers' trainer
 
 
@@ -59,19 +60,36 @@ class Job:
         }
 
 
+class Resumable(Protocol):
+    """What a work folder must know of a training."""
+
+    @property
+    def target(self) -> Path:
+        """The folder to write."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that must be the same when the training is resumed."""
+        ...
+
+
 class WorkFolder:
     """``OUT.training``: a training's identity, its log and its last state; removed once the checkpoint is published.
 
-    Files of somebody else in it are left alone.
+    ``kind`` is the ending of its name. Files of somebody else in it are left alone.
 
-    Raises OutputError if the target exists, or if the folder exists and ``resume`` is False. Raises TrainingError if
-    ``resume`` is True and the folder is missing or belongs to another training.
+    Raises OutputError if the target exists and is not what this training wrote when it was stopped, or if the folder
+    exists and ``resume`` is False. Raises TrainingError if ``resume`` is True and the folder is missing or belongs to
+    another training.
     """
 
-    def __init__(self, job: Job, resume: bool) -> None:
+    def __init__(self, job: Resumable, resume: bool, kind: str = "training") -> None:
         identity, target = job.identity(), job.target
-        check_new(target)
-        self.path = target.with_name(f"{target.name}.training")
+        self.path = target.with_name(f"{target.name}.{kind}")
+        if not (resume and self.written()):
+            check_new(target)
+        elif target.exists():
+            check_replaceable(target, self.why_not_replaced, target)
         if resume:
             self._check(identity)
         elif (self.path / IDENTITY).exists():
@@ -96,14 +114,30 @@ class WorkFolder:
                 f"{self.path} belongs to a training with other options ({changes}): give the same options, or remove it"
             )
 
-    def save(self, state: dict[str, Any]) -> None:
+    def written(self) -> list[str]:
+        """The files that a stopped training wrote to its target, which the next one may replace."""
+        try:
+            return list(json.loads((self.path / WRITTEN).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def save_written(self, files: Sequence[str]) -> None:
+        """Save that the target has these files."""
+        with output_file(self.path / WRITTEN) as file:
+            file.write(json.dumps(files).encode())
+
+    def why_not_replaced(self, folder: Path) -> str | None:
+        """The objection to replacing ``folder``, in words that follow its path; None if a stopped training wrote it."""
+        return other_file(folder, self.written(), "the stopped training")
+
+    def save(self, state: dict[str, Any], name: str = STATE) -> None:
         """Save ``state`` in place of the one before, whole or not at all."""
-        with output_file(self.path / STATE) as file:
+        with output_file(self.path / name) as file:
             torch.save(state, file)
 
-    def state(self) -> dict[str, Any] | None:
+    def state(self, name: str = STATE) -> dict[str, Any] | None:
         """The last saved state, None if there is none; raises TrainingError if its file is damaged."""
-        path = self.path / STATE
+        path = self.path / name
         if not path.exists():
             return None
         try:
@@ -137,17 +171,18 @@ class WorkFolder:
         return [entry for entry in saved if entry.step <= last]
 
     def remove_if_empty(self) -> None:
-        """Remove the folder if it has neither state nor log, so that the next training can start without --resume."""
-        if {path.name for path in self.path.iterdir()} <= {IDENTITY}:
+        """Remove the folder if nothing was saved in it, so that the next training can start without --resume."""
+        if self.path.is_dir() and {path.name for path in self.path.iterdir()} <= {IDENTITY}:
             self.remove()
 
     def remove(self) -> None:
         """Remove what trainings write here, and the folder if it is empty then."""
         with contextlib.suppress(OSError):
-            for path in (self.path / name for name in (STATE, LOG, IDENTITY)):
+            for path in (self.path / name for name in (STATE, TARGETS, WRITTEN, LOG, IDENTITY)):
                 remove_stale(path)
                 path.unlink(missing_ok=True)
-            remove_stale(self.path / LAST_GOOD)
-            for path in (path for name in (LAST_GOOD, *OF_TRAINER) for path in self.path.glob(name)):
+            for path in (self.path / name for name in (LAST_GOOD, START)):
+                remove_stale(path)
+            for path in (path for name in (LAST_GOOD, START, *OF_TRAINER) for path in self.path.glob(name)):
                 shutil.rmtree(path, ignore_errors=True)
             self.path.rmdir()

@@ -130,6 +130,7 @@ class Bundle:
             text=self.manifest.text,
             files=files,
             checkpoint=self.checkpoint,
+            pooling=self.manifest.pooling.modes[0] if len(self.manifest.pooling.modes) == 1 else None,
         )
 
     def entry(self, layer: int, precision: str) -> VariantEntry:

@@ -10,13 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m2d_export.checkpoints.folder import check_folder, encoder_folder, local_folder
+from m2d_export.checkpoints.folder import (
+    M2D_JSON,
+    check_folder,
+    encoder_folder,
+    local_folder,
+    read_modules,
+    read_object,
+)
 from m2d_export.checkpoints.heads import Head, load_heads, load_table
 from m2d_export.checkpoints.m2d_json import read_exits
 from m2d_export.checkpoints.modules import pooling_and_tail, text_spec, width_after
-from m2d_export.errors import CheckpointError, raised_as
+from m2d_export.errors import CheckpointError, SpecError, raised_as
 from m2d_export.host.extras import require
-from m2d_export.spec import Origin, Pooling, TextSpec
+from m2d_export.spec import POOLING_MODES, Origin, Pooling, TextSpec
 
 if TYPE_CHECKING:
     import torch
@@ -87,17 +94,41 @@ class Checkpoint:
         return ids
 
 
-def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
+def load_checkpoint(
+    name: str, revision: str | None = None, pooling: str | None = None, otherwise: str | None = None
+) -> Checkpoint:
     """Load a local folder, or a Hub id at ``revision``.
 
-    Logs a warning for weights that are not used, and for a tokenizer that pads on the left. Raises CheckpointError if
-    it is not a checkpoint, if weights are missing or not finite, or if it asks for a module or setting that cannot be
-    honoured; RuntimeUnavailable without the ``build`` extra.
+    ``pooling`` is the mode of a checkpoint without a Pooling, as plain transformers folders are; ``otherwise`` is used
+    if nothing says the mode. Logs a warning if the mean is assumed then, for weights that are not used, and for a
+    tokenizer that pads on the left. Raises CheckpointError if it is not a checkpoint, if weights are missing or not
+    finite, or if it asks for a module or setting that cannot be honoured; SpecError for a ``pooling`` of a checkpoint
+    that states its own; RuntimeUnavailable without the ``build`` extra.
     """
     folder, commit = local_folder(name, revision)
     check_folder(folder)
+    mode = _pooling_mode(name, folder, pooling, otherwise)
     with raised_as(lambda found: CheckpointError(f"{name} cannot be loaded: {_reason(found)}")):
-        return _load(name, folder, commit)
+        return _load(name, folder, commit, mode)
+
+
+def _pooling_mode(name: str, folder: Path, asked: str | None, otherwise: str | None) -> str | None:
+    """The pooling mode of a folder without a Pooling; None for a folder with one."""
+    if asked is not None and asked not in POOLING_MODES:
+        raise SpecError(f"pooling {asked!r} does not exist: there are {', '.join(POOLING_MODES)}")
+    if read_modules(folder):
+        if asked is not None:
+            raise SpecError(f"{name} has a Pooling of its own, and no other was trained: leave pooling out")
+        return None
+    stated = read_object(folder / M2D_JSON).get("pooling")
+    if stated is not None and stated not in POOLING_MODES:
+        raise CheckpointError(f"{folder / M2D_JSON}: pooling is {stated!r}, expected one of {', '.join(POOLING_MODES)}")
+    if asked is not None and stated is not None and asked != stated:
+        raise SpecError(f"{name} says in {M2D_JSON} that its pooling is {stated}: leave pooling out")
+    mode = asked or stated or otherwise
+    if mode is None:
+        _warn_once(f"{name} does not say how it pools token vectors: mean is assumed; --pooling says another way")
+    return mode or "mean"
 
 
 def _reason(found: str) -> str:
@@ -110,9 +141,12 @@ def _reason(found: str) -> str:
     return found
 
 
-def _load(name: str, folder: Path, commit: str | None) -> Checkpoint:
+def _load(name: str, folder: Path, commit: str | None, mode: str | None) -> Checkpoint:
     model, encoder = _load_model(name, folder)
     depth, hidden = (_size(name, encoder.config, size) for size in ("num_hidden_layers", "hidden_size"))
+    if mode is not None:
+        kind: Any = type(model[1])
+        model[1] = kind(hidden, mode)
     pooling, tail, normalize = pooling_and_tail(model, hidden)
     pooled = hidden * len(pooling.modes)
     width = width_after(tail, pooled)

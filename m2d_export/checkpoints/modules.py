@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from m2d_export.errors import CheckpointError, InputError
-from m2d_export.spec import OUTPUT, Pooling, TextSpec
+from m2d_export.spec import OUTPUT, POOLING_MODES, Pooling, TextSpec
 from m2d_export.text.tokenizer import check_text
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from torch import nn
 
-POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 FINAL_NORMS = ("final_norm", "final_layer_norm", "norm", "ln_f")  # the names in ModernBERT, T5, Llama's family, GPT-2
 NO_LIMIT = 1 << 31  # transformers writes 1e30 where a tokenizer has no limit
 TAIL_MODULES = ("Dense", "LayerNorm", "Normalize", "Dropout")  # the modules allowed after the pooling

@@ -9,11 +9,12 @@ from typing import NoReturn
 import click
 
 from m2d_export import __version__
-from m2d_export.cli import bundles, decisions, measures, shipping
+from m2d_export.cli import bundles, decisions, distil, measures, shipping
+from m2d_export.cli.common import INTERRUPTED
 from m2d_export.cli.streams import standard_streams
 from m2d_export.errors import M2DError, first_line
 
-INTERNAL, INTERRUPTED, TERMINATED = 70, 130, 143
+INTERNAL, TERMINATED = 70, 143
 TRACEBACK = "M2D_TRACEBACK"  # environment variable that shows where an internal error happened
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
@@ -26,12 +27,14 @@ def cli() -> None:
     Such an encoder can stop after any of its layers, and its vectors can be cut to any number of dims. An exit is the
     encoder that stops after a layer. A cell is an exit with a number of dims: 3x128 is layer 3 and 128 dims.
 
-    build writes a bundle, a folder with one ONNX graph per exit. bench measures every cell. select picks one for your
+    distil makes the exits of an ordinary encoder useful, from texts without labels. build writes a bundle, a folder
+    with one ONNX graph per exit. bench measures every cell. select picks one for your
     budget. encode runs it. onnx, triton and cpp write it for other programs.
     """
 
 
 for command in (
+    distil.distil,
     bundles.build,
     bundles.show,
     bundles.verify,

@@ -33,9 +33,14 @@ from m2d_export.cli.common import (
 )
 from m2d_export.errors import DataError, IntegrityError, OutputError
 from m2d_export.host.files import STDOUT, check_output, descriptor_of, output_file
-from m2d_export.spec import Cell
+from m2d_export.spec import POOLING_MODES, Cell
 
 revision_option = click.option("--revision", help="Branch, tag or commit of a Hub checkpoint.")
+pooling_option = click.option(
+    "--pooling",
+    type=click.Choice(POOLING_MODES),
+    help="How a CHECKPOINT without a Pooling pools token vectors.  [default: as its m2d.json says, else mean]",
+)
 
 
 @click.command(
@@ -51,6 +56,7 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
 @click.argument("checkpoint")
 @click.option("-o", "--output", "target", required=True, type=OUTPUT_FOLDER, help="Bundle to write.")
 @revision_option
+@pooling_option
 @click.option("--layers", type=ALL_OR_NUMBERS, default="all", help="Exit layers to build.")
 @click.option(
     "--dims",
@@ -100,7 +106,7 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
 def build(checkpoint: str, target: Path, shapes: str | None, dry_run: bool, **options: Any) -> None:
     """Build a bundle from CHECKPOINT: one ONNX graph per exit, compared with PyTorch.
 
-    CHECKPOINT is a sentence-transformers folder, a transformers folder (then the pooling is the mean), or a Hub id.
+    CHECKPOINT is a sentence-transformers folder, a transformers folder (--pooling says how it pools), or a Hub id.
     """
     from m2d_export.pipeline import build_planned
     from m2d_export.plan import plan

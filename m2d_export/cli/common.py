@@ -17,6 +17,7 @@ from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import Cell, Precision, ShapeRange, parse_numbers
 
 RESULTS = "results.jsonl"
+INTERRUPTED = 130  # the exit code after Ctrl-C
 PRECISIONS = [precision.value for precision in Precision]
 COMPUTES = list(dict.fromkeys(compute for runtime in RUNTIMES.values() for compute in runtime.computes))
 OF_PRECISION = ", ".join(name for name, runtime in RUNTIMES.items() if not runtime.computes)

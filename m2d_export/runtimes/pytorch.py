@@ -44,7 +44,7 @@ class PytorchRuntime(Runtime):
         self.provider = torch.cuda.get_device_name() if on_gpu else "cpu"
         self.token_budget = GPU_TOKENS if on_gpu else TOKEN_BUDGET
         torch.set_num_threads(options.threads)  # for the whole process: torch has no other setting
-        checkpoint = load_checkpoint(*_place(variant))
+        checkpoint = load_checkpoint(*_place(variant), otherwise=variant.pooling)
         if checkpoint.origin.fingerprint != variant.origin.fingerprint:
             raise CheckpointError(
                 f"{checkpoint.origin.name} is not what this bundle was built from: the sha256 of its weights and "

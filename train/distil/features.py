@@ -56,6 +56,14 @@ class Teacher:
         self._targets[rows[kept]] = block.targets[kept].half()
         self._known[rows[kept]] = True
 
+    def memory(self) -> dict[str, Tensor]:
+        """The targets that are kept, for another process with the same texts."""
+        return {"known": self._known, "targets": self._targets}
+
+    def load_memory(self, memory: dict[str, Tensor]) -> None:
+        """Keep the targets of another process."""
+        self._known, self._targets = memory["known"], memory["targets"]
+
     def known(self) -> Tensor:
         """The rows whose targets are kept, ascending."""
         return self._known.nonzero()[:, 0]
