@@ -76,8 +76,8 @@ def load_texts(checkpoint: Checkpoint, reading: Reading, device: str) -> Texts:
 
     def corpus(own: list[str], mix: list[str]) -> Corpus:
         left_out = set(held)
-        kept = ([text for text in texts if text not in left_out] for texts in (own, mix))
-        return Corpus(*(_in_turn(tokenizer, prompts, texts) for texts in kept), held_out=held_out)
+        first, second = ([text for text in texts if text not in left_out] for texts in (own, mix))
+        return Corpus(_in_turn(tokenizer, prompts, first), _in_turn(tokenizer, prompts, second), held_out)
 
     solved = trained = corpus(own, mix)
     if most > reading.max_texts:

@@ -4,7 +4,6 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -13,7 +12,6 @@ from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
 from m2d_export.errors import CheckpointError, TrainingError
 from m2d_export.host.files import writing
 from m2d_export.host.folders import new_folder
-from m2d_export.host.machine import machine
 from m2d_export.spec import Cell, Grid, default_dims
 
 from ..device import choose_device
@@ -22,20 +20,17 @@ from ..memory import explain_out_of_memory
 from ..screen import Screen
 from ..stop import stop_on_signal
 from ..work import START, TARGETS, WorkFolder
-from .card import license_of
 from .choose import choose_reads
 from .corpus import Reading, load_texts
+from .facts import KIND, facts_of, mix_name
 from .features import Teacher
 from .job import Job
 from .judge import agreement_grid
-from .mix import NONE
 from .publish import publish_checkpoint, write_checkpoint
 from .settings import Settings
 from .solve import solve_heads
 from .steps import Training
 
-PACKAGES = ("torch", "transformers", "sentence-transformers")
-KIND = "distil"  # ends the name of the work folder
 MEASURED = 1000  # held-out texts whose agreement the card states
 SAVE_SECONDS = 60  # between two saved states, if saving takes less than SAVE_SHARE of the time
 SAVE_SHARE = 0.05
@@ -117,7 +112,7 @@ def _distil(job: Job, screen: Screen, work: WorkFolder) -> Outcome:
     def measure(loaded: Checkpoint) -> Scores:
         return {} if stopped else _grid(job, teacher, loaded)
 
-    facts = _facts(job, made, step, state["seconds"] + seconds, stopped)
+    facts = facts_of(job, made, step, state["seconds"] + seconds, stopped)
     objection = work.why_not_replaced if work.written() else None
     after, files = publish_checkpoint(made, job.target, facts, before, measure, objection)
     if stopped:
@@ -217,46 +212,6 @@ def _announce(job: Job, screen: Screen) -> None:
         f"pooling {base.pooling}, on {job.device}"
     )
     screen.print(
-        f"texts: {texts.own:,} of {texts.read:,}, and {texts.mix:,} of {_mix(job)}; "
+        f"texts: {texts.own:,} of {texts.read:,}, and {texts.mix:,} of {mix_name(job)}; "
         f"{len(texts.solved.held_out):,} of them are held out"
     )
-
-
-def _mix(job: Job) -> str:
-    if job.reading.mix is None:
-        return "WordNet"
-    return "no mix" if job.reading.mix == NONE else Path(job.reading.mix).name
-
-
-def _facts(job: Job, made: Checkpoint, step: int, seconds: float, stopped: bool) -> dict[str, Any]:
-    """How the checkpoint was made, for ``m2d.json`` and the card."""
-    texts, here = job.texts, machine()
-    return {
-        "recipe": KIND,
-        "base": job.base.origin.name,
-        "revision": job.base.origin.revision,
-        "license": license_of(job.base.folder),
-        "texts": {
-            "source": ", ".join(Path(path).name for path in job.reading.paths),
-            "own": texts.own,
-            "read": texts.read,
-            "mix": texts.mix,
-            "mix_source": _mix(job),
-            "held_out": len(texts.solved.held_out),
-            "sha256": texts.sha256,
-        },
-        "settings": {
-            **{
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in dataclasses.asdict(job.settings).items()
-            },
-            "max_tokens": job.reading.max_tokens,
-            "max_texts": job.reading.max_texts,
-        },
-        "steps": step,
-        "seconds": round(seconds, 1),
-        "stopped": stopped,
-        "rotated": made.rotation is not None,
-        "machine": f"{here['cores']} cores of {here['cpu']}" if job.device == "cpu" else job.device,
-        "versions": {package: version(package) for package in PACKAGES},
-    }

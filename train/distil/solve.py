@@ -69,8 +69,10 @@ def _pass_over(
         if tokens is not None:
             tokens.add(block, own)
         teacher.remember(block, len(texts))
+        tenths = 10 * done // len(texts)
         done += len(block.rows)
-        progress(f"read {done:,} of {len(texts):,} texts")
+        if 10 * done // len(texts) > tenths:
+            progress(f"read {done:,} of {len(texts):,} texts")
 
 
 def _heads(

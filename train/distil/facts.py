@@ -1,0 +1,57 @@
+"""How a checkpoint was made, for its ``m2d.json`` and its README."""
+
+import dataclasses
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from m2d_export.checkpoints.load import Checkpoint
+from m2d_export.host.machine import machine
+
+from .card import license_of
+from .job import Job
+from .mix import NONE
+
+KIND = "distil"  # the extra, and the ending of the work folder's name
+PACKAGES = ("torch", "transformers", "sentence-transformers")
+
+
+def mix_name(job: Job) -> str:
+    """What the mix is, in words."""
+    if job.reading.mix is None:
+        return "WordNet"
+    return "no mix" if job.reading.mix == NONE else Path(job.reading.mix).name
+
+
+def facts_of(job: Job, made: Checkpoint, step: int, seconds: float, stopped: bool) -> dict[str, Any]:
+    """How the checkpoint was made, for ``m2d.json`` and the card."""
+    texts, here = job.texts, machine()
+    return {
+        "recipe": KIND,
+        "base": job.base.origin.name,
+        "revision": job.base.origin.revision,
+        "license": license_of(job.base.folder),
+        "texts": {
+            "source": ", ".join(Path(path).name for path in job.reading.paths),
+            "own": texts.own,
+            "read": texts.read,
+            "mix": texts.mix,
+            "mix_source": mix_name(job),
+            "held_out": len(texts.solved.held_out),
+            "sha256": texts.sha256,
+        },
+        "settings": {
+            **{
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in dataclasses.asdict(job.settings).items()
+            },
+            "max_tokens": job.reading.max_tokens,
+            "max_texts": job.reading.max_texts,
+        },
+        "steps": step,
+        "seconds": round(seconds, 1),
+        "stopped": stopped,
+        "rotated": made.rotation is not None,
+        "machine": f"{here['cores']} cores of {here['cpu']}" if job.device == "cpu" else job.device,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
