@@ -76,14 +76,29 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_every_file_of_the_package_and_no_other(wheel: Path) -> None:
     assert wheel.name == f"m2d_export-{m2d_export.__version__}-py3-none-any.whl"
     sources = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "m2d_export").rglob("*")
+        f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
+        for package, folder in (("m2d_export", "m2d_export"), ("m2d_train", "train"))
+        for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {"m2d_export/py.typed", "m2d_export/text/toy_sts.csv", "m2d_export/runtimes/onnxrt.py"} <= sources
+    assert {"m2d_export/py.typed", "m2d_export/text/toy_sts.csv", "m2d_train/distil/mix.txt.gz"} <= sources
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in names if ".dist-info/" not in name} == sources
     assert f"m2d_export-{m2d_export.__version__}.dist-info/licenses/LICENSE" in names
+
+
+@pytest.mark.slow
+def test_training_is_imported_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = (
+        "import m2d_train.distil.pipeline as found; from m2d_train.distil.mix import mix_texts; print(found.__file__)"
+    )
+    code += "; print(len(mix_texts(None, 30, 100, 0)))"
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": paths}
+    )
+    assert done.stdout.split() == [str(tmp_path / "m2d_train" / "distil" / "pipeline.py"), "30"], done.stderr
 
 
 def python_of(environment: Path) -> str:
@@ -115,7 +130,8 @@ def test_the_base_install_is_small_and_imports(base: Path, tmp_path: Path) -> No
     ).stdout
     for heavy in ("torch", "transformers", "sentence-transformers", "onnx", "onnxruntime", "scipy"):
         assert not re.search(rf"^{heavy} ", installed, re.MULTILINE)
-    code = f"import m2d_export; from m2d_export import {', '.join(m2d_export.__all__)}; print(m2d_export.__version__)"
+    code = f"import m2d_train.distil; import m2d_export; from m2d_export import {', '.join(m2d_export.__all__)}"
+    code += "; print(m2d_export.__version__)"
     done = subprocess.run([python_of(base), "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{m2d_export.__version__}\n", "")
 
@@ -140,6 +156,7 @@ def test_the_base_install_runs_the_commands_that_need_no_extra(
         ("bench BUNDLE --sts stsb", "(cpu|hub)"),
         ("build CHECKPOINT -o new.m2d", "(cpu|build)"),
         ("slice CHECKPOINT --cell 1x64 -o new", "build"),
+        ("distil CHECKPOINT --texts texts.txt -o new", "distil"),
     ],
 )
 def test_the_base_install_names_the_extra_that_a_command_needs(

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+SMALLEST = 1e-12  # variance of inputs, where all texts have the same
+ROUNDING = (1e-5, 1e-3, 1e-1)  # added to the regularisation until the regression has a solution
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -51,7 +54,12 @@ class Sums:
         mean_x, mean_y = self.mean_x[columns] / self.weight, self.mean_y / self.weight
         covariance = self.squares[columns][:, columns] / self.weight - torch.outer(mean_x, mean_x)
         products = self.products[columns] / self.weight - torch.outer(mean_x, mean_y)
-        covariance.diagonal().add_(regularisation * covariance.diagonal().mean())
-        weight = torch.cholesky_solve(products, torch.linalg.cholesky(covariance))
+        variance = covariance.diagonal().mean().clamp(min=SMALLEST)
+        for more in (regularisation, *ROUNDING):  # with few texts, rounded sums can be those of no covariance
+            covariance.diagonal().add_(more * variance)
+            factor, failed = torch.linalg.cholesky_ex(covariance)
+            if not failed:
+                break
+        weight = torch.cholesky_solve(products, factor)
         bias = mean_y + self.shift_y - (mean_x + self.shift_x[columns]) @ weight
         return Linear(weight.float(), bias.float())

@@ -1,0 +1,101 @@
+"""A distillation refuses what it cannot do in one line, and leaves nothing behind."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.support.checkpoints import save_checkpoint
+from tests.support.distillations import SMALL, write_texts
+from tests.train.distil.conftest import Distil
+
+USAGE = 2
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("--dims 0", "dim 0"),
+        ("--dims 65", "dim 65"),
+        ("--layers 4", "layer 4"),
+        ("--steps 1 --minutes 1", "--steps and --minutes"),
+        ("--minutes nan", "nan"),
+        ("--minutes -1", "--minutes"),
+        ("--max-texts 100", "--max-texts"),
+        ("--max-tokens 2", "max_tokens"),
+        ("--max-drift 0", "--max-drift"),
+        ("--mix nothing.txt", "nothing.txt"),
+        ("--pooling cls", "Pooling of its own"),
+        ("--pooling middle", "--pooling"),
+        ("--seed -1", "--seed"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_named(start: Distil, tmp_path: Path, options: str, named: str) -> None:
+    ended = start(*options.split())
+    assert ended.code == USAGE
+    assert named in ended.error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "0 distinct texts"),
+        (b"a cat\n" * 5000, "1 distinct texts"),
+        (b"".join(b"a cat %d\n" % number for number in range(10)), "10 distinct texts"),
+        (b"\x7fELF\x02\x01\x01\xff\xfe", "not UTF-8"),
+    ],
+)
+def test_texts_that_are_too_few_or_none(start: Distil, tmp_path: Path, content: bytes, named: str) -> None:
+    source = tmp_path / "texts"
+    source.write_bytes(content)
+    ended = start(source=source)
+    assert ended.code == USAGE
+    assert named in ended.error
+    assert [path.name for path in tmp_path.iterdir()] == ["texts"]
+
+
+def test_few_texts_are_warned_of_and_enough_are_not(
+    start: Distil, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    options = ("--minutes", 0, "--max-texts", 2400, "--mix", "none")
+    assert start(*options, source=write_texts(tmp_path / "few.txt", 300)).code == 0
+    assert [record.message for record in caplog.records if "300 distinct texts are few" in record.message]
+    caplog.clear()
+    shutil.rmtree(tmp_path / "out")
+    assert start(*options, source=write_texts(tmp_path / "many.txt", 2400)).code == 0
+    assert not caplog.records
+
+
+def test_weights_that_are_no_numbers_are_named(start: Distil, plain: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(plain, tmp_path / "base"))
+    tensors = load_file(base / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("word_embeddings.weight"))
+    tensors[name][3, 5] = float("nan")
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    ended = start(*SMALL, base=base)
+    assert ended.code == USAGE
+    assert "nan" in ended.error
+
+
+def test_an_output_that_exists_is_left_alone(start: Distil, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    ended = start(*SMALL)
+    assert ended.code == USAGE
+    assert str(tmp_path / "out") in ended.error
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_pooling_that_nothing_states_is_said(start: Distil, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "made")
+    base = tmp_path / "made-plain"
+    assert start("--minutes", 0, *SMALL, base=base).code == 0
+    assert [record.message for record in caplog.records if "mean is assumed" in record.message]
+    caplog.clear()
+    shutil.rmtree(tmp_path / "out")
+    (base / "m2d.json").write_text(json.dumps({"format": 1, "pooling": "max"}))
+    ended = start("--minutes", 0, *SMALL, base=base)
+    assert (ended.code, "pooling max" in ended.err) == (0, True)
+    assert not [record.message for record in caplog.records if "assumed" in record.message]

@@ -1,0 +1,141 @@
+"""A distillation that is stopped, killed or out of room goes on, or says in one line why not."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from m2d_train.distil import pipeline
+from m2d_train.work import WorkFolder
+from safetensors.torch import load_file
+
+from m2d_export.checkpoints.load import load_checkpoint
+from m2d_export.errors import DiskFullError
+from tests.support.distillations import STEPS
+from tests.train.distil.conftest import Distil
+
+INTERRUPTED, FAILED, USAGE = 130, 1, 2
+OPTIONS = ("--layers", "0,1,2,3", *STEPS)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def same_weights(folder: Path, other: Path) -> None:
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*.safetensors"))
+    assert files == sorted(path.relative_to(other) for path in other.rglob("*.safetensors"))
+    for file in files:
+        left, right = load_file(folder / file), load_file(other / file)
+        for name in left:
+            torch.testing.assert_close(left[name], right[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_writes_a_checkpoint_and_resume_finishes_it(
+    start: Distil, signalled: Callable[..., None], distilled: Path, tmp_path: Path, number: int
+) -> None:
+    signalled(2, number)
+    ended = start(*OPTIONS)
+    assert ended.code == INTERRUPTED
+    assert "--resume" in ended.err.splitlines()[-1]
+    assert load_checkpoint(str(tmp_path / "out")).exits == (0, 1, 2, 3)
+    assert json.loads((tmp_path / "out" / "m2d.json").read_text())["stopped"] is True
+    signalled(0)
+    assert start(*OPTIONS, "--resume").code == 0
+    assert names(tmp_path) == ["out"]
+    assert json.loads((tmp_path / "out" / "m2d.json").read_text())["steps"] == 4
+    same_weights(tmp_path / "out", distilled)
+
+
+@pytest.mark.parametrize("stage", ["solve_heads", "write_checkpoint", "choose_reads", "publish_checkpoint"])
+def test_killed_in_any_stage_it_goes_on(
+    start: Distil, monkeypatch: pytest.MonkeyPatch, distilled: Path, tmp_path: Path, stage: str
+) -> None:
+    def die(*arguments: object, **options: object) -> None:
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, stage, die)
+        patched.setattr(WorkFolder, "remove_if_empty", lambda self: None)  # a killed process tidies nothing
+        assert start(*OPTIONS).code == 137
+    assert names(tmp_path) == ["out.distil"]
+    again = start(*OPTIONS)
+    assert again.code == USAGE
+    assert "--resume" in again.error
+    assert start(*OPTIONS, "--resume").code == 0
+    assert names(tmp_path) == ["out"]
+    same_weights(tmp_path / "out", distilled)
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
+    start: Distil, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*arguments: object) -> None:
+        raise DiskFullError("no room left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "publish_checkpoint", full)
+        assert start(*OPTIONS).error == "no room left"
+    assert not (tmp_path / "out").exists()
+    assert start(*OPTIONS, "--resume").code == 0
+
+
+def test_memory_that_runs_out_is_one_line(start: Distil, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(pipeline, "solve_heads", full)
+    ended = start(*OPTIONS)
+    assert ended.code == FAILED
+    assert "memory ran out" in ended.error
+    assert names(tmp_path) == []
+
+
+@pytest.fixture
+def stopped(start: Distil, signalled: Callable[..., None], tmp_path: Path) -> Path:
+    """The work folder of a distillation that was stopped after two steps."""
+    signalled(2)
+    assert start(*OPTIONS).code == INTERRUPTED
+    signalled(0)
+    return tmp_path / "out.distil"
+
+
+def test_a_damaged_or_foreign_work_folder_is_refused_in_one_line(start: Distil, stopped: Path, tmp_path: Path) -> None:
+    def refused(*options: object) -> str:
+        ended = start(*OPTIONS, "--resume", *options)
+        assert ended.code == FAILED
+        return ended.error
+
+    assert "seed" in refused("--seed", 1)
+    assert "steps was 4, now 5" in refused("--steps", 5)
+    state = stopped / "state.pt"
+    whole = state.read_bytes()
+    state.write_bytes(whole[: len(whole) // 2])
+    assert str(state) in refused()
+    torch.save([1, 2], state)
+    assert str(stopped) in refused()
+    state.write_bytes(whole)
+    weights = stopped / "start" / "model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    weights.write_bytes(changed)
+    assert str(stopped) in refused()
+
+
+def test_a_file_that_somebody_added_to_a_stopped_output_is_not_removed(
+    start: Distil, stopped: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    ended = start(*OPTIONS, "--resume")
+    assert ended.code == USAGE
+    assert "notes.txt" in ended.error
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_nothing_to_resume(start: Distil, tmp_path: Path) -> None:
+    ended = start(*OPTIONS, "--resume")
+    assert ended.code == FAILED
+    assert ended.error.startswith(str(tmp_path / "out.distil"))
