@@ -1,9 +1,12 @@
 """The pipeline from a checkpoint to a published bundle: plain calls, from top to bottom."""
 
+import hashlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
+
+import numpy as np
 
 from m2d_export.bundle import manifest as layout
 from m2d_export.bundle.disk import Bundle, files_in, published_engine
@@ -18,9 +21,11 @@ from m2d_export.host.staging import remove_stale
 from m2d_export.plan import BuildOptions, Plan, Progress, no_progress, plan, why_not_replaced
 from m2d_export.precisions import PRECISIONS, function_of
 from m2d_export.spec import DEFAULT, EngineEntry, Precision, Variant
+from m2d_export.vectors import FloatArray
 
 if TYPE_CHECKING:
     from m2d_export.checkpoints.exits import ExitEncoder
+    from m2d_export.checkpoints.load import Checkpoint
 
 TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu"
 
@@ -53,6 +58,8 @@ def build_planned(plan: Plan, progress: Progress = no_progress) -> Bundle:
     cache = EngineCache(plan.target, partial(published_engine, plan.target))
     with staged_directory(plan.target) as staging, writing(plan.target):
         (staging / layout.TOKENIZER).write_text(plan.checkpoint.tokenizer_json, encoding="utf-8")
+        if plan.checkpoint.rotation:
+            np.save(staging / layout.ROTATION, rotation_matrix(plan.checkpoint))
         graphs = write_graphs(plan, model, staging, progress)
         variants, failures = check_variants(plan, graphs, exits, staging, progress)
         if failures:
@@ -109,6 +116,21 @@ def check_variants(
             f"nothing is published, because these graphs fail their gate: {'; '.join(failures)}. {remedy}"
         )
     return tuple(entries), failures
+
+
+def rotation_matrix(checkpoint: "Checkpoint") -> FloatArray:
+    """The matrix (width, width) of the last Dense, which rotates vectors: rotated = vectors @ matrix.T.
+
+    Raises ExportError unless its sha256 is the one that m2d.json states.
+    """
+    weight = getattr(getattr(checkpoint.tail[-1] if checkpoint.tail else None, "linear", None), "weight", None)
+    matrix = None if weight is None else weight.detach().numpy()
+    if matrix is None or hashlib.sha256(matrix.tobytes()).hexdigest() != checkpoint.rotation:
+        raise ExportError(
+            f"{checkpoint.folder}: m2d.json states a rotation, but its sha256 is not that of the last Dense: distil "
+            "again, or remove rotation from m2d.json"
+        )
+    return np.asarray(matrix, dtype=np.float32)
 
 
 def published_variants(target: Path) -> set[tuple[int, Precision]]:

@@ -161,6 +161,10 @@ class HeadSpec:
         return usual.mean if layer in self.mean else usual
 
 
+# By what a text is in a search: the names that its prompt may have, the first that a checkpoint has counts.
+ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
+
+
 @dataclass(frozen=True)
 class TextSpec:
     """How texts become token ids, as far as ``tokenizer.json`` does not say it.
@@ -184,6 +188,11 @@ class TextSpec:
     def input_names(self) -> tuple[str, ...]:
         """The inputs of a graph; it has ``pooling_mask`` only if the tokens of a prompt are not pooled."""
         return INPUTS[:2] if self.include_prompt else INPUTS
+
+    def role_prompt(self, role: str | None) -> str | None:
+        """The name of the prompt for a ``role`` in ROLES, else of the default prompt; as in sentence-transformers."""
+        names = ROLES[role] if role is not None else ()
+        return next((name for name in names if name in self.prompts), self.default_prompt_name)
 
     def prompt(self, prompt: str | None = None, prompt_name: str | None = None) -> str:
         """``prompt``, else the prompt of this name, else the default prompt, else ""; as in sentence-transformers."""

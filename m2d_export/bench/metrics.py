@@ -6,7 +6,7 @@ from typing import Any
 
 from m2d_export.bench.records import DATA_FIELD, Record, groups, measured
 from m2d_export.bench.values import Candidate, Cascade, Interval, Setup, Shape, StoredScore, Timing, View
-from m2d_export.bench.views import shape_of, view_of
+from m2d_export.bench.views import bm25_record, shape_of, view_of
 from m2d_export.errors import DataError
 from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import Cell
@@ -137,14 +137,19 @@ def _quality_values(records: Sequence[Record], view: View) -> dict[Place, dict[s
         "agreement": _agreement_values,
         "retrieval": partial(_retrieval_values, full=ndcg),
         "storage": partial(_stored_values, full=score),
+        "index_retrieval": _index_values,
+        "index_agreement": _neighbour_values,
     }
+    bm25 = bm25_record(records, view.collection)
+    empty: dict[str, Any] = {"stored": {}, "time": None, "bm25": bm25["ndcg_at_10"] if bm25 else None}
     found: dict[Place, dict[str, Any]] = {}
     for kind, make in makers.items():
         # Storages are listed from the largest to the smallest; the other kinds keep their order.
         for record in sorted(measured(records, kind), key=lambda record: -record.get("bytes_per_vector", 0)):
-            own = found.setdefault((_setup(record).untimed, _cell(record)), {"stored": {}, "time": None})
+            own = found.setdefault((_setup(record).untimed, _cell(record)), {**empty})
             own |= {name: record[name] for name in ("trained_layer", "trained_dim")}
-            if record[DATA_FIELD[kind]] == getattr(view, DATA_FIELD[kind]):
+            is_shown = record[DATA_FIELD[kind]] == getattr(view, DATA_FIELD[kind])
+            if is_shown and record.get("index") in (None, view.index):
                 values = make(record)
                 stored = own["stored"] | values.pop("stored", {})
                 own |= {**values, "stored": stored, "time": max(own["time"] or "", record.get("time") or "") or None}
@@ -174,6 +179,16 @@ def _agreement_values(record: Record) -> dict[str, Any]:
 def _retrieval_values(record: Record, full: float | None) -> dict[str, Any]:
     value = record["ndcg_at_10"]
     return {"ndcg": value, "ndcg_retention": _share(value, full), "recall_at_100": record["recall_at_100"]}
+
+
+def _index_values(record: Record) -> dict[str, Any]:
+    cell = str(Cell(*record["index_cell"]))
+    return {"index_cell": cell, "index_ndcg": record["ndcg_at_10"], "index_share": record["share"]}
+
+
+def _neighbour_values(record: Record) -> dict[str, Any]:
+    cell, value = str(Cell(*record["index_cell"])), record["overlap_at_10"]
+    return {"index_cell": cell, "index_overlap": value, "index_overlap_share": value / 100}
 
 
 def _stored_values(record: Record, full: float | None) -> dict[str, Any]:

@@ -1,21 +1,22 @@
 """Records of how good cells are: on graded pairs, on ungraded texts, and in a search."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
 
 from m2d_export.agreement import AgreementReference, agreement, agreement_reference
-from m2d_export.bench.cascade_cost import Encode, Index, costs, encodings, searches
+from m2d_export.bench.cascade_cost import Index, costs, encodings, searches
+from m2d_export.bench.encoded import DOCUMENT, QUERY, Encoded, TextSet, prompts
 from m2d_export.bench.records import Record, digest
 from m2d_export.bench.retrieval import Collection, cascade, evaluate
 from m2d_export.bench.similarity import correlations, emitted, intervals, spearman
 from m2d_export.bench.storage import Storage, stored_spearman
 from m2d_export.bench.sts import Pairs
 from m2d_export.spec import Cell
-from m2d_export.vectors import FloatArray, cosine, truncate
+from m2d_export.vectors import cosine, truncate
 
 SHORTLISTS = (10, 20, 50, 100, 200, 500, 1000)
 Texts = tuple[str, ...]
@@ -23,24 +24,23 @@ Texts = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Reference:
-    """The full cell: its open encoder, and its vectors (n, width) of each set of texts, not normalised."""
+    """The full cell: its open exit."""
 
     cell: Cell
-    vectors: Mapping[Texts, FloatArray]
-    encode: Encode
-    _agreement: dict[Texts, AgreementReference] = field(default_factory=dict, repr=False)
+    exit: Encoded
+    _agreement: dict[TextSet, AgreementReference] = field(default_factory=dict, repr=False)
 
-    def agreement(self, texts: Texts) -> AgreementReference:
-        """The reference for agreement on ``texts``; it is computed once, for all layers."""
-        if texts not in self._agreement:
-            self._agreement[texts] = agreement_reference(self.vectors[texts])
-        return self._agreement[texts]
+    def agreement(self, of: TextSet) -> AgreementReference:
+        """The reference for agreement on a set of texts; it is computed once, for all layers."""
+        if of not in self._agreement:
+            self._agreement[of] = agreement_reference(self.exit.vectors(of))
+        return self._agreement[of]
 
 
 class Measure(Protocol):
     """A measurement of every dim of a layer, on texts that are encoded once."""
 
-    def texts(self) -> tuple[Texts, ...]:
+    def texts(self) -> tuple[TextSet, ...]:
         """The sets of texts whose vectors it needs."""
         ...
 
@@ -48,8 +48,8 @@ class Measure(Protocol):
         """The fields that identify each record that ``records`` will yield."""
         ...
 
-    def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
-        """The records of a layer; ``encode`` gives its vectors (n, width), not normalised."""
+    def records(self, layer: int, dims: Sequence[int], exit_: Encoded, reference: Reference) -> Iterator[Record]:
+        """The records of a layer, whose exit is open."""
         ...
 
 
@@ -69,19 +69,18 @@ class GradedPairs:
         content = digest(pairs.texts, pairs.left.tolist(), pairs.right.tolist(), pairs.scores.tolist())
         return {"sts": pairs.name, "content": content}
 
-    def texts(self) -> tuple[Texts, ...]:
+    def texts(self) -> tuple[TextSet, ...]:
         """The pairs' sentences."""
-        return (self.pairs.texts,)
+        return (TextSet(self.pairs.texts),)
 
     def plan(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
         """One score for each dim, and one for each dim and storage."""
         stored = [{"kind": "storage", "dim": dim, "storage": str(kind)} for dim in dims for kind in Storage]
         return [{**record, **self._identity} for record in (*({"kind": "score", "dim": dim} for dim in dims), *stored)]
 
-    def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
+    def records(self, layer: int, dims: Sequence[int], exit_: Encoded, reference: Reference) -> Iterator[Record]:
         """Score and storage of each dim."""
-        vectors = encode(self.pairs.texts)
-        full = reference.vectors[self.pairs.texts]
+        vectors, full = (of.vectors(TextSet(self.pairs.texts)) for of in (exit_, reference.exit))
         left, right, gold = self.pairs.left, self.pairs.right, self.pairs.scores
         cosines = [cosine(cell[left], cell[right]) for cell in (full, *(vectors[:, :dim] for dim in dims))]
         full_score, shared = spearman(cosines[0], gold), {**self._identity, "label": self.pairs.label}
@@ -122,22 +121,23 @@ class OwnTexts:
     own: Texts
 
     @cached_property
-    def _identity(self) -> Record:
+    def identity(self) -> Record:
+        """The fields that name the texts in a record."""
         return {"kind": "agreement", "texts": self.name, "content": digest(self.own)}
 
-    def texts(self) -> tuple[Texts, ...]:
+    def texts(self) -> tuple[TextSet, ...]:
         """The texts."""
-        return (self.own,)
+        return (TextSet(self.own),)
 
     def plan(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
         """One for each dim."""
-        return [{**self._identity, "dim": dim} for dim in dims]
+        return [{**self.identity, "dim": dim} for dim in dims]
 
-    def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
+    def records(self, layer: int, dims: Sequence[int], exit_: Encoded, reference: Reference) -> Iterator[Record]:
         """Agreement of each dim."""
-        vectors, full = encode(self.own), reference.agreement(self.own)
+        vectors, full = exit_.vectors(TextSet(self.own)), reference.agreement(TextSet(self.own))
         for dim in dims:
-            yield {**self._identity, "dim": dim, **asdict(agreement(vectors[:, :dim], full))}
+            yield {**self.identity, "dim": dim, **asdict(agreement(vectors[:, :dim], full))}
 
 
 @dataclass(frozen=True)
@@ -147,34 +147,42 @@ class Searched:
     collection: Collection
 
     @cached_property
-    def _identity(self) -> Record:
+    def identity(self) -> Record:
+        """The fields that name the collection in a record."""
         found = self.collection
         grades = [sorted(grades.items()) for grades in found.grades]
         content = digest(found.documents, found.queries, grades, found.own.tolist())
         return {"collection": found.name, "content": content}
 
-    def texts(self) -> tuple[Texts, ...]:
+    def texts(self) -> tuple[TextSet, ...]:
         """Queries and documents."""
-        return (self.collection.queries, self.collection.documents)
+        return TextSet(self.collection.queries, QUERY), TextSet(self.collection.documents, DOCUMENT)
 
     def plan(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
         """One retrieval for each dim, and one cascade for each cell except the full one."""
-        found = [{"kind": "retrieval", "dim": dim, **self._identity} for dim in dims]
+        found = [{"kind": "retrieval", "dim": dim, **self.identity} for dim in dims]
         return found + [self._cascade(layer, dim, full) for dim in dims if Cell(layer, dim) != full]
 
-    def records(self, layer: int, dims: Sequence[int], encode: Encode, reference: Reference) -> Iterator[Record]:
+    def records(self, layer: int, dims: Sequence[int], exit_: Encoded, reference: Reference) -> Iterator[Record]:
         """NDCG and recall of each dim, then recall and cost of each cascade."""
-        queries, documents = encode(self.collection.queries), encode(self.collection.documents)
+        queries, documents = map(exit_.vectors, self.texts())
         counts = {"documents": len(documents), "queries": len(queries)}
         for dim in dims:
             found = evaluate(self.collection, queries[:, :dim], documents[:, :dim])
-            yield {"kind": "retrieval", "dim": dim, **self._identity, **counts, **asdict(found)}
+            yield {
+                "kind": "retrieval",
+                "dim": dim,
+                **self.identity,
+                **counts,
+                **prompts(exit_.spec, exit_.spec),
+                **asdict(found),
+            }
         lengths = sorted({min(length, len(documents)) for length in SHORTLISTS})
-        deep_queries, deep_documents = (reference.vectors[texts] for texts in self.texts())
+        deep_queries, deep_documents = map(reference.exit.vectors, self.texts())
         deep = Index(truncate(deep_documents, reference.cell.dim), deep_queries)
         # At the deepest layer, the cheap cell's vector is the beginning of the full cell's, so it is not encoded again.
-        encoders = [reference.encode, encode] if layer < reference.cell.layer else [reference.encode]
-        encoded = encodings(self.collection.queries, encoders)
+        exits = [reference.exit, exit_] if layer < reference.cell.layer else [reference.exit]
+        encoded = encodings(self.collection.queries, [partial(opened.encode, role=QUERY) for opened in exits])
         for dim in dims:
             if Cell(layer, dim) != reference.cell:
                 vectors = queries[:, :dim], documents[:, :dim], deep_queries, deep_documents
@@ -189,4 +197,4 @@ class Searched:
 
     def _cascade(self, layer: int, dim: int, full: Cell) -> Record:
         cells = {"cheap": [layer, dim], "deep": [full.layer, full.dim]}
-        return {"kind": "cascade", **self._identity, **cells}
+        return {"kind": "cascade", **self.identity, **cells}

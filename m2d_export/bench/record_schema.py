@@ -40,12 +40,22 @@ COMMON: Fields = {
     "provider": or_null(string),
 }
 CELL: Fields = {"dim": whole, "trained_layer": flag, "trained_dim": flag}
+INDEX: Fields = {"index": string, "index_name": string, "index_cell": list_of(whole, 2)}
 CORRELATIONS = object_of(or_null(number), "cosine")
 # By kind, in records whose status is ok.
 MEASURED: Mapping[str, Fields] = {
     "score": {**CELL, "sts": string, "label": string, "spearman": CORRELATIONS, "pearson": CORRELATIONS},
     "agreement": {**CELL, "texts": string, "spearman": or_null(number), "overlap_at_10": number},
     "retrieval": {**CELL, "collection": string, "ndcg_at_10": number, "recall_at_100": number},
+    "index_retrieval": {
+        **CELL,
+        **INDEX,
+        "collection": string,
+        **dict.fromkeys(("ndcg_at_10", "recall_at_100", "own_ndcg_at_10"), number),
+        "share": or_null(number),
+    },
+    "index_agreement": {**CELL, **INDEX, "texts": string, "overlap_at_10": number},
+    "bm25": {"collection": string, "language": string, "ndcg_at_10": number, "recall_at_100": number},
     "cascade": {
         "collection": string,
         "documents": whole,
@@ -74,6 +84,7 @@ OPTIONAL: Fields = {
     **dict.fromkeys(("difference", "retention"), or_null(number)),
     **dict.fromkeys(("interval", "difference_interval"), or_null(list_of(number, 2))),
     **dict.fromkeys(("content", "command", "time", "error"), string),
+    **dict.fromkeys(("query_prompt", "document_prompt"), or_null(string)),
 }
 ONE_PER_LENGTH = ("shortlist", "recall_at_10", "cost_ms")  # of a cascade
 

@@ -25,6 +25,9 @@ OWN_KEY: Mapping[str, tuple[str, ...]] = {  # by kind, in addition to COMMON_KEY
     "score": ("dim", "sts"),
     "agreement": ("dim", "texts"),
     "retrieval": ("dim", "collection"),
+    "index_retrieval": ("dim", "collection", "index"),
+    "index_agreement": ("dim", "texts", "index"),
+    "bm25": ("collection", "language"),
     "cascade": ("collection", "cheap", "deep"),
     "storage": ("dim", "sts", "storage"),
     "latency": ("batch_size", "tokens", "scope"),
@@ -36,6 +39,9 @@ DATA_FIELD = {
     "storage": "sts",
     "agreement": "texts",
     "retrieval": "collection",
+    "index_retrieval": "collection",
+    "index_agreement": "texts",
+    "bm25": "collection",
     "cascade": "collection",
 }
 DIGEST_LENGTH = 16

@@ -71,7 +71,11 @@ def load_collection(folder: Path) -> Collection:
 
 def evaluate(collection: Collection, queries: NDArray[Any], documents: NDArray[Any]) -> Retrieval:
     """Search by cosine and score the results: (queries, dim), (documents, dim)."""
-    found = search(queries, documents, RECALL_CUT, collection.own)
+    return evaluate_ranks(collection, search(queries, documents, RECALL_CUT, collection.own))
+
+
+def evaluate_ranks(collection: Collection, found: IntArray) -> Retrieval:
+    """Score the places of documents, the best first: (queries, 100), with -1 at the end if there are fewer."""
     return Retrieval(
         ndcg_at_10=_mean(ndcg(ranked, grades) for ranked, grades in zip(found, collection.grades, strict=True)),
         recall_at_100=_mean(recall(ranked, grades) for ranked, grades in zip(found, collection.grades, strict=True)),

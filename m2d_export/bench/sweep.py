@@ -9,6 +9,9 @@ from functools import partial
 from itertools import product
 
 from m2d_export.bench import cost
+from m2d_export.bench.bm25 import Bm25
+from m2d_export.bench.deep_index import DeepIndex
+from m2d_export.bench.encoded import Encoded
 from m2d_export.bench.quality import Measure, Reference
 from m2d_export.bench.record_schema import FORMAT
 from m2d_export.bench.records import Record, key_of
@@ -75,7 +78,8 @@ class Sweep:
     """What to measure, and how; ``records`` measures it.
 
     ``done`` has the keys of records that are not measured again. ``command`` is put into every record. Latency and
-    memory are measured on ``texts``. These must always be the same, because the records do not name them.
+    memory are measured on ``texts``. These must always be the same, because the records do not name them. ``index`` is
+    that of the measures in an index, if there are any.
     """
 
     bundle: Bundle
@@ -83,11 +87,16 @@ class Sweep:
     measures: tuple[Measure, ...]
     texts: tuple[str, ...]
     command: str = ""
+    bm25: tuple[Bm25, ...] = ()
+    index: DeepIndex | None = None
     done: frozenset[str] = frozenset()
     progress: Progress = no_progress
 
     def records(self) -> Iterator[Record]:
         """Yield each record when it is measured; if one measurement fails, its record says so, and the others go on."""
+        for search in self.bm25:
+            self.progress(f"BM25 in {search.language}")
+            yield from self._attempt(search.plan(), search.records, {})
         for setup in self.matrix.setups:
             yield from self._quality(setup)
         yield from self._latencies()
@@ -102,28 +111,36 @@ class Sweep:
         self.progress(f"vectors of the full cell, {full}{self._suffix(setup)}")
         with ExitStack() as stack:
             try:
-                deep = stack.enter_context(Encoder(self.bundle, full.layer, normalize=False, **_options(setup)))
-                vectors = {texts: deep.encode(texts) for measure in self.measures for texts in measure.texts()}
+                deep = stack.enter_context(
+                    Encoder(self.bundle, full.layer, full.dim, normalize=False, **_options(setup))
+                )
+                exit_ = Encoded(deep, self.bundle.manifest.text)
+                sets = [texts for measure in self.measures for texts in measure.texts()]
+                for texts in sets:
+                    exit_.vectors(texts)
             except FAILURES as error:  # without the full cell there is nothing to compare with
                 for layer in layers:
                     yield from _failed(missing[layer], error)
                 return
             # The full cell stays open, because its queries and those of the other layers take turns.
-            reference = Reference(full, vectors, deep.encode)
+            reference = Reference(full, exit_)
+            if self.index and self.index.is_own and setup.precision == setup.compute == "fp32":
+                self.index.keep(exit_, sets)
             for layer in layers:
                 yield from self._layer_quality(setup, layer, missing[layer], reference)
 
     def _layer_quality(self, setup: Setup, layer: int, missing: list[Record], reference: Reference) -> Iterator[Record]:
         self.progress(f"quality of layer {layer}{self._suffix(setup)}")
         try:
-            opened = Encoder(self.bundle, layer, normalize=False, **_options(setup))
+            opened = Encoder(self.bundle, layer, self.bundle.grid.width, normalize=False, **_options(setup))
         except FAILURES as error:
             yield from _failed(missing, error)
             return
         with opened as encoder:
             identity = {**_identity(setup, layer), "provider": encoder.runtime.provider}
+            exit_ = Encoded(encoder, self.bundle.manifest.text)
             for measure in self.measures:
-                produce = partial(measure.records, layer, self.matrix.dims, encoder.encode, reference)
+                produce = partial(measure.records, layer, self.matrix.dims, exit_, reference)
                 yield from self._attempt(self._plan(setup, layer, measure), produce, identity)
 
     def _latencies(self) -> Iterator[Record]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from m2d_export.spec import BYTES_PER_FLOAT, Cell
 
 Interval = tuple[float, float]
+OWN = "own"  # the name of the index that the measured bundle made
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Shape:
 class View:
     """Which measurements to show if there are several; None if there is none.
 
-    Latency is shown at ``shape``, and throughput at ``throughput``.
+    Latency is shown at ``shape``, and throughput at ``throughput``. ``index`` is the id of the bundle that made the
+    index in which queries searched.
     """
 
     sts: str | None = None
@@ -53,6 +55,7 @@ class View:
     texts: str | None = None
     collection: str | None = None
     throughput: Shape | None = None
+    index: str | None = None
 
     @property
     def times(self) -> str:
@@ -83,7 +86,9 @@ class Candidate:
 
     Scores, agreement, overlap, nDCG and recall are x 100. Latency is in ms per batch. Retentions are shares of the full
     cell's value; ``full`` marks the full cell. The keys of ``stored`` are names of storages. ``noisy`` is about the
-    times.
+    times. ``index_cell`` made the index in which queries of this cell searched: ``index_ndcg`` is what they found,
+    ``index_share`` its share of what the index's own queries find, ``index_overlap`` the overlap with their ten nearest
+    neighbours. ``bm25`` is the nDCG@10 of BM25.
     """
 
     cell: Cell
@@ -106,6 +111,12 @@ class Candidate:
     ndcg: float | None = None
     ndcg_retention: float | None = None
     recall_at_100: float | None = None
+    bm25: float | None = None
+    index_cell: str | None = None
+    index_ndcg: float | None = None
+    index_share: float | None = None
+    index_overlap: float | None = None
+    index_overlap_share: float | None = None
     latency_ms: float | None = None
     p95_ms: float | None = None
     p99_ms: float | None = None

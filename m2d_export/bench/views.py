@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from m2d_export.bench.records import Record, measured
 from m2d_export.bench.sts import TOY
-from m2d_export.bench.values import Shape, View
+from m2d_export.bench.values import OWN, Shape, View
 from m2d_export.errors import DataError
+from m2d_export.spec import ROLES
 
 Times = tuple[Shape, Shape]  # of latency, of throughput
 
@@ -18,13 +19,58 @@ def sts_labels(records: Sequence[Record]) -> dict[str, str]:
 
 def text_names(records: Sequence[Record]) -> list[str]:
     """The names of the files of texts on which agreement was measured."""
-    return list(dict.fromkeys(record["texts"] for record in measured(records, "agreement")))
+    return list(dict.fromkeys(record["texts"] for record in _of_kinds(records, "agreement", "index_agreement")))
 
 
 def collection_names(records: Sequence[Record]) -> list[str]:
     """The names of the collections that were searched."""
-    found = [record["collection"] for kind in ("retrieval", "cascade") for record in measured(records, kind)]
-    return list(dict.fromkeys(found))
+    found = _of_kinds(records, "retrieval", "cascade", "index_retrieval")
+    return list(dict.fromkeys(record["collection"] for record in found))
+
+
+def index_names(records: Sequence[Record]) -> dict[str, str]:
+    """The names by id of the bundles in whose index queries were searched; the last measured other bundle is first."""
+    found = {
+        record["index"]: record["index_name"] for record in _of_kinds(records, "index_retrieval", "index_agreement")
+    }
+    last_first = [*found.items()][::-1]
+    return dict(sorted(last_first, key=lambda item: item[1] == OWN))
+
+
+def index_text(records: Sequence[Record], index: str | None) -> str:
+    """An index in words: the exit that made it; empty if there is none."""
+    for record in _of_kinds(records, "index_retrieval", "index_agreement"):
+        if record["index"] == index:
+            name = record["index_name"]
+            return f"exit {record['index_cell'][0]}" + ("" if name == OWN else f" of {name}")
+    return ""
+
+
+def bm25_record(records: Sequence[Record], collection: str | None) -> Record | None:
+    """What BM25 found on a collection, in the language that was measured last."""
+    found = [record for record in measured(records, "bm25") if record["collection"] == collection]
+    return found[-1] if found else None
+
+
+def bm25_text(records: Sequence[Record], collection: str | None) -> str:
+    """The language and the nDCG@10 of BM25 in words; empty if it was not measured."""
+    found = bm25_record(records, collection)
+    return f"BM25 ({found['language']}) {found['ndcg_at_10']:.1f}" if found else ""
+
+
+def prompts_text(records: Sequence[Record], collection: str | None) -> str:
+    """The prompts of queries and documents in words; empty if the collection was not searched."""
+    for record in _of_kinds(records, "retrieval", "index_retrieval"):
+        if record["collection"] == collection:
+            names = (record.get(f"{role}_prompt") for role in ROLES)
+            return "queries with {}, documents with {}".format(
+                *(f"prompt {name}" if name else "no prompt" for name in names)
+            )
+    return ""
+
+
+def _of_kinds(records: Sequence[Record], *kinds: str) -> list[Record]:
+    return [record for kind in kinds for record in measured(records, kind)]
 
 
 def shapes(records: Sequence[Record]) -> list[Shape]:
@@ -48,16 +94,17 @@ def view_of(
     sts: str | None = None,
     texts: str | None = None,
     collection: str | None = None,
+    index: str | None = None,
     batch_size: int | None = None,
     tokens: int | None = None,
     scope: str | None = None,
 ) -> View:
     """The view that is asked for; None means the default.
 
-    The defaults are the first texts, the first collection, and the first STS set that is not the toy set, if there is
-    one. Latency is shown at the shape that most exits were timed at; if several are equal, scope "text" comes first,
-    then the smallest shape. Throughput is shown at the largest batch of texts of that length. Raises DataError that
-    lists what was measured.
+    The defaults are the first texts, the first collection, the index of another bundle if there is one, and the first
+    STS set that is not the toy set, if there is one. Latency is shown at the shape that most exits were timed at; if
+    several are equal, scope "text" comes first, then the smallest shape. Throughput is shown at the largest batch of
+    texts of that length. Raises DataError that lists what was measured.
     """
     timed = _timed(records)
     asked = {"batch_size": batch_size, "tokens": tokens, "scope": scope}
@@ -76,6 +123,7 @@ def view_of(
         texts=_named("agreement", text_names(records), texts),
         collection=_named("retrieval", collection_names(records), collection),
         throughput=throughput,
+        index=_index(index_names(records), index),
     )
 
 
@@ -93,6 +141,12 @@ def shape_of(record: Record) -> Shape:
 
 def _timed(records: Sequence[Record]) -> list[Shape]:
     return [shape_of(record) for record in measured(records, "latency")]
+
+
+def _index(there: dict[str, str], asked: str | None) -> str | None:
+    """The id of the index with the name that is asked for, or of the first."""
+    name = _named("queries in the index", list(dict.fromkeys(there.values())), asked)
+    return next((found for found, own in there.items() if own == name), None)
 
 
 def _named(what: str, there: Sequence[str], asked: str | None) -> str | None:

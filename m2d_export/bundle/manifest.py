@@ -43,6 +43,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 GRAPHS = "graphs"
+ROTATION = "rotation.npy"
 REASON_LENGTH = 200  # characters of a message that quotes a manifest
 T = TypeVar("T")
 PARITY = ("texts", "finite", "cosine_min", "cosine_mean", "max_abs_diff", "invariance", "distinction")
@@ -189,7 +190,7 @@ def _manifest(data: dict[str, Any]) -> Manifest:
         raise ValueError(f"the default prompt {text['default_prompt_name']!r} is not among the prompts")
     if data["truncate_dim"] is not None and data["truncate_dim"] > grid["width"]:
         raise ValueError(f"truncate_dim is {data['truncate_dim']}, but the width is {grid['width']}")
-    _check_roles(files, variants, engines)
+    _check_roles(files, variants, engines, data["rotation"] is not None)
     for engine in engines:
         _check_graph_of(engine, files, variants)
     return Manifest(
@@ -269,12 +270,12 @@ def _check_graph_of(engine: EngineEntry, files: Mapping[str, FileEntry], variant
 
 
 def _check_roles(
-    files: Mapping[str, FileEntry], variants: Sequence[VariantEntry], engines: Sequence[EngineEntry]
+    files: Mapping[str, FileEntry], variants: Sequence[VariantEntry], engines: Sequence[EngineEntry], rotated: bool
 ) -> None:
     """Raise ValueError unless every file has exactly one role, and a name that no system takes for another's."""
     roles: dict[str, str] = {}
     paths: dict[str, str] = {}
-    for path, role in _roles(variants, engines):
+    for path, role in _roles(variants, engines, rotated):
         if path in roles:
             raise ValueError(f"{path!r} is {roles[path]} and {role}: a file has one role")
         if role in paths:
@@ -290,9 +291,13 @@ def _check_roles(
             raise ValueError(f"some systems take {path!r} and {other!r} for one name")
 
 
-def _roles(variants: Sequence[VariantEntry], engines: Sequence[EngineEntry]) -> Iterator[tuple[str, str]]:
+def _roles(
+    variants: Sequence[VariantEntry], engines: Sequence[EngineEntry], rotated: bool
+) -> Iterator[tuple[str, str]]:
     """Each path that is used, with its role in words. Variants of a precision share one weights file."""
     yield TOKENIZER, "the tokenizer"
+    if rotated:
+        yield ROTATION, "the rotation"
     for path, precision in dict.fromkeys((entry.weights, entry.precision) for entry in variants):
         yield path, f"the weights of {precision}"
     for entry in variants:

@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from m2d_export.cli.common import OUTPUT_FOLDER, PATH, RESULTS, bundle_argument, examples, note_other_results
+from m2d_export.cli.common import CELL, OUTPUT_FOLDER, PATH, RESULTS, bundle_argument, examples, note_other_results
 from m2d_export.errors import DataError, SpecError
 
 if TYPE_CHECKING:
     from m2d_export.bench.records import Record
+    from m2d_export.select.tasks import Task
+    from m2d_export.spec import Cell
 
 
 @click.command(
     epilog=examples(
         "m2d-export select minilm.m2d --results results.jsonl --min-retention 0.97",
         "m2d-export select minilm.m2d --results results.jsonl --max-latency-ms 1000 --max-index-gb 2 --vectors 10e6",
+        "m2d-export select minilm.m2d --index-cell 6x128 --min-retention 0.9",
         "m2d-export select minilm.m2d --sts toy --min-retention 0.95 --batch-size 1 --tokens 16",
     )
 )
@@ -37,8 +40,17 @@ if TYPE_CHECKING:
 @click.option("--vectors", type=float, help="Number of vectors in the index.")
 @click.option("--bytes-per-value", type=float, help="Bytes of one number in the index.  [default: 4]")
 @click.option(
-    "--task", type=click.Choice(["sts", "retrieval", "agreement"]), default="sts", help="What counts as quality."
+    "--task",
+    type=click.Choice(["sts", "retrieval", "agreement"]),
+    help="What counts as quality.  [default: sts; with --index-cell: retrieval]",
 )
+@click.option(
+    "--index-cell",
+    type=CELL,
+    help="Cell that made an index which you keep: pick what encodes its queries. Retention is then the share of what "
+    "queries of this cell itself find.",
+)
+@click.option("--index", metavar="NAME", help="Bundle that made the index.  [default: the last other one]")
 @click.option("--sts", metavar="NAME", help="Set of pairs to judge by.  [default: the first that is not the toy set]")
 @click.option("--texts", metavar="NAME", help="File of texts to judge by.  [default: the first]")
 @click.option("--retrieval", "collection", metavar="NAME", help="Collection to judge by.  [default: the first]")
@@ -55,7 +67,9 @@ if TYPE_CHECKING:
 def select(
     bundle: Path,
     results: Path,
-    task: str,
+    task: str | None,
+    index_cell: "Cell | None",
+    index: str | None,
     sts: str | None,
     texts: str | None,
     collection: str | None,
@@ -79,27 +93,36 @@ def select(
     from rich.console import Console
 
     from m2d_export.bench.metrics import candidates
-    from m2d_export.bench.views import view_of
+    from m2d_export.bench.views import bm25_text, index_text, prompts_text, view_of
     from m2d_export.bundle.disk import Bundle
     from m2d_export.report.choice import choice_table, run_command
     from m2d_export.select.budgets import Budgets
     from m2d_export.select.rule import select as choose
-    from m2d_export.select.tasks import Task
+    from m2d_export.select.tasks import TASKS, Task
 
     _show_warnings()
     asked = Budgets(**budgets)
     last = _of_last_machine(bundle, results, Bundle.open(bundle).id)
     names = {"sts": sts, "texts": texts, "collection": collection}
-    view = view_of(last, **names, batch_size=batch_size, tokens=tokens, scope=scope)
-    _note_default(results, last, task, view, names)
+    view = view_of(last, **names, index=index, batch_size=batch_size, tokens=tokens, scope=scope)
+    if index_cell is None and index is not None:
+        raise SpecError("--index needs --index-cell, the cell that made the index")
+    if index_cell is not None and task == "sts":
+        raise SpecError("--index-cell needs a search: --task retrieval or agreement")
+    judged_by = Task(task or "sts") if index_cell is None else Task(f"index-{task or 'retrieval'}")
+    _note_default(results, last, judged_by, view, names)
     cells = candidates(last, view)
-    choice = choose(cells, asked, Task(task), view)
+    choice = choose(cells, asked, judged_by, view, index_cell)
     picked = choice.picked
     command = run_command(picked, bundle, last[-1]["machine"]["cores"]) if picked else None
     if as_json:
         click.echo(json.dumps({**asdict(choice), "command": command}, default=str))
     else:
         Console().print(choice_table(choice, cells))
+        if index_cell:
+            click.echo(f"queries in an index of {index_cell}, made by {index_text(last, view.index)}")
+        if searched := prompts_text(last, view.collection) if TASKS[judged_by].part == "collection" else "":
+            click.echo(f"on {view.collection}: {'; '.join(filter(None, (bm25_text(last, view.collection), searched)))}")
         if view.times:
             click.echo(f"times: {view.times}")
         for warning in choice.warnings:
@@ -151,13 +174,13 @@ def _of_last_machine(bundle: Path, results: Path, identity: str) -> "list[Record
 
 
 def _note_default(
-    results: Path, records: "Sequence[Record]", task: str, view: Any, asked: dict[str, str | None]
+    results: Path, records: "Sequence[Record]", task: "Task", view: Any, asked: dict[str, str | None]
 ) -> None:
     """If there are several sets, texts or collections and the user named none, say which one counts."""
     from m2d_export.bench.views import collection_names, sts_labels, text_names
-    from m2d_export.select.tasks import TASKS, Task
+    from m2d_export.select.tasks import TASKS
 
-    part, option = TASKS[Task(task)].part, TASKS[Task(task)].option
+    part, option = TASKS[task].part, TASKS[task].option
     names = {"sts": [*sts_labels(records)], "texts": text_names(records), "collection": collection_names(records)}[part]
     if asked[part] is None and len(names) > 1:
         counts = f"{getattr(view, part)} counts, {option} names another"

@@ -25,12 +25,15 @@ from m2d_export.cli.common import (
     warn_if_int8_is_slow,
     words,
 )
-from m2d_export.errors import DataError, IntegrityError, RuntimeUnavailable
+from m2d_export.errors import DataError, IntegrityError, RuntimeUnavailable, SpecError
 
 if TYPE_CHECKING:
+    from m2d_export.bench.bm25 import Bm25
+    from m2d_export.bench.deep_index import DeepIndex
     from m2d_export.bench.quality import Measure
     from m2d_export.bench.records import Record
     from m2d_export.bench.sts import Pairs
+    from m2d_export.bench.sweep import Matrix
     from m2d_export.bundle.disk import Bundle
 
 
@@ -56,6 +59,18 @@ if TYPE_CHECKING:
     help="File of your own texts, one in each line: how close is each cell to the deepest exit with all dims?",
 )
 @click.option("--retrieval", type=PATH, help="Folder in BEIR's layout: how well does each cell search?")
+@click.option(
+    "--index",
+    type=PATH,
+    metavar="BUNDLE",
+    help="Bundle whose deepest exit makes an index: what do queries of each cell find in it?  [default: BUNDLE itself]",
+)
+@click.option(
+    "--bm25",
+    default="english",
+    metavar="LANGUAGE|off",
+    help="Language of --retrieval, for a search with BM25 (stems, without stop words) to compare with.",
+)
 @click.option("--layers", type=ALL_OR_NUMBERS, default="all", help="Exit layers to measure.")
 @click.option("--dims", type=NUMBERS, help="Dims to score.  [default: the bundle's]")
 @click.option("--batch-size", "batch_sizes", type=NUMBERS, default="1,32", help="Batch sizes to time.")
@@ -89,6 +104,8 @@ def bench(
     columns: str | None,
     texts: Path | None,
     retrieval: Path | None,
+    index: Path | None,
+    bm25: str,
     layers: tuple[int, ...] | None,
     dims: tuple[int, ...] | None,
     tokens: tuple[int, ...],
@@ -105,6 +122,7 @@ def bench(
     that a slow moment of the machine affects all of them. Each result becomes one line of the output file. If a run was
     interrupted, repeat the command to continue it.
     """
+    from m2d_export.bench.deep_index import index_measures
     from m2d_export.bench.records import append, done, read_existing, recording, unmeasured
     from m2d_export.bench.sts import TOY, load_pairs
     from m2d_export.bench.sweep import Matrix, Sweep
@@ -120,6 +138,7 @@ def bench(
         **setups,
     ).checked(opened)
     measures = _measures(opened, sts, columns, texts, retrieval)
+    searched, deep = _baselines(measures, bm25), _deep_index(opened, measures, index, matrix)
     before = read_existing(output)
     warn_if_int8_is_slow(matrix.precisions)
     new = []
@@ -127,7 +146,9 @@ def bench(
         sweep = Sweep(
             bundle=opened,
             matrix=matrix,
-            measures=measures,
+            measures=(*measures, *(index_measures(measures, deep) if deep else ())),
+            bm25=searched,
+            index=deep,
             texts=load_pairs(TOY).texts,  # always the same texts, so that costs do not depend on --sts
             command=_command(),
             done=frozenset() if fresh else done(before),
@@ -158,6 +179,47 @@ def _measures(
     if retrieval:
         found.append(Searched(load_collection(retrieval)))
     return tuple(found)
+
+
+def _baselines(measures: "tuple[Measure, ...]", language: str) -> "tuple[Bm25, ...]":
+    from m2d_export.bench.bm25 import OFF, Bm25
+    from m2d_export.bench.quality import Searched
+
+    searched = [measure for measure in measures if isinstance(measure, Searched)]
+    return () if language == OFF else tuple(Bm25(measure, language) for measure in searched)
+
+
+def _deep_index(
+    bundle: "Bundle", measures: "tuple[Measure, ...]", index: Path | None, matrix: "Matrix"
+) -> "DeepIndex | None":
+    """The index of --index, or of the bundle itself; None without texts or a collection to search."""
+    from m2d_export.bench.deep_index import DeepIndex
+    from m2d_export.bench.quality import GradedPairs
+    from m2d_export.bundle.disk import Bundle
+    from m2d_export.spec import Precision
+
+    if all(isinstance(measure, GradedPairs) for measure in measures):
+        if index is not None:
+            raise SpecError("--index needs something to search: give --retrieval FOLDER or --texts FILE too")
+        return None
+    variants = [(entry.layer, entry.precision) for entry in bundle.manifest.variants]
+    if index is None and (bundle.grid.full.layer, Precision.FP32) not in variants:
+        click.echo("note: this bundle has no float32, so no index of it is searched: name one with --index", err=True)
+        return None
+    found = DeepIndex(bundle if index is None else Bundle.open(index), bundle, matrix.threads)
+    left = found.dims(matrix.dims)
+    if not left:
+        raise SpecError(
+            f"{index} and {bundle.root.name} are rotated differently, so their vectors can be compared with all dims "
+            f"only: add {bundle.grid.width} to --dims"
+        )
+    if len(left) < len(matrix.dims):
+        click.echo(
+            f"note: {index} and {bundle.root.name} are rotated differently: queries are searched in the index with "
+            f"all {bundle.grid.width} dims only, after the rotation is undone",
+            err=True,
+        )
+    return found
 
 
 def _print(bundle: Path, identity: str, output: Path, *, show_all: bool) -> None:

@@ -17,7 +17,7 @@ MAX_THREADS = 1024  # of a runtime; more than any processor has, and few enough 
 INT8_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
 PACKAGES = (
     *("m2d-export", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "transformers"),
-    *("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx-cu13-bindings", "cuda-bindings"),
+    *("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx-cu13-bindings", "cuda-bindings", "bm25s"),
 )
 
 

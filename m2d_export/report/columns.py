@@ -3,17 +3,23 @@
 To add a column, add a row here and a field of ``Candidate`` that ``bench.metrics`` fills.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from m2d_export.bench.records import Record
 from m2d_export.bench.values import Candidate, StoredScore, Timing, View
+from m2d_export.bench.views import bm25_text, index_text, sts_labels
 from m2d_export.report.formatting import WRITERS, interval
 
 # The notes of columns. For each note, ``PARTS`` has the part of a view that the values depend on.
-LABEL, TEXTS, COLLECTION = "on {label}", "on {texts}", "on {collection}"
+LABEL, TEXTS, COLLECTION, BESIDE_BM25 = "on {label}", "on {texts}", "on {collection}", "on {collection}{bm25}"
+INDEX, INDEX_TEXTS = "on {collection}, index of {index}", "on {texts}, index of {index}"
 LATENCY, THROUGHPUT = "{latency}", "{throughput}"
-PARTS = {LABEL: "sts", TEXTS: "texts", COLLECTION: "collection", LATENCY: "times", THROUGHPUT: "times"}
+PARTS = {
+    **{LABEL: "sts", TEXTS: "texts", COLLECTION: "collection", BESIDE_BM25: "collection"},
+    **{INDEX: "index", INDEX_TEXTS: "index", LATENCY: "times", THROUGHPUT: "times"},
+}
 
 
 @dataclass(frozen=True)
@@ -80,12 +86,24 @@ COLUMNS = (
     Column("overlap_at_10", "overlap@10", "score", "`agreement`: `overlap_at_10`", TEXTS),
     Column("agreement_retention", "agreement retained", "share", "agreement / 100", TEXTS, shown="data"),
     Column(
-        *("ndcg", "nDCG@10", "score", "`retrieval`: `ndcg_at_10`", COLLECTION),
-        heat="Retrieval: nDCG@10 × 100 on {collection}",
+        *("ndcg", "nDCG@10", "score", "`retrieval`: `ndcg_at_10`", BESIDE_BM25),
+        heat="Retrieval: nDCG@10 × 100 on {collection}{bm25}",
         extra="recall_at_100",
     ),
     Column("ndcg_retention", "nDCG retained", "share", "nDCG@10 / nDCG@10 of the full cell", COLLECTION),
     Column("recall_at_100", "recall@100", "score", "`retrieval`: `recall_at_100`", COLLECTION),
+    Column("bm25", "BM25's nDCG@10", "score", "`bm25`: `ndcg_at_10`", COLLECTION, shown="data"),
+    Column(
+        "index_cell", "index cell", "text", "`index_retrieval`, `index_agreement`: `index_cell`", INDEX, shown="data"
+    ),
+    Column("index_ndcg", "nDCG@10 in the index", "score", "`index_retrieval`: `ndcg_at_10`", INDEX),
+    Column(
+        *("index_share", "share in the index", "share", "`index_retrieval`: `share`", INDEX),
+        heat="Queries in an index: nDCG@10 / that of its own queries on {collection}, index of {index}{bm25}",
+        extra="index_ndcg",
+    ),
+    Column("index_overlap", "overlap@10 in the index", "score", "`index_agreement`: `overlap_at_10`", INDEX_TEXTS),
+    Column("index_overlap_share", "share in the index", "share", "overlap@10 / 100", INDEX_TEXTS, shown="data"),
     Column("bytes_per_vector", "bytes a vector (float32)", "count", "4 x `dim`"),
     Column("peak_mb", "peak memory", "mb", "`memory`: `peak_mb`"),
 )
@@ -95,10 +113,13 @@ TIMES = tuple(column for column in COLUMNS if column.part == "times" and column.
 BY_KEY: Mapping[str, Column] = {column.key: column for column in COLUMNS}
 
 
-def measured_on(view: View, label: str) -> dict[str, str]:
-    """What values were measured on, for the notes and headings of columns; ``label`` is that of the STS set."""
+def measured_on(records: Sequence[Record], view: View) -> dict[str, str]:
+    """What values were measured on, for the notes and headings of columns."""
+    bm25 = bm25_text(records, view.collection)
     return {
-        "label": label,
+        "label": sts_labels(records).get(view.sts or "", ""),
+        "index": index_text(records, view.index),
+        "bm25": f"; {bm25}" if bm25 else "",
         "texts": view.texts or "",
         "collection": view.collection or "",
         "latency": str(view.shape or ""),

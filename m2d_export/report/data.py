@@ -7,8 +7,17 @@ from typing import Any
 from m2d_export.bench.metrics import candidates
 from m2d_export.bench.records import Group
 from m2d_export.bench.values import Candidate, Cascade, Shape, times_text
-from m2d_export.bench.views import Times, collection_names, sts_labels, text_names, times
-from m2d_export.report.columns import COLUMNS, TIMES, values_of
+from m2d_export.bench.views import (
+    Times,
+    collection_names,
+    index_names,
+    index_text,
+    prompts_text,
+    sts_labels,
+    text_names,
+    times,
+)
+from m2d_export.report.columns import COLUMNS, TIMES, measured_on, values_of
 from m2d_export.report.pareto import few, front
 from m2d_export.report.results import Results
 from m2d_export.report.sections import filled, omitted
@@ -28,7 +37,10 @@ def page_data(groups: Sequence[Group]) -> Json:
         "columns": [asdict(column) for column in COLUMNS],
         "times": [column.key for column in TIMES],
         "limits": {name: {"upper": is_upper(name)} for name in LIMITS},
-        "tasks": {task: {"quality": spec.quality, "retention": spec.retention} for task, spec in TASKS.items()},
+        "tasks": {
+            task: {"quality": spec.quality, "retention": spec.retention, "in_index": task.in_index}
+            for task, spec in TASKS.items()
+        },
         "bytes": BYTES,
         "stored": {f"{size:g}": name for size, name in STORED.items()},
         "words": WORDS,
@@ -43,6 +55,7 @@ def group_data(group: Group) -> Json:
     timed: list[Times | tuple[None, None]] = [*times(records)] or [(None, None)]
     texts: list[str | None] = [*text_names(records)] or [None]
     collections: list[str | None] = [*collection_names(records)] or [None]
+    indexes: list[str | None] = [*index_names(records)] or [None]
     place = {setup: number for number, setup in enumerate(results.labels)}
 
     def seen(**changes: Any) -> list[Candidate]:
@@ -60,11 +73,17 @@ def group_data(group: Group) -> Json:
         "times": [_times(*pair) for pair in timed],
         "texts": texts,
         "collections": collections,
+        "bm25": [measured_on(records, replace(view, collection=name))["bm25"] for name in collections],
+        "prompts": [prompts_text(records, name) for name in collections],
+        "indexes": [
+            {"name": index_names(records).get(name or ""), "text": index_text(records, name)} for name in indexes
+        ],
         "defaults": {
             "sts": sts.index(view.sts),
             "times": timed.index((view.shape, view.throughput)),  # type: ignore[arg-type]
             "texts": texts.index(view.texts),
             "collection": collections.index(view.collection),
+            "index": indexes.index(view.index),
         },
         "setups": [{**asdict(setup), "label": label} for setup, label in results.labels.items()],
         "cells": [
@@ -88,6 +107,16 @@ def group_data(group: Group) -> Json:
             ],
             "texts": [[values_of(cell, "texts") for cell in seen(texts=name)] for name in texts],
             "collection": [[values_of(cell, "collection") for cell in seen(collection=name)] for name in collections],
+            "index": [
+                [
+                    [
+                        [values_of(cell, "index") for cell in seen(index=index, collection=collection, texts=name)]
+                        for name in texts
+                    ]
+                    for collection in collections
+                ]
+                for index in indexes
+            ],
         },
         "fronts": [[_front(seen(sts=name, shape=one, throughput=many)) for one, many in timed] for name in sts],
         "latencies": [{**asdict(timing), "setup": place[timing.setup]} for timing in results.timings],

@@ -11,6 +11,7 @@ from m2d_export.report.formatting import MISSING, axis_names, share, table
 from m2d_export.report.heat_map import brief_text
 from m2d_export.report.pareto import front
 from m2d_export.report.results import Results
+from m2d_export.report.search import search_table
 from m2d_export.report.sections import SECTIONS, omitted
 from m2d_export.report.summary import commands, facts, failures, group_name, lead, mixed
 from m2d_export.select.budgets import Budgets
@@ -45,7 +46,13 @@ def _plain(value: Any) -> Any:
 
 
 def _sections(results: Results, pictures: Mapping[str, str]) -> list[str]:
-    texts = {"pick": _picks(results), "grid": _grids(results), "cells": _all_cells(results), "how": _how(results)}
+    texts = {
+        "pick": _picks(results),
+        "grid": _grids(results),
+        "search": _search(results),
+        "cells": _all_cells(results),
+        "how": _how(results),
+    }
     parts = []
     for section in SECTIONS:
         images = "".join(f"![{name}]({pictures[name]})\n" for name in section.pictures if name in pictures)
@@ -93,6 +100,12 @@ def _grids(results: Results) -> str:
     return "\n".join(parts)
 
 
+def _search(results: Results) -> str:
+    """What each layer finds, beside BM25."""
+    found = search_table(results)
+    return "" if found is None else f"{found.heading}\n\n{table(found.header, found.rows)}"
+
+
 def _all_cells(results: Results) -> str:
     """Every cell with the columns of the page's table; a column without values is left out."""
     cells, best = results.cells, {id(cell) for cell in front(results.cells)}
@@ -107,7 +120,7 @@ def _all_cells(results: Results) -> str:
     ]
     if not rows:
         return ""
-    names = measured_on(results.view, results.label)
+    names = measured_on(results.group.records, results.view)
     header = ["cell", "setup", *(f"{column.title} {column.note.format(**names)}".strip() for column in known)]
     star = STAR if any(not cell.trained for cell in cells) else ""
     return table(header, rows) + ("\n◆ on the Pareto front.\n" if best else "") + star

@@ -12,11 +12,13 @@ from textwrap import fill
 from typing import Any
 
 from m2d_export.bench.values import Cascade, Timing
+from m2d_export.bench.views import bm25_record, index_text
 from m2d_export.host.extras import require
 from m2d_export.report.columns import BY_KEY, measured_on
 from m2d_export.report.formatting import axis_names
 from m2d_export.report.pareto import few, front, steps
 from m2d_export.report.results import Results
+from m2d_export.report.search import search_table
 from m2d_export.spec import Cell
 
 # Colour-blind readers can tell these colours apart: Okabe and Ito's are for kinds, viridis is for an order.
@@ -64,7 +66,7 @@ def _heat_map(axes: Axes, results: Results, name: str) -> str | None:
         return None
     scale = 100 if name == "retention" else 1
     draw_heat_map(axes, {cell.cell: getattr(cell, name) * scale for cell in cells}, *axis_names(cells))
-    heading, _, what = BY_KEY[name].heat.format(**measured_on(results.view, results.label)).partition(": ")
+    heading, _, what = BY_KEY[name].heat.format(**measured_on(results.group.records, results.view)).partition(": ")
     return f"{heading}{', %' if name == 'retention' else ''}\n{what}; {results.labels[cells[0].setup]}"
 
 
@@ -144,6 +146,29 @@ def _latency(axes: Axes, results: Results) -> str | None:
     return f"Latency\n{results.labels[timings[0].setup]}, {timings[0].shape.what}"
 
 
+def _search(axes: Axes, results: Results) -> str | None:
+    """Lines for what layers find by themselves, for their queries in an index, and for BM25, at the widest dim."""
+    found = search_table(results)
+    if found is None:
+        return None
+    view, records = results.view, results.group.records
+    names = {"ndcg": "index of its own layer", "index_ndcg": f"index of {index_text(records, view.index)}"}
+    for place, (key, name) in enumerate(names.items()):
+        cells = [cell for cell in found.cells if getattr(cell, key) is not None]
+        if cells:
+            style = {"color": KINDS[place], "marker": MARKERS[place]}
+            axes.plot([c.cell.layer for c in cells], [getattr(c, key) for c in cells], label=name, **style)
+    if bm25 := bm25_record(records, view.collection):
+        style = {"color": SOFT, "linestyle": "--", "label": f"BM25 ({bm25['language']})"}
+        axes.axhline(bm25["ndcg_at_10"], **style)
+    layers, _ = axis_names(found.cells)
+    axes.set_xticks(list(layers), list(layers.values()))
+    axes.set(xlabel="layer that encodes the queries", ylabel="nDCG@10")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="lower right", fontsize=9)
+    return f"Retrieval\non {view.collection}, {found.cells[0].cell.dim} dims; {results.labels[found.cells[0].setup]}"
+
+
 def _cascade(axes: Axes, results: Results) -> str | None:
     """A line for each cascade, with numbers at the cheapest shortlists if there is room."""
     here = [item for item in results.cascades if item.collection == results.view.collection]
@@ -195,5 +220,6 @@ def _plain_ticks(axes: Axes, which: str) -> None:
 
 PICTURES: Mapping[str, Callable[[Axes, Results], str | None]] = {
     **{"score": partial(_heat_map, name="score"), "retention": partial(_heat_map, name="retention"), "front": _front},
+    "search": _search,
     **{"latency": _latency, "cascade": _cascade, "storage": _storage},
 }

@@ -25,9 +25,9 @@ class Results:
     labels: Mapping[Setup, str]
 
     @classmethod
-    def of(cls, group: Group) -> "Results":
-        """Derive everything from the records of a group."""
-        records, view = group.records, view_of(group.records)
+    def of(cls, group: Group, view: View | None = None) -> "Results":
+        """Derive everything from the records of a group; by default ``view_of`` chooses the view."""
+        records, view = group.records, view or view_of(group.records)
         cells, timings, passed = candidates(records, view), latencies(records), cascades(records)
         setups = dict.fromkeys(item.setup for items in (cells, timings, passed) for item in items)
         label = sts_labels(records).get(view.sts or "", "")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from m2d_export.report.pareto import front
 from m2d_export.report.results import Results
+from m2d_export.report.search import is_searched
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,16 @@ SECTIONS = (
         needs=QUALITY,
         filled=lambda of: bool(of.cells),
         pictures=("score", "retention"),
+    ),
+    Section(
+        key="search",
+        title="Retrieval",
+        about="nDCG@10 of each layer: in an index of its own, and of its queries in an index that the deepest exit "
+        "made. The share compares these with what the index's own queries find. BM25 searches by words.",
+        needs="bench --retrieval FOLDER",
+        filled=lambda of: any(is_searched(cell) for cell in of.cells),
+        layout="figures wide",
+        pictures=("search",),
     ),
     Section(
         key="front",

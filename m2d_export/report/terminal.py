@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -12,18 +13,20 @@ from rich.text import Text
 from m2d_export.bench.metrics import candidates
 from m2d_export.bench.records import Record, groups
 from m2d_export.bench.values import Candidate, Setup, Shape, Timing
-from m2d_export.bench.views import collection_names, sts_labels, text_names
+from m2d_export.bench.views import collection_names, index_names, sts_labels, text_names
 from m2d_export.report.choice import run_command
 from m2d_export.report.columns import BY_KEY, measured_on, text_of
 from m2d_export.report.cost_tables import cascade_tables, latency_table, memory_lines, storage_tables
 from m2d_export.report.formatting import MISSING, WRITERS, megabytes, rate, share
 from m2d_export.report.heat_map import FEW_DIMS, MANY_DIMS, UNTRAINED, brief_text, heading_of, heat_map, heat_maps
 from m2d_export.report.results import Results
+from m2d_export.report.search import search_table
 from m2d_export.report.terminal_table import terminal_table
 from m2d_export.select.budgets import Budgets
 from m2d_export.select.rule import Choice, select
 from m2d_export.select.tasks import TASKS, Task
 
+SEARCHED = {"ndcg": "nDCG@10", "index_share": "share in\nthe index"}  # of search_table, in the summary
 SHAPES = 4  # the summary shows the latency of at most so many shapes
 KEPT = 0.97  # the pick of the summary is the fastest cell with this retention
 
@@ -59,7 +62,7 @@ def _default_choice(results: Results) -> Choice | None:
         return any(getattr(cell, key) is not None for cell in results.cells)
 
     for task, spec in TASKS.items():
-        if is_known(spec.quality):
+        if is_known(spec.quality) and not task.in_index:
             budgets = Budgets(min_retention=KEPT if is_known(spec.retention) else None)
             return select(results.cells, budgets, task, results.view)
     return None
@@ -70,7 +73,7 @@ def _grid(results: Results, choice: Choice, setup: Setup) -> list[RenderableType
     column = BY_KEY[TASKS[choice.task].quality]
     cells = [cell for cell in results.cells if cell.setup == setup]
     few = len({cell.cell.dim for cell in cells}) <= FEW_DIMS
-    heading = heading_of(column, measured_on(results.view, results.label), brackets=few)
+    heading = heading_of(column, measured_on(results.group.records, results.view), brackets=few)
     brief = brief_text(column)
 
     def write(cell: Candidate) -> str:
@@ -79,6 +82,15 @@ def _grid(results: Results, choice: Choice, setup: Setup) -> list[RenderableType
 
     note = [] if all(cell.trained for cell in cells) else [Text(UNTRAINED, style="dim")]
     return [heat_map(cells, column, heading, write, FEW_DIMS if few else MANY_DIMS), *note]
+
+
+def _search(results: Results, setup: Setup) -> list[RenderableType]:
+    """What each layer finds in the collection, beside BM25."""
+    found = search_table(results, setup)
+    if found is None:
+        return []
+    columns = {title: itemgetter(place) for place, title in enumerate(found.header)}
+    return [Text(found.heading, style="italic"), terminal_table(columns, found.rows)]
 
 
 def _cost_table(timings: Sequence[Timing], results: Results) -> RenderableType:
@@ -101,9 +113,14 @@ def _cost_table(timings: Sequence[Timing], results: Results) -> RenderableType:
         )
     if any(peak is not None for peak in peaks.values()):
         columns["peak\nmemory"] = lambda layer: megabytes(peaks.get(layer))
-    table = terminal_table(columns, sorted({timing.layer for timing in timings}, reverse=True))
+    searched = search_table(results, timings[0].setup)
+    layers = sorted({timing.layer for timing in timings}, reverse=True)
+    if searched:
+        columns |= {title: partial(searched.text, key) for key, title in SEARCHED.items() if key in searched.keys}
+    table = terminal_table(columns, layers)
     noise = "; ~ noisy" if any(timing.noisy for timing in timings if timing.shape in shapes) else ""
-    return Group(Text(f"Cost of each layer: batch x tokens, {shapes[0].what}{noise}", style="italic"), table)
+    heading = Text(f"Cost of each layer: batch x tokens, {shapes[0].what}{noise}", style="italic")
+    return Group(heading, table, *([Text(searched.heading, style="dim")] if searched else []))
 
 
 def _spread(shapes: Sequence[Shape]) -> list[Shape]:
@@ -140,17 +157,25 @@ def tables(records: Sequence[Record]) -> RenderableType:
     results = Results.of(group)
     view, labels = results.view, sts_labels(records)
     seen = [
-        *(("score", replace(view, sts=name), label) for name, label in labels.items()),
-        *(("agreement", replace(view, texts=name), "") for name in text_names(records)),
-        *(("ndcg", replace(view, collection=name), "") for name in collection_names(records)),
+        *(("score", replace(view, sts=name)) for name in labels),
+        *(("agreement", replace(view, texts=name)) for name in text_names(records)),
+        *(("ndcg", replace(view, collection=name)) for name in collection_names(records)),
+        *(
+            ("index_share", replace(view, collection=name, index=index))
+            for name in collection_names(records)
+            for index in index_names(records)
+        ),
     ]
     parts: list[RenderableType] = []
-    for key, own, label in seen:
-        parts += heat_maps(candidates(records, own), BY_KEY[key], measured_on(own, label))
+    for key, own in seen:
+        parts += heat_maps(candidates(records, own), BY_KEY[key], measured_on(records, own))
     if any(not cell.trained for cell in results.cells):
         parts.append(Text(UNTRAINED + "\n", style="dim"))
     for name, label in labels.items():
         parts += storage_tables(candidates(records, replace(view, sts=name)), label)
+    for name in collection_names(records):
+        for setup in results.labels:
+            parts += _search(Results.of(group, replace(view, collection=name)), setup)
     parts += cascade_tables(results.cascades)
     parts += [latency_table(results.timings)] if results.timings else []
     return Group(*parts, *memory_lines(results.cells))

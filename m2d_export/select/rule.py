@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from m2d_export.bench.values import Candidate, View
-from m2d_export.errors import DataError
+from m2d_export.errors import DataError, SpecError
 from m2d_export.select.budgets import LIMITS, Budgets, Miss, format_number
 from m2d_export.select.tasks import STORED, TASKS, Task
 from m2d_export.select.warnings import choice_warnings
+from m2d_export.spec import Cell
 
 RUNNERS_UP = 3
 
@@ -63,6 +64,7 @@ class Choice:
     budgets: Budgets
     view: View
     stored_as: str | None
+    index_cell: Cell | None = None
     picked: Candidate | None = None
     worth: Worth | None = None
     runners_up: tuple[Verdict, ...] = ()
@@ -79,15 +81,21 @@ class Choice:
 
 
 def select(
-    candidates: Sequence[Candidate], budgets: Budgets, task: Task = Task.STS, view: View | None = None
+    candidates: Sequence[Candidate],
+    budgets: Budgets,
+    task: Task = Task.STS,
+    view: View | None = None,
+    index_cell: Cell | None = None,
 ) -> Choice:
     """Pick the fastest candidate that meets every budget if quality has a limit, and else the best one.
 
     If two are equal, the smaller dim is picked, then the smaller layer. ``candidates`` come from ``metrics.candidates``
     with ``view``. If the index has fewer than 4 bytes per number, quality is the score of vectors that are stored in
-    this way, if bench has measured it. Raises DataError if the quality of the task was not measured, or if a retention
-    needs the full cell's quality and that was not measured.
+    this way, if bench has measured it. A task in an index is about queries in an index of ``index_cell``, and retention
+    is then the share of what the index's own queries find. Raises DataError if the quality of the task was not
+    measured, or if a retention needs the full cell's quality and that was not measured.
     """
+    candidates = _searched_in(candidates, task, index_cell)
     view, stored_as = view or View(), _stored_as(candidates, budgets, task)
     judged = [_judged(candidate, budgets, task, stored_as) for candidate in candidates]
     _check_measured(judged, budgets, task)
@@ -95,7 +103,7 @@ def select(
     ruled_out = [verdict for verdict in judged if verdict.reason]
     tested = [verdict for verdict in ruled_out if verdict.worth.quality is not None]
     closest = sorted(tested, key=lambda verdict: (len(verdict.misses), sum(miss.change for miss in verdict.misses)))
-    choice = Choice(task, budgets, view, stored_as, ruled_out=tuple(ruled_out))
+    choice = Choice(task, budgets, view, stored_as, index_cell, ruled_out=tuple(ruled_out))
     if len(ruled_out) == len(judged):
         return replace(choice, runners_up=tuple(closest[:RUNNERS_UP]), relaxations=_relaxations(tested))
     best, *others = (verdict for verdict in judged if not verdict.reason)
@@ -108,6 +116,19 @@ def select(
         runners_up=tuple([*behind, *closest][:RUNNERS_UP]),
         warnings=tuple(choice_warnings(best.candidate, rivals, budgets, task, view.sts, stored_as)),
     )
+
+
+def _searched_in(candidates: Sequence[Candidate], task: Task, index_cell: Cell | None) -> Sequence[Candidate]:
+    """The candidates whose queries were searched in an index of ``index_cell``; all if the task is in no index."""
+    if not task.in_index:
+        if index_cell is not None:
+            raise SpecError(f"an index cell is for the quality of queries in an index, not for {task}")
+        return candidates
+    there = dict.fromkeys(candidate.index_cell for candidate in candidates if candidate.index_cell is not None)
+    if index_cell is None or str(index_cell) not in there:
+        choose = f"choose one of {', '.join(there)}" if there else f"{TASKS[task].measure} first"
+        raise DataError(f"no queries were searched in an index of {index_cell or 'no cell'}: {choose}")
+    return [candidate for candidate in candidates if candidate.index_cell == str(index_cell)]
 
 
 def _judged(candidate: Candidate, budgets: Budgets, task: Task, stored_as: str | None) -> Verdict:

@@ -13,6 +13,13 @@ class Task(StrEnum):
     STS = "sts"
     RETRIEVAL = "retrieval"
     AGREEMENT = "agreement"
+    INDEX_RETRIEVAL = "index-retrieval"
+    INDEX_AGREEMENT = "index-agreement"
+
+    @property
+    def in_index(self) -> bool:
+        """Whether a cell is judged by its queries, in an index that another cell made."""
+        return self in (Task.INDEX_RETRIEVAL, Task.INDEX_AGREEMENT)
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ TASKS: Mapping[Task, TaskSpec] = {
     Task.STS: TaskSpec("score", "retention", "--sts", "FILE", "sts"),
     Task.RETRIEVAL: TaskSpec("ndcg", "ndcg_retention", "--retrieval", "FOLDER", "collection"),
     Task.AGREEMENT: TaskSpec("agreement", "agreement_retention", "--texts", "FILE", "texts"),
+    Task.INDEX_RETRIEVAL: TaskSpec("index_ndcg", "index_share", "--retrieval", "FOLDER", "collection"),
+    Task.INDEX_AGREEMENT: TaskSpec("index_overlap", "index_overlap_share", "--texts", "FILE", "texts"),
 }
 # The storages by the bytes of one number. The score of float32 vectors is the score of the cell itself.
 BYTES: Mapping[str, float] = {str(storage): BITS[storage] / 8 for storage in Storage}

@@ -23,6 +23,7 @@ WORDS = {
     "float": "the {what} is of float32 vectors, the index stores {bytes} bytes a value",
     "runner-up": "the runner-up {cell} is {behind} behind, within the 95 % interval of the difference: "
     "it may be as good",
+    "bm25": "BM25, which needs no model, finds more here: nDCG@10 {bm25}, the pick {own}",
     "score": "min_score {limit} lies within the 95 % interval of {cell}'s score, {low} to {high}",
     "retention": "min_retention {limit} lies within the 95 % interval of {cell}'s retention",
 }
@@ -49,6 +50,14 @@ def time_warnings(candidate: Candidate) -> list[str]:
     return [warning("noisy")] if candidate.noisy else []
 
 
+def bm25_warnings(candidate: Candidate, task: Task) -> list[str]:
+    """A warning if a search with words finds more than a candidate, whatever it was judged by."""
+    own = candidate.index_ndcg if task.in_index else candidate.ndcg
+    if own is None or candidate.bm25 is None or own >= candidate.bm25:
+        return []
+    return [warning("bm25", bm25=f"{candidate.bm25:.1f}", own=f"{own:.1f}")]
+
+
 def choice_warnings(
     picked: Candidate, others: Sequence[Candidate], budgets: Budgets, task: Task, sts: str | None, stored_as: str | None
 ) -> list[str]:
@@ -56,6 +65,7 @@ def choice_warnings(
     found = set_warnings(sts) if task is Task.STS else []
     if task is Task.STS and picked.ndcg is None and picked.agreement is None:
         found.append(warning("sts-only"))
+    found += bm25_warnings(picked, task)
     found += [*cell_warnings(picked), *time_warnings(picked)]
     if budgets.bounds_quality and picked.sentences_per_second is None:
         found.append(warning("untimed"))

@@ -8,6 +8,8 @@ import pytest
 
 from m2d_export import Bundle, encoder
 from m2d_export.bench import cost, timing
+from m2d_export.bench.bm25 import Bm25
+from m2d_export.bench.deep_index import DeepIndex, index_measures
 from m2d_export.bench.quality import GradedPairs, Measure, OwnTexts, Searched
 from m2d_export.bench.retrieval import load_collection
 from m2d_export.bench.sts import Pairs, load_pairs
@@ -52,7 +54,17 @@ def measures(bundle: Bundle, pairs: Pairs, tmp_path_factory: pytest.TempPathFact
 def records(bundle: Bundle, measures: tuple[Measure, ...]) -> list[Record]:
     """The records of a real bundle, as they are after JSON."""
     with hurried():
-        made = list(Sweep(bundle, MATRIX, measures, TEXTS, command="m2d-export bench tiny.m2d").records())
+        index = DeepIndex(bundle, bundle)
+        found = Sweep(
+            bundle,
+            MATRIX,
+            (*measures, *index_measures(measures, index)),
+            TEXTS,
+            command="m2d-export bench tiny.m2d",
+            bm25=(Bm25(measures[2], "english"),),  # type: ignore[arg-type]
+            index=index,
+        )
+        made = list(found.records())
     return [json.loads(json.dumps(record, allow_nan=False)) for record in made]
 
 

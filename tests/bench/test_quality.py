@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,10 +125,10 @@ def test_both_cells_of_a_cascade_are_timed_on_the_queries_only(
     asked: dict[int, list[str]] = {1: [], 3: []}
     plain = Encoder.encode
 
-    def encode(self: Encoder, texts: Sequence[str]) -> FloatArray:
+    def encode(self: Encoder, texts: Sequence[str], **prompt: Any) -> FloatArray:
         if len(texts) == 1:  # only timed queries are encoded one by one
             asked[self.cell.layer].extend(texts)
-        return plain(self, texts)
+        return plain(self, texts, **prompt)
 
     monkeypatch.setattr(Encoder, "encode", encode)
     list(replace(sweep, matrix=replace(MATRIX, batch_sizes=(2,))).records())

@@ -21,7 +21,9 @@ from tests.bench.sweeps import CELLS, DOCUMENT, Record, of_kind
 def test_there_is_a_record_for_every_cell_shape_scope_and_layer(records: list[Record]) -> None:
     cells = {kind: [(r["layer"], r["dim"]) for r in of_kind(records, kind)] for kind in ("score", "agreement")}
     assert cells == {"score": CELLS, "agreement": CELLS}
-    assert [(r["layer"], r["dim"]) for r in of_kind(records, "retrieval")] == CELLS
+    for kind in ("retrieval", "index_retrieval", "index_agreement"):
+        assert [(r["layer"], r["dim"]) for r in of_kind(records, kind)] == CELLS
+    assert len(of_kind(records, "bm25")) == 1
     assert [(r["cheap"], r["deep"]) for r in of_kind(records, "cascade")] == [([k, d], [3, 64]) for k, d in CELLS[1:]]
     assert [(r["layer"], r["dim"], r["storage"]) for r in of_kind(records, "storage")] == [
         (layer, dim, storage) for layer, dim in CELLS for storage in Storage
@@ -29,7 +31,7 @@ def test_there_is_a_record_for_every_cell_shape_scope_and_layer(records: list[Re
     latencies = [(r["batch_size"], r["tokens"], r["scope"], r["layer"]) for r in of_kind(records, "latency")]
     assert latencies == [(b, t, scope, k) for b in (1, 5) for t in (3, 16) for scope in SCOPES for k in (1, 3)]
     assert [r["layer"] for r in of_kind(records, "memory")] == [1, 3]
-    assert len(records) == len({key_of(record) for record in records}) == 4 + 4 + 4 + 3 + 16 + 16 + 2
+    assert len(records) == len({key_of(record) for record in records}) == 5 * 4 + 1 + 3 + 16 + 16 + 2
 
 
 def documented() -> tuple[set[str], dict[str, set[str]], dict[str, set[str]]]:
@@ -84,10 +86,11 @@ def test_every_record_has_its_bundle_setup_machine_and_versions(
         assert record["architecture"] == "BertModel"
         assert record["fingerprint"] == bundle.manifest.origin.fingerprint
         assert str(checkpoint) not in json.dumps(record)  # a local path is private
-        assert (record["runtime"], record["precision"], record["compute"]) == ("onnxrt", "fp32", "fp32")
+        library, threads = ("onnxrt", record["machine"]["cores"]) if record["kind"] != "bm25" else ("bm25s", 1)
+        assert (record["runtime"], record["precision"], record["compute"]) == (library, "fp32", "fp32")
         assert (record["depth"], record["width"]) == (3, 64)
-        assert record["provider"] == "CPUExecutionProvider"
-        assert record["threads"] == record["machine"]["cores"] >= 1
+        assert record["provider"] == ("CPUExecutionProvider" if library == "onnxrt" else library)
+        assert record["threads"] == threads >= 1
         assert record["machine"]["cpu"]
         assert record["machine"]["versions"]["onnxruntime"] == onnxruntime.__version__
         assert record["machine"]["versions"]["numpy"] == np.__version__

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from m2d_export.bench.metrics import candidates
 from m2d_export.bench.values import Candidate
-from m2d_export.report.columns import BY_KEY, COLLECTION, COLUMNS, LABEL, LATENCY, TEXTS, THROUGHPUT, text_of, values_of
+from m2d_export.report.columns import BY_KEY, COLUMNS, PARTS, text_of, values_of
 from m2d_export.report.formatting import WRITERS, plain_table
 from m2d_export.select.tasks import TASKS
 from tests.support.made_up import sweep
@@ -35,8 +35,9 @@ def test_a_value_is_written_with_its_interval_and_its_mark() -> None:
 
 def as_markdown() -> str:
     """The table of columns in docs/results-format.md."""
-    written = {LABEL: "set of pairs", TEXTS: "texts", COLLECTION: "collection", LATENCY: "shape", THROUGHPUT: "shape"}
-    rows = [[c.title, f"`{c.key}`", c.source, written.get(c.note, ""), c.shown] for c in COLUMNS if c.shown != "data"]
+    written = {"sts": "set of pairs", "times": "shape"}
+    named = {note: written.get(part, part) for note, part in PARTS.items()}
+    rows = [[c.title, f"`{c.key}`", c.source, named.get(c.note, ""), c.shown] for c in COLUMNS if c.shown != "data"]
     return plain_table(["column", "in `select --json`", "from", "for each", "shown in"], rows)
 
 

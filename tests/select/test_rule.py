@@ -267,7 +267,7 @@ def test_a_task_without_measurements_is_refused_with_the_option_to_measure_it() 
 LEVELS = {"sts": score, "retrieval": retrieval, "agreement": agreement}
 
 
-@pytest.mark.parametrize("task", Task)
+@pytest.mark.parametrize("task", [task for task in Task if not task.in_index])
 def test_retention_is_a_share_of_the_full_cell_for_any_set_of_cells(task: Task) -> None:
     shallow = [LEVELS[task](layer, dim) for layer in (1, 2) for dim in (64, 256, 384)]
     known = [*shallow, LEVELS[task](6, 384)]

@@ -122,6 +122,34 @@ def retrieval(layer: int, dim: int, precision: str = "fp32") -> Record:
     return common("retrieval", **grid, **values)
 
 
+def index_retrieval(layer: int, dim: int, precision: str = "fp32", name: str = "own") -> Record:
+    """Queries of a cell in an index of the deepest exit, of the same bundle or of another."""
+    best = 64 - 1.9 * (true_score(DEPTH, WIDTH) - true_score(DEPTH, dim))
+    value = best - 1.1 * (true_score(DEPTH, dim) - true_score(layer, dim, precision)) - 2 * (name != "own")
+    found = {"ndcg_at_10": value, "recall_at_100": value + 26, "own_ndcg_at_10": best, "share": value / best}
+    prompts = {"query_prompt": "query", "document_prompt": None}
+    more = {"collection": "scifact", "documents": 5183, "queries": 300, **prompts, **found}
+    return common("index_retrieval", **_in_index(layer, dim, precision, name), **more)
+
+
+def index_agreement(layer: int, dim: int, precision: str = "fp32", name: str = "own") -> Record:
+    value = 100 - 2.2 * (true_score(DEPTH, dim) - true_score(layer, dim, precision))
+    more = {"texts": "abstracts.txt", "count": 2000, "overlap_at_10": value}
+    return common("index_agreement", **_in_index(layer, dim, precision, name), **more)
+
+
+def _in_index(layer: int, dim: int, precision: str, name: str) -> Record:
+    index = {"index": name.encode().hex() * 8, "index_name": name, "index_cell": [DEPTH, dim]}
+    grid = {"layer": layer, "precision": precision, "dim": dim, "trained_layer": layer != 4, "trained_dim": dim != 256}
+    return {**grid, **index}
+
+
+def bm25(value: float = 57.0, collection: str = "scifact") -> Record:
+    found = {"documents": 5183, "queries": 300, "ndcg_at_10": value, "recall_at_100": 88.0}
+    setup = {"layer": 0, "runtime": "bm25s", "provider": "bm25s", "threads": 1}
+    return common("bm25", **setup, collection=collection, language="english", **found)
+
+
 def cascade(cheap: tuple[int, int], collection: str = "scifact") -> Record:
     lengths = [10, 20, 50, 100, 200, 500]
     start = 100 - 2.4 * (true_score(DEPTH, WIDTH) - true_score(*cheap))
@@ -166,7 +194,8 @@ def sweep(**sts: str) -> list[Record]:
     precisions = ("fp32", "int8")
     grid = [(layer, dim, precision) for precision in precisions for layer in LAYERS for dim in DIMS]
     found = [score(*cell, **sts) for cell in grid]
-    found += [measure(*cell) for measure in (agreement, retrieval) for cell in grid]
+    found += [measure(*cell) for measure in (agreement, retrieval, index_retrieval, index_agreement) for cell in grid]
+    found += [bm25()]
     found += [storage(*cell[:2], kind, cell[2], **sts) for cell in grid for kind in ("fp32", "fp16", "int8", "binary")]
     found += [cascade((layer, dim)) for layer in LAYERS for dim in DIMS if (layer, dim) != (DEPTH, WIDTH)]
     found += [memory(layer, precision) for layer in LAYERS for precision in precisions]

@@ -63,6 +63,11 @@ function drawAll() {
     choice("score on", of.sts.map((s) => s?.label), state.sts, change("sts")),
     choice("times of", of.times.map((pair) => pair?.text), state.times, change("times")),
     choice("agreement on", of.texts, state.texts, change("texts")),
+    choice("queries in the index of", of.indexes.map(({ text }) => text), state.index, (place) => {
+      state.index = place;  // another index has other cells
+      buildBudgets();
+      drawAll();
+    }),
     choice("retrieval on", of.collections, state.collection, (place) => {
       delete state.chosen.cascade;  // another collection may have other cascades
       change("collection")(place);
@@ -98,7 +103,8 @@ function themeButton() {
 
 // For scripts and tests: the pick under budgets named as in `select --json`, and another view.
 window.m2dPick = (chosen) => {
-  const { picked, warnings, relaxations } = choose(rows(), { task: state.task, ...chosen });
+  const asked = { task: state.task, index_cell: state.indexCell, ...chosen };
+  const { picked, warnings, relaxations } = choose(rows(), asked);
   const change = ({ budget, limit, needed, row }) =>
     `${budget} from ${formatNumber(limit)} to ${formatNumber(needed)} would admit ${row.layer}x${row.dim}`;
   const { layer, dim, precision, runtime } = picked ?? {};

@@ -35,6 +35,7 @@ const noteOf = ({ note }, view) => filled(note, view);
 const cellName = (layer, dim) => `${layer} × ${dim}`;
 const nameOf = (row) => cellName(row.layer, row.dim);
 const unique = (values) => [...new Set(values)];
+const ascendingBy = (values, by) => values.toSorted((a, b) => by(a) - by(b));
 const ascending = (values) => unique(values).sort((a, b) => a - b);
 const escaped = (text) => String(text).replace(/[&<>]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[c]);
 // A long text in lines of a hover box.

@@ -34,7 +34,9 @@ function misses(row, own, chosen) {
 
 // The fastest row that meets every budget if quality has a limit, else the best one. Ties go to the smaller dim,
 // then to the smaller layer, then to the better of the other goal. A row without a measured quality is never picked.
-function choose(rows, chosen) {
+// If the task is about an index, only rows whose queries searched in an index of chosen.index_cell take part.
+function choose(all, chosen) {
+  const rows = DATA.tasks[chosen.task].in_index ? all.filter((row) => row.index_cell === chosen.index_cell) : all;
   const storage = storedAs(rows, chosen);
   const worths = new Map(rows.map((row) => [row, worth(row, chosen, storage)]));
   const goals = (row) => {
@@ -83,12 +85,19 @@ function warnings(picked, others, chosen, storage) {
   const sts = chosen.task === "sts", bytes = chosen.bytes_per_value ?? DATA.bytes.fp32;
   const found = sts ? [...(group().sts[state.sts]?.warnings ?? [])] : [];
   if (sts && picked.ndcg == null && picked.agreement == null) found.push(warning("sts-only"));
+  found.push(...bm25Warnings(picked, chosen));
   found.push(...picked.warnings, ...picked.time_warnings);
   if (boundsQuality(chosen) && picked.sentences_per_second == null) found.push(warning("untimed"));
   if (chosen.max_index_gb != null && bytes < DATA.bytes.fp32 && !storage) {
     found.push(warning("float", { what: DATA.tasks[chosen.task].quality, bytes }));
   }
   return sts && !storage ? [...found, ...intervalWarnings(picked, others, chosen)] : found;
+}
+
+function bm25Warnings(picked, chosen) {
+  const own = DATA.tasks[chosen.task].in_index ? picked.index_ndcg : picked.ndcg;
+  if (own == null || picked.bm25 == null || own >= picked.bm25) return [];
+  return [warning("bm25", { bm25: picked.bm25.toFixed(1), own: own.toFixed(1) })];
 }
 
 function intervalWarnings(picked, others, chosen) {

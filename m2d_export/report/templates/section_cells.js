@@ -1,5 +1,5 @@
 "use strict";
-// All cells as a table that its headings sort.
+// All cells as a table that its headings sort; BM25 is its last row.
 
 SECTIONS.cells = {
   follows: true,
@@ -21,8 +21,11 @@ SECTIONS.cells = {
       if (x == null || y == null) return (x == null) - (y == null);  // unknown values are last in either direction
       return (state.sort.down ? -1 : 1) * (x < y ? -1 : x > y ? 1 : 0);
     });
-    const made = table("", columns, order.map((row) => (
-      { picked: row === picked, cells: columns.map(({ text }) => text(row)) })));
+    const known = rows().find((row) => row.bm25 != null);
+    const own = known ? { cell: "BM25", ndcg: asScore(known.bm25) } : null;
+    const bm25 = own ? [{ cells: columns.map(({ key }) => own[key] ?? MISSING) }] : [];
+    const made = table("", columns, [...order.map((row) => (
+      { picked: row === picked, cells: columns.map(({ text }) => text(row)) })), ...bm25]);
     made.querySelectorAll("thead th").forEach((head, place) => sortable(head, columns[place], key));
     const old = body.firstElementChild, next = scrolled(made, "All cells", "all");
     body.replaceChildren(next);

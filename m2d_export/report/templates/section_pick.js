@@ -26,7 +26,9 @@ const spread = (values) => ({
 // How each budget of m2d_export/select/budgets.py is set by a slider.
 const SLIDERS = {
   min_retention: {
-    label: () => `Share of the full cell’s ${titleOf(judged().quality)} at least`, of: () => judged().retention,
+    label: () => (judged().in_index ? "Share of what the index’s own queries find, at least"
+      : `Share of the full cell’s ${titleOf(judged().quality)} at least`),
+    of: () => judged().retention,
     start: 0.97, write: asShare, value: (position) => position / 200,
     range: () => [Math.floor(200 * Math.max(0, Math.min(...valuesOf(judged().retention)))) - 1, 200],
   },
@@ -53,7 +55,7 @@ const SLIDERS = {
 };
 
 function budgets() {
-  const chosen = { task: state.task };
+  const chosen = { task: state.task, ...(judged().in_index ? { index_cell: state.indexCell } : {}) };
   for (const name of limits()) {
     const slider = $(name);
     if (!slider) continue;
@@ -69,6 +71,12 @@ function buildBudgets() {
     buildBudgets();
     drawPick();
   });
+  const cells = indexCells();
+  state.indexCell = cells.includes(state.indexCell) ? state.indexCell : cells[0];
+  const cell = judged().in_index ? choice("index of", cells, cells.indexOf(state.indexCell), (place) => {
+    state.indexCell = cells[place];
+    drawPick();
+  }) : null;
   const sliders = limits().filter((name) => valuesOf(SLIDERS[name].of()).length).map((name) => {
     const { label, range, start } = SLIDERS[name], [min, max] = range();
     const off = isUpper(name) ? max : min;
@@ -86,7 +94,7 @@ function buildBudgets() {
   const submit = (event) => event.preventDefault();
   $("pick").querySelector(".picker").replaceChildren(
     element("form", { id: "budgets", class: "budgets", "aria-label": "Budgets", onsubmit: submit },
-      task ? element("div", { class: "index-of", id: "task" }, task) : null, ...sliders, index,
+      task ? element("div", { class: "index-of", id: "task" }, task, cell) : null, ...sliders, index,
       element("code", { id: "command", tabindex: 0 })),
     element("div", { id: "picked", class: "picked", "aria-live": "polite" }));
 }
@@ -98,7 +106,10 @@ function command(chosen) {
   const of = group(), options = [];
   const differs = (name) => state[name] !== of.defaults[name];
   if (!of.selectable) return "Another machine measured this bundle later: m2d-export select uses that one.";
-  if (state.task !== "sts") options.push(`--task ${state.task}`);
+  if (judged().in_index) options.push(`--index-cell ${chosen.index_cell}`);
+  const task = state.task.replace("index-", "");
+  if (task !== (judged().in_index ? "retrieval" : "sts")) options.push(`--task ${task}`);
+  if (judged().in_index && differs("index")) options.push(`--index ${shellWord(of.indexes[state.index].name)}`);
   if (of.sts.length > 1) options.push(`--sts ${shellWord(of.sts[state.sts].name)}`);
   if (differs("texts")) options.push(`--texts ${shellWord(of.texts[state.texts])}`);
   if (differs("collection")) options.push(`--retrieval ${shellWord(of.collections[state.collection])}`);

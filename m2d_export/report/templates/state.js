@@ -19,25 +19,28 @@ function viewed() {
   const of = group(), times = of.times[state.times];
   return {
     label: of.sts[state.sts]?.label ?? "", texts: of.texts[state.texts] ?? "",
-    collection: of.collections[state.collection] ?? "",
+    collection: of.collections[state.collection] ?? "", bm25: of.bm25[state.collection],
+    prompts: of.prompts[state.collection], index: of.indexes[state.index].text,
     latency: times?.latency ?? "", throughput: times?.throughput ?? "",
   };
 }
 
 let joined = { key: null, rows: [] };
 function rows() {  // the candidates through the chosen view; the same objects until the view changes
-  const { sts, times, texts, collection } = state;
-  const key = [state.group, sts, times, texts, collection].join();
+  const { sts, times, texts, collection, index } = state;
+  const key = [state.group, sts, times, texts, collection, index].join();
   if (joined.key !== key) {
     const of = group();
     joined = { key, rows: of.cells.map((cell, i) => ({
       ...of.setups[cell.setup], ...cell, setup: of.setups[cell.setup].label,
       ...of.values.sts[sts][i], ...of.values.times[times][i],
       ...of.values.texts[texts][i], ...of.values.collection[collection][i],
+      ...of.values.index[index][collection][texts][i],
     })) };
   }
   return joined.rows;
 }
 const front = () => group().fronts[state.sts][state.times].map((place) => rows()[place]);
 const fullRow = () => rows().find((row) => row.full && row[DATA.tasks[state.task].quality] != null) ?? null;
+const indexCells = () => ascendingBy(unique(valuesOf("index_cell")), (cell) => Number(cell.split("x")[1])).reverse();
 const valuesOf = (key) => rows().map((row) => row[key]).filter(isKnown);
