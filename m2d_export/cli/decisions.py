@@ -92,6 +92,7 @@ def select(
 
     from rich.console import Console
 
+    from m2d_export.bench.encoded import prompts
     from m2d_export.bench.metrics import candidates
     from m2d_export.bench.views import bm25_text, index_text, prompts_text, view_of
     from m2d_export.bundle.disk import Bundle
@@ -102,7 +103,8 @@ def select(
 
     _show_warnings()
     asked = Budgets(**budgets)
-    last = _of_last_machine(bundle, results, Bundle.open(bundle).id)
+    opened = Bundle.open(bundle)
+    last = _of_last_machine(bundle, results, opened.id)
     names = {"sts": sts, "texts": texts, "collection": collection}
     view = view_of(last, **names, index=index, batch_size=batch_size, tokens=tokens, scope=scope)
     if index_cell is None and index is not None:
@@ -114,7 +116,9 @@ def select(
     cells = candidates(last, view)
     choice = choose(cells, asked, judged_by, view, index_cell)
     picked = choice.picked
-    command = run_command(picked, bundle, last[-1]["machine"]["cores"]) if picked else None
+    text = opened.manifest.text
+    prompt = prompts(text, text)["query_prompt"] if index_cell else None
+    command = run_command(picked, bundle, last[-1]["machine"]["cores"], prompt) if picked else None
     if as_json:
         click.echo(json.dumps({**asdict(choice), "command": command}, default=str))
     else:

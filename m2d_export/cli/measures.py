@@ -186,6 +186,8 @@ def _baselines(measures: "tuple[Measure, ...]", language: str) -> "tuple[Bm25, .
     from m2d_export.bench.quality import Searched
 
     searched = [measure for measure in measures if isinstance(measure, Searched)]
+    if not searched and language != OFF and not is_default("bm25"):
+        raise SpecError("--bm25 needs documents to search: give --retrieval FOLDER too")
     return () if language == OFF else tuple(Bm25(measure, language) for measure in searched)
 
 

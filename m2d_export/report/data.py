@@ -38,7 +38,7 @@ def page_data(groups: Sequence[Group]) -> Json:
         "times": [column.key for column in TIMES],
         "limits": {name: {"upper": is_upper(name)} for name in LIMITS},
         "tasks": {
-            task: {"quality": spec.quality, "retention": spec.retention, "in_index": task.in_index}
+            task: {"quality": spec.quality, "retention": spec.retention, "in_index": task.in_index, "what": spec.what}
             for task, spec in TASKS.items()
         },
         "bytes": BYTES,

@@ -143,7 +143,7 @@ def _judged(candidate: Candidate, budgets: Budgets, task: Task, stored_as: str |
             "max_index_gb": candidate.index_gb(budgets.vectors or 0, budgets.bytes_per_number),
         }
     )
-    unknown = f"{TASKS[task].quality} not measured" if own.quality is None else ""  # then it is never picked
+    unknown = f"{TASKS[task].what} not measured" if own.quality is None else ""  # then it is never picked
     return Verdict(candidate, own, misses, unknown or "; ".join(map(str, misses)))
 
 
@@ -164,7 +164,7 @@ def _stored_as(candidates: Sequence[Candidate], budgets: Budgets, task: Task) ->
 
 def _check_measured(judged: Sequence[Verdict], budgets: Budgets, task: Task) -> None:
     """Raise DataError if no quality was measured, or if a retention needs the full cell's quality and it is unknown."""
-    what, measure = TASKS[task].quality, TASKS[task].measure
+    what, measure = TASKS[task].what, TASKS[task].measure
     if all(verdict.worth.quality is None for verdict in judged):
         raise DataError(f"no {what} was measured: {measure} first")
     if budgets.min_retention is None or any(verdict.worth.retention is not None for verdict in judged):
@@ -202,7 +202,7 @@ def _relaxations(ruled_out: Sequence[Verdict]) -> tuple[Relaxation, ...]:
 
 def _reason(picked: Verdict, other: Verdict, budgets: Budgets, task: Task) -> str:
     """Why the pick is better than ``other``, which meets the budgets too."""
-    what = "throughput" if budgets.bounds_quality else TASKS[task].quality
+    what = "throughput" if budgets.bounds_quality else TASKS[task].what
     own, others = (
         verdict.candidate.sentences_per_second if budgets.bounds_quality else verdict.worth.quality
         for verdict in (picked, other)

@@ -38,6 +38,11 @@ class TaskSpec:
     part: str
 
     @property
+    def what(self) -> str:
+        """The quality in a message."""
+        return self.quality.removeprefix("index_")
+
+    @property
     def measure(self) -> str:
         """What to do if there are no such results."""
         return f"run m2d-export bench with {self.option} {self.value}"

@@ -70,7 +70,7 @@ def choice_warnings(
     if budgets.bounds_quality and picked.sentences_per_second is None:
         found.append(warning("untimed"))
     if budgets.bytes_per_number < BYTES_PER_FLOAT and stored_as is None:
-        found.append(warning("float", what=TASKS[task].quality, bytes=f"{budgets.bytes_per_number:g}"))
+        found.append(warning("float", what=TASKS[task].what, bytes=f"{budgets.bytes_per_number:g}"))
     if task is Task.STS and stored_as is None:  # because the intervals are those of float32 vectors
         found += _interval_warnings(picked, others, budgets)
     return found

@@ -1,6 +1,5 @@
 """Queries of every cell in an index that the deepest exit of a bundle made."""
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,12 +16,12 @@ from m2d_export.bench.encoded import DOCUMENT, QUERY, prompts
 from m2d_export.bench.quality import Measure
 from m2d_export.bench.retrieval import evaluate, search
 from m2d_export.bench.sweep import Sweep
-from m2d_export.bundle.manifest import MANIFEST, ROTATION, FileEntry
+from m2d_export.bundle.manifest import ROTATION
 from m2d_export.errors import IntegrityError, SpecError
 from m2d_export.spec import TextSpec
 from m2d_export.vectors import FloatArray
 from tests.bench.sweeps import CELLS, MATRIX, TEXTS, Record, of_kind
-from tests.support.checkpoints import WIDTH
+from tests.support.rotations import rotated
 
 
 def test_queries_of_a_cell_search_the_documents_of_the_deepest_exit(
@@ -61,19 +60,6 @@ def asymmetric(bundle: Bundle, measures: Sequence[Measure], other: Bundle) -> li
     sweep = Sweep(bundle, replace(MATRIX, batch_sizes=(1,), tokens=(3,)), index_measures(measures, index), TEXTS)
     found = list(replace(sweep, index=index).records())
     return [record for record in found if record["kind"].startswith("index_")]
-
-
-def rotated(bundle: Bundle, folder: Path, seed: int) -> tuple[Bundle, FloatArray]:
-    """A copy whose manifest states a rotation; its graphs stay, so its vectors are as if rotated from another space."""
-    matrix = np.linalg.qr(np.random.default_rng(seed).normal(size=(WIDTH, WIDTH)))[0].astype(np.float32)
-    root = Path(shutil.copytree(bundle.root, folder / f"rotated-{seed}.m2d"))
-    np.save(root / ROTATION, matrix)
-    content = (root / ROTATION).read_bytes()
-    entry = FileEntry(len(content), hashlib.sha256(content).hexdigest())
-    digest = hashlib.sha256(np.ascontiguousarray(matrix).tobytes()).hexdigest()
-    manifest = replace(bundle.manifest, rotation=digest, files={**bundle.manifest.files, ROTATION: entry})
-    (root / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    return Bundle.open(root), matrix
 
 
 def test_a_rotation_is_undone_and_only_all_dims_are_compared(

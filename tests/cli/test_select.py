@@ -128,6 +128,10 @@ def test_the_command_runs_a_cell_as_it_was_measured(run: Run, benched: Path) -> 
         ("select tiny.m2d --sts stsb", "pairs.csv"),
         ("select tiny.m2d --batch-size 7", "choose one of 1"),
         ("select tiny.m2d --vectors 1e6", "max_index_gb"),
+        ("select tiny.m2d --index-cell 3x64", "--retrieval FOLDER"),
+        ("select tiny.m2d --index-cell 3x64 --task agreement", "--texts FILE"),
+        ("select tiny.m2d --index-cell 3x64 --task sts", "--task retrieval or agreement"),
+        ("select tiny.m2d --index own", "run m2d-export bench"),
         ("select tiny.m2d --task agreement", "--texts FILE"),
         ("select tiny.m2d --min-retention 97", "min_retention"),
         ("select tiny.m2d --max-index-gb 2", "vectors"),
@@ -224,6 +228,28 @@ def test_select_uses_the_texts_or_the_collection_that_is_asked_for(run: Run, fol
         asked = run("select", "tiny.m2d", "--task", task, option, second, "--json")
         assert asked.err == ""
         assert [json.loads(outcome.out)["picked"]["cell"]["layer"] for outcome in (default, asked)] == [6, 1]
+
+
+def test_select_picks_the_query_side_by_its_share_in_an_index(run: Run, folder: Path, bundle: Bundle) -> None:
+    made_up_results(folder, bundle, made_up.sweep())
+    for floor, expected in ((0.9, 3), (0.99, 6), (0.8, 1)):
+        chosen = run("select", "tiny.m2d", "--index-cell", "6x128", "--min-retention", floor, "--json")
+        picked = json.loads(chosen.out)["picked"]
+        assert picked["cell"] == {"layer": expected, "dim": 128}
+        assert picked["index_share"] >= floor
+    refused = run("select", "tiny.m2d", "--index-cell", "5x128")
+    assert "choose one of 6x" in refused.err
+    near = run("select", "tiny.m2d", "--index-cell", "6x128", "--task", "agreement", "--min-retention", 0.9, "--json")
+    assert json.loads(near.out)["picked"]["index_overlap"] >= 90
+
+
+def test_the_command_for_queries_has_their_prompt(run: Run, folder: Path, prompted: Bundle) -> None:
+    shutil.copytree(prompted.root, folder / "asking.m2d")
+    made_up_results(folder, prompted, [made_up.index_retrieval(layer, 64) for layer in (1, 2)])
+    command = json.loads(run("select", "asking.m2d", "--index-cell", "6x64", "--json").out)["command"]
+    assert " --prompt-name query " in command
+    (folder / "texts.txt").write_text("a cat\n")
+    assert run(*command.split()[1:]).code == 0
 
 
 def test_select_notes_results_of_other_bundles(run: Run, folder: Path, bundle: Bundle) -> None:

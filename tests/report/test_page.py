@@ -23,6 +23,7 @@ from m2d_export.report.page import write_report
 from m2d_export.select.budgets import Budgets
 from m2d_export.select.rule import select
 from m2d_export.select.tasks import Task
+from m2d_export.spec import Cell
 from tests.report.pages import full_sweep, picked
 from tests.support.made_up import DIMS, cascade, failed, latency, score
 
@@ -35,9 +36,9 @@ SET = """const slider = document.getElementById(arguments[0]); slider.value = ar
 @pytest.mark.slow
 def test_the_page_draws_every_chart_without_an_error(open_page):
     browser = open_page()
-    assert browser.execute_script(DRAWN) == [True] * 10
-    assert len(browser.find_elements("css selector", "figure details table")) == 10  # every chart as a table too
-    assert len(browser.find_elements("css selector", "#cells tbody tr")) == 60
+    assert browser.execute_script(DRAWN) == [True] * 12
+    assert len(browser.find_elements("css selector", "figure details table")) == 12  # every chart as a table too
+    assert len(browser.find_elements("css selector", "#cells tbody tr")) == 61
     browser.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
     heads = "return [...document.querySelectorAll('[data-figure=heat-score] tbody th')].map(head => head.textContent)"
     assert browser.execute_script(heads) == ["6", "5", "4*", "3", "2", "1"]  # layer 4 was not trained
@@ -111,7 +112,8 @@ def test_the_command_on_the_page_has_the_limits_of_the_sliders(open_page):
 
 def asked(chance, task):
     """Random budgets, sometimes with an index."""
-    floor = {"sts": (60, 83), "retrieval": (40, 65), "agreement": (75, 100)}[task]
+    floors = {"sts": (60, 83), "retrieval": (40, 65), "agreement": (75, 100)}
+    floor = floors[task.removeprefix("index-")]
     whole = {
         "min_retention": chance.uniform(0.7, 1),
         "min_score": chance.uniform(*floor),
@@ -131,17 +133,19 @@ def test_the_page_picks_warns_and_relaxes_as_select_does(open_page):
     chance = random.Random(7)
     sets, pairs = [*sts_labels(full_sweep())], times(full_sweep())
     picks, warned, relaxed = set(), set(), 0
-    for _ in range(12):
+    for _ in range(16):
         place = {"sts": chance.randrange(len(sets)), "times": chance.randrange(len(pairs))}
-        task = chance.choice(["sts", "sts", "retrieval", "agreement"])
+        task = chance.choice(["sts", *Task])
         shape, throughput = pairs[place["times"]]
         view = replace(view_of(full_sweep()), sts=sets[place["sts"]], shape=shape, throughput=throughput)
         cells = candidates(full_sweep(), view)
         browser.execute_script("window.m2dSee(arguments[0])", {**place, "task": task})
         for _ in range(40):
             budgets = asked(chance, task)
-            choice = select(cells, Budgets(**budgets), Task(task), view)
-            found = browser.execute_script("return window.m2dPick(arguments[0])", budgets)
+            index_cell = Cell(6, chance.choice(DIMS)) if Task(task).in_index else None
+            choice = select(cells, Budgets(**budgets), Task(task), view, index_cell)
+            asked_for = {**budgets, **({"index_cell": str(index_cell)} if index_cell else {})}
+            found = browser.execute_script("return window.m2dPick(arguments[0])", asked_for)
             cell = choice.picked
             expected = cell and {**asdict(cell.cell), "precision": cell.setup.precision, "runtime": cell.setup.runtime}
             assert found["picked"] == expected, (budgets, place, task)
@@ -241,7 +245,7 @@ def test_a_phone_does_not_scroll_sideways(open_page):
         )
         <= 390
     )
-    assert browser.execute_script(DRAWN) == [True] * 10
+    assert browser.execute_script(DRAWN) == [True] * 12
     assert browser.get_log("browser") == []
 
 
@@ -315,7 +319,7 @@ def benched_minilm(minilm_bundle, tmp_path_factory):
 def test_the_report_of_a_real_bundle_picks_the_cell_that_select_picks(open_page, benched_minilm):
     assert (benched_minilm / "report" / "index.html").stat().st_size < 6e6
     browser = open_page(benched_minilm / "report")
-    assert browser.execute_script(DRAWN) == [True] * 10
+    assert browser.execute_script(DRAWN) == [True] * 12
     heads = "return [...document.querySelectorAll('[data-figure=heat-score] tbody th')].map(head => head.textContent)"
     assert browser.execute_script(heads) == ["6", "2*"]  # its exits were not trained
     picks = set()

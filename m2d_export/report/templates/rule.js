@@ -89,7 +89,7 @@ function warnings(picked, others, chosen, storage) {
   found.push(...picked.warnings, ...picked.time_warnings);
   if (boundsQuality(chosen) && picked.sentences_per_second == null) found.push(warning("untimed"));
   if (chosen.max_index_gb != null && bytes < DATA.bytes.fp32 && !storage) {
-    found.push(warning("float", { what: DATA.tasks[chosen.task].quality, bytes }));
+    found.push(warning("float", { what: DATA.tasks[chosen.task].what, bytes }));
   }
   return sts && !storage ? [...found, ...intervalWarnings(picked, others, chosen)] : found;
 }
