@@ -1,5 +1,6 @@
 """The pages and the help are true: they are up to date, their links lead to files, and their examples run."""
 
+import gzip
 import importlib
 import io
 import os
@@ -8,24 +9,29 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
+from m2d_train.distil import pipeline
 
 from m2d_export import Bundle, Precision
 from m2d_export.cli import cli
 from m2d_export.runtimes.table import RUNTIMES
 from tests.cli.commands import ROOT, Outcome, call, shorten_bench
 from tests.support.checkpoints import save_checkpoint
+from tests.support.distillations import write_texts
 from tests.support.shared import Once
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 COMMANDS = sorted(cli.commands)
 FROM_CHECKPOINT = ("build", "slice")
+FROM_TEXTS = "distil"
 BENCHMARKS = sorted(path.relative_to(ROOT) for path in (ROOT / "benchmarks").rglob("*.py") if path.stem[0] != "_")
 
 
@@ -132,7 +138,7 @@ def run_example(line: str, source: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [line for name in COMMANDS if name not in FROM_CHECKPOINT for line in examples_of(name)]
+    "line", [line for name in COMMANDS if name not in (*FROM_CHECKPOINT, FROM_TEXTS) for line in examples_of(name)]
 )
 def test_every_example_of_a_bundle_runs(line: str, with_bundle: Path, tmp_path: Path) -> None:
     run_example(line, with_bundle, tmp_path / "folder")
@@ -142,6 +148,27 @@ def test_every_example_of_a_bundle_runs(line: str, with_bundle: Path, tmp_path: 
 @pytest.mark.parametrize("line", [line for name in FROM_CHECKPOINT for line in examples_of(name)])
 def test_every_example_of_a_checkpoint_runs(line: str, with_checkpoint: Path, tmp_path: Path) -> None:
     run_example(line, with_checkpoint, tmp_path / "folder")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", examples_of(FROM_TEXTS))
+def test_every_example_of_distil_runs(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("minilm", "german"):
+        save_checkpoint(tmp_path / name, pooling=("mean", "max"))
+    (tmp_path / "texts").mkdir()
+    for name in ("documents.txt", "texte.txt", "texts/a.txt"):
+        texts = write_texts(tmp_path / name, 250)
+    (tmp_path / "queries.txt.gz").write_bytes(gzip.compress(texts.read_bytes()))
+    (tmp_path / "documents.jsonl").write_text('{"text": "a parrot"}\n')
+    monkeypatch.setattr(pipeline, "prepare", partial(prepared_for_seconds, pipeline.prepare))
+    done = run(line.replace("384,128,64", "128,64"), tmp_path)
+    assert done.code == 0, done.err
+    assert "m2d-export build" in done.out
+
+
+def prepared_for_seconds(prepare: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Prepare a distillation that takes seconds."""
+    return prepare(*arguments, **{**options, "minutes": 0.01})
 
 
 def generate(generator: Path, *options: str, columns: str = "80") -> int:

@@ -28,8 +28,8 @@ def cli() -> None:
     encoder that stops after a layer. A cell is an exit with a number of dims: 3x128 is layer 3 and 128 dims.
 
     distil makes the exits of an ordinary encoder useful, from texts without labels. build writes a bundle, a folder
-    with one ONNX graph per exit. bench measures every cell. select picks one for your
-    budget. encode runs it. onnx, triton and cpp write it for other programs.
+    with one ONNX graph per exit. bench measures every cell. select picks one for your budget. encode runs it. onnx,
+    triton and cpp write it for other programs.
     """
 
 

@@ -19,8 +19,8 @@ MAX_SEED = 2**32 - 1
 @click.command(
     epilog=examples(
         "m2d-export distil ./minilm --texts documents.txt -o minilm-exits",
-        "m2d-export distil ./minilm --texts documents.jsonl,queries.txt.gz -o minilm-exits --layers 0,1,3,6",
-        "m2d-export distil ./minilm --texts texts -o minilm-exits --minutes 60 --resume",
+        "m2d-export distil ./minilm --texts documents.jsonl,queries.txt.gz -o minilm-exits --layers 0,1,3",
+        "m2d-export distil ./minilm --texts texts -o minilm-exits --minutes 60 --dims 384,128,64",
         "m2d-export distil ./german --texts texte.txt -o german-exits --mix none --minutes 0",
     )
 )
