@@ -186,7 +186,7 @@ def _train(
         screen.step(training.step, training.steps or round(training.step / max(training.share, 1e-6)), loss)
         if time.monotonic() - saved > pause:
             begun = time.monotonic()
-            work.save({**state, "training": training.state()})
+            work.save({**state, "training": training.last_good})
             saved = time.monotonic()
             pause = max(SAVE_SECONDS, (saved - begun) / SAVE_SHARE)
     work.save({**state, "training": training.state()})

@@ -147,6 +147,11 @@ class Training:
         vectors = all_vectors(self.exits, self.held_out, self.teacher)[-1]
         return 1 - float(cosine(vectors.numpy(), self.goal.numpy()).mean())
 
+    @property
+    def last_good(self) -> dict[str, Any]:
+        """The last good state that a check has found; unlike ``state``, this changes nothing."""
+        return self._good
+
     def state(self) -> dict[str, Any]:
         """The last good state: everything that another process needs to continue from it."""
         if self.step != self._good["step"]:
