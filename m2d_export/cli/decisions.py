@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     epilog=examples(
         "m2d-export select minilm.m2d --results results.jsonl --min-retention 0.97",
         "m2d-export select minilm.m2d --results results.jsonl --max-latency-ms 1000 --max-index-gb 2 --vectors 10e6",
-        "m2d-export select minilm.m2d --index-cell 6x128 --min-retention 0.9",
         "m2d-export select minilm.m2d --sts toy --min-retention 0.95 --batch-size 1 --tokens 16",
     )
 )
@@ -87,6 +86,9 @@ def select(
     Latency is that of the smallest timed batch, and throughput that of the largest. --batch-size names one batch for
     both. --bytes-per-value says how an index stores each number: 4 is float32. With fewer bytes, vectors lose
     precision in the index. If bench has measured the score of such vectors, this score is the quality.
+
+    --index-cell is for an index that you keep: what is picked encodes its queries. Quality is what these queries find in
+    it, and --min-retention is a share of what queries of the index's own cell find.
     """
     from dataclasses import asdict
 

@@ -1,10 +1,11 @@
 """Records on a terminal: a summary that fits the screen, and tables of everything."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from m2d_export.bench.metrics import candidates, latencies
 from m2d_export.bench.sts import TOY_LABEL
@@ -304,3 +305,20 @@ def test_names_in_results_are_no_markup_of_the_terminal() -> None:
     text = rendered([*found, *times], 160)
     assert "[/red]" in text
     assert "[bold]x" in text
+
+
+@pytest.mark.parametrize("show", [summary, tables])
+def test_bm25_and_the_prompts_stand_beside_every_retrieval(show: Callable[[Sequence[Record]], RenderableType]) -> None:
+    def shown(records: Sequence[Record]) -> str:
+        console = Console(width=100, color_system=None)
+        with console.capture() as captured:
+            console.print(show(records))
+        return " ".join(captured.get().split())
+
+    cells = [(layer, 384, precision) for layer in made_up.LAYERS for precision in ("fp32", "int8")]
+    found = [*made_up.sweep(), *(made_up.index_retrieval(*cell, name="base.m2d") for cell in cells)]
+    text = shown(found)
+    assert "BM25 (english) 57.0" in text
+    assert "exit 6 of base.m2d" in text  # an index of another bundle is shown before the bundle's own
+    assert "queries with prompt query, documents with no prompt" in text
+    assert "BM25" not in shown([record for record in found if record["kind"] != "bm25"])

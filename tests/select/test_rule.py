@@ -330,3 +330,31 @@ def test_stored_scores_are_those_of_the_storage_records() -> None:
 def test_a_choice_is_plain_json() -> None:
     for budgets in (Budgets(), Budgets(min_score=99, min_throughput=1e9)):
         json.dumps(asdict(select([*GRID, candidate(1, 8, None)], budgets)), allow_nan=False)
+
+
+@pytest.mark.parametrize(("bm25", "warned"), [(50.0, False), (60.0, False), (60.1, True), (None, False)])
+@pytest.mark.parametrize("task", [Task.STS, Task.RETRIEVAL, Task.INDEX_RETRIEVAL])
+def test_a_pick_that_finds_less_than_bm25_has_a_warning_whatever_it_was_judged_by(
+    bm25: float | None, warned: bool, task: Task
+) -> None:
+    found = {"ndcg": 60.0, "index_ndcg": 60.0, "index_cell": "6x32"}
+    choice = select(
+        [candidate(6, 32, 70, bm25=bm25, **found)], Budgets(), task, None, Cell(6, 32) if task.in_index else None
+    )
+    assert any("BM25" in warning for warning in choice.warnings) == warned
+
+
+def test_only_queries_in_the_index_of_the_cell_are_compared() -> None:
+    cells = [
+        candidate(layer, dim, 50, speed=100 - layer, index_cell=f"6x{dim}", index_ndcg=60.0 * share, index_share=share)
+        for layer, share in ((1, 0.8), (3, 0.9), (6, 1.0))
+        for dim in (32, 128)
+    ]
+    for floor, layer in ((0.75, 1), (0.9, 3), (0.95, 6)):
+        choice = select(cells, Budgets(min_retention=floor), Task.INDEX_RETRIEVAL, index_cell=Cell(6, 128))
+        assert choice.picked is not None
+        assert choice.picked.cell == Cell(layer, 128)
+    with pytest.raises(DataError, match="choose one of 6x32, 6x128"):
+        select(cells, Budgets(), Task.INDEX_RETRIEVAL, index_cell=Cell(5, 128))
+    with pytest.raises(SpecError, match="index"):
+        select(cells, Budgets(), Task.STS, index_cell=Cell(6, 128))

@@ -118,6 +118,8 @@ def retrieval(layer: int, dim: int, precision: str = "fp32") -> Record:
         "queries": 300,
         "ndcg_at_10": value,
         "recall_at_100": value + 26,
+        "query_prompt": "query",
+        "document_prompt": None,
     }
     return common("retrieval", **grid, **values)
 
