@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from m2d_export.errors import TrainingError
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+IN_DISTILLATION = "in the distillation: free some memory, or choose a smaller --max-tokens, or --device cpu"
 IN_EVALUATION = "in an evaluation on dev: free some memory, or give a smaller dev split"
 
 

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import torch
 
@@ -73,6 +73,24 @@ class Resumable(Protocol):
         ...
 
 
+class _Keeping:
+    """A file that keeps the error of a write: torch raises another one, which does not say that the disk is full."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
 class WorkFolder:
     """``OUT.training``: a training's identity, its log and its last state; removed once the checkpoint is published.
 
@@ -133,7 +151,13 @@ class WorkFolder:
     def save(self, state: dict[str, Any], name: str = STATE) -> None:
         """Save ``state`` in place of the one before, whole or not at all."""
         with output_file(self.path / name) as file:
-            torch.save(state, file)
+            kept = _Keeping(file)
+            try:
+                torch.save(state, kept)  # type: ignore[arg-type]  # it only writes
+            except RuntimeError:
+                if kept.error is not None:
+                    raise kept.error from None
+                raise
 
     def state(self, name: str = STATE) -> dict[str, Any] | None:
         """The last saved state, None if there is none; raises TrainingError if its file is damaged."""

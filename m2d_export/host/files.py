@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from m2d_export.errors import DataError, DiskFullError, OutputError, SpecError
+from m2d_export.errors import DataError, DiskFullError, M2DError, OutputError, SpecError
 from m2d_export.host.staging import remove_stale, staging_path
 
 NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -57,7 +57,8 @@ def is_private(folder: Path) -> bool:
 def writing(target: Path) -> Iterator[None]:
     """Turn an OSError while writing ``target`` into OutputError, or into DiskFullError if the disk is full.
 
-    BrokenPipeError passes through: a reader that wants no more is no failure.
+    What libraries raise for a full disk becomes DiskFullError too. BrokenPipeError passes through: a reader that wants
+    no more is no failure.
     """
     try:
         yield
@@ -68,11 +69,20 @@ def writing(target: Path) -> Iterator[None]:
         if target == STDOUT:
             raise OutputError(f"standard output cannot be written: {reason}") from error
         if error.errno in NO_ROOM:
-            raise DiskFullError(
-                f"no room left to write {target} ({reason}): free some space, or choose another disk. "
-                "What was there before is unchanged"
-            ) from error
+            raise _disk_full(target, reason) from error
         raise OutputError(f"cannot write {target}: {reason}. Choose a path where you can write") from error
+    except Exception as error:  # safetensors and tokenizers raise errors of their own
+        found = next((words for words in map(os.strerror, NO_ROOM) if words in str(error)), None)
+        if found is None or isinstance(error, M2DError):
+            raise
+        raise _disk_full(target, found) from error
+
+
+def _disk_full(target: Path, reason: object) -> DiskFullError:
+    return DiskFullError(
+        f"no room left to write {target} ({reason}): free some space, or choose another disk. "
+        "What was there before is unchanged"
+    )
 
 
 def check_room(target: Path, needed: int) -> None:

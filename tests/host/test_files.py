@@ -267,3 +267,10 @@ def test_without_a_home_a_tilde_is_refused(monkeypatch: pytest.MonkeyPatch, home
         with pytest.raises(SpecError, match="home"):
             expanded(path)
     assert expanded("out~") == Path("out~")
+
+
+def test_a_librarys_own_error_of_a_full_disk_is_one_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(DiskFullError, match=str(tmp_path)), writing(tmp_path):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(RuntimeError, match="other"), writing(tmp_path):
+        raise RuntimeError("other")

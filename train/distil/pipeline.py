@@ -16,7 +16,7 @@ from m2d_export.spec import Cell, Grid, default_dims
 
 from ..device import choose_device
 from ..evaluate import Scores
-from ..memory import explain_out_of_memory
+from ..memory import IN_DISTILLATION, explain_out_of_memory
 from ..screen import Screen
 from ..stop import stop_on_signal
 from ..work import START, TARGETS, WorkFolder
@@ -34,7 +34,6 @@ from .steps import Training
 MEASURED = 1000  # held-out texts whose agreement the card states
 SAVE_SECONDS = 60  # between two saved states, if saving takes less than SAVE_SHARE of the time
 SAVE_SHARE = 0.05
-MEMORY = "free some memory, or choose a smaller --max-tokens or --device cpu"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +88,7 @@ def distil(job: Job, screen: Screen, resume: bool = False) -> Outcome:
     work = WorkFolder(job, resume, KIND)
     try:
         _announce(job, screen)
-        with explain_out_of_memory(job.device, MEMORY):
+        with explain_out_of_memory(job.device, IN_DISTILLATION):
             return _distil(job, screen, work)
     finally:
         work.remove_if_empty()

@@ -15,7 +15,7 @@ from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import TrainingError
 from m2d_export.vectors import cosine
 
-from ..memory import explain_out_of_memory, in_a_step
+from ..memory import IN_DISTILLATION, explain_out_of_memory
 from ..model import exit_vectors, with_heads
 from .features import Progress, Teacher, fast_attention
 from .judge import all_vectors
@@ -101,7 +101,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = group["top"] * rate
         rows = self.order.rows(self.step)
-        with explain_out_of_memory(self.device, in_a_step(len(rows))):
+        with explain_out_of_memory(self.device, IN_DISTILLATION):
             base = functional.normalize(self._tail(self.teacher.targets(self.texts, rows)), dim=-1).to(self.device)
             with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
                 vectors = exit_vectors(

@@ -1,6 +1,7 @@
 """A distillation that is stopped, killed or out of room goes on, or says in one line why not."""
 
 import json
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,6 @@ from m2d_train.work import WorkFolder
 from safetensors.torch import load_file
 
 from m2d_export.checkpoints.load import load_checkpoint
-from m2d_export.errors import DiskFullError
 from tests.support.distillations import STEPS
 from tests.train.distil.conftest import Distil
 
@@ -70,17 +70,19 @@ def test_killed_in_any_stage_it_goes_on(
     same_weights(tmp_path / "out", distilled)
 
 
-def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
-    start: Distil, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def full(*arguments: object) -> None:
-        raise DiskFullError("no room left")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "publish_checkpoint", full)
-        assert start(*OPTIONS).error == "no room left"
-    assert not (tmp_path / "out").exists()
-    assert start(*OPTIONS, "--resume").code == 0
+@pytest.mark.parametrize("kilobytes", [100, 400, 600])  # too few for the weights, for the state, for the targets
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(start: Distil, tmp_path: Path, kilobytes: int) -> None:
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes << 10, usual[1]))
+    try:
+        ended = start(*OPTIONS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert ended.code == USAGE
+    assert "no room left" in ended.error
+    assert names(tmp_path) in ([], ["out.distil"])
+    assert start(*OPTIONS, *(["--resume"] if names(tmp_path) else [])).code == 0
+    assert names(tmp_path) == ["out"]
 
 
 def test_memory_that_runs_out_is_one_line(start: Distil, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
