@@ -66,6 +66,7 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
 
 
 def drop_loading(path: Path) -> None:
+    """Remove the arguments of loading from the file of a tokenizer's settings, if there is one."""
     if path.exists():
         settings = json.loads(path.read_text(encoding="utf-8"))
         write_json(path, {key: value for key, value in settings.items() if key not in LOADING})
@@ -77,4 +78,5 @@ def _store_in_half(path: Path) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a file of JSON that people can read."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -105,7 +105,7 @@ def distil(
         sys.exit(INTERRUPTED)
     from rich.console import Console
 
-    Console().print(screens.grid_table(done.after, done.before, "agreement with the base on held-out texts"))
+    Console().print(screens.grid_table(done.after, done.before, "agreement with the base"))
     click.echo(
         f"wrote {target}; to make a bundle of it: {shlex.join(['m2d-export', 'build', str(target), '-o'])} "
         f"{shlex.quote(f'{target}.m2d')}"
