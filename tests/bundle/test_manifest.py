@@ -361,3 +361,11 @@ def test_what_is_shown_on_a_terminal_cannot_steer_it(copied_bundle: Path, place:
     rewritten(copied_bundle, place, "\x1b]0;owned\x07")
     with pytest.raises(ManifestError, match="printable"):
         Bundle.open(copied_bundle)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(("rotation",), "a" * 64), (("files", "rotation.npy"), {"size": 1, "sha256": "a" * 64})],
+)
+def test_a_rotation_and_its_file_come_together(copied_bundle: Path, place: tuple[str, ...], value: Any) -> None:
+    assert "rotation.npy" in refused(rewritten(copied_bundle, place, value))
