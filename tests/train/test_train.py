@@ -177,7 +177,8 @@ def test_some_layers_without_a_test_split_and_fewer_pairs_than_a_batch(distilber
     assert "warning: 1 pairs of dev " in outcome.err
     found = settings(tmp_path / "out")
     assert [entry["step"] for entry in found["log"]] == [2]
-    assert (found["layers"], found["heads"], list(found["scores"])) == ([1, 3], [1], ["dev"])
+    assert (found["layers"], list(found["scores"])) == ([1, 3], ["dev"])
+    assert found["heads"] == [{"layer": 1, "reads": [1], "mean": []}]
     assert found["data"]["overlap"] == {"dev": 1}
 
 
