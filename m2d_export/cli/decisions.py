@@ -87,8 +87,8 @@ def select(
     both. --bytes-per-value says how an index stores each number: 4 is float32. With fewer bytes, vectors lose
     precision in the index. If bench has measured the score of such vectors, this score is the quality.
 
-    --index-cell is for an index that you keep: what is picked encodes its queries. Quality is what these queries find in
-    it, and --min-retention is a share of what queries of the index's own cell find.
+    --index-cell is for an index that you keep: what is picked encodes its queries. Quality is what these queries find
+    in it, and --min-retention is a share of what queries of the index's own cell find.
     """
     from dataclasses import asdict
 

@@ -212,13 +212,13 @@ def _deep_index(
     left = found.dims(matrix.dims)
     if not left:
         raise SpecError(
-            f"{index} and {bundle.root.name} are rotated differently, so their vectors can be compared with all dims "
-            f"only: add {bundle.grid.width} to --dims"
+            f"{index} and {bundle.root.name} do not have the same rotation, so their vectors can be compared with "
+            f"all dims only: add {bundle.grid.width} to --dims"
         )
     if len(left) < len(matrix.dims):
         click.echo(
-            f"note: {index} and {bundle.root.name} are rotated differently: queries are searched in the index with "
-            f"all {bundle.grid.width} dims only, after the rotation is undone",
+            f"note: {index} and {bundle.root.name} do not have the same rotation: queries are searched in the index "
+            f"with all {bundle.grid.width} dims only, after the rotation is undone",
             err=True,
         )
     return found
