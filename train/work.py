@@ -13,15 +13,15 @@ from typing import Any
 import torch
 
 from m2d_export.checkpoints.load import Checkpoint
-from m2d_export.errors import OutputError, TrainingError
+from m2d_export.errors import OutputError, TrainingError, first_line
 from m2d_export.host.files import output_file, writing
 from m2d_export.host.folders import check_new
 from m2d_export.host.staging import remove_stale
 from train.data import Data, fingerprint
-from train.log import Entry
+from train.log import REMEDY, Entry
 from train.recipes import GridRecipe, Recipe
 
-STATE, IDENTITY, LOG, LAST_GOOD = "state.pt", "training.json", "log.json", "last-good"
+STATE, IDENTITY, LAST_GOOD = "state.pt", "training.json", "last-good"
 OF_TRAINER = ("checkpoint-*", "eval")  # folders of sentence-transformers' trainer
 
 
@@ -58,8 +58,18 @@ class Job:
         }
 
 
+def check_finite(state: object) -> None:
+    """Raise TrainingError if a tensor in nested dicts and lists has NaN or infinity: a training cannot go on there."""
+    if isinstance(state, torch.Tensor):
+        if not torch.isfinite(state).all():
+            raise TrainingError(f"a weight or a value of the optimizer is NaN or infinity: {REMEDY}")
+    elif isinstance(state, dict | list | tuple):
+        for value in state.values() if isinstance(state, dict) else state:
+            check_finite(value)
+
+
 class WorkFolder:
-    """``OUT.training``: a training's identity, its log and its last state; removed once the checkpoint is published.
+    """``OUT.training``: a training's identity, and its last state with the log, until the checkpoint is published.
 
     Files of somebody else in it are left alone.
 
@@ -95,13 +105,17 @@ class WorkFolder:
                 f"{self.path} belongs to a training with other options ({changes}): give the same options, or remove it"
             )
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Save ``state`` in place of the one before, whole or not at all."""
-        with output_file(self.path / STATE) as file:
-            torch.save(state, file)
+    def save(self, state: dict[str, Any], log: Sequence[Entry]) -> None:
+        """Save the state and the log up to it in place of those before, whole or not at all.
 
-    def state(self) -> dict[str, Any] | None:
-        """The last saved state, None if there is none; raises TrainingError if its file is damaged."""
+        Raises TrainingError if the state has NaN or infinity: the state before stays.
+        """
+        check_finite(state)
+        with output_file(self.path / STATE) as file:
+            torch.save({"state": state, "log": [entry.to_json() for entry in log]}, file)
+
+    def saved(self) -> tuple[dict[str, Any], list[Entry]] | None:
+        """The last saved state and its log, None if there is none; raises TrainingError if the file is damaged."""
         path = self.path / STATE
         if not path.exists():
             return None
@@ -109,41 +123,23 @@ class WorkFolder:
             with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums of what it reads
                 if damaged := archive.testzip():
                     raise ValueError(f"{damaged} has another checksum")
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            check_finite(found["state"])
+            return found["state"], [Entry.from_json(entry) for entry in found["log"]]
         except Exception as error:  # zip, pickle and tensors raise errors of many types
             raise TrainingError(
-                f"{path} cannot be read and may be incomplete: remove {self.path} and start again"
+                f"{path} cannot be used ({first_line(error)}): remove {self.path} and start again"
             ) from error
-        return state
-
-    def save_log(self, log: Sequence[Entry]) -> None:
-        """Save the log in place of the one before."""
-        with output_file(self.path / LOG) as file:
-            file.write(json.dumps([entry.to_json() for entry in log]).encode())
-
-    def log(self, last: int) -> list[Entry]:
-        """The saved log up to step ``last``; raises TrainingError if its file is damaged.
-
-        The file may have more steps than the state, because the log is saved first.
-        """
-        path = self.path / LOG
-        if not path.exists():
-            return []
-        try:
-            saved = [Entry.from_json(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
-        except (ValueError, KeyError, TypeError) as error:
-            raise TrainingError(f"{path} cannot be read: remove {self.path} and start again") from error
-        return [entry for entry in saved if entry.step <= last]
 
     def remove_if_empty(self) -> None:
-        """Remove the folder if it has neither state nor log, so that the next training can start without --resume."""
+        """Remove the folder if it has no state, so that the next training can start without --resume."""
         if {path.name for path in self.path.iterdir()} <= {IDENTITY}:
             self.remove()
 
     def remove(self) -> None:
         """Remove what trainings write here, and the folder if it is empty then."""
         with contextlib.suppress(OSError):
-            for path in (self.path / name for name in (STATE, LOG, IDENTITY)):
+            for path in (self.path / name for name in (STATE, IDENTITY)):
                 remove_stale(path)
                 path.unlink(missing_ok=True)
             remove_stale(self.path / LAST_GOOD)
