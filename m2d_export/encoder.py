@@ -14,7 +14,7 @@ from m2d_export.host.files import expanded
 from m2d_export.runtimes.runtime import Closing
 from m2d_export.runtimes.table import open_runtime
 from m2d_export.runtimes.tuning import fastest_budget
-from m2d_export.spec import Cell, Precision
+from m2d_export.spec import Cell, Precision, check_flag
 from m2d_export.text.batches import batches, pad
 from m2d_export.vectors import FloatArray, truncate
 
@@ -67,7 +67,7 @@ class Encoder(Closing):
             bundle.grid.check_layer(default.layer if layer is None else layer),
             bundle.grid.check_dim(default.dim if dim is None else dim),
         )
-        self.normalize = bundle.manifest.normalize if normalize is None else normalize
+        self.normalize = bundle.manifest.normalize if normalize is None else check_flag(normalize, "normalize")
         self._tokenizer = bundle.tokenizer
         self.runtime = open_runtime(
             runtime,

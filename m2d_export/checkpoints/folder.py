@@ -9,7 +9,7 @@ from typing import Any
 from m2d_export.errors import CheckpointError, first_line
 from m2d_export.host.checks import check_format
 from m2d_export.host.extras import require
-from m2d_export.host.files import expanded
+from m2d_export.host.files import expanded, utf8_path
 
 DOWNLOADED = ("*.json", "*.txt", "*.model")  # and weights of one format, but no code
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -43,13 +43,13 @@ def local_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
 
     Raises CheckpointError if there is no such folder or Hub id, or if the Hub does not answer.
     """
-    folder = expanded(name)
     if not name:
         raise CheckpointError("the name of the checkpoint is empty: give a folder or a Hub id")
+    folder = expanded(name)
     if os.path.isdir(folder):  # unlike Path's, false also for a name that is too long
         if revision is not None:
             raise CheckpointError(f"{name} is a local folder, which has no revisions: leave --revision out")
-        return folder.resolve(), None
+        return Path(utf8_path(folder.resolve())), None
     if os.path.exists(folder):
         raise CheckpointError(
             f"{name} is a file, and a checkpoint is a folder with {CONFIG} and {WEIGHTS[0]}: give that"

@@ -136,6 +136,7 @@ def show(bundle: Path, as_json: bool) -> None:
     """
     from m2d_export.bundle.disk import Bundle
 
+    check_output(STDOUT)
     opened = Bundle.open(bundle)
     if as_json:
         click.echo(opened.manifest.to_json(), nl=False)
@@ -157,6 +158,8 @@ def verify(bundle: Path, as_json: bool) -> None:
     """
     from m2d_export.bundle.disk import Bundle
 
+    if as_json:
+        check_output(STDOUT)
     opened = Bundle.open(bundle)
     problems = opened.problems()
     if as_json:

@@ -11,6 +11,7 @@ import click
 
 from m2d_export.cli.common import OUTPUT_FOLDER, PATH, RESULTS, bundle_argument, examples, note_other_results
 from m2d_export.errors import DataError, SpecError
+from m2d_export.host.files import STDOUT, check_output
 
 if TYPE_CHECKING:
     from m2d_export.bench.records import Record
@@ -86,6 +87,7 @@ def select(
     from m2d_export.select.rule import select as choose
     from m2d_export.select.tasks import Task
 
+    check_output(STDOUT)
     _show_warnings()
     asked = Budgets(**budgets)
     last = _of_last_machine(bundle, results, Bundle.open(bundle).id)

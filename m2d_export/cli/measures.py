@@ -26,6 +26,7 @@ from m2d_export.cli.common import (
     words,
 )
 from m2d_export.errors import DataError, IntegrityError, RuntimeUnavailable
+from m2d_export.host.files import STDOUT, check_output
 
 if TYPE_CHECKING:
     from m2d_export.bench.quality import Measure
@@ -110,6 +111,8 @@ def bench(
     from m2d_export.bench.sweep import Matrix, Sweep
     from m2d_export.bundle.disk import Bundle
 
+    if as_json:
+        check_output(STDOUT)
     click.get_current_context().with_resource(recording(output))  # from now on, because all may take an hour
     opened = Bundle.open(bundle, checkpoint)
     longest = opened.manifest.text.max_tokens

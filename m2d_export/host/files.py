@@ -87,12 +87,26 @@ def check_room(target: Path, needed: int) -> None:
 
 
 def expanded(path: str | Path) -> Path:
-    """``path`` with a home folder in place of ``~``; raises SpecError if there is none."""
-    text = os.fspath(path)
+    """``path`` with a home folder in place of ``~``; raises SpecError if there is none, or if this is no path."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise SpecError(f"{path!r} is no path: give a string or a pathlib.Path, not empty and without NUL characters")
     found = os.path.expanduser(text)
     if text.partition("/")[0] == "~" and (found == text or os.environ.get("HOME") == ""):
         raise SpecError(f"{text} stands for your home folder, and this user has none: write the path in full")
-    return Path(found)
+    plain = Path(found)  # without the "./" of "./~", which must not be expanded by the next call
+    return plain.absolute() if str(plain).startswith("~") else plain
+
+
+def utf8_path(path: Path) -> str:
+    """``path`` for a library that opens only UTF-8 paths; raises SpecError if it is none."""
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        message = f"{path} has a byte that is not UTF-8, and libraries cannot open such a path: rename it"
+        raise SpecError(message) from None
+    return text
 
 
 def followed(target: str | Path) -> Path:
@@ -137,7 +151,7 @@ def check_output(target: Path) -> None:
     with writing(target):
         if target == STDOUT:
             if sys.stdout is None:
-                raise OutputError("standard output is closed: name a file with -o")
+                raise OutputError("standard output is closed: leave it open, or name a file with -o")
             return
         if (descriptor := descriptor_of(target)) is not None:
             if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:

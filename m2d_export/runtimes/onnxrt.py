@@ -13,6 +13,7 @@ import numpy as np
 from m2d_export.errors import IntegrityError, RuntimeUnavailable, SpecError, first_line
 from m2d_export.host.checked import unchanged
 from m2d_export.host.extras import require
+from m2d_export.host.files import utf8_path
 from m2d_export.runtimes.runtime import CLOSED, RUN_FAILED, Runtime, RuntimeOptions
 from m2d_export.spec import Variant
 from m2d_export.text.batches import ATTENTION_BUDGET, TOKEN_BUDGET, Batch
@@ -53,10 +54,11 @@ def session_options(threads: int, settings: Mapping[str, str] = SETTINGS) -> Any
 def open_session(variant: Variant, options: Any, providers: Mapping[str, Mapping[str, str]]) -> Any:
     """Open the graph of ``variant`` on ``providers``; RuntimeUnavailable if ONNX Runtime takes other providers."""
     ort = require("onnxruntime", "cpu")
+    path = utf8_path(variant.path)
     options.log_severity_level = 3  # only errors, because its warnings are about its own optimizer
     try:
         with unchanged(variant.files):
-            session = ort.InferenceSession(str(variant.path), options, providers=list(providers.items()))
+            session = ort.InferenceSession(path, options, providers=list(providers.items()))
     except IntegrityError:
         raise
     except Exception as error:  # types of ONNX Runtime, and plain UnicodeDecodeError and RuntimeError

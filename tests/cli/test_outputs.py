@@ -172,6 +172,24 @@ def test_closed_streams_harm_no_output(folder: Path) -> None:
     assert not (folder / "o2.npy").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "show tiny.m2d",
+        "show tiny.m2d --json",
+        "verify tiny.m2d --json",
+        "select tiny.m2d",
+        f"bench tiny.m2d {QUICK} --json -o results.jsonl",
+    ],
+)
+def test_a_command_that_prints_its_result_needs_standard_output(folder: Path, command: str) -> None:
+    done = program(f"$M {command} >&-")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == USAGE
+    assert line.startswith(b"Error: standard output is closed")
+    assert not (folder / "results.jsonl").exists()
+
+
 def test_a_name_that_is_no_utf_8_is_written_and_printed(folder: Path) -> None:
     done = program("PYTHONIOENCODING=utf-8 $M encode tiny.m2d texts.txt -o $'caf\\xe9.npy'")
     assert (done.returncode, done.stderr) == (0, b"")
