@@ -17,7 +17,7 @@ from m2d_export.vectors import FloatArray, truncate
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 NDCG_CUT, RECALL_CUT, CASCADE_CUT = 10, 100, 10
 NO_DOCUMENT = -1
-Grades = Mapping[int, int]  # by the place of a document: its relevance
+Grades = Mapping[int, int]  # the relevance of each document, by its place
 Judgement = tuple[str, str, str, int]  # file and line, id of the query, id of the document, grade
 
 
@@ -103,7 +103,7 @@ def search_units(query_unit: FloatArray, unit: FloatArray, count: int, own: IntA
 
 
 def ndcg(ranked: Sequence[int] | IntArray, grades: Grades, cut: int = NDCG_CUT) -> float:
-    """trec_eval's ndcg_cut: each grade is divided by log2(rank + 1), and their sum by that of the best order."""
+    """trec_eval's ndcg_cut: the sum of grade / log2(rank + 1), divided by the sum of the best order."""
     gains = [max(grades.get(int(document), 0), 0) for document in ranked[:cut]]
     best = sorted((grade for grade in grades.values() if grade > 0), reverse=True)[:cut]
     return _discounted(gains) / _discounted(best) if best else 0.0

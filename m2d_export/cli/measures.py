@@ -54,9 +54,9 @@ if TYPE_CHECKING:
 @click.option(
     "--texts",
     type=PATH,
-    help="File of your own texts, one in each line: how close is each cell to the deepest exit with all dims?",
+    help="File of your own texts, one in each line, to compare each cell with the deepest exit with all dims.",
 )
-@click.option("--retrieval", type=PATH, help="Folder in BEIR's layout: how well does each cell search?")
+@click.option("--retrieval", type=PATH, help="Folder in BEIR's layout, to measure how well each cell searches.")
 @click.option("--layers", type=ALL_OR_NUMBERS, default="all", help="Exit layers to measure.")
 @click.option("--dims", type=NUMBERS, help="Dims to score.  [default: the bundle's]")
 @click.option("--batch-size", "batch_sizes", type=NUMBERS, default="1,32", help="Batch sizes to time.")
@@ -113,7 +113,7 @@ def bench(
 
     if as_json:
         check_output(STDOUT)
-    click.get_current_context().with_resource(recording(output))  # from now on, because all may take an hour
+    click.get_current_context().with_resource(recording(output))  # held until the end, because measuring takes long
     opened = Bundle.open(bundle, checkpoint)
     longest = opened.manifest.text.max_tokens
     matrix = Matrix(

@@ -70,7 +70,7 @@ def deployed_graph(
 
 
 def _loaded(bundle: Bundle, layer: int, precision: str) -> "ir.Model":
-    """The graph of an exit with its weights, made of the bytes that were checked."""
+    """The graph of an exit with its weights, read from bytes whose sha256 was checked."""
     import onnx
     import onnx_ir as ir
 

@@ -1,4 +1,4 @@
-"""int8 graphs: static quantization (Q/DQ) of the graph of all exits, so that every exit is covered.
+"""Make int8 graphs by static quantization (Q/DQ) of the one graph that has all exits.
 
 The ranges of activations are constants. Dynamic quantization has one scale per padded batch, so the vector of a text
 would depend on the other texts of its batch.
@@ -25,7 +25,7 @@ from m2d_export.text.batches import IntArray, pad
 from m2d_export.text.tokenizer import Tokenizer
 from m2d_export.vectors import FloatArray
 
-PARAGRAPH = 8  # so many texts are joined into one sample, because long texts have other activations than short ones
+PARAGRAPH = 8  # texts that are joined into one sample, because long texts have other activations than short ones
 
 
 def calibration_samples(texts: Sequence[str], tokenizer: Tokenizer) -> list[dict[str, IntArray]]:

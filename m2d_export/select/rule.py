@@ -72,7 +72,7 @@ class Choice:
 
     @property
     def unmeasured(self) -> tuple[str, ...]:
-        """The quantities that have a limit and were not measured of any candidate."""
+        """The quantities that have a limit and were measured for no candidate."""
         missed = [miss for verdict in self.ruled_out for miss in verdict.misses]
         known = {miss.budget for miss in missed if miss.value is not None}
         return tuple(dict.fromkeys(LIMITS[miss.budget][0] for miss in missed if miss.budget not in known))
@@ -84,9 +84,9 @@ def select(
     """Pick the fastest candidate that meets every budget if quality has a limit, and else the best one.
 
     If two are equal, the smaller dim is picked, then the smaller layer. ``candidates`` come from ``metrics.candidates``
-    with ``view``. If the index has fewer than 4 bytes per number, quality is the score of vectors that are stored in
-    this way, if bench has measured it. Raises DataError if the quality of the task was not measured, or if a retention
-    needs the full cell's quality and that was not measured.
+    with ``view``. An index may have fewer than 4 bytes per number. Quality is then the score of vectors that are stored
+    in this way, if bench has measured it. Raises DataError if the quality of the task was not measured, or if a
+    retention needs the full cell's quality and that was not measured.
     """
     view, stored_as = view or View(), _stored_as(candidates, budgets, task)
     judged = [_judged(candidate, budgets, task, stored_as) for candidate in candidates]
@@ -122,7 +122,7 @@ def _judged(candidate: Candidate, budgets: Budgets, task: Task, stored_as: str |
             "max_index_gb": candidate.index_gb(budgets.vectors or 0, budgets.bytes_per_number),
         }
     )
-    unknown = f"{TASKS[task].quality} not measured" if own.quality is None else ""  # then it is never picked
+    unknown = f"{TASKS[task].quality} not measured" if own.quality is None else ""  # so it is never picked
     return Verdict(candidate, own, misses, unknown or "; ".join(map(str, misses)))
 
 
