@@ -17,7 +17,7 @@ from train.model import exit_vectors, with_heads
 from train.recipes import GridRecipe
 from train.work import Job, WorkFolder
 
-TOKEN_BUDGET = 384  # tokens of a group on a CPU: a smaller group has less padding, a larger one uses cores better
+TOKEN_BUDGET = 384  # tokens of a group on a CPU: small groups have less padding, large groups use the cores better
 
 
 class GridTraining:

@@ -90,7 +90,7 @@ def train_seed(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Tra
         per_device_train_batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         prompts=job.checkpoint.text.prompt() or None,
-        warmup_steps=recipe.warmup_ratio,  # below 1 it is a share of all steps
+        warmup_steps=recipe.warmup_ratio,  # a number below 1 is a share of all steps
         seed=recipe.seed,
         use_cpu=job.device == "cpu",
         fp16=job.precision == "fp16",
@@ -99,7 +99,7 @@ def train_seed(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Tra
         eval_steps=recipe.eval_steps,
         save_strategy="steps",
         save_steps=recipe.eval_steps,
-        save_total_limit=2,  # the last but one stays until the last one is complete
+        save_total_limit=2,  # the earlier one stays until the newest one is complete
         logging_steps=recipe.eval_steps,
         logging_nan_inf_filter=False,
         report_to="none",

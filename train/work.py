@@ -59,7 +59,7 @@ class Job:
 
 
 def check_finite(state: object) -> None:
-    """Raise TrainingError if a tensor in nested dicts and lists has NaN or infinity: a training cannot go on there."""
+    """Raise TrainingError if a tensor in nested dicts and lists has NaN or infinity: no training can go on from it."""
     if isinstance(state, torch.Tensor):
         if not torch.isfinite(state).all():
             raise TrainingError(f"a weight or a value of the optimizer is NaN or infinity: {REMEDY}")
@@ -71,7 +71,7 @@ def check_finite(state: object) -> None:
 class WorkFolder:
     """``OUT.training``: a training's identity, and its last state with the log, until the checkpoint is published.
 
-    Files of somebody else in it are left alone.
+    Files that other programs wrote into it stay.
 
     Raises OutputError if the target exists, or if the folder exists and ``resume`` is False. Raises TrainingError if
     ``resume`` is True and the folder is missing or belongs to another training.
@@ -106,9 +106,9 @@ class WorkFolder:
             )
 
     def save(self, state: dict[str, Any], log: Sequence[Entry]) -> None:
-        """Save the state and the log up to it in place of those before, whole or not at all.
+        """Replace the saved state and its log, whole or not at all.
 
-        Raises TrainingError if the state has NaN or infinity: the state before stays.
+        Raises TrainingError if the new state has NaN or infinity; the earlier state then stays.
         """
         check_finite(state)
         with output_file(self.path / STATE) as file:
