@@ -12,10 +12,12 @@ from m2d_export.agreement import IntArray, blocks, top
 from m2d_export.errors import DataError, SpecError
 from m2d_export.host.checks import json_lines
 from m2d_export.host.files import read_text
+from m2d_export.text.tokenizer import check_text
 from m2d_export.vectors import FloatArray, truncate
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 NDCG_CUT, RECALL_CUT, CASCADE_CUT = 10, 100, 10
+MAX_GRADE = 10**9 - 1  # how relevant a document is; sums of such grades are exact
 NO_DOCUMENT = -1
 Grades = Mapping[int, int]  # the relevance of each document, by its place
 Judgement = tuple[str, str, str, int]  # file and line, id of the query, id of the document, grade
@@ -172,6 +174,7 @@ def _string(record: Mapping[str, Any], key: str, where: str, default: str | None
     value = record.get(key, default)
     if not isinstance(value, str):
         raise DataError(f"{where}: {key}: expected a string, got {value!r}")
+    check_text(value, f"{where}: {key}")
     return value
 
 
@@ -188,9 +191,12 @@ def _judgements(path: Path) -> Iterator[Judgement]:
     for number, line in lines[1:]:
         where, fields = f"{path}, line {number}", line.split("\t")
         try:
-            yield where, fields[0], fields[1], int(fields[2])
+            grade = int(fields[2])
+            if abs(grade) > MAX_GRADE:
+                raise ValueError
+            yield where, fields[0], fields[1], grade
         except (IndexError, ValueError):
-            expected = "expected query-id, corpus-id and a whole number, separated by tabs"
+            expected = "expected query-id, corpus-id and a whole number of at most 9 digits, separated by tabs"
             raise DataError(f"{where}: {expected}, got {line[:80]!r}") from None
 
 

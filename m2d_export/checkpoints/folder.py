@@ -45,6 +45,8 @@ def local_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
     """
     if not name:
         raise CheckpointError("the name of the checkpoint is empty: give a folder or a Hub id")
+    if "\0" in name:
+        raise CheckpointError(f"{name!r} is neither a folder nor a Hub id: a path has no NUL characters")
     folder = expanded(name)
     if os.path.isdir(folder):  # unlike Path's, false also for a name that is too long
         if revision is not None:

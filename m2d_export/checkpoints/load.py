@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from m2d_export.checkpoints.folder import M2D_JSON, check_folder, encoder_folder, local_folder, read_exits, read_object
 from m2d_export.checkpoints.modules import pooling_and_tail, text_spec, width_after
-from m2d_export.errors import CheckpointError, raised_as
+from m2d_export.errors import CheckpointError, RuntimeUnavailable, raised_as
 from m2d_export.host.extras import require
 from m2d_export.spec import Origin, Pooling, TextSpec
 
@@ -82,6 +83,8 @@ def load_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
     it is not a checkpoint, if weights are missing or not finite, or if it asks for a module or setting that cannot be
     honoured; RuntimeUnavailable without the ``build`` extra.
     """
+    if sys.flags.optimize > 1:
+        raise RuntimeUnavailable("transformers needs docstrings, which python -OO removes: use -O, or PYTHONOPTIMIZE=1")
     folder, commit = local_folder(name, revision)
     check_folder(folder)
     with raised_as(lambda found: CheckpointError(f"{name} cannot be loaded: {_reason(found)}")):

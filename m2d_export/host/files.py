@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from m2d_export.errors import DataError, DiskFullError, OutputError, SpecError
+from m2d_export.errors import DataError, DiskFullError, M2DError, OutputError, SpecError
 from m2d_export.host.staging import remove_stale, staging_path
 
 NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+RUST_OS_ERROR = re.compile(r"\(os error ([0-9]{1,4})\)")
 STDOUT = Path("-")
 OPEN_FILE = re.compile(r"(/dev|/proc/self(/task/[0-9]+)?)/fd/[0-9]{1,9}")  # one of this process
 LINKS = 40  # that lead from one to the next, as in the kernel
@@ -55,24 +56,37 @@ def is_private(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Turn an OSError while writing ``target`` into OutputError, or into DiskFullError if the disk is full.
+    """Turn an error of the system while writing ``target`` into OutputError, or DiskFullError if the disk is full.
 
     BrokenPipeError passes through: a reader that wants no more is no failure.
     """
     try:
         yield
-    except BrokenPipeError:
+    except (BrokenPipeError, M2DError):
         raise
-    except OSError as error:
-        reason = error.strerror or error
+    except Exception as error:
+        code, reason = _system_error(error)
+        if code is None:
+            raise
         if target == STDOUT:
             raise OutputError(f"standard output cannot be written: {reason}") from error
-        if error.errno in NO_ROOM:
+        if code in NO_ROOM:
             raise DiskFullError(
                 f"no room left to write {target} ({reason}): free some space, or choose another disk. "
                 "What was there before is unchanged"
             ) from error
         raise OutputError(f"cannot write {target}: {reason}. Choose a path where you can write") from error
+
+
+def _system_error(error: Exception) -> tuple[int | None, object]:
+    """The number and the reason of what the system refused; None for another error.
+
+    Libraries in Rust put the system's error into the text of their own.
+    """
+    if isinstance(error, OSError):
+        return error.errno or 0, error.strerror or error
+    found = RUST_OS_ERROR.search(str(error))
+    return (int(found[1]), os.strerror(int(found[1]))) if found else (None, error)
 
 
 def check_room(target: Path, needed: int) -> None:

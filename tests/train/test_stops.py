@@ -98,9 +98,9 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_only_what_was_saved(
     assert (names(work) if work.exists() else []) == left
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_after_the_first_signal_both_signals_act_as_before(second: signal.Signals) -> None:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     with stop_on_signal() as stop:
         assert not stop.is_set()
         signal.raise_signal(signal.SIGINT)
