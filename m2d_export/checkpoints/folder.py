@@ -170,10 +170,12 @@ def check_folder(folder: Path) -> None:
 
 
 def _check_large_files(folder: Path) -> None:
-    """Raise CheckpointError if git-lfs left a pointer where a file that loading reads should be."""
+    """Raise CheckpointError if a file that loading reads cannot be read, or is a pointer that git-lfs left."""
     patterns = [depth + name for depth in ("", "*/", "exits/*/") for name in LARGE]
     for path in (path for pattern in patterns for path in sorted(folder.glob(pattern))):
         is_read = path.suffix != ".bin" or not (path.parent / WEIGHTS[0]).exists()
+        if is_read and path.is_file() and not os.access(path, os.R_OK):  # libraries say that there is no such file
+            raise CheckpointError(f"{path} cannot be read: give yourself permission to read it")
         if is_read and path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(POINTER):
             raise CheckpointError(
                 f"{path} is a pointer of git-lfs, not the file itself: run `git lfs pull` in {folder}"

@@ -327,3 +327,12 @@ def test_python_without_docstrings_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("m2d_export.checkpoints.load.sys", Mock(flags=Mock(optimize=2)))
     with pytest.raises(RuntimeUnavailable, match="-OO"):
         load_checkpoint(str(tmp_path))
+
+
+def test_weights_that_this_user_may_not_read_are_named(
+    make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_checkpoint()
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "model.safetensors")  # root reads all
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        load_checkpoint(str(made))
