@@ -190,12 +190,15 @@ def _calibration(precisions: Sequence[Precision], path: Path | None) -> Calibrat
 
 
 def _bytes_needed(plan: Plan) -> int:
-    """An estimate of a build's disk space: each precision needs its weights twice, and an engine has its own copy."""
+    """An estimate of a build's disk space: weights are in the new bundle and among what is kept for the next build.
+
+    A partial build may write those of what passed a third time. An engine has its own copy.
+    """
     embedding = sum(value.nbytes for value in plan.checkpoint.encoder.get_input_embeddings().parameters())
     blocks = plan.weight_bytes - embedding
     per_engine_kind = sum(embedding + blocks * layer // plan.grid.depth for layer in plan.grid.layers)
     needed = 0
     for row in (PRECISIONS[precision] for precision in plan.precisions):
         kinds = len(plan.engines.versions) if row.tensorrt else 0
-        needed += (2 * plan.weight_bytes + per_engine_kind * kinds) * row.weight_bytes
+        needed += ((3 if plan.partial else 2) * plan.weight_bytes + per_engine_kind * kinds) * row.weight_bytes
     return needed // PRECISIONS[Precision.FP32].weight_bytes
