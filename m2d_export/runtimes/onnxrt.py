@@ -16,7 +16,7 @@ from m2d_export.host.extras import require
 from m2d_export.host.files import utf8_path
 from m2d_export.runtimes.runtime import CLOSED, RUN_FAILED, Runtime, RuntimeOptions
 from m2d_export.spec import Variant
-from m2d_export.text.batches import ATTENTION_BUDGET, TOKEN_BUDGET, Batch
+from m2d_export.text.batches import Batch, stream_room
 from m2d_export.vectors import FloatArray
 
 log = logging.getLogger(__name__)
@@ -118,8 +118,7 @@ class OnnxRuntime(Runtime):
     def _each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         """Each batch with its vectors, in any order; fewer than ``MANY`` run one after the other."""
         waiting = list(batches)
-        # The attention that a stream has memory for: a batch with more runs alone.
-        room = max(TOKEN_BUDGET**2, ATTENTION_BUDGET // self._threads)
+        room = stream_room(self._threads)
         alone: list[Batch] = []
         short: list[Batch] = []
         for batch in waiting:

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterable, Iterator
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -17,7 +18,7 @@ from m2d_export.host.machine import processor
 from m2d_export.runtimes.compile_cache import compiled_bytes
 from m2d_export.runtimes.runtime import CLOSED, RUN_FAILED, Runtime, RuntimeOptions
 from m2d_export.spec import Variant
-from m2d_export.text.batches import Batch
+from m2d_export.text.batches import Batch, stream_room
 from m2d_export.vectors import FloatArray
 
 DEVICE = "CPU"
@@ -118,7 +119,11 @@ class OpenvinoRuntime(Runtime):
 
     def _each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         """Each batch with its vectors, in the order they finish; fewer than ``MANY`` run one after the other."""
-        waiting = list(batches)
+        waiting, room = list(batches), stream_room(self._threads)
+        large = [batch for batch in waiting if batch.attention > room]
+        # Streams for short texts hold a whole matrix of attention. So a few large batches run alone.
+        if 0 < len(large) < MANY:
+            return chain(super()._each(large), self._each([batch for batch in waiting if batch.attention <= room]))
         if len(waiting) < MANY:
             return super()._each(waiting)
         return iter(self._in_streams(waiting))

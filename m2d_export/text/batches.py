@@ -65,6 +65,11 @@ def batches(tokens: Sequence[TokenIds], spec: TextSpec, token_budget: int = TOKE
         yield pad([tokens[row] for row in rows], spec, rows)
 
 
+def stream_room(threads: int) -> int:
+    """The attention that each of ``threads`` streams has memory for: a batch with more runs alone."""
+    return max(TOKEN_BUDGET**2, ATTENTION_BUDGET // threads)
+
+
 def sample_spec(spec: TextSpec) -> TextSpec:
     """The same rules with texts cut where a build must cut them, so that attention does not fill the memory."""
     return replace(spec, max_tokens=min(spec.max_tokens, SAMPLE_TOKENS))
