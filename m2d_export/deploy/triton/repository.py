@@ -21,7 +21,7 @@ from m2d_export.runtimes.onnxrt import SERVER_SETTINGS
 from m2d_export.runtimes.runtime import RuntimeOptions
 from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import OUTPUT, Cell, Precision
-from m2d_export.text.batches import MIN_FILL, TOKEN_BUDGET
+from m2d_export.text.batches import ATTENTION_BUDGET, MIN_FILL, TOKEN_BUDGET
 
 TRITON = "26.07"  # release of NVIDIA's images that the Dockerfile starts from
 SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # of a text: a tokenizer reads all of it
@@ -67,6 +67,11 @@ class Service:
         return self.backend == "python"
 
     @property
+    def graph_runtime(self) -> str:
+        """The runtime that loads the graph."""
+        return {"python": self.runtime, "onnxruntime": "onnxrt", "tensorrt": "trt"}[self.backend]
+
+    @property
     def packages(self) -> tuple[str, ...]:
         """The packages that the server's Python needs, besides the NumPy of its image."""
         return ("tokenizers", *([RUNTIMES[self.runtime].package] if self.encodes_in_python else []))
@@ -99,7 +104,8 @@ def write_repository(
     with new_folder(target) as staging:
         for name, cell in names.items():
             encoder = name if service.encodes_in_python else f"{name}_encoder"
-            write_deployed(bundle, cell, _version(staging / encoder) / "model.onnx", precision, normalize)
+            graph = _version(staging / encoder) / "model.onnx"
+            write_deployed(bundle, cell, graph, precision, normalize, service.graph_runtime)
             if encoder != name:
                 config = encoder_config(bundle, cell, encoder, name, service)
                 (staging / encoder / "config.pbtxt").write_text(config, encoding="utf-8")
@@ -163,8 +169,10 @@ def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service
         "encoder": encoder,
         "threads": service.threads or 0,
         "session": SERVER_SETTINGS,
-        # A model of the server is called once for all texts. In Python, more calls cost less than padding.
+        # A model of the server is called once for all texts, if their attention fits. In Python, more calls cost less
+        # than padding.
         "token_budget": TOKEN_BUDGET if here else limit * text.max_tokens,
+        "attention_budget": ATTENTION_BUDGET,
         "min_fill": MIN_FILL if here else 0.0,
         "max_tokens": text.max_tokens,
         "max_bytes": max_bytes(text.max_tokens),
