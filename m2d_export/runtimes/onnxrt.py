@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from m2d_export.errors import IntegrityError, RuntimeUnavailable, SpecError, first_line
-from m2d_export.host.checked import unchanged
+from m2d_export.host.checked import MappedFile, unchanged
 from m2d_export.host.extras import require
 from m2d_export.host.files import utf8_path
 from m2d_export.runtimes.runtime import CLOSED, RUN_FAILED, Runtime, RuntimeOptions
@@ -86,7 +86,7 @@ class OnnxRuntime(Runtime):
 
     def __init__(self, variant: Variant, options: RuntimeOptions) -> None:
         self._variant, self._threads = variant, options.threads
-        self.mapped = variant.files[1:2]  # the weights
+        self.mapped = MappedFile(variant.files[1]) if len(variant.files) > 1 else None
         self._session: Any = self._open(self._threads)
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._long: Any = None

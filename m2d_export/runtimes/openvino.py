@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from m2d_export.errors import IntegrityError, RuntimeUnavailable, SpecError
-from m2d_export.host.checked import unchanged
+from m2d_export.host.checked import MappedFile, unchanged
 from m2d_export.host.extras import require
 from m2d_export.host.forks import owns_threads
 from m2d_export.host.machine import processor
@@ -65,7 +65,7 @@ class OpenvinoRuntime(Runtime):
             raise SpecError("a cache needs the sha256 of the variant: take the variant from Bundle.variant")
         self._cache = options.cache
         self._depends_on = {"sha256": variant.sha256, "openvino": ov.get_version(), "processor": processor()}
-        self.mapped = variant.files[1:2]  # the weights
+        self.mapped = MappedFile(variant.files[1]) if len(variant.files) > 1 else None
         self._turn = Lock()  # a request runs one batch at a time
         try:
             with unchanged(variant.files):

@@ -88,8 +88,7 @@ def pad(tokens: Sequence[TokenIds], spec: TextSpec, rows: Sequence[int], length:
         for row, item in enumerate(tokens):
             pooling_mask[row, : min(item.prompt_length, len(item.ids))] = 0
     is_within = (  # in Python: after a model has run, the first calls of NumPy are slow
-        0 < width <= spec.max_tokens
-        and all(min(item.ids, default=0) >= 0 and max(item.ids, default=0) < spec.vocabulary for item in tokens)
+        0 < width <= spec.max_tokens and min(map(min, padded)) >= 0 and max(map(max, padded)) < spec.vocabulary
     )
     batch = Batch(input_ids, attention_mask, pooling_mask, rows)
     if is_within:

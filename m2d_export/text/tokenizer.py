@@ -48,20 +48,21 @@ class Tokenizer:
             check_text(text, f"item {index}", index)
         check_text(prompt, "the prompt")
         prompted = [prompt + text for text in texts] if prompt else list(texts)
-        with raised_as(_unusable):
+        try:  # what ``raised_as`` does takes longer, and this is a part of the time of a single text
             not_pooled = 0 if self.spec.include_prompt or not prompt else self._prompt_length(prompt)
-            return [
-                # A text without tokens becomes one attended padding token, because a mean over no tokens is NaN.
-                TokenIds(ids or [self.spec.pad_id], not_pooled)
-                for ids in self._ids(prompted)
-            ]
+            found = self._ids(prompted)
+        except BaseException:
+            with raised_as(_unusable):
+                raise
+        # A text without tokens becomes one attended padding token, because a mean over no tokens is NaN.
+        return [TokenIds(ids or [self.spec.pad_id], not_pooled) for ids in found]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         limit = self._reader.limit
+        if len(texts) == 1 and len(texts[0]) <= limit:  # Rust hands batches to threads, which costs more than it saves
+            return [self._rust.encode(texts[0]).ids]
         short = [text for text in texts if len(text) <= limit]
-        # The Rust side hands batches to threads, which costs more than it saves for a single text.
-        encodings = map(self._rust.encode, short) if len(short) < 2 else self._rust.encode_batch_fast(short)
-        ids = [encoding.ids for encoding in encodings]
+        ids = [encoding.ids for encoding in self._rust.encode_batch_fast(short)]
         if len(short) == len(texts):
             return ids
         of_short, of_long = iter(ids), iter(self._reader.ids([text for text in texts if len(text) > limit]))
