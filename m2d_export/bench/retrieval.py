@@ -60,7 +60,8 @@ def load_collection(folder: Path) -> Collection:
     judgements = list(_judgements(folder / QRELS))
     _check_known(judgements, texts, corpus)
     judged = _by_query(judgements)
-    # trec_eval puts equal scores in the order of descending ids, and ``top`` in the order of ascending places.
+    # trec_eval puts equal scores in the order of descending ids, ``top`` in the order of ascending places. So the
+    # document with the largest id gets place 0.
     place = {identity: row for row, identity in enumerate(sorted(corpus, reverse=True))}
     return Collection(
         name=folder.resolve().name,
@@ -90,7 +91,7 @@ def search(queries: NDArray[Any], documents: NDArray[Any], count: int, own: IntA
 
 
 def search_units(query_unit: FloatArray, unit: FloatArray, count: int, own: IntArray | None = None) -> IntArray:
-    """Like ``search``, for vectors of unit length, because an index normalises its documents only once."""
+    """Like ``search``, for vectors that have unit length already: an index normalises its documents only once."""
     wanted = min(count, len(unit))
     found = np.empty((len(query_unit), wanted), dtype=np.int64)
     for rows in blocks(len(query_unit), len(unit)):
@@ -105,7 +106,7 @@ def search_units(query_unit: FloatArray, unit: FloatArray, count: int, own: IntA
 
 
 def ndcg(ranked: Sequence[int] | IntArray, grades: Grades, cut: int = NDCG_CUT) -> float:
-    """trec_eval's ndcg_cut: the sum of grade / log2(rank + 1), divided by the sum of the best order."""
+    """trec_eval's ndcg_cut: the sum of grade / log2(rank + 1), divided by the same sum for the best order."""
     gains = [max(grades.get(int(document), 0), 0) for document in ranked[:cut]]
     best = sorted((grade for grade in grades.values() if grade > 0), reverse=True)[:cut]
     return _discounted(gains) / _discounted(best) if best else 0.0
@@ -125,11 +126,12 @@ def cascade(
     shortlist_lengths: Sequence[int],
     own: IntArray | None = None,
 ) -> tuple[float, ...]:
-    """Recall@10 x 100 of a cascade for each length of the shortlist, which the cheap cell finds.
+    """Recall@10 x 100 of a cascade for each length of the shortlist.
 
-    Vectors are (queries, dim) and (documents, dim) of each cell; ``own`` is as in ``search``. Recall@10 is the share of
-    the deep cell's ten nearest documents that are in the shortlist, because the deep cell ranks these first in every
-    shortlist. It is 0 if the deep cell finds no document. Raises SpecError for a length below 1.
+    In a cascade, a cheap cell finds the shortlist, and a deep cell ranks the documents of the shortlist. Recall@10 is
+    the share of the deep cell's ten nearest documents that are in the shortlist, because the deep cell ranks these
+    first in every shortlist. It is 0 if the deep cell finds no document. Vectors are (queries, dim) and
+    (documents, dim) of each cell; ``own`` is as in ``search``. Raises SpecError for a length below 1.
     """
     if not shortlist_lengths or min(shortlist_lengths) < 1:
         raise SpecError(f"expected shortlist lengths of at least 1, got {list(shortlist_lengths)}")
@@ -212,7 +214,7 @@ def _by_query(judgements: Sequence[Judgement]) -> dict[str, dict[str, int]]:
 
 
 def _check_known(judgements: Sequence[Judgement], queries: Mapping[str, str], documents: Mapping[str, str]) -> None:
-    """Raise DataError for a judgement with an unknown id: without it, the scores would be of another collection."""
+    """Raise DataError for a judgement with an unknown id: if it were ignored, the scores would be wrong."""
     unknown = [
         *((where, query, "query", QUERIES) for where, query, _, _ in judgements if query not in queries),
         *((where, document, "document", CORPUS) for where, _, document, _ in judgements if document not in documents),

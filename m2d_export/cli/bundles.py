@@ -67,7 +67,7 @@ revision_option = click.option("--revision", help="Branch, tag or commit of a Hu
 @click.option(
     "--calibration",
     type=PATH,
-    help="File with one text in each line, to find the number ranges of int8.  [default: texts of this package]",
+    help="File with one text in each line, to find the ranges of values for int8.  [default: texts of this package]",
 )
 @click.option(
     "--engine", "engines", type=words("trt,trt-rtx"), default=(), help="TensorRT engines to add.  [default: none]"

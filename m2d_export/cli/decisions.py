@@ -71,7 +71,7 @@ def select(
     If you set a limit on quality, the fastest cell that is good enough is picked. If you do not, the best cell that is
     fast and small enough is picked.
 
-    Latency is that of the smallest timed batch, and throughput that of the largest. --batch-size names one batch for
+    Latency is taken from the smallest timed batch, and throughput from the largest. --batch-size sets one batch for
     both. --bytes-per-value says how an index stores each number: 4 is float32. With fewer bytes, vectors lose
     precision in the index. If bench has measured the score of such vectors, this score is the quality.
     """

@@ -22,7 +22,7 @@ from m2d_export.text.batches import Batch, stream_room
 from m2d_export.vectors import FloatArray
 
 DEVICE = "CPU"
-MANY = 16  # with fewer batches, running in parallel saves less time than compiling for it takes
+MANY = 16  # with fewer batches, parallel streams save less time than their compilation takes
 LONG_TOKENS = 160  # longer batches run faster with attention as one kernel
 LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
 LONG = {"PERFORMANCE_HINT": "THROUGHPUT"}
@@ -37,8 +37,8 @@ def _core() -> Any:
     """OpenVINO's core, one for the whole process.
 
     A core replaces the signal stack of its thread, and puts the previous one back when it is freed. If two cores are
-    freed in the order in which they were made, the second puts back a stack that is already freed. Then Ctrl-C is a
-    segmentation fault.
+    freed in the order in which they were made, the second puts back a stack that is already freed. Then Ctrl-C causes
+    a segmentation fault.
     """
     core = require("openvino", "openvino").Core()
     owns_threads(core)
@@ -46,11 +46,12 @@ def _core() -> Any:
 
 
 class OpenvinoRuntime(Runtime):
-    """A graph compiled for one batch at a time and, from the first call of many batches on, for parallel streams.
+    """A graph that is compiled for one batch at a time.
 
-    If there are many short and many long texts, streams are compiled for each kind. Several threads may call a runtime:
-    they take turns. Raises RuntimeUnavailable if the graph cannot be compiled, or if OpenVINO would compute in another
-    type than ``options.compute``. Raises SpecError if a cache is given and the variant has no sha256.
+    The first call with many batches also compiles it for parallel streams. If there are many short and many long texts,
+    streams are compiled for each kind. Several threads may call a runtime: they take turns. Raises RuntimeUnavailable
+    if the graph cannot be compiled, or if OpenVINO would compute in another type than ``options.compute``. Raises
+    SpecError if a cache is given and the variant has no sha256.
     """
 
     name = "openvino"
@@ -91,11 +92,11 @@ class OpenvinoRuntime(Runtime):
                 compiled = self._core.compile_model(self._model, DEVICE, settings)
             else:
                 compiled = self._cached(self._cache, settings)
-        except RuntimeError as error:  # OpenVINO's; an error of the cache is an M2DError already
+        except RuntimeError as error:  # from OpenVINO; an error of the cache is an M2DError, which is not caught
             raise RuntimeUnavailable(f"OpenVINO cannot compile this graph: {_reason(error)}") from error
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if taken != self._hint:
-            raise RuntimeUnavailable(f"asked for {self._hint}, OpenVINO computes in {taken}")
+            raise RuntimeUnavailable(f"OpenVINO was asked to compute in {self._hint}, but it computes in {taken}")
         return compiled
 
     def _cached(self, folder: Path, settings: dict[str, Any]) -> Any:
