@@ -27,7 +27,7 @@ Progress = Callable[[str], None]
 class EnginePlan:
     """The engines to build: ``versions`` has the version of each kind's library.
 
-    ``targets`` are compute capabilities of RTX engines. ``gpu`` is the GPU that the full library builds on.
+    ``targets`` are compute capabilities of RTX engines. ``gpu`` is the GPU that ``trt`` builds on.
     """
 
     versions: Mapping[str, str]
@@ -138,7 +138,7 @@ def _phase(progress: Progress, name: str, phase: str) -> None:
 
 
 class EngineCache:
-    """Finished engines by key: those of the bundle, which ``published`` finds, and those that are kept next to it."""
+    """Finished engines by key: ``published`` finds those of the published bundle, ``kept`` those of stopped builds."""
 
     def __init__(self, kept: Kept, published: Callable[[EngineKey], bytes | None]) -> None:
         self._kept, self._published = kept, published
@@ -148,11 +148,11 @@ class EngineCache:
         self._kept.store(key.digest, True, [engine])
 
     def timings(self) -> Path | None:
-        """The timing cache that all builds of the full library share; None if the folder cannot be private."""
+        """The timing cache that all builds of ``trt`` engines share; None if the folder cannot be private."""
         return self._kept.folder / "timings" if self._kept.opened() else None
 
     def take(self, key: EngineKey, into: Path) -> bool:
-        """Put the engine of ``key`` at ``into``; returns whether there was a whole one."""
+        """Put the engine of ``key`` at ``into``; returns False if there is none, or if it is damaged."""
         if (engine := self._published(key)) is not None:
             into.parent.mkdir(exist_ok=True)
             into.write_bytes(engine)

@@ -27,7 +27,7 @@ class Verdict:
     """Why a candidate was not picked.
 
     ``misses`` are the limits that the candidate breaks. ``reason`` has them in words or, if there are none, says why
-    the pick is better. The reason is empty if nothing speaks against the candidate.
+    the pick is better. The reason is empty if the candidate may be picked.
     """
 
     candidate: Candidate
@@ -47,7 +47,7 @@ class Relaxation:
 
     def __str__(self) -> str:
         change = f"from {format_number(self.limit)} to {format_number(self.needed)}"
-        return f"{self.budget} {change} would admit {self.candidate.cell}"
+        return f"{self.budget} {change} would allow {self.candidate.cell}"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Choice:
 
     ``stored_as`` names the storage whose score was judged; None means float32 vectors. ``runners_up`` are the next
     three candidates; those that meet every budget come first. If nothing was picked, ``relaxations`` has each budget
-    whose relaxation is enough, the smallest change first. It is empty if more than one budget must be relaxed.
+    whose change alone would let some candidate meet all budgets, the smallest change first. It is empty if no single
+    change is enough.
     """
 
     task: Task
@@ -81,12 +82,12 @@ class Choice:
 def select(
     candidates: Sequence[Candidate], budgets: Budgets, task: Task = Task.STS, view: View | None = None
 ) -> Choice:
-    """Pick the fastest candidate that meets every budget if quality has a limit, and else the best one.
+    """Pick one of the candidates that meet every budget: the fastest if quality has a limit, otherwise the best.
 
     If two are equal, the smaller dim is picked, then the smaller layer. ``candidates`` come from ``metrics.candidates``
     with ``view``. An index may have fewer than 4 bytes per number. Quality is then the score of vectors that are stored
-    in this way, if bench has measured it. Raises DataError if the quality of the task was not measured, or if a
-    retention needs the full cell's quality and that was not measured.
+    in this way, if bench has measured it. Raises DataError if the quality of the task was not measured, or if
+    ``min_retention`` is set and the quality of the full cell was not measured.
     """
     view, stored_as = view or View(), _stored_as(candidates, budgets, task)
     judged = [_judged(candidate, budgets, task, stored_as) for candidate in candidates]
@@ -170,7 +171,7 @@ def _rank(verdict: Verdict, budgets: Budgets) -> tuple[float, ...]:
 
 
 def _relaxations(ruled_out: Sequence[Verdict]) -> tuple[Relaxation, ...]:
-    """The least change of each budget with which a candidate would meet all budgets; the smallest change first."""
+    """For each budget, the smallest change that would let some candidate meet all budgets; smallest of all first."""
     only = [(verdict.misses[0], verdict.candidate) for verdict in ruled_out if len(verdict.misses) == 1]
     found: dict[str, Relaxation] = {}
     for miss, candidate in sorted(only, key=lambda item: item[0].change):

@@ -24,7 +24,7 @@ from m2d_export.spec import OUTPUT, Cell, Precision
 from m2d_export.text.batches import ATTENTION_BUDGET, MIN_FILL, TOKEN_BUDGET
 
 TRITON = "26.07"  # release of NVIDIA's images that the Dockerfile starts from
-SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # of a text: a tokenizer reads all of it
+SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # they bound the size of a text, because a tokenizer reads all of it
 WARM_TOKENS = 16
 CHECKSUMS = "SHA256SUMS"
 template = partial(templates.template, "m2d_export.deploy.triton")
@@ -34,7 +34,7 @@ template = partial(templates.template, "m2d_export.deploy.triton")
 class Service:
     """How cells are served.
 
-    ``runtime`` and ``threads`` are those of the Python backend; with None, there is one thread per core.
+    ``runtime`` and ``threads`` are those of the Python backend. If ``threads`` is None, there is one thread per core.
     ``max_batch_size`` is a number of texts. Raises SpecError for a value that Triton or this package does not know.
     """
 
@@ -169,8 +169,8 @@ def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service
         "encoder": encoder,
         "threads": service.threads or 0,
         "session": SERVER_SETTINGS,
-        # A model of the server is called once for all texts, if their attention fits. In Python, more calls cost less
-        # than padding.
+        # An encoder that is a Triton model of its own is called once for all texts, if their attention fits. An encoder
+        # in the text model is called more often, because calls in Python cost less than padding.
         "token_budget": TOKEN_BUDGET if here else limit * text.max_tokens,
         "attention_budget": ATTENTION_BUDGET,
         "min_fill": MIN_FILL if here else 0.0,
