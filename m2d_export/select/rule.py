@@ -87,7 +87,7 @@ def select(
     If two are equal, the smaller dim is picked, then the smaller layer. ``candidates`` come from ``metrics.candidates``
     with ``view``. An index may have fewer than 4 bytes per number. Quality is then the score of vectors that are stored
     in this way, if bench has measured it. Raises DataError if the quality of the task was not measured, or if
-    ``min_retention`` is set and the quality of the full cell was not measured.
+    ``min_retention`` is set and the quality of the full cell was not measured or is not above 0.
     """
     view, stored_as = view or View(), _stored_as(candidates, budgets, task)
     judged = [_judged(candidate, budgets, task, stored_as) for candidate in candidates]
