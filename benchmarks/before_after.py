@@ -75,7 +75,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("--runtime", default="onnxrt,openvino", help="with commas; default: onnxrt,openvino")
     parser.add_argument("--precision", default="fp32,int8", help="with commas; default: fp32,int8")
     parser.add_argument("--threads", type=common.positive, default=cores(), help="default: all cores")
-    parser.add_argument("--limit", type=common.positive, help="take only so many sentences, for a trial")
+    parser.add_argument("--limit", type=common.positive, help="take only this many sentences, for a trial")
     common.add_checkpoint(parser)
     arguments = parser.parse_args()
     for name in ("before", "after", "work"):

@@ -2,7 +2,7 @@
 
     python -m benchmarks.build_cost -o benchmarks/results/build_cost.json
 
-The seconds are those of one build in a fresh process, imports included, so they are what a user waits for.
+The seconds are those of one build in a new process. They include the imports, because a user waits for them too.
 """
 
 import tempfile

@@ -2,13 +2,13 @@
 
     M2D_STSB=DIR python -m benchmarks.ceiling minilm.m2d -o benchmarks/results/ceiling.json
 
-The limit is a graph of only the matrix products (matmuls) of two layers, in the encoder's own shapes, at the default
-token budget, in the same runtime and on as many parallel streams as ``encode`` has. The int8 matmuls are quantized by
-the same quantizer, so they scale and round their inputs. The share is the useful operations a second of ``encode`` over
-those of the matmuls.
-Useful operations are those of real tokens: 24 H^2 + 4 n H for each token of each layer, in a text of n tokens (a
-multiply-add is two operations, the inner width is 4 H). The file also shows where the rest of the time goes: by token
-budget, by stage, and by kind of operation (from the runtime's own profiler).
+The limit is the speed of a graph that has only the matrix products (matmuls) of two layers. It has the shapes of the
+encoder at the default token budget. It runs in the same runtime, on as many parallel streams as ``encode``. The int8
+matmuls are quantized by the same quantizer, so they scale and round their inputs. The share is the useful operations
+per second of ``encode``, divided by the operations per second of this graph. Useful operations are those of real
+tokens: 24 H^2 + 4 n H for each token of each layer, in a text of n tokens (a multiply-add is two operations, the inner
+width is 4 H). The file also shows where the rest of the time goes: by token budget, by stage, and by kind of operation
+(from the runtime's own profiler).
 """
 
 import json
@@ -148,7 +148,7 @@ def main() -> None:
     """Measure, profile, write."""
     parser = common.parser("ceiling", __doc__, rounds=5)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--limit", type=common.positive, help="take only so many sentences, for a trial")
+    parser.add_argument("--limit", type=common.positive, help="take only this many sentences, for a trial")
     arguments = parser.parse_args()
     bundle, threads = Bundle.open(arguments.bundle), cores()
     short = common.sentences(common.stsb_test(parser))[: arguments.limit]

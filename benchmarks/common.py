@@ -141,7 +141,7 @@ def take_turns(
     """Seconds of every system in every round. The systems take turns, in a new order each round.
 
     Rounds of ``warm_up`` come first and do not count. ``rest`` seconds pass before each turn, so that the threads of
-    the last system come to rest.
+    the last system stop spinning.
     """
     seconds: dict[Key, list[float]] = {system: [] for system in turns}
     orders = drawn_orders(list(turns))

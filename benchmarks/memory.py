@@ -3,8 +3,8 @@
     python -m benchmarks.memory -o benchmarks/results/memory.json
 
 The encoder is a ModernBERT of random weights: 2 layers, 12 heads, 768 wide. Megabyte texts go through all-MiniLM-L6-v2.
-Every number is the peak of a process of its own, over what that process held after one short text, or, for a build,
-after its imports.
+Every number is the peak memory of a new process. What the process held after one short text is subtracted. For a build,
+what it held after its imports is subtracted.
 """
 
 import json
@@ -93,7 +93,7 @@ def built(checkpoint: str, target: str) -> Callable[[], object]:
 
 
 def megabytes(name: str, *arguments: Any) -> float:
-    """The peak of the function ``name`` in a process of its own, over what that held before the call."""
+    """The peak memory of the function ``name`` in a new process, without what the process held before the call."""
     job = json.dumps([name, arguments])
     child = subprocess.run([sys.executable, "-m", "benchmarks.memory", job], stdout=subprocess.PIPE, check=True)
     return float(child.stdout.split()[-1])

@@ -1,4 +1,4 @@
-"""How much memory does a process need that has every exit of a bundle open?
+"""How much memory does a process need if it has every exit of a bundle open?
 
     python -m benchmarks.open_exits minilm.m2d -o benchmarks/results/open_exits.json
 
@@ -20,7 +20,7 @@ from m2d_export.runtimes.table import RUNTIMES
 
 SHORT = [f"The {word} was seen by nobody." for word in ("cat", "ship", "storm", "end")] * 512
 LONG = ["The cat was seen by nobody, and so were the ship and the storm. " * 15] * 64
-TEXTS = SHORT + LONG  # many batches of each: a runtime may open its model once more for each kind
+TEXTS = SHORT + LONG  # many batches of short and long texts: a runtime may open its model again for each kind
 
 
 def peak_mb(bundle: Bundle, layers: list[int], runtime: str, precision: str) -> float:

@@ -21,7 +21,7 @@ from benchmarks.tables.quality import SHIPPED, UNTOUCHED, axes_of, scores_of
 from m2d_export import Cell
 from m2d_export.report.formatting import rate, score
 
-SIZE = (6.4, 5.2)  # inches, both alike: the README shows them side by side, at about half their size
+SIZE = (6.4, 5.2)  # inches, the same for both pictures: the README shows them side by side, at about half their size
 EQUAL = 0.5  # points on STS-B that may lie between systems of equal score
 REFERENCE = "sentence-transformers torch fp32"
 INK, SOFT, OWN, PEER = "#1f2328", "#59636e", "#0a7d62", "#b3bac2"

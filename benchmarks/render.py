@@ -32,6 +32,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "ceiling": cost.ceiling,
     "settings": cost.settings,
     "cost": cost.cost,
+    "int8": cost.int8,
     "open_exits": cost.open_exits,
     "stream": cost.stream,
     "long_texts": cost.long_texts,

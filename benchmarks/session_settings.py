@@ -1,4 +1,4 @@
-"""What is each setting of an ONNX Runtime session worth?
+"""How much time does each setting of an ONNX Runtime session save?
 
     python -m benchmarks.session_settings minilm.m2d -o benchmarks/results/session_settings.json
 
@@ -21,7 +21,7 @@ from m2d_export.host.machine import cores
 from m2d_export.runtimes.onnxrt import NO_SKIP_LAYER_NORM_FUSION, SETTINGS, session_options
 
 REST = 0.2
-CALLS = {(1, 16): 64, (64, 16): 8, (8, 128): 8}  # in a turn, by texts and tokens: more of the short ones
+CALLS = {(1, 16): 64, (64, 16): 8, (8, 128): 8}  # calls in a turn, by texts and tokens: more of the short ones
 SHIPPED = "as shipped"
 SPINNING = "session.force_spinning_stop"
 SETTINGS_OF: Mapping[str, Mapping[str, str]] = {

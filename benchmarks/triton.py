@@ -1,14 +1,13 @@
-"""What does Triton Inference Server keep of the encoder's speed with 32 clients at once?
+"""How fast is Triton Inference Server with 32 clients at once, compared with the encoder?
 
     M2D_STSB=DIR python -m benchmarks.triton minilm.m2d -o benchmarks/results/triton.json
 
-The server is the one that the tests unpack: on the CPU, its Python backend with ONNX Runtime. 32 clients send one
-sentence of STS-B test a request over gRPC for 60 seconds, once with the dynamic batcher of the exported model and once
-with ``max_batch_size`` 1. Clients and server share the cores. ``Encoder.encode`` of the same sentences is measured in
-the same rounds. Each round starts new servers. In the first round every vector of the server is compared with the
-encoder's.
-The file also holds the seconds to write the cell's graph, and to compare it with ``Encoder``. Three rounds of two
-precisions take 20 minutes; ``--seconds 2 --rounds 1`` is a trial.
+The server is the one that the tests unpack. It runs its Python backend with ONNX Runtime on the CPU. 32 clients send
+requests over gRPC for 60 seconds. Each request has one sentence of STS-B test. The clients do this twice: with the
+dynamic batcher of the exported model, and with ``max_batch_size`` 1. Clients and server share the cores.
+``Encoder.encode`` of the same sentences is measured in the same rounds. Each round starts new servers. In the first
+round every vector of the server is compared with the encoder's. The file also holds the seconds to write the cell's
+graph, and to compare it with ``Encoder``. ``--seconds 2 --rounds 1`` is a quick trial.
 """
 
 import json

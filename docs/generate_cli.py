@@ -28,7 +28,7 @@ refused.
 | 1 | a check failed: parity, integrity, an export, a training |
 | 2 | wrong use, something is missing on this machine, or an output cannot be written |
 | 70 | an internal error, which is a bug: with the environment variable `M2D_TRACEBACK=1`, its traceback is shown |
-| 130, 143 | interrupted, terminated |
+| 129, 130, 143 | terminal closed, interrupted, terminated |
 """
 
 

@@ -14,11 +14,10 @@ from m2d_export.host.files import expanded
 from m2d_export.runtimes.runtime import Closing
 from m2d_export.runtimes.table import open_runtime
 from m2d_export.runtimes.tuning import fastest_budget
-from m2d_export.spec import Cell, Precision
+from m2d_export.spec import Cell, Precision, check_flag
 from m2d_export.text.batches import batches, pad
-from m2d_export.vectors import FloatArray, truncate
+from m2d_export.vectors import FloatArray, truncate_with_lengths
 
-LONGEST = 1e19  # length of a vector; the square of a longer one is infinity in float32
 WINDOW = 8192  # texts tokenized and sorted at a time, so that memory does not grow with the input
 
 
@@ -67,7 +66,7 @@ class Encoder(Closing):
             bundle.grid.check_layer(default.layer if layer is None else layer),
             bundle.grid.check_dim(default.dim if dim is None else dim),
         )
-        self.normalize = bundle.manifest.normalize if normalize is None else normalize
+        self.normalize = bundle.manifest.normalize if normalize is None else check_flag(normalize, "normalize")
         self._tokenizer = bundle.tokenizer
         self.runtime = open_runtime(
             runtime,
@@ -134,16 +133,17 @@ class Encoder(Closing):
 
     def _cut(self, full: FloatArray, rows: Sequence[int], first_index: int) -> FloatArray:
         """The cell's vectors; raises NotFiniteError for the first of ``rows`` with a vector that is not finite."""
-        if not isfinite(np.vdot(full, full)):  # one call: this is the time of a single text too
-            lengths = np.linalg.norm(full.astype(np.float64), axis=1)
-            for row, length in zip(rows, lengths, strict=True):
-                if not length < LONGEST:
-                    raise NotFiniteError(
-                        f"the vector of item {first_index + row} is not finite in {self.runtime.name}: use another "
-                        "precision, compute or runtime, or build again from weights without NaN and infinity",
-                        first_index + row,
-                    )
-        return truncate(full, self.cell.dim, self.normalize)
+        vectors, lengths = truncate_with_lengths(full, self.cell.dim, self.normalize)
+        if self.cell.dim < full.shape[1]:  # the numbers that are cut off show a broken model too
+            _, lengths = truncate_with_lengths(full, full.shape[1], normalize=False)
+        for row, (length,) in zip(rows, lengths.tolist(), strict=True):
+            if not isfinite(length):
+                raise NotFiniteError(
+                    f"the vector of item {first_index + row} is not finite in {self.runtime.name}: use another "
+                    "precision, compute or runtime, or build again from weights without NaN and infinity",
+                    first_index + row,
+                )
+        return vectors
 
     def close(self) -> None:
         """Free the loaded model; encoding afterwards raises SpecError."""
@@ -156,6 +156,8 @@ class Encoder(Closing):
 
 def _check_texts(texts: object) -> None:
     """Raise InputError for what is no sequence of texts; sets and dicts have no order that vectors could keep."""
+    if isinstance(texts, list):  # the usual case, at once
+        return
     has_order = isinstance(texts, Iterable) and not isinstance(texts, str | bytes | Mapping | set | frozenset)
     if not has_order or getattr(texts, "ndim", 1) != 1:  # a table's iterator gives the names of its columns
         raise InputError(f"texts is {type(texts).__name__}, not a list of texts: pass a list, such as [text]")

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -13,21 +13,21 @@ from m2d_export.bundle.disk import Bundle, files_in, published_engine
 from m2d_export.bundle.manifest import Manifest, VariantEntry, read_manifest
 from m2d_export.engines.builds import EngineCache, TypedGraph, build_engines
 from m2d_export.errors import BundleError, ExportError, ParityError
-from m2d_export.graph_files import Graphs, remove_failed, write_graphs
+from m2d_export.graph_files import TOOLS, check_graphs, remove_failed, write_graphs
 from m2d_export.host.files import writing
 from m2d_export.host.folders import publish, staged_directory
+from m2d_export.host.kept import Kept
 from m2d_export.host.machine import versions
 from m2d_export.host.staging import remove_stale
 from m2d_export.plan import BuildOptions, Plan, Progress, no_progress, plan, why_not_replaced
-from m2d_export.precisions import PRECISIONS, function_of
-from m2d_export.spec import DEFAULT, EngineEntry, Precision, Variant
+from m2d_export.precisions import PRECISIONS
+from m2d_export.spec import EngineEntry, Precision
 from m2d_export.vectors import FloatArray
 
 if TYPE_CHECKING:
-    from m2d_export.checkpoints.exits import ExitEncoder
-    from m2d_export.checkpoints.load import Checkpoint
+    import onnx_ir as ir
 
-TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu"
+    from m2d_export.checkpoints.load import Checkpoint
 
 
 def build(
@@ -48,20 +48,35 @@ def build_planned(plan: Plan, progress: Progress = no_progress) -> Bundle:
     Raises ParityError if a graph fails its gate: nothing is published, or with ``plan.partial`` what passed.
     """
     from m2d_export.checkpoints.exits import ExitEncoder
+    from m2d_export.gate.reference import Reference, checked_reference
     from m2d_export.graphs.export import export_exits
+
+    @cache
+    def exported() -> "ir.Model":
+        progress("exporting all exits once")
+        return export_exits(exits, plan.grid.width, plan.checkpoint.text)
+
+    @cache
+    def reference() -> Reference:
+        progress("running the reference")
+        return checked_reference(plan.checkpoint, exits, plan.grid.dims)
 
     if removed := remove_stale(plan.target):
         progress(f"removed {removed} unfinished build(s) of {plan.target.name}")
     exits = ExitEncoder(plan.checkpoint, plan.grid.layers).eval()
-    progress("exporting all exits once")
-    model = export_exits(exits, plan.grid.width, plan.checkpoint.text)
-    cache = EngineCache(plan.target, partial(published_engine, plan.target))
+    kept = Kept(plan.target)
     with staged_directory(plan.target) as staging, writing(plan.target):
         (staging / layout.TOKENIZER).write_text(plan.checkpoint.tokenizer_json, encoding="utf-8")
         if plan.checkpoint.rotation:
             np.save(staging / layout.ROTATION, rotation_matrix(plan.checkpoint))
-        graphs = write_graphs(plan, model, staging, progress)
-        variants, failures = check_variants(plan, graphs, exits, staging, progress)
+        graphs = write_graphs(plan, exported, staging, kept, progress)
+        variants, failures = check_graphs(plan, graphs, reference, staging, kept, progress)
+        if failures and not (plan.partial and variants):
+            remedy = "Build without these layers or precisions" + (", or with --partial" if variants else "")
+            found = f". What is finished is kept in {kept.folder} for the next build" if kept.folder.is_dir() else ""
+            raise ParityError(
+                f"nothing is published, because these graphs fail their gate: {'; '.join(failures)}. {remedy}{found}"
+            )
         if failures:
             remove_failed(graphs, variants, staging)
         typed = [
@@ -69,13 +84,14 @@ def build_planned(plan: Plan, progress: Progress = no_progress) -> Bundle:
             for entry in variants
             if PRECISIONS[entry.precision].tensorrt
         ]
-        engines, failed = build_engines(plan.engines, typed, staging, cache, progress)
+        engine_cache = EngineCache(kept, partial(published_engine, plan.target))
+        engines, failed = build_engines(plan.engines, typed, staging, engine_cache, progress)
         progress("writing the manifest")
         write_manifest(plan, variants, engines, staging)
         lost = published_variants(plan.target) - {(entry.layer, entry.precision) for entry in variants}
         progress("publishing")
         publish(staging, plan.target, why_not_replaced if plan.force else None)
-    cache.clear()
+    kept.clear()
     if failures:
         without = [*failures, *failed]
         had = ", ".join(f"layer {layer} in {precision}" for layer, precision in sorted(lost))
@@ -84,38 +100,6 @@ def build_planned(plan: Plan, progress: Progress = no_progress) -> Bundle:
     if failed:
         raise ExportError(f"{plan.target} is published without these engines: {'; '.join(failed)}")
     return Bundle.open(plan.target, plan.checkpoint.folder)
-
-
-def check_variants(
-    plan: Plan, graphs: Graphs, exits: "ExitEncoder", staging: Path, progress: Progress
-) -> tuple[tuple[VariantEntry, ...], list[str]]:
-    """Compare every graph with the reference; returns what passes, and each failure in words.
-
-    Raises ParityError if a graph fails and the plan is not partial, or if every variant fails.
-    """
-    from m2d_export.gate.reference import checked_reference
-
-    progress("running the reference")
-    reference = checked_reference(plan.checkpoint, exits, plan.grid.dims)
-    entries, failures = [], []
-    for (layer, precision), paths in graphs.items():
-        parity, problems = {}, []
-        for runtime, path in paths.items():
-            name = f"layer {layer}, {precision}" + ("" if runtime == DEFAULT else f" for {runtime}")
-            progress(f"parity of {name}")
-            variant = Variant(layer, precision, staging / path, plan.grid.width, plan.checkpoint.origin)
-            parity[runtime], found = function_of(PRECISIONS[precision].gate)(variant, reference)
-            problems += [f"{name}: {problem}" for problem in found]
-        failures += problems
-        if not problems:
-            metrics = parity[DEFAULT].metrics()
-            entries.append(VariantEntry(layer, precision, paths, layout.weights_path(precision), metrics))
-    if failures and not (plan.partial and entries):
-        remedy = "Build without these layers or precisions" + (", or with --partial" if entries else "")
-        raise ParityError(
-            f"nothing is published, because these graphs fail their gate: {'; '.join(failures)}. {remedy}"
-        )
-    return tuple(entries), failures
 
 
 def rotation_matrix(checkpoint: "Checkpoint") -> FloatArray:
@@ -158,7 +142,7 @@ def write_manifest(
         text=checkpoint.text,
         variants=variants,
         files=files_in(staging),
-        versions=versions(TOOLS.split()),
+        versions=versions(TOOLS),
         similarity=checkpoint.similarity,
         truncate_dim=checkpoint.truncate_dim,
         space=checkpoint.space,

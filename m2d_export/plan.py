@@ -11,10 +11,10 @@ from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
 from m2d_export.engines.builds import EnginePlan, plan_engines
 from m2d_export.errors import BundleError, ManifestError, OutputError, SpecError
 from m2d_export.host.extras import require
-from m2d_export.host.files import check_parent, check_room, followed, writing
+from m2d_export.host.files import check_parent, check_room, expanded, followed, utf8_path, writing
 from m2d_export.host.folders import check_replaceable, other_file
 from m2d_export.precisions import PRECISIONS
-from m2d_export.spec import Grid, Precision, ShapeRange, default_dims
+from m2d_export.spec import Grid, Precision, ShapeRange, check_flag, check_items, default_dims
 from m2d_export.text.files import calibration_texts, read_texts
 
 CALIBRATION_TEXTS = 300
@@ -97,19 +97,23 @@ def plan(
     Raises SpecError, DataError, CheckpointError, OutputError, DiskFullError, RuntimeUnavailable.
     """
     path = followed(target)
+    check_flag(partial, "partial")
     with writing(path):
-        check_target(path, force)
+        check_target(path, check_flag(force, "force"))
         check_parent(path)
+    utf8_path(path)
     require("onnxruntime", "cpu")  # the gate runs every graph
-    chosen = _precisions(precisions)
-    texts = _calibration(chosen, calibration)
+    chosen = _precisions(check_items(precisions, str, "precisions"))
+    texts = _calibration(chosen, None if calibration is None else expanded(calibration))
+    kinds, gpus = check_items(engines, str, "engines"), check_items(targets, str, "targets")
+    ranges = None if shapes is None else check_items(shapes, ShapeRange, "shapes")
     progress("loading the checkpoint")
     loaded = load_checkpoint(str(checkpoint), revision, pooling)
     if max_tokens is not None:
         loaded = _cut_texts(loaded, max_tokens)
     grid = _grid(loaded, layers, dims)
     tensors = {tensor.data_ptr(): tensor.nbytes for tensor in loaded.encoder.state_dict().values()}
-    planned = plan_engines(engines, shapes, targets, chosen, loaded.text.max_tokens)
+    planned = plan_engines(kinds, ranges, gpus, chosen, loaded.text.max_tokens)
     found = Plan(loaded, grid, chosen, texts, path, sum(tensors.values()), planned, force, partial)
     check_room(path, _bytes_needed(found))
     return found
@@ -155,11 +159,12 @@ def _cut_texts(loaded: Checkpoint, max_tokens: int) -> Checkpoint:
 
 def _grid(loaded: Checkpoint, layers: Sequence[int] | None, dims: Sequence[int] | None) -> Grid:
     trained = loaded.trained_dims or (loaded.width,)
-    chosen = dims if dims is not None else loaded.trained_dims or default_dims(loaded.width)
+    every = loaded.exits if layers is None else check_items(layers, int, "layers")
+    chosen = loaded.trained_dims or default_dims(loaded.width) if dims is None else check_items(dims, int, "dims")
     return Grid(
         depth=loaded.depth,
         width=loaded.width,
-        layers=loaded.exits if layers is None else tuple(sorted(set(layers))),
+        layers=tuple(sorted(set(every))),
         dims=tuple(sorted(set(chosen), reverse=True)),
         trained_dims=tuple(sorted(trained, reverse=True)),
     )
@@ -170,6 +175,8 @@ def _precisions(names: Sequence[str]) -> tuple[Precision, ...]:
         chosen = {Precision(name) for name in names}
     except ValueError as error:
         raise SpecError(f"{error}: a bundle can have {', '.join(Precision)}") from None
+    if not chosen:
+        raise SpecError(f"no precision is named: a bundle can have {', '.join(Precision)}")
     return tuple(precision for precision in Precision if precision in chosen)
 
 
@@ -186,12 +193,15 @@ def _calibration(precisions: Sequence[Precision], path: Path | None) -> Calibrat
 
 
 def _bytes_needed(plan: Plan) -> int:
-    """An estimate of a build's disk space: each precision needs its weights twice, and an engine has its own copy."""
+    """An estimate of a build's disk space: weights are in the new bundle and among what is kept for the next build.
+
+    A partial build may write those of what passed a third time. An engine has its own copy.
+    """
     embedding = sum(value.nbytes for value in plan.checkpoint.encoder.get_input_embeddings().parameters())
     blocks = plan.weight_bytes - embedding
     per_engine_kind = sum(embedding + blocks * layer // plan.grid.depth for layer in plan.grid.layers)
     needed = 0
     for row in (PRECISIONS[precision] for precision in plan.precisions):
         kinds = len(plan.engines.versions) if row.tensorrt else 0
-        needed += (2 * plan.weight_bytes + per_engine_kind * kinds) * row.weight_bytes
+        needed += ((3 if plan.partial else 2) * plan.weight_bytes + per_engine_kind * kinds) * row.weight_bytes
     return needed // PRECISIONS[Precision.FP32].weight_bytes

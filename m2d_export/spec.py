@@ -3,13 +3,15 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 from m2d_export.errors import SpecError
 
+Item = TypeVar("Item")
 SMALLEST_DEFAULT_DIM = 32
 BYTES_PER_FLOAT = 4
 LARGEST_VOCABULARY = 1 << 31
@@ -96,6 +98,21 @@ class Grid:
     def full(self) -> Cell:
         """The deepest exit with all dims, with which other cells are compared."""
         return Cell(self.layers[-1], self.width)
+
+
+def check_flag(value: object, name: str) -> bool:
+    """Return ``value`` if it is True or False; raises SpecError that names ``name``: "no" would count as true."""
+    if not isinstance(value, bool):
+        raise SpecError(f"{name} is {value!r}, expected True or False")
+    return value
+
+
+def check_items(values: object, kind: type[Item], name: str) -> tuple[Item, ...]:
+    """Return ``values`` as a tuple if it is a list of ``kind``; raises SpecError that names ``name``."""
+    found = tuple(values) if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping) else None
+    if found is None or not all(isinstance(item, kind) and not isinstance(item, bool) for item in found):
+        raise SpecError(f"{name} is {values!r}, expected a list of {kind.__name__}")
+    return found
 
 
 def default_dims(width: int) -> tuple[int, ...]:

@@ -16,12 +16,19 @@ def truncate(vectors: NDArray[Any], dim: int, normalize: bool = True) -> FloatAr
 
     Rows are scaled after the cut, because the first numbers of a unit vector are not a unit vector.
     """
+    return truncate_with_lengths(vectors, dim, normalize)[0]
+
+
+def truncate_with_lengths(vectors: NDArray[Any], dim: int, normalize: bool = True) -> tuple[FloatArray, FloatArray]:
+    """Like ``truncate``, and the lengths of the rows before they are scaled, (n, 1).
+
+    A length is NaN or infinity if a number of its row is, or if its square is too large for float32.
+    """
     prefix = np.ascontiguousarray(vectors[:, :dim], dtype=np.float32)
-    if not normalize:
-        return prefix
     # The same as np.linalg.norm in fewer calls: each call costs time, which matters for a single text.
-    lengths = np.sqrt(np.add.reduce(prefix * prefix, axis=1, keepdims=True))
-    return cast(FloatArray, prefix / np.maximum(lengths, EPSILON))
+    with np.errstate(all="ignore"):
+        lengths = np.sqrt(np.add.reduce(prefix * prefix, axis=1, keepdims=True))
+        return cast(FloatArray, prefix / np.maximum(lengths, EPSILON) if normalize else prefix), lengths
 
 
 def cosine(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:

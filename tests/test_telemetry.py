@@ -66,3 +66,10 @@ def test_building_reports_nothing(checkpoint: Path, tmp_path: Path) -> None:
 def test_what_a_user_sets_stays() -> None:
     program = "import os, m2d_export; assert os.environ['ORT_DISABLE_TELEMETRY'] == '0'"
     subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "ORT_DISABLE_TELEMETRY": "0"})
+
+
+def test_a_cpp_program_turns_it_off(bundle: Bundle, tmp_path: Path) -> None:
+    deploy_cpp = [sys.executable, "-m", "m2d_export", "cpp", str(bundle.root), "--cell", "1x64", "--runtime", "onnxrt"]
+    subprocess.run([*deploy_cpp, "-o", str(tmp_path / "cpp")], check=True, capture_output=True)
+    sources = [path.read_text() for path in (tmp_path / "cpp").rglob("*.hpp")]
+    assert any("DisableTelemetryEvents()" in source for source in sources)

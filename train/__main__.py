@@ -34,7 +34,7 @@ MAX_SEED = 2**32 - 1  # the largest that numpy accepts
     "name",
     type=click.Choice(["grid", "seed"]),
     default="grid",
-    help="grid trains all cells in every step; seed is sentence-transformers' own training.",
+    help="grid trains all cells in every step; seed is sentence-transformers' own training (not --seed).",
 )
 @click.option("--revision", help="Branch, tag or commit of a MODEL on the Hub.")
 @click.option("--columns", type=words("A,B,SCORE"), help="Columns of DATA.  [default: sentence1,sentence2,score]")
@@ -62,7 +62,10 @@ MAX_SEED = 2**32 - 1  # the largest that numpy accepts
 )
 @click.option("--eval-steps", type=click.IntRange(min=1), help="Steps between evaluations on dev.  [default: 100]")
 @click.option(
-    "--seed", type=click.IntRange(0, MAX_SEED), default=42, help="Random seed of batch order, dropout and sampling."
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    default=42,
+    help="Number that decides batch order, dropout and sampling.",
 )
 @click.option(
     "--weighting",

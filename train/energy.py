@@ -18,7 +18,7 @@ class Energy:
 
 @contextlib.contextmanager
 def measure_energy() -> Iterator[Energy]:
-    """Measure the block; a meter that fails is written in ``note`` and never stops a training."""
+    """Measure the block; an error of the meter goes into ``note`` and never stops a training."""
     energy = Energy()
     try:
         from codecarbon import EmissionsTracker

@@ -85,7 +85,7 @@ def grid_scores(
 def card_metrics(full: NDArray[np.float32], pairs: Pairs, normalize: bool) -> dict[str, float | None]:
     """The ten metrics of sentence-transformers' EmbeddingSimilarityEvaluator, by name, for vectors (texts, width).
 
-    They are Pearson and Spearman of four similarities and the largest of each, as fractions of 1.
+    They are Pearson and Spearman of four similarities, and the largest Pearson and Spearman, all from -1 to 1.
     """
     shipped = emitted(full, full.shape[1], normalize)
     found = correlations(shipped[pairs.left], shipped[pairs.right], pairs.scores)

@@ -18,7 +18,7 @@ from .model import exit_vectors, with_heads
 from .recipes import GridRecipe
 from .work import Job, WorkFolder
 
-TOKEN_BUDGET = 384  # tokens of a group on a CPU: a smaller group has less padding, a larger one uses cores better
+TOKEN_BUDGET = 384  # tokens of a group on a CPU: small groups have less padding, large groups use the cores better
 
 
 class GridTraining:
@@ -132,6 +132,12 @@ class GridTraining:
         if state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"])
 
+    def restored(self, saved: tuple[dict[str, Any], list[Entry]]) -> list[Entry]:
+        """Load a saved state; returns its log."""
+        state, log = saved
+        self.load_state(state)
+        return log
+
 
 def train_grid(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Trained | None:
     """Train with ``GridRecipe`` from the state in ``work``; returns None if ``stop`` was set before the end.
@@ -139,20 +145,20 @@ def train_grid(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Tra
     The state is saved after every evaluation and before stopping. If the loss is undefined, the training diverges or
     memory runs out, the model goes back to the last saved state; raises TrainingError if there is none.
     """
-    training, state = GridTraining(job), work.state()
-    if state is not None:
+    training, saved = GridTraining(job), work.saved()
+    log: list[Entry] = []
+    if saved is not None:
         try:
-            training.load_state(state)
+            log = training.restored(saved)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:  # other names, types, counts or shapes
             raise TrainingError(
                 f"the state in {work.path} belongs to another training: remove the folder and start again"
             ) from error
-    log = work.log(training.step)
     failure = None
     try:
         while training.step < training.steps:
             if stop.is_set():
-                work.save(training.state())
+                work.save(training.state(), log)
                 return None
             loss = training.take_step().total.item()
             watcher.step(training.step, training.steps, loss)
@@ -161,14 +167,12 @@ def train_grid(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Tra
                     log.append(Entry(training.step, loss, training.evaluator.grid()))
                 check_divergence(log)
                 watcher.evaluated(log[-1])
-                work.save_log(log)
-                work.save(training.state())
+                work.save(training.state(), log)
     except TrainingError as error:
-        good = work.state()
+        good = work.saved()
         if good is None:
             raise
-        training.load_state(good)
-        log = work.log(training.step)
+        log = training.restored(good)
         failure = f"{error} (step {training.step} is the last good one)"
     training.model.eval()
     return Trained(training.checkpoint.heads, tuple(log), failure)

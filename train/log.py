@@ -28,7 +28,7 @@ class Entry:
         return self.scores[max(self.scores)]
 
     def to_json(self) -> dict[str, Any]:
-        """The entry as ``m2d.json`` and ``log.json`` hold it."""
+        """The entry as ``m2d.json`` and saved states hold it."""
         return {"step": self.step, "loss": self.loss, "dev": {str(cell): score for cell, score in self.scores.items()}}
 
     @classmethod

@@ -53,9 +53,9 @@ def grid_loss(vectors: Tensor, gold: Tensor, dims: Sequence[int], weights: LossW
     """The loss of all cells: vectors (L, N, W), gold scores (B,), dims in descending order from W.
 
     ``order`` is CoSENT. ``similarities`` is the squared error between a cell's cosines of all N sentences and those of
-    the full cell. Both are means over cells, with the weights of their exits. ``vectors`` is the mean of 1 - cosine
-    between an exit's vectors and those of the last exit at the same dim, so that all exits share one space. In the last
-    two parts, the full cell and the last exit are fixed goals: no gradient flows into them.
+    the full cell. ``order`` and ``similarities`` are means over cells, with the weights of their exits. ``vectors`` is
+    the mean of 1 - cosine between an exit's vectors and those of the last exit at the same dim, so that all exits share
+    one space. In the last two parts, the full cell and the last exit are fixed goals: no gradient flows into them.
     """
     pairs = len(gold)
     share = vectors.new_ones(len(vectors))  # (L,)

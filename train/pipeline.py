@@ -86,7 +86,7 @@ def _facts(job: Job, trained: Trained, energy: Energy, seconds: float, resumed: 
         "precision": job.precision,
         "machine": f"{here['cores']} cores of {here['cpu']}" if job.device == "cpu" else job.device,
         "seconds": round(seconds, 1),
-        "resumed": resumed,  # if so, seconds and energy are those of the last process only
+        "resumed": resumed,  # after a resume, seconds and energy are those of the last process only
         "energy": dataclasses.asdict(energy),
         "versions": {package: version(package) for package in PACKAGES},
         "differences": differences(job.recipe),

@@ -18,7 +18,7 @@ class SeedRecipe:
     """The training that the model card ``CARD`` describes.
 
     ``weighting`` decides the weights of the layers below the last. ``uniform`` is sentence-transformers' default since
-    5.7. ``seed-era`` gives layer k the weight 1/k, as the release did that the card was made with.
+    5.7. ``seed-era`` gives layer k the weight 1/k, like the release that made the card.
     """
 
     dims: tuple[int, ...]

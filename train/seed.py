@@ -1,6 +1,8 @@
 """The seed recipe: the training of the model card ``recipes.CARD``, with sentence-transformers' trainer and losses."""
 
+import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -11,18 +13,21 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer import losses
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from m2d_export.bench.similarity import SIMILARITIES
 from m2d_export.bench.sts import Pairs
 from m2d_export.checkpoints.load import quietly
 from m2d_export.errors import M2DError, TrainingError, first_line
+from m2d_export.host.files import output_file, sha256_of
 
 from .evaluate import Evaluator
 from .log import Entry, Trained, Watcher, check_divergence, undefined_loss
 from .memory import IN_EVALUATION, explain_out_of_memory, in_a_step
 from .recipes import Recipe, SeedRecipe
-from .work import Job, WorkFolder
+from .work import Job, WorkFolder, check_finite
+
+LOG, SUMS = "m2d-log.json", "m2d-sha256.json"  # in a checkpoint of the trainer
 
 SIMILARITY_NAMES: list[Any] = list(SIMILARITIES)  # without all four, the evaluator returns two metrics, not ten
 UNIFORM = (
@@ -86,7 +91,7 @@ def train_seed(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Tra
         per_device_train_batch_size=recipe.batch_size,
         learning_rate=recipe.learning_rate,
         prompts=job.checkpoint.text.prompt() or None,
-        warmup_steps=recipe.warmup_ratio,  # below 1 it is a share of all steps
+        warmup_steps=recipe.warmup_ratio,  # a number below 1 is a share of all steps
         seed=recipe.seed,
         use_cpu=job.device == "cpu",
         fp16=job.precision == "fp16",
@@ -95,7 +100,7 @@ def train_seed(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Tra
         eval_steps=recipe.eval_steps,
         save_strategy="steps",
         save_steps=recipe.eval_steps,
-        save_total_limit=1,
+        save_total_limit=2,  # the earlier one stays until the newest one is complete
         logging_steps=recipe.eval_steps,
         logging_nan_inf_filter=False,
         report_to="none",
@@ -113,10 +118,12 @@ def train_seed(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Tra
         callbacks=[watch],
     )
     trainer.remove_callback(PrinterCallback)
-    start = _last_checkpoint(work.path)
+    start = _last_checkpoint(work)
+    if start is not None:
+        watch.log = [Entry.from_json(entry) for entry in json.loads((start / LOG).read_text(encoding="utf-8"))]
     try:
         with quietly(), explain_out_of_memory(job.device, in_a_step(recipe.batch_size)):
-            trainer.train(resume_from_checkpoint=start)
+            trainer.train(resume_from_checkpoint=None if start is None else str(start))
     except M2DError:
         raise
     except Exception as error:  # any library that reads the checkpoint may raise
@@ -128,10 +135,29 @@ def train_seed(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Tra
     return None if watch.stopped else Trained({}, tuple(watch.log))
 
 
-def _last_checkpoint(folder: Path) -> str | None:
-    """The trainer's last complete checkpoint: one that has a state file, which the trainer writes last."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+def _last_checkpoint(work: WorkFolder) -> Path | None:
+    """The last complete checkpoint of the trainer, None if there is none; incomplete ones are removed.
+
+    Raises TrainingError if a file of it was changed since it was saved.
+    """
+    found = sorted(work.path.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in (path for path in found if not (path / SUMS).exists()):
+        shutil.rmtree(path)
+    if not (complete := [path for path in found if path.exists()]):
+        return None
+    try:
+        damaged = json.loads((complete[-1] / SUMS).read_text(encoding="utf-8")) != _sums(complete[-1])
+    except ValueError:
+        damaged = True
+    if damaged:
+        raise TrainingError(f"{complete[-1]} was changed since it was saved: remove {work.path} and start again")
+    return complete[-1]
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of a checkpoint of the trainer."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SUMS)
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
 def _evaluator(pairs: Pairs) -> EmbeddingSimilarityEvaluator:
@@ -149,9 +175,6 @@ class _Watch(TrainerCallback):
         self.evaluator = Evaluator(bare, job.data.dev, job.layers, job.recipe.dims)
         self.log: list[Entry] = []
         self.started, self.stopped, self.loss = False, False, 0.0
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.log = self.work.log(state.global_step)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.started = True
@@ -171,5 +194,14 @@ class _Watch(TrainerCallback):
         with explain_out_of_memory(args.device.type, IN_EVALUATION):
             self.log.append(Entry(state.global_step, self.loss, self.evaluator.grid()))
         check_divergence(self.log)
-        self.work.save_log(self.log)
         self.watcher.evaluated(self.log[-1])
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Complete the checkpoint that the trainer has written: add the log, and the checksums last."""
+        check_finite(kwargs["model"].state_dict())
+        check_finite(kwargs["optimizer"].state_dict())
+        folder = self.work.path / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        (folder / LOG).write_text(json.dumps([entry.to_json() for entry in self.log]), encoding="utf-8")
+        sums = json.dumps(_sums(folder)).encode()
+        with output_file(folder / SUMS) as file:
+            file.write(sums)

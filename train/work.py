@@ -13,16 +13,16 @@ from typing import IO, Any, Protocol
 import torch
 
 from m2d_export.checkpoints.load import Checkpoint
-from m2d_export.errors import OutputError, TrainingError
+from m2d_export.errors import OutputError, TrainingError, first_line
 from m2d_export.host.files import output_file, writing
 from m2d_export.host.folders import check_new, check_replaceable, other_file
 from m2d_export.host.staging import remove_stale
 
 from .data import Data, fingerprint
-from .log import Entry
+from .log import REMEDY, Entry
 from .recipes import GridRecipe, Recipe
 
-STATE, IDENTITY, LOG, LAST_GOOD = "state.pt", "training.json", "log.json", "last-good"
+STATE, IDENTITY, LAST_GOOD = "state.pt", "training.json", "last-good"
 TARGETS, START, WRITTEN = "targets.pt", "start", "written.json"  # of a distillation
 OF_TRAINER = ("checkpoint-*", "eval")  # folders of sentence-transformers' trainer
 
@@ -91,10 +91,20 @@ class _Keeping:
         self._file.flush()
 
 
-class WorkFolder:
-    """``OUT.training``: a training's identity, its log and its last state; removed once the checkpoint is published.
+def check_finite(state: object) -> None:
+    """Raise TrainingError if a tensor in nested dicts and lists has NaN or infinity: no training can go on from it."""
+    if isinstance(state, torch.Tensor):
+        if not torch.isfinite(state).all():
+            raise TrainingError(f"a weight or a value of the optimizer is NaN or infinity: {REMEDY}")
+    elif isinstance(state, dict | list | tuple):
+        for value in state.values() if isinstance(state, dict) else state:
+            check_finite(value)
 
-    ``kind`` is the ending of its name. Files of somebody else in it are left alone.
+
+class WorkFolder:
+    """``OUT.training``: a training's identity, and its last state with the log, until the checkpoint is published.
+
+    ``kind`` is the ending of its name. Files that other programs wrote into it stay.
 
     Raises OutputError if the target exists and is not what this training wrote when it was stopped, or if the folder
     exists and ``resume`` is False. Raises TrainingError if ``resume`` is True and the folder is missing or belongs to
@@ -148,19 +158,24 @@ class WorkFolder:
         """The objection to replacing ``folder``, in words that follow its path; None if a stopped training wrote it."""
         return other_file(folder, self.written(), "the stopped training")
 
-    def save(self, state: dict[str, Any], name: str = STATE) -> None:
-        """Save ``state`` in place of the one before, whole or not at all."""
+    def save(self, state: dict[str, Any], log: Sequence[Entry] = (), name: str = STATE) -> None:
+        """Replace the saved state and its log, whole or not at all.
+
+        Raises TrainingError if the new state has NaN or infinity; the earlier state then stays.
+        """
+        check_finite(state)
         with output_file(self.path / name) as file:
             kept = _Keeping(file)
             try:
-                torch.save(state, kept)  # type: ignore[arg-type]  # it only writes
+                content = {"state": state, "log": [entry.to_json() for entry in log]}
+                torch.save(content, kept)  # type: ignore[arg-type]  # it only writes
             except RuntimeError:
                 if kept.error is not None:
                     raise kept.error from None
                 raise
 
-    def state(self, name: str = STATE) -> dict[str, Any] | None:
-        """The last saved state, None if there is none; raises TrainingError if its file is damaged."""
+    def saved(self, name: str = STATE) -> tuple[dict[str, Any], list[Entry]] | None:
+        """The last saved state and its log, None if there is none; raises TrainingError if the file is damaged."""
         path = self.path / name
         if not path.exists():
             return None
@@ -168,31 +183,13 @@ class WorkFolder:
             with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums of what it reads
                 if damaged := archive.testzip():
                     raise ValueError(f"{damaged} has another checksum")
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            check_finite(found["state"])
+            return found["state"], [Entry.from_json(entry) for entry in found["log"]]
         except Exception as error:  # zip, pickle and tensors raise errors of many types
             raise TrainingError(
-                f"{path} cannot be read and may be incomplete: remove {self.path} and start again"
+                f"{path} cannot be used ({first_line(error)}): remove {self.path} and start again"
             ) from error
-        return state
-
-    def save_log(self, log: Sequence[Entry]) -> None:
-        """Save the log in place of the one before."""
-        with output_file(self.path / LOG) as file:
-            file.write(json.dumps([entry.to_json() for entry in log]).encode())
-
-    def log(self, last: int) -> list[Entry]:
-        """The saved log up to step ``last``; raises TrainingError if its file is damaged.
-
-        The file may have more steps than the state, because the log is saved first.
-        """
-        path = self.path / LOG
-        if not path.exists():
-            return []
-        try:
-            saved = [Entry.from_json(entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
-        except (ValueError, KeyError, TypeError) as error:
-            raise TrainingError(f"{path} cannot be read: remove {self.path} and start again") from error
-        return [entry for entry in saved if entry.step <= last]
 
     def remove_if_empty(self) -> None:
         """Remove the folder if nothing was saved in it, so that the next training can start without --resume."""
@@ -202,7 +199,7 @@ class WorkFolder:
     def remove(self) -> None:
         """Remove what trainings write here, and the folder if it is empty then."""
         with contextlib.suppress(OSError):
-            for path in (self.path / name for name in (STATE, TARGETS, WRITTEN, LOG, IDENTITY)):
+            for path in (self.path / name for name in (STATE, TARGETS, WRITTEN, IDENTITY)):
                 remove_stale(path)
                 path.unlink(missing_ok=True)
             for path in (self.path / name for name in (LAST_GOOD, START)):

@@ -4,13 +4,13 @@
     python -m benchmarks.gpu -o smoke.json --smoke      # a trial on the CPU: float32, few shapes
 
 The encoders are all-MiniLM-L6-v2 (or ``--checkpoint``) and a DistilBERT with random weights: speed does not depend on
-weights. Each system turns token ids on the host into float32 vectors on the host. Batches over the grid of batch sizes
-and tokens have no padding. Batches of mixed lengths follow, as they come and sorted, with sentence-transformers without
-padding among the systems. Systems that compile for each shape are left out there.
-The file names each system that was not measured, with the reason: it cannot be set up, it fails, or its vectors differ
-from the reference. The share of the peak refers to the measured matmul rate of the card, not to its data sheet. A token
-of a text of S tokens needs 8 H^2 + 4 H I operations for the projections of a layer of width H and inner width I, and
-4 S H for attention.
+weights. Each system turns token ids on the host into float32 vectors on the host. First come batches without padding,
+one for each batch size and length. Then come batches of mixed lengths, unsorted and sorted. In this second part,
+sentence-transformers without padding is measured too, and systems that compile for each shape are left out. The file
+names each system that was not measured, with the reason: it cannot be set up, it fails, or its vectors differ from the
+reference. The share of the peak refers to the measured matmul rate of the card, not to its data sheet. A token of a
+text of S tokens needs 8 H^2 + 4 H I operations for the projections of a layer of width H and inner width I, and 4 S H
+for attention.
 """
 
 import argparse

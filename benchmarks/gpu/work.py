@@ -23,7 +23,7 @@ def inputs(checkpoint: Checkpoint, batch_size: int, tokens: int) -> Batch:
 
 
 def mixed(checkpoint: Checkpoint, setting: Setting) -> dict[str, list[Batch]]:
-    """Batches of texts of mixed lengths: as they come, which is mostly padding, and sorted, which is hardly any.
+    """Batches of texts of mixed lengths: unsorted, with much padding, and sorted, with little padding.
 
     A text is half as frequent as one of half its length. A batch is padded to its longest text.
     """

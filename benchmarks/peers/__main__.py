@@ -3,9 +3,10 @@
     M2D_STSB=DIR python -m benchmarks.peers --work DIR -o benchmarks/results/peers.json
 
 Each system is a process in its own environment. The first run installs the environments from pinned requirements into
-``--work`` and makes the files that peers export from the checkpoint. Then all systems are loaded and take turns, one
-at a time: the sentences of STS-B test, paragraphs of ten of them, and in many short turns texts one at a time. Peers
-keep their defaults, except for the number of threads. The file names each system that cannot run, with the reason.
+``--work`` and makes the files that peers export from the checkpoint. Then all systems are loaded and take turns; only
+one works at a time. They encode the sentences of STS-B test and paragraphs of ten sentences. In many short turns, they
+encode single texts. Peers keep their defaults, except for the number of threads. The file names each system that cannot
+run, with the reason.
 """
 
 import argparse
@@ -27,7 +28,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
     common.add_checkpoint(parser)
     parser.add_argument("--only", help="names of systems with commas between them, for a trial")
     parser.add_argument("--threads", type=common.positive, default=cores(), help="default: all cores")
-    parser.add_argument("--limit", type=int, help=f"take only so many sentences, an even number from {SMALLEST}")
+    parser.add_argument("--limit", type=int, help=f"take only this many sentences, an even number from {SMALLEST}")
     arguments = parser.parse_args()
     arguments.only = arguments.only.split(",") if arguments.only else None
     arguments.published = common.RESULTS in arguments.output.resolve().parents
@@ -41,9 +42,9 @@ def arguments_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def refuse_failures(arguments: argparse.Namespace, comparison: Comparison) -> None:
-    """End a run that would be published if a system failed, unless this CPU lacks a flag that the system needs."""
+    """End a run for benchmarks/results if a system failed for another reason than a missing flag of this CPU."""
     if arguments.published and comparison.failed:
-        raise SystemExit("not published: a system failed (see above). Mend it, or write the results elsewhere with -o")
+        raise SystemExit("not published: a system failed (see above). Fix it, or write the results elsewhere with -o")
 
 
 def main() -> None:

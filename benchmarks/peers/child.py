@@ -52,7 +52,7 @@ def versions(environment: str, work: Path) -> dict[str, str]:
 
 
 def variables(environment: str, work: Path, threads: int) -> dict[str, str]:
-    """Environment variables: equal threads for all, no Hub, and for a peer only its own packages."""
+    """Environment variables: the same threads for all and no Hub. A peer sees only its own packages."""
     own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if environment == OURS:
         own["PYTHONPATH"] = str(common.ROOT)

@@ -2,8 +2,8 @@
 
     python worker.py '{"load": "torch", "path": "..", "threads": 2, ..}'
 
-This file runs in every environment, so it imports numpy and only the packages of the system that it loads. The number
-of threads is set. Everything else has the default of the system.
+This file runs in every environment, so it imports numpy and only the packages of the system that it loads. Only the
+number of threads is set; all other options keep the defaults of the system.
 """
 
 import json

@@ -206,3 +206,25 @@ def before_after() -> str:
     before, after = (found["commits"][side][:7] for side in ("before", "after"))
     where = f"Before: {before}, after: {after}; {found['pairs']} pairs of processes, {on(found['machine'])}."
     return f"{plain_table(['runtime', 'precision', 'workload', 'time before / time after'], rows)}\n\n{where}"
+
+
+def int8() -> str:
+    """Cosines of int8 with float32 by change of a constant; what the products in float cost."""
+    found = result("int8.json")
+    rows, facts = [], []
+    for name, checkpoint in found["checkpoints"].items():
+        changes = checkpoint["changes"]
+        for change, row in changes.items():
+            rows.append([name, change, f"{row['mean']:.5f}", f"{row['least']:.4f}", str(len(row["in_float"]))])
+        shipped = changes["as shipped"]
+        strengths = ", ".join(f"{strength} for {count}" for strength, count in shipped["strengths"].items())
+        named = "; ".join(shipped["in_float"]) or "none"
+        facts.append(f"- {name}: strengths of products: {strengths}. Products with columns in float: {named}.")
+        for shape, taken in checkpoint["milliseconds"].items():
+            facts.append(
+                f"  - {shape}: {milliseconds(taken['fp32'])} in fp32, {milliseconds(taken['as shipped'])} in int8; "
+                f"time as shipped / all in int8: {taken['ratio']:.2f} ({taken['low']:.2f}–{taken['high']:.2f})."
+            )
+    header = ["checkpoint", "change", "mean cosine of the worst exit", "least cosine of any exit", "products in float"]
+    where = f"{found['texts']:,} sentences of STS-B dev; {on(found['machine'])}."
+    return "\n\n".join([plain_table(header, rows), "\n".join(facts), where])

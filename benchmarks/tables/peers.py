@@ -9,7 +9,7 @@ from benchmarks.common import middle_half
 from benchmarks.tables import EXIT, bold_if_ours, result, times
 from m2d_export.report.formatting import MISSING, milliseconds, plain_table, rate, score
 
-OURS, STATIC = "m2d-export", "model2vec"  # environments; static vectors are no encoder, and score 16 points less
+OURS, STATIC = "m2d-export", "model2vec"  # environments; STATIC is no encoder, and scores much less
 AT_EXIT = f"at exit {EXIT}"
 WORKLOADS = {"short": "short texts", "long": "long texts", "single": "one text"}
 Rows = dict[str, dict[str, Any]]

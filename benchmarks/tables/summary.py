@@ -29,12 +29,12 @@ def headline() -> str:
             f"in `models/` scores {at_full_width(ours, depth)} with {depth} layers and {at_full_width(ours, EXIT)} "
             f"with {EXIT} (STS-B, Spearman x 100). Before its training it scored {at_full_width(base, depth)} and "
             f"{at_full_width(base, EXIT)}.",
-            f"- **{times(best.ratio(best.full))} the throughput of the fastest other library of equal score**, if both "
-            f"run all layers of the checkpoint before its training: m2d-export scores {at_depth} there, and the other "
-            f"library {of_peer}. With exit {EXIT} of the trained checkpoint, which scores {at_exit}, it is "
-            f"{times(best.ratio(best.exit))}. m2d-export ran {how}: the first type is that of the weights, the second "
-            f"is the type that floats are multiplied in. The other library is {best.peer}. Processor: "
-            f"{processor(found)}.",
+            f"- **{times(best.ratio(best.full))} the throughput of the fastest other library of equal score.** Both "
+            f"run all layers of the checkpoint as it was before its training. m2d-export scores {at_depth} with it, "
+            f"and the other library {of_peer}. With exit {EXIT} of the trained checkpoint, m2d-export scores {at_exit} "
+            f"and has {times(best.ratio(best.exit))} the throughput. m2d-export ran {how}: the first type is that of "
+            f"the weights, the second is the type that floats are multiplied in. The other library is {best.peer}. "
+            f"Processor: {processor(found)}.",
             f"- **{built['graphs']} exits take {built['all_graphs_over_the_deepest_alone']:.3f}x the space of the "
             "deepest one.** They share one file of weights.",
         ]

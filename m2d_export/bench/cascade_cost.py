@@ -25,7 +25,7 @@ class Index:
     queries: FloatArray
 
     def search(self, row: int, count: int, own: IntArray) -> IntArray:
-        """Places of the ``count`` documents nearest to a query; the query is normalised here, as a user must do it."""
+        """Places of the ``count`` documents nearest to a query; the query is normalised, as a user must do."""
         found = search_units(self._query(row), self.documents, count, own[row : row + 1])[0]
         return np.asarray(found[found != NO_DOCUMENT])
 
@@ -60,7 +60,8 @@ def searches(cheap: Index, deep: Index, lengths: Sequence[int], own: IntArray) -
 def costs(encoding: Sequence[Seconds], searching: Sequence[Seconds]) -> Record:
     """The fields of a cascade's record: median ms per query for each length and for the deep cell only; raw seconds.
 
-    ``encoding`` is by the deep cell, then by the cheap one unless its vector is a prefix of the deep one.
+    ``encoding`` has the seconds of the deep cell, then those of the cheap cell. If the cheap vector is the beginning of
+    the deep vector, it needs no seconds of its own.
     """
     (deep, *cheap), (deep_search, *cascades) = encoding, searching
     both = np.sum(encoding, axis=0)

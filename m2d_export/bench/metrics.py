@@ -1,4 +1,4 @@
-"""Every value that is derived from records, computed once: the terminal, the report and ``select`` show these."""
+"""Compute from records every value that the terminal, the report and ``select`` show."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -11,7 +11,7 @@ from m2d_export.errors import DataError
 from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import Cell
 
-Place = tuple[Setup, Cell]  # the setup has no threads, for values that do not depend on them
+Place = tuple[Setup, Cell]  # for values that do not depend on threads, by the setup without threads
 MOST_AGREEMENT = 100.0  # the full cell agrees with itself
 EXACTNESS = {str(precision): place for place, precision in enumerate(PRECISIONS)}
 
@@ -130,7 +130,7 @@ def cascades(records: Sequence[Record]) -> list[Cascade]:
 
 
 def _quality_values(records: Sequence[Record], view: View) -> dict[Place, dict[str, Any]]:
-    """What quality records say of every cell in every setup; a cell without values in ``view`` is there too."""
+    """The quality of every cell in every setup; cells without values in ``view`` are included."""
     score, ndcg = full_score(records, view.sts), full_ndcg(records, view.collection)
     makers: Mapping[str, Callable[[Record], dict[str, Any]]] = {
         "score": partial(_score_values, full=score),

@@ -21,8 +21,7 @@ from m2d_export.host.checks import (
 Fields = Mapping[str, Check[Any]]
 FORMAT = 1
 REMEDY = "Remove the line: bench measures it again"
-# Of a machine. Package versions are not here: an upgrade between two results shows in the report, but does not separate
-# them.
+# Fields of a machine. Package versions are not among them, so results before and after an upgrade stay together.
 HARDWARE = ("cpu", "cores", "memory_gb", "system", "gpu")
 
 
@@ -30,7 +29,7 @@ def _has_plain_hardware(machine: object) -> bool:
     return isinstance(machine, dict) and not any(isinstance(machine.get(name), list | dict) for name in HARDWARE)
 
 
-# In every record, also if nothing was measured.
+# Fields of every record, also if nothing was measured.
 COMMON: Fields = {
     "kind": string,
     "status": one_of("ok", "failed", "interrupted"),
@@ -42,7 +41,7 @@ COMMON: Fields = {
 CELL: Fields = {"dim": whole, "trained_layer": flag, "trained_dim": flag}
 INDEX: Fields = {"index": string, "index_name": string, "index_cell": list_of(whole, 2)}
 CORRELATIONS = object_of(or_null(number), "cosine")
-# By kind, in records whose status is ok.
+# More fields of each kind of record, if its status is ok.
 MEASURED: Mapping[str, Fields] = {
     "score": {**CELL, "sts": string, "label": string, "spearman": CORRELATIONS, "pearson": CORRELATIONS},
     "agreement": {**CELL, "texts": string, "spearman": or_null(number), "overlap_at_10": number},
@@ -86,15 +85,15 @@ OPTIONAL: Fields = {
     **dict.fromkeys(("content", "command", "time", "error"), string),
     **dict.fromkeys(("query_prompt", "document_prompt"), or_null(string)),
 }
-ONE_PER_LENGTH = ("shortlist", "recall_at_10", "cost_ms")  # of a cascade
+ONE_PER_LENGTH = ("shortlist", "recall_at_10", "cost_ms")  # fields of a cascade
 
 
 def check_record(record: object, where: str) -> dict[str, Any]:
-    """Return ``record`` if it is one; ``where`` is its place in words. Raises DataError that names the wrong field."""
+    """Return ``record`` after a check; ``where`` is its place, for errors. Raises DataError that names a field."""
     if not isinstance(record, dict):
         raise DataError(f"{where}: expected an object, got {type(record).__name__}. {REMEDY}")
     try:
-        check_format(record.get("format", FORMAT), FORMAT)  # the first records had no number
+        check_format(record.get("format", FORMAT), FORMAT)  # the first records had no format
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
     kind = record.get("kind")

@@ -12,12 +12,14 @@ from m2d_export.agreement import IntArray, blocks, top
 from m2d_export.errors import DataError, SpecError
 from m2d_export.host.checks import json_lines
 from m2d_export.host.files import read_text
+from m2d_export.text.tokenizer import check_text
 from m2d_export.vectors import FloatArray, truncate
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 NDCG_CUT, RECALL_CUT, CASCADE_CUT = 10, 100, 10
+MAX_GRADE = 10**9 - 1  # how relevant a document is; sums of such grades are exact
 NO_DOCUMENT = -1
-Grades = Mapping[int, int]  # by the place of a document: its relevance
+Grades = Mapping[int, int]  # the relevance of each document, by its place
 Judgement = tuple[str, str, str, int]  # file and line, id of the query, id of the document, grade
 
 
@@ -58,7 +60,8 @@ def load_collection(folder: Path) -> Collection:
     judgements = list(_judgements(folder / QRELS))
     _check_known(judgements, texts, corpus)
     judged = _by_query(judgements)
-    # trec_eval puts equal scores in the order of descending ids, and ``top`` in the order of ascending places.
+    # trec_eval puts equal scores in the order of descending ids, ``top`` in the order of ascending places. So the
+    # document with the largest id gets place 0.
     place = {identity: row for row, identity in enumerate(sorted(corpus, reverse=True))}
     return Collection(
         name=folder.resolve().name,
@@ -92,7 +95,7 @@ def search(queries: NDArray[Any], documents: NDArray[Any], count: int, own: IntA
 
 
 def search_units(query_unit: FloatArray, unit: FloatArray, count: int, own: IntArray | None = None) -> IntArray:
-    """Like ``search``, for vectors of unit length, because an index normalises its documents only once."""
+    """Like ``search``, for vectors that have unit length already: an index normalises its documents only once."""
     wanted = min(count, len(unit))
     found = np.empty((len(query_unit), wanted), dtype=np.int64)
     for rows in blocks(len(query_unit), len(unit)):
@@ -107,7 +110,7 @@ def search_units(query_unit: FloatArray, unit: FloatArray, count: int, own: IntA
 
 
 def ndcg(ranked: Sequence[int] | IntArray, grades: Grades, cut: int = NDCG_CUT) -> float:
-    """trec_eval's ndcg_cut: each grade is divided by log2(rank + 1), and their sum by that of the best order."""
+    """trec_eval's ndcg_cut: the sum of grade / log2(rank + 1), divided by the same sum for the best order."""
     gains = [max(grades.get(int(document), 0), 0) for document in ranked[:cut]]
     best = sorted((grade for grade in grades.values() if grade > 0), reverse=True)[:cut]
     return _discounted(gains) / _discounted(best) if best else 0.0
@@ -127,11 +130,12 @@ def cascade(
     shortlist_lengths: Sequence[int],
     own: IntArray | None = None,
 ) -> tuple[float, ...]:
-    """Recall@10 x 100 of a cascade for each length of the shortlist, which the cheap cell finds.
+    """Recall@10 x 100 of a cascade for each length of the shortlist.
 
-    Vectors are (queries, dim) and (documents, dim) of each cell; ``own`` is as in ``search``. Recall@10 is the share of
-    the deep cell's ten nearest documents that are in the shortlist, because the deep cell ranks these first in every
-    shortlist. It is 0 if the deep cell finds no document. Raises SpecError for a length below 1.
+    In a cascade, a cheap cell finds the shortlist, and a deep cell ranks the documents of the shortlist. Recall@10 is
+    the share of the deep cell's ten nearest documents that are in the shortlist, because the deep cell ranks these
+    first in every shortlist. It is 0 if the deep cell finds no document. Vectors are (queries, dim) and
+    (documents, dim) of each cell; ``own`` is as in ``search``. Raises SpecError for a length below 1.
     """
     if not shortlist_lengths or min(shortlist_lengths) < 1:
         raise SpecError(f"expected shortlist lengths of at least 1, got {list(shortlist_lengths)}")
@@ -176,6 +180,7 @@ def _string(record: Mapping[str, Any], key: str, where: str, default: str | None
     value = record.get(key, default)
     if not isinstance(value, str):
         raise DataError(f"{where}: {key}: expected a string, got {value!r}")
+    check_text(value, f"{where}: {key}")
     return value
 
 
@@ -192,9 +197,12 @@ def _judgements(path: Path) -> Iterator[Judgement]:
     for number, line in lines[1:]:
         where, fields = f"{path}, line {number}", line.split("\t")
         try:
-            yield where, fields[0], fields[1], int(fields[2])
+            grade = int(fields[2])
+            if abs(grade) > MAX_GRADE:
+                raise ValueError
+            yield where, fields[0], fields[1], grade
         except (IndexError, ValueError):
-            expected = "expected query-id, corpus-id and a whole number, separated by tabs"
+            expected = "expected query-id, corpus-id and a whole number of at most 9 digits, separated by tabs"
             raise DataError(f"{where}: {expected}, got {line[:80]!r}") from None
 
 
@@ -210,7 +218,7 @@ def _by_query(judgements: Sequence[Judgement]) -> dict[str, dict[str, int]]:
 
 
 def _check_known(judgements: Sequence[Judgement], queries: Mapping[str, str], documents: Mapping[str, str]) -> None:
-    """Raise DataError for a judgement with an unknown id: without it, the scores would be of another collection."""
+    """Raise DataError for a judgement with an unknown id: if it were ignored, the scores would be wrong."""
     unknown = [
         *((where, query, "query", QUERIES) for where, query, _, _ in judgements if query not in queries),
         *((where, document, "document", CORPUS) for where, _, document, _ in judgements if document not in documents),

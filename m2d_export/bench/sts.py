@@ -21,7 +21,7 @@ from m2d_export.text.tokenizer import check_text
 TOY, STSB = "toy", "stsb"
 TOY_LABEL = "toy set (200 pairs, not comparable with published scores)"
 COLUMNS = ("sentence1", "sentence2", "score")
-DELIMITERS = {".csv": ",;", ".tsv": "\t"}  # spreadsheets write semicolons where a comma is part of a number
+DELIMITERS = {".csv": ",;", ".tsv": "\t"}  # spreadsheets use semicolons if numbers have decimal commas
 QUOTED = re.compile(r'(?:(?<=^)|(?<=\t))"(?:[^"]|"")*"(?=\t|\r?$)', re.MULTILINE)  # a whole field of a TSV
 
 
@@ -83,7 +83,7 @@ Row = tuple[str, str, float]  # two sentences and their score
 
 
 def _table_rows(text: str, delimiters: str, columns: Sequence[str] | None, source: str) -> Iterator[Row]:
-    """The pairs of a table; the first of ``delimiters`` that gives every row its columns is taken."""
+    """The pairs of a table. It uses the first of ``delimiters`` that gives every row enough columns."""
     found, errors = [], []
     for delimiter in delimiters:
         try:

@@ -1,4 +1,4 @@
-"""Measure the grid of a bundle: one record per result (docs/results-format.md), unless it is there already."""
+"""Measure the grid of a bundle. Each new result becomes one record (docs/results-format.md)."""
 
 import re
 import time
@@ -25,7 +25,7 @@ from m2d_export.host.machine import machine
 from m2d_export.plan import Progress, no_progress
 from m2d_export.runtimes.table import RUNTIMES, check_runtime
 
-FOLDERS = re.compile(r"(?<![^\s'\"(])/(?:[^/\s'\"]+/)+")  # other people read the records
+FOLDERS = re.compile(r"(?<![^\s'\"(])/(?:[^/\s'\"]+/)+")  # removed from records, because other people read them
 FAILURES = (M2DError, MemoryError)  # these are recorded; any other exception is a bug and stops the sweep
 
 
@@ -107,7 +107,7 @@ class Sweep:
         missing = {layer: self._missing(self._plan(setup, layer, *self.measures)) for layer in layers}
         if not any(missing.values()):
             return
-        require("scipy.stats", "bench")  # now, because without it every layer would fail
+        require("scipy.stats", "bench")  # here, because without scipy every layer would fail
         self.progress(f"vectors of the full cell, {full}{self._suffix(setup)}")
         with ExitStack() as stack:
             try:

@@ -70,7 +70,7 @@ class Bundle:
             raise ManifestError(f"{file} cannot be used: {error}. Build the bundle again") from error
         except ManifestError as error:
             raise ManifestError(f"{file} cannot be used: {error}") from error
-        return cls(root, manifest, None if checkpoint is None else os.fspath(checkpoint))
+        return cls(root, manifest, None if checkpoint is None else str(expanded(checkpoint)))
 
     @property
     def id(self) -> str:

@@ -1,4 +1,4 @@
-"""What the graph of a bundle may hold: checked in its bytes, before a library reads them.
+"""Check what the graph of a bundle holds. The check reads the bytes of the graph before any library does.
 
 bundle/operators.py lists the operators with their attributes. All else that a graph could have is refused: subgraphs,
 functions, sparse tensors, other domains, and data in any file but the weights of the bundle.
@@ -14,7 +14,7 @@ from m2d_export.bundle.operators import ATTRIBUTES, AXES, AXES_INPUT, OPERATORS,
 from m2d_export.bundle.protobuf import BYTES, FIXED32, VARINT, Field, Span, packed_varints, read_message, signed
 from m2d_export.spec import OUTPUT
 
-# By their names in onnx.proto. Its other fields are refused.
+# The fields that each message may have: their numbers and names in onnx.proto. Other fields are refused.
 MODEL = {
     1: Field("ir_version", VARINT),
     2: Field("producer_name", BYTES),
@@ -75,15 +75,16 @@ IN_INT32 = (2, 3, 6, 9, 10, 16)  # the data types that int32_data may hold
 LOCATION = ("location", "offset", "length")
 WHOLE = re.compile(rb"0|[1-9][0-9]{0,18}")
 
-Numbers = Sequence[int] | None  # of a tensor of whole numbers that lies in the graph; None for any other value
-Known = dict[str, Numbers]  # by name, every value that the nodes so far can read
+# The numbers of a tensor, if they are whole numbers and lie in the graph; None otherwise.
+Numbers = Sequence[int] | None
+Known = dict[str, Numbers]  # each value that the nodes so far can read, by its name
 
 
 def check_graph(data: bytes, weights: str, weights_size: int, inputs: Sequence[str], width: int) -> None:
     """Raise ValueError unless ``data`` is an ONNX model that a bundle may have.
 
-    ``weights`` is the name of its weights file, ``weights_size`` the bytes of that. ``inputs`` are the names of the
-    graph's inputs, ``width`` the numbers of its one output.
+    ``weights`` is the name of its weights file, which has ``weights_size`` bytes. ``inputs`` are the names of its
+    inputs. Its one output has ``width`` numbers for each text.
     """
     model = read_message(data, (0, len(data)), MODEL, "the model")
     imported = [read_message(data, span, OPSET, "an opset") for span in model["opset_import"]]
@@ -119,7 +120,10 @@ def _define(known: Known, name: str, numbers: Numbers) -> None:
 
 
 def _value(data: bytes, span: Span, kind: int, rank: int, last: int | None) -> str:
-    """The name of an input or output, a tensor of ``rank`` axes whose last one has ``last`` numbers, None for any."""
+    """The name of an input or output, which must have the type ``kind`` and ``rank`` axes.
+
+    ``last`` is the size of its last axis; None stands for an axis without a fixed size. Raises ValueError.
+    """
     value = read_message(data, span, VALUE, "a value")
     name, tensor = _text(data, value.get("name")), read_message(data, value.get("type", (0, 0)), TYPE, "a type")
     found = read_message(data, tensor.get("tensor_type", (0, 0)), TENSOR_TYPE, "a type of tensor")
@@ -138,7 +142,7 @@ def _node(data: bytes, span: Span, known: Known) -> None:
     for place, span in enumerate(node["input"]):
         name = _text(data, span)
         if name and name not in known:
-            raise ValueError(f"a {operator} reads {name[:80]!r}, which nothing before it gives")
+            raise ValueError(f"a {operator} reads {name[:80]!r}, which is not defined before it")
         if name and place == AXES_INPUT.get(operator):
             _check_axes(known[name], operator)
     for place in node["output"]:
@@ -168,7 +172,7 @@ def _attribute(data: bytes, span: Span, operator: str) -> str:
 
 
 def _check_axes(axes: Numbers, operator: str) -> None:
-    """Raise ValueError unless the graph states ``axes`` itself and some tensor can have them."""
+    """Raise ValueError if ``axes`` are computed when the graph runs (None), or are larger than any tensor needs."""
     if axes is None or any(axis not in AXES for axis in axes):
         raise ValueError(
             f"the axes of a {operator} are {'computed' if axes is None else axes[:8]}, which is not allowed"
@@ -176,7 +180,7 @@ def _check_axes(axes: Numbers, operator: str) -> None:
 
 
 def _tensor(data: bytes, span: Span, weights: str | None, weights_size: int) -> tuple[str, Numbers]:
-    """The name of a tensor, and its whole numbers; without ``weights`` its numbers must lie in the graph."""
+    """The name of a tensor, and its ``Numbers``. If ``weights`` is None, the tensor must lie in the graph."""
     tensor = read_message(data, span, TENSOR, "a tensor")
     name, kind, dims = _text(data, tensor.pop("name", None)), tensor.pop("data_type", None), tensor.pop("dims")
     if kind not in ITEM_BYTES or any(dim >= LARGEST for dim in dims):
@@ -196,7 +200,7 @@ def _tensor(data: bytes, span: Span, weights: str | None, weights_size: int) -> 
 
 
 def _inside(data: bytes, tensor: Mapping[str, Span], kind: int) -> tuple[int, Numbers]:
-    """How many numbers of a tensor the graph itself has, and the whole ones of them; -1 in a field that has no such."""
+    """How many numbers of a tensor lie in the graph (-1 if a field cannot hold this type), and its ``Numbers``."""
     for field, (start, end) in tensor.items():
         if field == "raw_data" and (end - start) % ITEM_BYTES[kind] == 0:
             if kind not in WHOLE_NUMBERS:

@@ -8,7 +8,7 @@ from typing import Any
 
 from m2d_export.errors import CheckpointError, first_line
 from m2d_export.host.extras import require
-from m2d_export.host.files import expanded
+from m2d_export.host.files import expanded, utf8_path
 
 DOWNLOADED = ("*.json", "*.txt", "*.model")  # and weights of one format, but no code
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -42,13 +42,15 @@ def local_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
 
     Raises CheckpointError if there is no such folder or Hub id, or if the Hub does not answer.
     """
-    folder = expanded(name)
     if not name:
         raise CheckpointError("the name of the checkpoint is empty: give a folder or a Hub id")
+    if "\0" in name:
+        raise CheckpointError(f"{name!r} is neither a folder nor a Hub id: a path has no NUL characters")
+    folder = expanded(name)
     if os.path.isdir(folder):  # unlike Path's, false also for a name that is too long
         if revision is not None:
             raise CheckpointError(f"{name} is a local folder, which has no revisions: leave --revision out")
-        return folder.resolve(), None
+        return Path(utf8_path(folder.resolve())), None
     if os.path.exists(folder):
         raise CheckpointError(
             f"{name} is a file, and a checkpoint is a folder with {CONFIG} and {WEIGHTS[0]}: give that"
@@ -142,10 +144,12 @@ def check_folder(folder: Path) -> None:
 
 
 def _check_large_files(folder: Path) -> None:
-    """Raise CheckpointError if git-lfs left a pointer where a file that loading reads should be."""
+    """Raise CheckpointError if a file that loading reads cannot be read, or is a pointer that git-lfs left."""
     patterns = [depth + name for depth in ("", "*/", "exits/*/") for name in LARGE]
     for path in (path for pattern in patterns for path in sorted(folder.glob(pattern))):
         is_read = path.suffix != ".bin" or not (path.parent / WEIGHTS[0]).exists()
+        if is_read and path.is_file() and not os.access(path, os.R_OK):  # libraries say that there is no such file
+            raise CheckpointError(f"{path} cannot be read: give yourself permission to read it")
         if is_read and path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(POINTER):
             raise CheckpointError(
                 f"{path} is a pointer of git-lfs, not the file itself: run `git lfs pull` in {folder}"

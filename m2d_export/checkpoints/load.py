@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from m2d_export.checkpoints.folder import (
 from m2d_export.checkpoints.heads import Head, load_heads, load_table
 from m2d_export.checkpoints.m2d_json import read_exits
 from m2d_export.checkpoints.modules import pooling_and_tail, text_spec, width_after
-from m2d_export.errors import CheckpointError, SpecError, raised_as
+from m2d_export.errors import CheckpointError, RuntimeUnavailable, SpecError, raised_as
 from m2d_export.host.extras import require
 from m2d_export.spec import POOLING_MODES, Origin, Pooling, TextSpec
 
@@ -105,6 +106,8 @@ def load_checkpoint(
     finite, or if it asks for a module or setting that cannot be honoured; SpecError for a ``pooling`` of a checkpoint
     that states its own; RuntimeUnavailable without the ``build`` extra.
     """
+    if sys.flags.optimize > 1:
+        raise RuntimeUnavailable("transformers needs docstrings, which python -OO removes: use -O, or PYTHONOPTIMIZE=1")
     folder, commit = local_folder(name, revision)
     check_folder(folder)
     mode = _pooling_mode(name, folder, pooling, otherwise)

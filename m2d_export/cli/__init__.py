@@ -14,7 +14,8 @@ from m2d_export.cli.common import INTERRUPTED
 from m2d_export.cli.streams import standard_streams
 from m2d_export.errors import M2DError, first_line
 
-INTERNAL, TERMINATED = 70, 143
+INTERNAL = 70
+STOPPING = (signal.SIGTERM, signal.SIGHUP)  # SIGHUP comes when a terminal closes
 TRACEBACK = "M2D_TRACEBACK"  # environment variable that shows where an internal error happened
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
 
@@ -51,14 +52,16 @@ for command in (
 
 
 def main() -> NoReturn:
-    """Run the command line and exit; the codes are 0 done, 1 a check failed, 2 wrong use, 130 and 143 stopped."""
+    """Run the command line and exit; the codes are 0 done, 1 a check failed, 2 wrong use, 129, 130 and 143 stopped."""
     run(cli)
 
 
 @standard_streams()
 def run(command: click.Command) -> NoReturn:
     """Run a command and exit; every error is one line on standard error."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))  # so that clean-up runs
+    for stopping in STOPPING:
+        if signal.getsignal(stopping) is not signal.SIG_IGN:  # as nohup asks for
+            signal.signal(stopping, lambda number, frame: sys.exit(128 + number))  # so that clean-up runs
     try:
         command.main(standalone_mode=False)
     except M2DError as error:

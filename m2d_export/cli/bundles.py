@@ -73,7 +73,7 @@ pooling_option = click.option(
 @click.option(
     "--calibration",
     type=PATH,
-    help="File with one text in each line, to find the number ranges of int8.  [default: texts of this package]",
+    help="File with one text in each line, to find the ranges of values for int8.  [default: texts of this package]",
 )
 @click.option(
     "--engine", "engines", type=words("trt,trt-rtx"), default=(), help="TensorRT engines to add.  [default: none]"
@@ -142,6 +142,7 @@ def show(bundle: Path, as_json: bool) -> None:
     """
     from m2d_export.bundle.disk import Bundle
 
+    check_output(STDOUT)
     opened = Bundle.open(bundle)
     if as_json:
         click.echo(opened.manifest.to_json(), nl=False)
@@ -163,6 +164,8 @@ def verify(bundle: Path, as_json: bool) -> None:
     """
     from m2d_export.bundle.disk import Bundle
 
+    if as_json:
+        check_output(STDOUT)
     opened = Bundle.open(bundle)
     problems = opened.problems()
     if as_json:

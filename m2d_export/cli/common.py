@@ -71,7 +71,7 @@ class _Path(click.Path):
 
 
 class _Output(_Path):
-    """The path of an output, which lies in no bundle; ``-`` is standard output."""
+    """The path of an output, which must not lie in a bundle; ``-`` is standard output."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Tell ``-`` from ``./-``, which is a file."""

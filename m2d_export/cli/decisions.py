@@ -11,6 +11,7 @@ import click
 
 from m2d_export.cli.common import CELL, OUTPUT_FOLDER, PATH, RESULTS, bundle_argument, examples, note_other_results
 from m2d_export.errors import DataError, SpecError
+from m2d_export.host.files import STDOUT, check_output
 
 if TYPE_CHECKING:
     from m2d_export.bench.records import Record
@@ -83,7 +84,7 @@ def select(
     If you set a limit on quality, the fastest cell that is good enough is picked. If you do not, the best cell that is
     fast and small enough is picked.
 
-    Latency is that of the smallest timed batch, and throughput that of the largest. --batch-size names one batch for
+    Latency is taken from the smallest timed batch, and throughput from the largest. --batch-size sets one batch for
     both. --bytes-per-value says how an index stores each number: 4 is float32. With fewer bytes, vectors lose
     precision in the index. If bench has measured the score of such vectors, this score is the quality.
 
@@ -103,6 +104,7 @@ def select(
     from m2d_export.select.rule import select as choose
     from m2d_export.select.tasks import TASKS, Task
 
+    check_output(STDOUT)
     _show_warnings()
     asked = Budgets(**budgets)
     opened = Bundle.open(bundle)

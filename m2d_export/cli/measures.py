@@ -26,6 +26,7 @@ from m2d_export.cli.common import (
     words,
 )
 from m2d_export.errors import DataError, IntegrityError, RuntimeUnavailable, SpecError
+from m2d_export.host.files import STDOUT, check_output
 
 if TYPE_CHECKING:
     from m2d_export.bench.bm25 import Bm25
@@ -56,14 +57,15 @@ if TYPE_CHECKING:
 @click.option(
     "--texts",
     type=PATH,
-    help="File of your own texts, one in each line: how close is each cell to the deepest exit with all dims?",
+    help="File of your own texts, one in each line, to compare each cell with the deepest exit with all dims.",
 )
-@click.option("--retrieval", type=PATH, help="Folder in BEIR's layout: how well does each cell search?")
+@click.option("--retrieval", type=PATH, help="Folder in BEIR's layout, to measure how well each cell searches.")
 @click.option(
     "--index",
     type=PATH,
     metavar="BUNDLE",
-    help="Bundle whose deepest exit makes an index: what do queries of each cell find in it?  [default: BUNDLE itself]",
+    help="Bundle whose deepest exit makes an index, to measure what queries of each cell find in it.  "
+    "[default: BUNDLE itself]",
 )
 @click.option(
     "--bm25",
@@ -128,7 +130,9 @@ def bench(
     from m2d_export.bench.sweep import Matrix, Sweep
     from m2d_export.bundle.disk import Bundle
 
-    click.get_current_context().with_resource(recording(output))  # from now on, because all may take an hour
+    if as_json:
+        check_output(STDOUT)
+    click.get_current_context().with_resource(recording(output))  # held until the end, because measuring takes long
     opened = Bundle.open(bundle, checkpoint)
     longest = opened.manifest.text.max_tokens
     matrix = Matrix(

@@ -31,7 +31,7 @@ class _Guarded:
             self._stream.flush()
 
     def settle(self) -> None:
-        """Drop what cannot be written: Python would try again when it ends, and print that it failed."""
+        """Drop text that cannot be written; otherwise Python tries again when it ends, and prints an error."""
         try:
             self._stream.flush()
         except OSError:
@@ -52,11 +52,11 @@ def standard_streams() -> Iterator[None]:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+            os.open(os.devnull, os.O_RDWR)  # open takes the lowest free number
     with contextlib.ExitStack() as stack:
         if sys.stdout is not None:
             if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-                sys.stdout.reconfigure(errors="backslashreplace")  # as standard error does: a name may be no UTF-8
+                sys.stdout.reconfigure(errors="backslashreplace")  # like standard error: names may not be UTF-8
             output = _Guarded(sys.stdout, lambda: writing(STDOUT))
             stack.callback(output.settle)
             stack.enter_context(contextlib.redirect_stdout(output))

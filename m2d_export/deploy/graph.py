@@ -1,5 +1,7 @@
 """One cell as one ONNX graph that pools, cuts and scales by itself."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,29 +11,37 @@ from m2d_export.bundle.disk import Bundle
 from m2d_export.errors import ParityError
 from m2d_export.host.extras import require
 from m2d_export.precisions import PRECISIONS
+from m2d_export.runtimes.onnxrt import LONG_ATTENTION
 from m2d_export.runtimes.table import open_runtime
-from m2d_export.spec import OUTPUT, Cell, Precision, Variant
+from m2d_export.spec import INPUTS, LONG, OUTPUT, Cell, Precision, Variant
 from m2d_export.text.batches import pad
 from m2d_export.text.files import held_out_texts
 from m2d_export.vectors import EPSILON, cosine, truncate
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
 RUNTIME = "onnxrt"  # it compares a deployed graph with the bundle's
 FULL = "full_embedding"
 INLINE_LIMIT = 2_000_000_000  # bytes; a protobuf message is smaller than 2 GiB
+CHOSEN = "chosen_by_length"
 SAMPLE = ("", "no", *held_out_texts()[:6], "A long report goes on and on about many things. " * 9)
 
 
 def deployed_graph(
-    bundle: Bundle, cell: Cell, precision: str = Precision.FP32, normalize: bool | None = None
+    bundle: Bundle,
+    cell: Cell,
+    precision: str = Precision.FP32,
+    normalize: bool | None = None,
+    runtime: str = RUNTIME,
 ) -> "ir.Model":
     """The graph of ``cell`` with its weights in memory; its output is ``sentence_embedding``, (batch, dim) float32.
 
     Its inputs are those of the bundle's graph, (batch, tokens) int64. ``normalize`` scales vectors to unit length; with
-    None, it scales if the checkpoint does. A zero vector stays zero. Raises SpecError, IntegrityError, and
-    RuntimeUnavailable without the extra ``deploy``.
+    None, it scales if the checkpoint does. A zero vector stays zero. If the bundle has a graph for long texts in
+    ``runtime``, the result holds both graphs, and an ``If`` runs one of them, by the rule of ``runtimes.onnxrt``.
+    Raises SpecError, IntegrityError, and RuntimeUnavailable without the extra ``deploy``.
     """
     require("onnx_ir", "deploy")
     import onnx_ir as ir
@@ -41,7 +51,7 @@ def deployed_graph(
     grid = bundle.grid
     cell = Cell(grid.check_layer(cell.layer), grid.check_dim(cell.dim))
     scaled = bundle.manifest.normalize if normalize is None else normalize
-    model = _loaded(bundle, cell.layer, precision)
+    model = _loaded(bundle, cell.layer, precision, runtime)
     graph = model.graph
     (value,) = graph.outputs
     value.name = FULL if cell.dim < grid.width or scaled else OUTPUT
@@ -69,13 +79,16 @@ def deployed_graph(
     return model
 
 
-def _loaded(bundle: Bundle, layer: int, precision: str) -> "ir.Model":
-    """The graph of an exit with its weights, made of the bytes that were checked."""
+def _loaded(bundle: Bundle, layer: int, precision: str, runtime: str) -> "ir.Model":
+    """The graph of an exit with its weights, read from bytes whose sha256 was checked."""
     import onnx
     import onnx_ir as ir
 
     entry = bundle.entry(layer, precision)
-    model = ir.serde.deserialize_model(onnx.ModelProto.FromString(bundle.read(entry.graph())))
+    proto = onnx.ModelProto.FromString(bundle.read(entry.graph()))
+    if (long := entry.graphs.get(f"{runtime}{LONG}")) is not None:
+        _choose_by_length(proto, onnx.ModelProto.FromString(bundle.read(long)))
+    model = ir.serde.deserialize_model(proto)
     weights = np.frombuffer(bundle.read(entry.weights), np.uint8)
     for value in model.graph.initializers.values():
         outside = value.const_value
@@ -84,6 +97,49 @@ def _loaded(bundle: Bundle, layer: int, precision: str) -> "ir.Model":
             numbers = weights[start : start + outside.nbytes].view(outside.dtype.numpy())
             value.const_value = ir.Tensor(numbers.reshape(outside.shape.numpy()), outside.dtype, name=outside.name)
     return model
+
+
+def _choose_by_length(model: "onnx.ModelProto", long: "onnx.ModelProto") -> None:
+    """Make ``model`` an ``If``: a batch of many tokens runs the nodes of ``long``, any other batch those of ``model``.
+
+    Weights and constants of one name are the same in both, because ``long`` was made from a copy of ``model``.
+    """
+    from onnx import helper
+
+    branches = {
+        "else_branch": _branch(model.graph, "short_texts"),
+        "then_branch": _branch(long.graph, "long_texts"),
+    }
+    graph = model.graph
+    own = {value.name for value in graph.initializer}
+    graph.initializer.extend(value for value in long.graph.initializer if value.name not in own)
+    limit = helper.make_tensor("long_attention", graph.input[0].type.tensor_type.elem_type, [1], [LONG_ATTENTION])
+    graph.initializer.append(limit)
+    (output,) = graph.output
+    output.name = CHOSEN
+    del graph.node[:]
+    graph.node.extend(
+        [
+            helper.make_node("Shape", [INPUTS[0]], ["batch_shape"]),
+            helper.make_node("ReduceProd", ["batch_shape"], ["batch_tokens"]),
+            helper.make_node("Shape", [INPUTS[0]], ["text_tokens"], start=1, end=2),
+            helper.make_node("Mul", ["batch_tokens", "text_tokens"], ["batch_attention"]),
+            helper.make_node("Greater", ["batch_attention", limit.name], ["is_long"]),
+            helper.make_node("If", ["is_long"], [CHOSEN], **branches),
+        ]
+    )
+
+
+def _branch(graph: "onnx.GraphProto", name: str) -> "onnx.GraphProto":
+    """The nodes of ``graph`` as a branch of an ``If``, whose output is ``name``."""
+    import onnx
+
+    (output,) = graph.output
+    branch = onnx.GraphProto(name=name, node=graph.node, output=[output], value_info=graph.value_info)
+    for node in branch.node:
+        node.output[:] = [name if value == output.name else value for value in node.output]
+    branch.output[0].name = name
+    return branch
 
 
 def _node(model: "ir.Model", operator: str, inputs: list["ir.Value"], output: str, **attributes: int) -> "ir.Value":
@@ -95,13 +151,18 @@ def _node(model: "ir.Model", operator: str, inputs: list["ir.Value"], output: st
 
 
 def write_deployed(
-    bundle: Bundle, cell: Cell, path: Path, precision: str = Precision.FP32, normalize: bool | None = None
+    bundle: Bundle,
+    cell: Cell,
+    path: Path,
+    precision: str = Precision.FP32,
+    normalize: bool | None = None,
+    runtime: str = RUNTIME,
 ) -> None:
     """Write the graph of ``cell`` to ``path`` and compare it with the bundle's graph.
 
     Raises ParityError if the two give different vectors, and the errors of ``deployed_graph``.
     """
-    save_graph(deployed_graph(bundle, cell, precision, normalize), path)
+    save_graph(deployed_graph(bundle, cell, precision, normalize, runtime), path)
     check_deployed(bundle, cell, path, precision, normalize)
 
 
@@ -124,12 +185,16 @@ def check_deployed(
     text, bounds = bundle.manifest.text, PRECISIONS[Precision(precision)].bounds
     tokens = bundle.tokenizer.encode(SAMPLE, text.prompt())
     scaled = bundle.manifest.normalize if normalize is None else normalize
-    batch = pad(tokens, text, range(len(tokens)))
-    with open_runtime(RUNTIME, bundle.variant(cell.layer, precision)) as runtime:
-        expected = truncate(runtime.vectors(batch), cell.dim, scaled)
+    batches = [pad(tokens, text, range(len(tokens)))]
+    if text.max_tokens**2 > LONG_ATTENTION:
+        ids, longer = list(tokens[-1].ids), math.isqrt(LONG_ATTENTION) + 1
+        repeated = (ids * (longer // len(ids) + 1))[:longer]
+        batches.append(pad([replace(tokens[-1], ids=repeated)], text, [len(tokens)]))
+    with open_runtime(RUNTIME, bundle.variant(cell.layer, precision)) as opened:
+        expected = truncate(np.concatenate([opened.vectors(batch) for batch in batches]), cell.dim, scaled)
     deployed = Variant(cell.layer, Precision(precision), path, cell.dim, bundle.manifest.origin)
-    with open_runtime(RUNTIME, deployed) as runtime:
-        given = runtime.vectors(batch)
+    with open_runtime(RUNTIME, deployed) as opened:
+        given = np.concatenate([opened.vectors(batch) for batch in batches])
     if given.shape != expected.shape:
         raise ParityError(f"{path.name} gives vectors of shape {given.shape}, expected {expected.shape}")
     lowest, difference = float(cosine(given, expected).min()), float(np.abs(given - expected).max())

@@ -1,9 +1,7 @@
 """The engines of a bundle: each is built in its own child process, so that a failure does not stop the others."""
 
 import contextlib
-import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,8 +14,9 @@ from threading import Event, Timer
 from m2d_export.engines.child import PHASE, TIMEOUT, Job
 from m2d_export.engines.library import FLAGS, LIBRARIES, check_targets, library
 from m2d_export.errors import SpecError
-from m2d_export.host.files import is_private, output_file, sha256_of
+from m2d_export.host.files import sha256_of
 from m2d_export.host.gpu import Gpu, first_gpu
+from m2d_export.host.kept import Kept
 from m2d_export.precisions import WITH_ENGINES
 from m2d_export.spec import EngineEntry, EngineKey, Precision, ShapeRange, default_shapes
 
@@ -28,7 +27,7 @@ Progress = Callable[[str], None]
 class EnginePlan:
     """The engines to build: ``versions`` has the version of each kind's library.
 
-    ``targets`` are compute capabilities of RTX engines. ``gpu`` is the GPU that the full library builds on.
+    ``targets`` are compute capabilities of RTX engines. ``gpu`` is the GPU that ``trt`` builds on.
     """
 
     versions: Mapping[str, str]
@@ -139,55 +138,26 @@ def _phase(progress: Progress, name: str, phase: str) -> None:
 
 
 class EngineCache:
-    """Finished engines by key: those of the bundle at ``target``, and copies in a private folder next to it.
+    """Finished engines by key: ``published`` finds those of the published bundle, ``kept`` those of stopped builds."""
 
-    If a build is killed, the next one takes the copies. Engines are native code, so there are no copies if the folder
-    cannot be private, as on a file system without modes. ``published`` finds the engine of a key in the bundle.
-    """
-
-    def __init__(self, target: Path, published: Callable[[EngineKey], bytes | None]) -> None:
-        self.folder = target.parent / f".m2d-engines-{target.name}"
-        self._published = published
+    def __init__(self, kept: Kept, published: Callable[[EngineKey], bytes | None]) -> None:
+        self._kept, self._published = kept, published
 
     def store(self, key: EngineKey, engine: Path) -> None:
-        """Copy a finished engine, then write a note that the copy is whole."""
-        if self._opened():
-            shutil.copyfile(engine, self.folder / key.digest)
-            with output_file(self._note(key)) as file:
-                file.write(sha256_of(engine).encode())
+        """Keep a finished engine."""
+        self._kept.store(key.digest, True, [engine])
 
     def timings(self) -> Path | None:
-        """The timing cache that all builds of the full library share; None if the folder cannot be private."""
-        return self.folder / "timings" if self._opened() else None
+        """The timing cache that all builds of ``trt`` engines share; None if the folder cannot be private."""
+        return self._kept.folder / "timings" if self._kept.opened() else None
 
     def take(self, key: EngineKey, into: Path) -> bool:
-        """Copy the engine of ``key`` to ``into``; returns whether there was a whole one."""
-        engine = self._published(key) or self._copy_of(key)
-        if engine is not None:
+        """Put the engine of ``key`` at ``into``; returns False if there is none, or if it is damaged."""
+        if (engine := self._published(key)) is not None:
             into.parent.mkdir(exist_ok=True)
             into.write_bytes(engine)
-        return engine is not None
-
-    def clear(self) -> None:
-        """Remove the copies."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _opened(self) -> bool:
-        """Whether the folder belongs to this user only; it is made if it does not exist."""
-        with contextlib.suppress(OSError):
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-        return self.folder.is_dir() and is_private(self.folder)
-
-    def _note(self, key: EngineKey) -> Path:
-        return self.folder / f"{key.digest}.sha256"
-
-    def _copy_of(self, key: EngineKey) -> bytes | None:
-        with contextlib.suppress(OSError):
-            if is_private(self.folder):
-                engine = (self.folder / key.digest).read_bytes()
-                if self._note(key).read_text(encoding="ascii") == hashlib.sha256(engine).hexdigest():
-                    return engine
-        return None
+            return True
+        return self._kept.take(key.digest, into.parent) is not None
 
 
 def run(job: Job, progress: Progress) -> str | None:

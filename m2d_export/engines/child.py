@@ -76,7 +76,7 @@ def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> by
         for place in range(network.num_inputs):
             profile.set_shape(network.get_input(place).name, shapes.min, shapes.opt, shapes.max)
         config.add_optimization_profile(profile)
-    if job.key.gpu is None and job.key.targets:  # the full library builds for the GPU of this machine
+    if job.key.gpu is None and job.key.targets:  # ``trt`` builds for the GPU of this machine
         config.num_compute_capabilities = len(job.key.targets)
         for place, target in enumerate(job.key.targets):
             config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), place)

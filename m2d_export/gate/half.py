@@ -19,7 +19,7 @@ from m2d_export.spec import Variant
 from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray, cosine
 
-HEADROOM = 2  # other texts have larger values than the probe texts, but not so many times larger
+HEADROOM = 2  # other texts may have values larger than the probe texts, up to this factor
 
 
 class RoundedRuntime(OnnxRuntime):
@@ -40,7 +40,7 @@ class RoundedRuntime(OnnxRuntime):
         return vectors
 
     def _each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Each batch with its vectors, one after the other: only ``_vectors`` records the peaks."""
+        """Run the batches one after the other through ``_vectors``, which records the peaks."""
         return Runtime._each(self, batches)
 
     @property
@@ -49,7 +49,7 @@ class RoundedRuntime(OnnxRuntime):
         return float(self._peaks.max(initial=0))
 
     def overflows(self) -> list[str]:
-        """The first value that comes too close to the largest number, in words; empty if none does."""
+        """A message for the first value that is too close to the largest number; empty if there is none."""
         largest = PRECISIONS[self._precision].largest or np.inf
         for name, peak in zip(self._names, self._peaks, strict=True):
             if not peak <= largest / HEADROOM:

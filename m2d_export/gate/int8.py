@@ -1,4 +1,4 @@
-"""The gate of int8: ordinary sentences decide; the probe texts must be finite and independent of padding."""
+"""The gate of int8: it compares the vectors of ordinary sentences, and checks those of the probe texts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from m2d_export.spec import Variant
 
 
 def check_int8(variant: Variant, reference: Reference) -> Checked:
-    """Compare ordinary sentences at full width, and check on the probe texts what must hold for every text.
+    """Compare ordinary sentences at full width; probe texts need finite vectors that do not depend on padding.
 
     On unusual texts (control characters, emoji, one word of 300 letters), int8 differs more from the reference.
     """

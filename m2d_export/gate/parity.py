@@ -1,4 +1,4 @@
-"""A graph compared with the reference: every published graph has passed this gate."""
+"""The gate of every graph: its vectors are compared with the reference."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -47,7 +47,7 @@ class Parity:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def failures(self, bounds: Bounds) -> list[str]:
-        """A text for each value that is out of its bound; none if the graph may be published. NaN is out of bounds."""
+        """A message for each value out of its bound; empty if the graph may be published. NaN is out of bounds."""
         if not self.finite:
             return ["the graph or the reference gives NaN or infinity"]
         problems = []
@@ -69,7 +69,7 @@ class Parity:
         return problems
 
 
-Checked = tuple[Parity, list[str]]  # what was measured, and every failure in words
+Checked = tuple[Parity, list[str]]  # what was measured, and a message for every failure
 
 
 def check_float32(variant: Variant, reference: Reference) -> Checked:

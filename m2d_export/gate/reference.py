@@ -17,7 +17,7 @@ from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.vectors import FloatArray, cosine
 
 BATCH_SIZES, TOKENS = (1, 2, 32), (2, 16, 128)  # the shapes of ``shape_batches``
-FEW = 2  # texts in a batch of sentence-transformers, whose attention takes memory by texts and tokens^2
+FEW = 2  # texts in a batch of sentence-transformers; the memory of attention grows with tokens^2
 PROMPT = "represent this text: "
 
 PROBES = (
@@ -50,7 +50,7 @@ PROBES = (
 
 @dataclass(frozen=True)
 class Reference:
-    """Texts, and the vectors that the exits in PyTorch give; each part is computed when it is first asked for.
+    """Texts, and the vectors that the exits in PyTorch give; each part is computed when it is first used.
 
     ``probes`` are the token ids of the probe texts. ``dims`` are the dims to compare at.
     """

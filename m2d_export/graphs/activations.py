@@ -1,4 +1,4 @@
-"""Observe the values of a graph while it reads texts: the range of every column of a value, and some of its rows."""
+"""Run a graph on texts and record its values: the range of each column, and some of the rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from m2d_export.errors import ExportError, first_line
 from m2d_export.host.extras import require
 from m2d_export.vectors import FloatArray
 
-ROWS = 256  # of a value that are kept: about as many from each sample
+ROWS = 256  # rows that are kept of a value; every sample gives about the same number
 
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """Numbers of a value: the least and the largest of each column, (columns,) each, and ``rows`` (rows, columns)."""
+    """The smallest and the largest number of each column of a value, (columns,), and some rows, (rows, columns)."""
 
     low: FloatArray
     high: FloatArray
@@ -24,7 +24,7 @@ class Activations:
 
 
 def joined(parts: Sequence[Activations]) -> Activations:
-    """The activations of several values with the same columns, as if they were one."""
+    """Join the activations of several values that have the same columns."""
     return Activations(
         np.min([part.low for part in parts], axis=0),
         np.max([part.high for part in parts], axis=0),
@@ -60,6 +60,6 @@ def observe(model: ir.Model, names: Sequence[str], samples: Sequence[Mapping[str
                 high[name] = np.maximum(high.get(name, -np.inf), numbers.max(axis=0))
                 step = max(1, len(numbers) * len(samples) // ROWS)
                 rows[name].append(numbers[place % step :: step])
-    except Exception as error:  # ONNX Runtime and protobuf raise many types
+    except Exception as error:  # ONNX Runtime and protobuf raise errors of many types
         raise ExportError(f"ONNX Runtime cannot run the float32 graph for calibration: {first_line(error)}") from error
     return {name: Activations(low[name], high[name], np.concatenate(rows[name])) for name in names}

@@ -18,7 +18,7 @@ from m2d_export.graphs.passes.fold_prologue import fold_prologue
 from m2d_export.graphs.passes.reorder_gelu import reorder_gelu
 from m2d_export.spec import DEFAULT, OUTPUT, Precision, TextSpec
 
-OPSET = 18  # fastest on CPUs, with eager attention; old servers load it (docs/design.md, decision 5)
+OPSET = 18  # the fastest opset on CPUs, and old servers load it (docs/design.md, decision 5)
 ALIGNMENT = 4096  # ONNX Runtime maps weights into memory by pages of this size
 INLINE_BYTES = 256  # smaller tensors stay in the graph, because shape inference reads them
 SAMPLE_SHAPE = (2, 16)  # torch.export treats sizes 0 and 1 as constants
@@ -35,7 +35,7 @@ def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
     outputs = [f"exit_{layer}" for layer in exits.layers]
     logger = logging.getLogger("torch.onnx")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns of torchvision's operators, which no text encoder uses
+    logger.setLevel(logging.ERROR)  # it warns about operators of torchvision, which no text encoder uses
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -69,7 +69,7 @@ def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
 def float32_graphs(
     model: ir.Model, precision: Precision, samples: Sequence[Any] | None = None, progress: Any = None
 ) -> dict[str, ir.Model]:
-    """The float32 graph of all exits, the same for every runtime: ``model`` itself; the rest is not used."""
+    """Return ``model`` itself as the graph for every runtime; the other arguments are not used."""
     assert precision is Precision.FP32  # noqa: S101 - its row in PRECISIONS names this function
     return {DEFAULT: model}
 

@@ -1,8 +1,9 @@
-"""fp16 and bf16 graphs: the type of every value is stated, so that a runtime cannot choose another.
+"""Make fp16 and bf16 graphs. They state the type of every value, so a runtime cannot choose another type.
 
-In half: the matmuls over tokens with their weights, the embedding tables, and plain arithmetic between half values. In
-float32: the sum of embeddings, layer norms, attention scores with mask and softmax, activations, the residual stream,
-the pooling and everything after it. ``torch.autocast`` makes nearly the same choice, but leaves activations in half.
+Computed in half: the matmuls over tokens with their weights, the embedding tables, and plain arithmetic between half
+values. Computed in float32: the sum of embeddings, layer norms, attention scores with mask and softmax, activations,
+the residual stream, the pooling and everything after it. ``torch.autocast`` makes nearly the same choice, but leaves
+activations in half.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ def half_graphs(
     copies: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
     for node in list(typed.graph):
         if not any(value.dtype == ir.DataType.FLOAT for value in node.outputs):
-            for index, value in enumerate(node.inputs):  # a comparison takes any float type if both inputs have it
+            for index, value in enumerate(node.inputs):  # both inputs of a comparison need the same float type
                 if value is not None and value.dtype == dtype and node.op_type != "Shape":
                     node.replace_input_with(index, _in_type(typed, value, ir.DataType.FLOAT, copies))
             continue
@@ -63,7 +64,7 @@ def matmuls(model: ir.Model) -> dict[str, int]:
 
 
 def _runs_in_half(node: ir.Node, dtype: ir.DataType) -> bool:
-    """Whether ``node`` of a float32 graph shall run in ``dtype``; the types before it are decided already."""
+    """Whether ``node`` of a float32 graph becomes a node in ``dtype``; the nodes before it are converted already."""
     kind, values = node.op_type, [value for value in node.inputs if value is not None]
     if kind in MATMULS:
         return len(node.outputs[0].shape or ()) > 2  # a result with two axes, (batch, numbers), comes after the pooling

@@ -1,4 +1,4 @@
-"""int8 graphs: static quantization (Q/DQ) of the graph of all exits, so that every exit is covered.
+"""Make int8 graphs by static quantization (Q/DQ) of the one graph that has all exits.
 
 The ranges of activations are constants. Dynamic quantization has one scale per padded batch, so the vector of a text
 would depend on the other texts of its batch.
@@ -25,7 +25,7 @@ from m2d_export.text.batches import IntArray, pad
 from m2d_export.text.tokenizer import Tokenizer
 from m2d_export.vectors import FloatArray
 
-PARAGRAPH = 8  # so many texts are joined into one sample, because long texts have other activations than short ones
+PARAGRAPH = 8  # texts that are joined into one sample, because long texts have other activations than short ones
 
 
 def calibration_samples(texts: Sequence[str], tokenizer: Tokenizer) -> list[dict[str, IntArray]]:
@@ -68,9 +68,11 @@ def products(model: ir.Model) -> list[tuple[ir.Node, NDArray[Any]]]:
 
 
 def _quantize_products(model: ir.Model, samples: Sequence[Mapping[str, Any]], progress: Callable[[str], None]) -> None:
-    """Quantize every MatMul over tokens; products with equal weights get one smoothing, so that these stay equal.
+    """Quantize every MatMul of tokens and weights.
 
-    A MatMul without weights belongs to attention, and would become slower. A Gemm is a head, which runs once per text.
+    Products with equal weights are smoothed by the same factors, so that their int8 weights are equal too. A MatMul
+    without weights belongs to attention, and is not quantized, because it would become slower. A Gemm is not quantized
+    either: it is a head, which runs once per text.
     """
     groups: dict[bytes, list[ir.Node]] = {}
     for node, weights in products(model):
@@ -112,7 +114,8 @@ def _quantize(
 ) -> None:
     """Put Mul, QuantizeLinear and DequantizeLinear before ``product``; its weights (in, out) become int8.
 
-    The product of the outlying columns, in float, is added after the bias, because ONNX Runtime fuses bias and product.
+    The outlying columns are multiplied in float. This product is added after the bias, because ONNX Runtime fuses an
+    int8 product only with a bias that comes directly after it.
     """
     value, prefix = product.inputs[0], str(product.name)
     within = np.ones(len(weights), np.float32)

@@ -1,7 +1,7 @@
 """Turn a half graph into a float32 graph that rounds as a GPU's matrix units do.
 
-Matrix units add up in float32 and round every result to half. ONNX Runtime on a CPU has no bf16. It computes fp16
-graphs in float32 without rounding the values in between, so an overflow does not show.
+Matrix units compute sums in float32 and round every result to half. ONNX Runtime on a CPU has no bf16. It computes fp16
+graphs in float32 without rounding intermediate values, so it hides an overflow.
 """
 
 import onnx_ir as ir

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from m2d_export.graphs.activations import Activations
 from m2d_export.vectors import FloatArray
 
-STRENGTHS = (0.5, 0.65, 0.8, 0.9, 1.0)  # 1 makes the columns of the activations equal, 0 the rows of the weights
-OUTLIERS = 16  # so many columns multiply in float if the product is sensitive
+STRENGTHS = (0.5, 0.65, 0.8, 0.9, 1.0)  # at 1, activation columns become equal; at 0, weight rows
+OUTLIERS = 16  # columns that multiply in float if the product is sensitive
 SENSITIVE = 0.1  # if the relative error is larger, columns in float are tried
-WORTH = 0.75  # columns in float are used if at most this share of the error is left
+WORTH = 0.75  # columns in float are used if they reduce the error to this share or less
 TOO_SENSITIVE = 0.2  # if the relative error is larger, the whole product stays in float
-QUIET = 0.9  # smaller columns count as this quantile, because other texts may have larger values
+QUIET = 0.9  # a smaller column counts as this quantile of all: other texts may have larger values
 LARGEST = 127
 
 
@@ -65,14 +65,14 @@ def _smoothing(found: Activations, weights: FloatArray, strength: float, count: 
 
 
 def activation_scale(low: FloatArray, high: FloatArray) -> tuple[np.float32, np.int8]:
-    """The scale and the zero point of int8 numbers whose range has 0, the least and the largest activation."""
+    """The scale and the zero point of int8 numbers; their range contains 0 and all activations."""
     least, largest = min(float(low.min()), 0.0), max(float(high.max()), 0.0)
     scale = (largest - least) / (2 * LARGEST + 1) or 1.0
     return np.float32(scale), np.int8(np.clip(round(-least / scale) - LARGEST - 1, -LARGEST - 1, LARGEST))
 
 
 def quantized_weights(weights: FloatArray, axis: int = 0) -> tuple[NDArray[np.int8], NDArray[Any]]:
-    """int8 weights, and the scales that give ``weights`` back; one scale is for all numbers along ``axis``."""
+    """The int8 weights and their scales; all numbers along ``axis`` share a scale."""
     scales = np.abs(weights).max(axis=axis, keepdims=True).astype(np.float32) / LARGEST
     scales[scales == 0] = 1
     return np.round(weights / scales).astype(np.int8), scales

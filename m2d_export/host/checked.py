@@ -3,10 +3,11 @@
 import contextlib
 import errno
 import hashlib
+import mmap
 import os
 import stat
+import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from io import BufferedReader
 from pathlib import Path
 
@@ -46,38 +47,37 @@ def unchanged(files: Sequence[CheckedFile]) -> Iterator[None]:
                 raise _replaced(file)
 
 
-def still_checked(files: tuple[CheckedFile, ...]) -> tuple[CheckedFile, ...]:
-    """The same files, which a library has mapped, unless somebody wrote into one: then IntegrityError.
+class MappedFile:
+    """A file that a library has mapped and reads from until ``close``: nobody may write into it.
 
-    A file that was replaced or removed is left alone, because the library keeps the old one. If only the times of one
-    changed, its bytes are checked again, and the times are the new ones from then on.
+    It may be replaced or removed, because the library and this object keep the old one. Raises IntegrityError if the
+    file is no longer the checked one.
     """
-    if all(_is_untouched(file) for file in files):
-        return files
-    return tuple(file if _is_untouched(file) else _checked_again(file) for file in files)
 
+    def __init__(self, file: CheckedFile) -> None:
+        with unchanged([file]):
+            self._open = os.open(file.path, os.O_RDONLY)
+        self._path, self._sha256 = file.path, file.sha256
+        *_, self._size, self._written = file.identity
+        self.close = weakref.finalize(self, os.close, self._open)
 
-def _is_untouched(file: CheckedFile) -> bool:
-    try:
-        found = identity(os.lstat(file.path))
-    except OSError:
-        return True
-    return found == file.identity or found[:2] != file.identity[:2]
+    def check(self) -> None:
+        """Raise IntegrityError if somebody wrote into the file. If only its times changed, its bytes are checked."""
+        found = os.fstat(self._open)  # of the open file: the cost of this call is a part of the time of a single text
+        if found.st_mtime_ns != self._written or found.st_size != self._size:
+            self._check_bytes(found)
 
-
-def _checked_again(file: CheckedFile) -> CheckedFile:
-    try:
-        with open_regular(file.path) as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            found = identity(os.fstat(opened.fileno()))
-    except OSError:
-        return file
-    if digest != file.sha256:
+    def _check_bytes(self, found: os.stat_result) -> None:
+        if found.st_size == self._size:
+            with mmap.mmap(self._open, 0, access=mmap.ACCESS_READ) as data:
+                is_same = hashlib.sha256(data).hexdigest() == self._sha256
+            if is_same:
+                self._written = found.st_mtime_ns
+                return
         raise IntegrityError(
-            f"{file.path} was overwritten while it was in use, so vectors may be wrong: build the bundle again, or "
+            f"{self._path} was overwritten while it was in use, so vectors may be wrong: build the bundle again, or "
             "copy it again to another path, and open it again. Never write into a bundle"
         )
-    return replace(file, identity=found)
 
 
 def _state(file: CheckedFile) -> list[tuple[int, ...]]:

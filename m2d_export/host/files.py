@@ -18,6 +18,7 @@ from m2d_export.errors import DataError, DiskFullError, M2DError, OutputError, S
 from m2d_export.host.staging import remove_stale, staging_path
 
 NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+RUST_OS_ERROR = re.compile(r"\(os error ([0-9]{1,4})\)")
 STDOUT = Path("-")
 OPEN_FILE = re.compile(r"(/dev|/proc/self(/task/[0-9]+)?)/fd/[0-9]{1,9}")  # one of this process
 LINKS = 40  # that lead from one to the next, as in the kernel
@@ -55,34 +56,37 @@ def is_private(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Turn an OSError while writing ``target`` into OutputError, or into DiskFullError if the disk is full.
+    """Turn an error of the system while writing ``target`` into OutputError, or DiskFullError if the disk is full.
 
-    What libraries raise for a full disk becomes DiskFullError too. BrokenPipeError passes through: a reader that wants
-    no more is no failure.
+    BrokenPipeError passes through: a reader that wants no more is no failure.
     """
     try:
         yield
-    except BrokenPipeError:
+    except (BrokenPipeError, M2DError):
         raise
-    except OSError as error:
-        reason = error.strerror or error
+    except Exception as error:
+        code, reason = _system_error(error)
+        if code is None:
+            raise
         if target == STDOUT:
             raise OutputError(f"standard output cannot be written: {reason}") from error
-        if error.errno in NO_ROOM:
-            raise _disk_full(target, reason) from error
+        if code in NO_ROOM:
+            raise DiskFullError(
+                f"no room left to write {target} ({reason}): free some space, or choose another disk. "
+                "What was there before is unchanged"
+            ) from error
         raise OutputError(f"cannot write {target}: {reason}. Choose a path where you can write") from error
-    except Exception as error:  # safetensors and tokenizers raise errors of their own
-        found = next((words for words in map(os.strerror, NO_ROOM) if words in str(error)), None)
-        if found is None or isinstance(error, M2DError):
-            raise
-        raise _disk_full(target, found) from error
 
 
-def _disk_full(target: Path, reason: object) -> DiskFullError:
-    return DiskFullError(
-        f"no room left to write {target} ({reason}): free some space, or choose another disk. "
-        "What was there before is unchanged"
-    )
+def _system_error(error: Exception) -> tuple[int | None, object]:
+    """The number and the reason of what the system refused; None for another error.
+
+    Libraries in Rust put the system's error into the text of their own.
+    """
+    if isinstance(error, OSError):
+        return error.errno or 0, error.strerror or error
+    found = RUST_OS_ERROR.search(str(error))
+    return (int(found[1]), os.strerror(int(found[1]))) if found else (None, error)
 
 
 def check_room(target: Path, needed: int) -> None:
@@ -97,12 +101,26 @@ def check_room(target: Path, needed: int) -> None:
 
 
 def expanded(path: str | Path) -> Path:
-    """``path`` with a home folder in place of ``~``; raises SpecError if there is none."""
-    text = os.fspath(path)
+    """``path`` with a home folder in place of ``~``; raises SpecError if there is none, or if this is no path."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise SpecError(f"{path!r} is no path: give a string or a pathlib.Path, not empty and without NUL characters")
     found = os.path.expanduser(text)
     if text.partition("/")[0] == "~" and (found == text or os.environ.get("HOME") == ""):
         raise SpecError(f"{text} stands for your home folder, and this user has none: write the path in full")
-    return Path(found)
+    plain = Path(found)  # without the "./" of "./~", which must not be expanded by the next call
+    return plain.absolute() if str(plain).startswith("~") else plain
+
+
+def utf8_path(path: Path) -> str:
+    """``path`` for a library that opens only UTF-8 paths; raises SpecError if it is none."""
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        message = f"{path} has a byte that is not UTF-8, and libraries cannot open such a path: rename it"
+        raise SpecError(message) from None
+    return text
 
 
 def followed(target: str | Path) -> Path:
@@ -147,7 +165,7 @@ def check_output(target: Path) -> None:
     with writing(target):
         if target == STDOUT:
             if sys.stdout is None:
-                raise OutputError("standard output is closed: name a file with -o")
+                raise OutputError("standard output is closed: leave it open, or name a file with -o")
             return
         if (descriptor := descriptor_of(target)) is not None:
             if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:

@@ -20,7 +20,9 @@ Objection = Callable[[Path], str | None]
 
 
 def other_file(folder: Path, known: Collection[str], owner: str) -> str | None:
-    """The objection that ``folder`` holds a file or link that is not in ``known``, the files of ``owner``.
+    """The objection that ``folder`` holds a file, a link or an empty folder that is not of ``owner``.
+
+    ``known`` are the paths of the owner's files.
 
     Raises OSError if a folder cannot be listed.
     """
@@ -35,6 +37,9 @@ def other_file(folder: Path, known: Collection[str], owner: str) -> str | None:
             path = Path(parent, name).relative_to(folder).as_posix()
             if path not in known:
                 return f"has {path}, which is no file of {owner}"
+        path = Path(parent).relative_to(folder).as_posix()
+        if not folders and not files and path != "." and not any(name.startswith(f"{path}/") for name in known):
+            return f"has the empty folder {path}, which is not of {owner}"
     return None
 
 

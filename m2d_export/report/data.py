@@ -134,7 +134,7 @@ def group_data(group: Group) -> Json:
 
 
 def _last_of_bundle(groups: Sequence[Group], group: Group) -> Group:
-    """The group of the same bundle that ``select`` uses: that of the last machine that measured."""
+    """The group that ``select`` uses for this bundle: that of the machine that measured last."""
     own = [other for other in groups if other.bundle == group.bundle]
     return max(own, key=lambda other: max(record.get("time") or "" for record in other.records))
 

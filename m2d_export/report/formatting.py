@@ -7,7 +7,7 @@ from typing import Any
 from m2d_export.bench.values import Candidate, Interval, StoredScore
 
 MISSING = "–"
-BAR = re.compile(r"(?<!\\)\|")  # would end a column
+BAR = re.compile(r"(?<!\\)\|")  # a bar would end a column
 LONG = 12  # a table with more rows is folded
 
 

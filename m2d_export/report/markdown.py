@@ -37,7 +37,7 @@ def document(groups: Sequence[Group], pictures: Sequence[Mapping[str, str]]) -> 
 
 
 def _plain(value: Any) -> Any:
-    """A record in which every text is plain text in Markdown: names and messages in it are those of a user."""
+    """A record with all its texts escaped for Markdown, because users choose some of them."""
     if isinstance(value, dict):
         return {markdown_text(key): _plain(item) if key != "command" else item for key, item in value.items()}
     if isinstance(value, list):

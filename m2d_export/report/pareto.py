@@ -1,4 +1,4 @@
-"""The Pareto front: everything that nothing else beats in both score and throughput."""
+"""The Pareto front: the points that no other point beats in score and throughput."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

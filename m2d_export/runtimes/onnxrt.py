@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from m2d_export.errors import IntegrityError, RuntimeUnavailable, SpecError, first_line
-from m2d_export.host.checked import unchanged
+from m2d_export.host.checked import MappedFile, unchanged
 from m2d_export.host.extras import require
+from m2d_export.host.files import utf8_path
 from m2d_export.runtimes.runtime import CLOSED, RUN_FAILED, Runtime, RuntimeOptions
 from m2d_export.spec import Variant
-from m2d_export.text.batches import ATTENTION_BUDGET, TOKEN_BUDGET, Batch
+from m2d_export.text.batches import Batch, stream_room
 from m2d_export.vectors import FloatArray
 
 log = logging.getLogger(__name__)
@@ -53,10 +54,11 @@ def session_options(threads: int, settings: Mapping[str, str] = SETTINGS) -> Any
 def open_session(variant: Variant, options: Any, providers: Mapping[str, Mapping[str, str]]) -> Any:
     """Open the graph of ``variant`` on ``providers``; RuntimeUnavailable if ONNX Runtime takes other providers."""
     ort = require("onnxruntime", "cpu")
+    path = utf8_path(variant.path)
     options.log_severity_level = 3  # only errors, because its warnings are about its own optimizer
     try:
         with unchanged(variant.files):
-            session = ort.InferenceSession(str(variant.path), options, providers=list(providers.items()))
+            session = ort.InferenceSession(path, options, providers=list(providers.items()))
     except IntegrityError:
         raise
     except Exception as error:  # types of ONNX Runtime, and plain UnicodeDecodeError and RuntimeError
@@ -84,7 +86,7 @@ class OnnxRuntime(Runtime):
 
     def __init__(self, variant: Variant, options: RuntimeOptions) -> None:
         self._variant, self._threads = variant, options.threads
-        self.mapped = variant.files[1:2]  # the weights
+        self.mapped = MappedFile(variant.files[1]) if len(variant.files) > 1 else None
         self._session: Any = self._open(self._threads)
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._long: Any = None
@@ -116,8 +118,7 @@ class OnnxRuntime(Runtime):
     def _each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         """Each batch with its vectors, in any order; fewer than ``MANY`` run one after the other."""
         waiting = list(batches)
-        # The attention that a stream has memory for: a batch with more runs alone.
-        room = max(TOKEN_BUDGET**2, ATTENTION_BUDGET // self._threads)
+        room = stream_room(self._threads)
         alone: list[Batch] = []
         short: list[Batch] = []
         for batch in waiting:

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterable, Iterator
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -10,18 +11,18 @@ from typing import Any
 import numpy as np
 
 from m2d_export.errors import IntegrityError, RuntimeUnavailable, SpecError
-from m2d_export.host.checked import unchanged
+from m2d_export.host.checked import MappedFile, unchanged
 from m2d_export.host.extras import require
 from m2d_export.host.forks import owns_threads
 from m2d_export.host.machine import processor
 from m2d_export.runtimes.compile_cache import compiled_bytes
 from m2d_export.runtimes.runtime import CLOSED, RUN_FAILED, Runtime, RuntimeOptions
 from m2d_export.spec import Variant
-from m2d_export.text.batches import Batch
+from m2d_export.text.batches import Batch, stream_room
 from m2d_export.vectors import FloatArray
 
 DEVICE = "CPU"
-MANY = 16  # with fewer batches, running in parallel saves less time than compiling for it takes
+MANY = 16  # with fewer batches, parallel streams save less time than their compilation takes
 LONG_TOKENS = 160  # longer batches run faster with attention as one kernel
 LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
 LONG = {"PERFORMANCE_HINT": "THROUGHPUT"}
@@ -36,8 +37,8 @@ def _core() -> Any:
     """OpenVINO's core, one for the whole process.
 
     A core replaces the signal stack of its thread, and puts the previous one back when it is freed. If two cores are
-    freed in the order in which they were made, the second puts back a stack that is already freed. Then Ctrl-C is a
-    segmentation fault.
+    freed in the order in which they were made, the second puts back a stack that is already freed. Then Ctrl-C causes
+    a segmentation fault.
     """
     core = require("openvino", "openvino").Core()
     owns_threads(core)
@@ -45,11 +46,12 @@ def _core() -> Any:
 
 
 class OpenvinoRuntime(Runtime):
-    """A graph compiled for one batch at a time and, from the first call of many batches on, for parallel streams.
+    """A graph that is compiled for one batch at a time.
 
-    If there are many short and many long texts, streams are compiled for each kind. Several threads may call a runtime:
-    they take turns. Raises RuntimeUnavailable if the graph cannot be compiled, or if OpenVINO would compute in another
-    type than ``options.compute``. Raises SpecError if a cache is given and the variant has no sha256.
+    The first call with many batches also compiles it for parallel streams. If there are many short and many long texts,
+    streams are compiled for each kind. Several threads may call a runtime: they take turns. Raises RuntimeUnavailable
+    if the graph cannot be compiled, or if OpenVINO would compute in another type than ``options.compute``. Raises
+    SpecError if a cache is given and the variant has no sha256.
     """
 
     name = "openvino"
@@ -64,7 +66,7 @@ class OpenvinoRuntime(Runtime):
             raise SpecError("a cache needs the sha256 of the variant: take the variant from Bundle.variant")
         self._cache = options.cache
         self._depends_on = {"sha256": variant.sha256, "openvino": ov.get_version(), "processor": processor()}
-        self.mapped = variant.files[1:2]  # the weights
+        self.mapped = MappedFile(variant.files[1]) if len(variant.files) > 1 else None
         self._turn = Lock()  # a request runs one batch at a time
         try:
             with unchanged(variant.files):
@@ -90,11 +92,11 @@ class OpenvinoRuntime(Runtime):
                 compiled = self._core.compile_model(self._model, DEVICE, settings)
             else:
                 compiled = self._cached(self._cache, settings)
-        except RuntimeError as error:  # OpenVINO's; an error of the cache is an M2DError already
+        except RuntimeError as error:  # from OpenVINO; an error of the cache is an M2DError, which is not caught
             raise RuntimeUnavailable(f"OpenVINO cannot compile this graph: {_reason(error)}") from error
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if taken != self._hint:
-            raise RuntimeUnavailable(f"asked for {self._hint}, OpenVINO computes in {taken}")
+            raise RuntimeUnavailable(f"OpenVINO was asked to compute in {self._hint}, but it computes in {taken}")
         return compiled
 
     def _cached(self, folder: Path, settings: dict[str, Any]) -> Any:
@@ -118,7 +120,11 @@ class OpenvinoRuntime(Runtime):
 
     def _each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
         """Each batch with its vectors, in the order they finish; fewer than ``MANY`` run one after the other."""
-        waiting = list(batches)
+        waiting, room = list(batches), stream_room(self._threads)
+        large = [batch for batch in waiting if batch.attention > room]
+        # Streams for short texts hold a whole matrix of attention. So a few large batches run alone.
+        if 0 < len(large) < MANY:
+            return chain(super()._each(large), self._each([batch for batch in waiting if batch.attention <= room]))
         if len(waiting) < MANY:
             return super()._each(waiting)
         return iter(self._in_streams(waiting))

@@ -9,9 +9,9 @@ from typing import Protocol, Self
 import numpy as np
 
 from m2d_export.errors import RuntimeUnavailable, SpecError
-from m2d_export.host.checked import still_checked
+from m2d_export.host.checked import MappedFile
 from m2d_export.host.machine import MAX_THREADS, cores
-from m2d_export.spec import LARGEST_VOCABULARY, CheckedFile, TextSpec, Variant
+from m2d_export.spec import LARGEST_VOCABULARY, TextSpec, Variant
 from m2d_export.text.batches import TOKEN_BUDGET, Batch
 from m2d_export.vectors import FloatArray
 
@@ -69,7 +69,7 @@ class Runtime(Closing, Protocol):
     provider: str  # the device that really runs the variant; every result row has it
     token_budget: int = TOKEN_BUDGET  # default tokens per batch, padding included, until ``Encoder.tune`` measures
     text: TextSpec = TextSpec(LARGEST_VOCABULARY, 0)  # the limits of batches; ``open_runtime`` knows those of a bundle
-    mapped: tuple[CheckedFile, ...] = ()  # files that the library reads from while it runs
+    mapped: MappedFile | None = None  # the weights, if the library reads from their file while it runs
     is_inherited: bool = False  # from the parent of a forked process
 
     def __init__(self, variant: Variant, options: RuntimeOptions) -> None: ...
@@ -87,8 +87,8 @@ class Runtime(Closing, Protocol):
         IntegrityError if the graph or its weights were overwritten meanwhile.
         """
         self.check_process()
-        vectors = self._vectors(self._checked(batch))
-        self.mapped = still_checked(self.mapped)
+        vectors = self._vectors(batch if batch.spec is self.text else self._checked(batch))
+        self._check_mapped()
         return vectors
 
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
@@ -98,7 +98,7 @@ class Runtime(Closing, Protocol):
         """
         self.check_process()
         for done in self._each(map(self._checked, batches)):
-            self.mapped = still_checked(self.mapped)
+            self._check_mapped()
             yield done
             self.check_process()
 
@@ -106,11 +106,17 @@ class Runtime(Closing, Protocol):
         """Free what is owned; using it afterwards is an error. In a forked process nothing is freed."""
         if not self.is_inherited:
             self._close()
+            self.mapped = None
 
     def check_process(self) -> None:
         """Raise RuntimeUnavailable in a process that was forked after the runtime was opened: it would hang."""
         if self.is_inherited:
             raise RuntimeUnavailable(INHERITED)
+
+    def _check_mapped(self) -> None:
+        mapped = self.mapped  # another thread may close this runtime meanwhile
+        if mapped is not None:
+            mapped.check()
 
     def _vectors(self, batch: Batch) -> FloatArray: ...
 

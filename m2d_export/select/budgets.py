@@ -18,7 +18,7 @@ LIMITS = {  # by the name of the budget: what it limits, and the unit
     "max_index_gb": ("index", " GB"),
 }
 ABOVE_ZERO, ENDLESS = math.ulp(0.0), sys.float_info.max
-RANGES = {  # by field: the smallest and the largest value, and the meaning; a value in another unit is outside
+RANGES = {  # by field: the smallest value, the largest value, the meaning; a value in a wrong unit is out of range
     "min_retention": (ABOVE_ZERO, 1, "a share of the full cell's quality, above 0 and up to 1, such as 0.97"),
     "min_score": (-100, 100, "a quality x 100, from -100 to 100, such as 85"),
     "max_latency_ms": (ABOVE_ZERO, ENDLESS, "milliseconds a batch, above 0"),
@@ -114,7 +114,7 @@ class Miss:
 
     @property
     def change(self) -> float:
-        """By which share of itself the limit must be relaxed; infinite if nothing was measured."""
+        """How much the limit must be relaxed, as a share of the limit; infinite if nothing was measured."""
         return math.inf if self.needed is None or not self.limit else abs(self.needed - self.limit) / abs(self.limit)
 
 

@@ -28,7 +28,7 @@ class Verdict:
     """Why a candidate was not picked.
 
     ``misses`` are the limits that the candidate breaks. ``reason`` has them in words or, if there are none, says why
-    the pick is better. The reason is empty if nothing speaks against the candidate.
+    the pick is better. The reason is empty if the candidate may be picked.
     """
 
     candidate: Candidate
@@ -48,7 +48,7 @@ class Relaxation:
 
     def __str__(self) -> str:
         change = f"from {format_number(self.limit)} to {format_number(self.needed)}"
-        return f"{self.budget} {change} would admit {self.candidate.cell}"
+        return f"{self.budget} {change} would allow {self.candidate.cell}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Choice:
 
     ``stored_as`` names the storage whose score was judged; None means float32 vectors. ``runners_up`` are the next
     three candidates; those that meet every budget come first. If nothing was picked, ``relaxations`` has each budget
-    whose relaxation is enough, the smallest change first. It is empty if more than one budget must be relaxed.
+    whose change alone would let some candidate meet all budgets, the smallest change first. It is empty if no single
+    change is enough.
     """
 
     task: Task
@@ -74,7 +75,7 @@ class Choice:
 
     @property
     def unmeasured(self) -> tuple[str, ...]:
-        """The quantities that have a limit and were not measured of any candidate."""
+        """The quantities that have a limit and were measured for no candidate."""
         missed = [miss for verdict in self.ruled_out for miss in verdict.misses]
         known = {miss.budget for miss in missed if miss.value is not None}
         return tuple(dict.fromkeys(LIMITS[miss.budget][0] for miss in missed if miss.budget not in known))
@@ -87,13 +88,13 @@ def select(
     view: View | None = None,
     index_cell: Cell | None = None,
 ) -> Choice:
-    """Pick the fastest candidate that meets every budget if quality has a limit, and else the best one.
+    """Pick one of the candidates that meet every budget: the fastest if quality has a limit, otherwise the best.
 
     If two are equal, the smaller dim is picked, then the smaller layer. ``candidates`` come from ``metrics.candidates``
-    with ``view``. If the index has fewer than 4 bytes per number, quality is the score of vectors that are stored in
-    this way, if bench has measured it. A task in an index is about queries in an index of ``index_cell``, and retention
+    with ``view``. An index may have fewer than 4 bytes per number. Quality is then the score of vectors that are stored
+    in this way, if bench has measured it. A task in an index is about queries in an index of ``index_cell``. Retention
     is then the share of what the index's own queries find. Raises DataError if the quality of the task was not
-    measured, or if a retention needs the full cell's quality and that was not measured.
+    measured, or if ``min_retention`` is set and the quality of the full cell was not measured or is not above 0.
     """
     candidates = _searched_in(candidates, task, index_cell)
     view, stored_as = view or View(), _stored_as(candidates, budgets, task)
@@ -143,7 +144,7 @@ def _judged(candidate: Candidate, budgets: Budgets, task: Task, stored_as: str |
             "max_index_gb": candidate.index_gb(budgets.vectors or 0, budgets.bytes_per_number),
         }
     )
-    unknown = f"{TASKS[task].what} not measured" if own.quality is None else ""  # then it is never picked
+    unknown = f"{TASKS[task].what} not measured" if own.quality is None else ""  # so it is never picked
     return Verdict(candidate, own, misses, unknown or "; ".join(map(str, misses)))
 
 
@@ -191,7 +192,7 @@ def _rank(verdict: Verdict, budgets: Budgets) -> tuple[float, ...]:
 
 
 def _relaxations(ruled_out: Sequence[Verdict]) -> tuple[Relaxation, ...]:
-    """The least change of each budget with which a candidate would meet all budgets; the smallest change first."""
+    """For each budget, the smallest change that would let some candidate meet all budgets; smallest of all first."""
     only = [(verdict.misses[0], verdict.candidate) for verdict in ruled_out if len(verdict.misses) == 1]
     found: dict[str, Relaxation] = {}
     for miss, candidate in sorted(only, key=lambda item: item[0].change):

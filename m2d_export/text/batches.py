@@ -65,6 +65,11 @@ def batches(tokens: Sequence[TokenIds], spec: TextSpec, token_budget: int = TOKE
         yield pad([tokens[row] for row in rows], spec, rows)
 
 
+def stream_room(threads: int) -> int:
+    """The attention that each of ``threads`` streams has memory for: a batch with more runs alone."""
+    return max(TOKEN_BUDGET**2, ATTENTION_BUDGET // threads)
+
+
 def sample_spec(spec: TextSpec) -> TextSpec:
     """The same rules with texts cut where a build must cut them, so that attention does not fill the memory."""
     return replace(spec, max_tokens=min(spec.max_tokens, SAMPLE_TOKENS))
@@ -83,8 +88,7 @@ def pad(tokens: Sequence[TokenIds], spec: TextSpec, rows: Sequence[int], length:
         for row, item in enumerate(tokens):
             pooling_mask[row, : min(item.prompt_length, len(item.ids))] = 0
     is_within = (  # in Python: after a model has run, the first calls of NumPy are slow
-        0 < width <= spec.max_tokens
-        and all(min(item.ids, default=0) >= 0 and max(item.ids, default=0) < spec.vocabulary for item in tokens)
+        0 < width <= spec.max_tokens and min(map(min, padded)) >= 0 and max(map(max, padded)) < spec.vocabulary
     )
     batch = Batch(input_ids, attention_mask, pooling_mask, rows)
     if is_within:

@@ -25,9 +25,9 @@ class TokenIds:
 class Tokenizer:
     """A checkpoint's tokenizer. It truncates to the checkpoint's maximum and pads nothing.
 
-    Settings of truncation and padding in ``tokenizer.json`` are ignored, as sentence-transformers does. The build
-    compares its ids with those of sentence-transformers. Raises ManifestError if ``tokenizer_json`` cannot be read, and
-    SpecError if the environment asks for more threads than can be started.
+    Settings of truncation and padding in ``tokenizer.json`` are ignored. sentence-transformers ignores them too, and
+    the build compares the ids with those of sentence-transformers. Raises ManifestError if ``tokenizer_json`` cannot be
+    read, and SpecError if the environment asks for more threads than can be started.
     """
 
     def __init__(self, tokenizer_json: str, spec: TextSpec) -> None:
@@ -48,27 +48,28 @@ class Tokenizer:
             check_text(text, f"item {index}", index)
         check_text(prompt, "the prompt")
         prompted = [prompt + text for text in texts] if prompt else list(texts)
-        with raised_as(_unusable):
+        try:  # not ``with raised_as``: entering it takes time, which counts if there is only one text
             not_pooled = 0 if self.spec.include_prompt or not prompt else self._prompt_length(prompt)
-            return [
-                # A text without tokens becomes one attended padding token, because a mean over no tokens is NaN.
-                TokenIds(ids or [self.spec.pad_id], not_pooled)
-                for ids in self._ids(prompted)
-            ]
+            found = self._ids(prompted)
+        except BaseException:
+            with raised_as(_unusable):
+                raise
+        # A text without tokens becomes one attended padding token, because a mean over no tokens is NaN.
+        return [TokenIds(ids or [self.spec.pad_id], not_pooled) for ids in found]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         limit = self._reader.limit
+        if len(texts) == 1 and len(texts[0]) <= limit:  # Rust hands batches to threads, which costs more than it saves
+            return [self._rust.encode(texts[0]).ids]
         short = [text for text in texts if len(text) <= limit]
-        # The Rust side hands batches to threads, which costs more than it saves for a single text.
-        encodings = map(self._rust.encode, short) if len(short) < 2 else self._rust.encode_batch_fast(short)
-        ids = [encoding.ids for encoding in encodings]
+        ids = [encoding.ids for encoding in self._rust.encode_batch_fast(short)]
         if len(short) == len(texts):
             return ids
         of_short, of_long = iter(ids), iter(self._reader.ids([text for text in texts if len(text) > limit]))
         return [next(of_short if len(text) <= limit else of_long) for text in texts]
 
     def _prompt_length(self, prompt: str) -> int:
-        """Tokens of the prompt without a closing special token, counted as sentence-transformers does."""
+        """How many tokens the prompt has without a special token at the end, as sentence-transformers counts them."""
         encoding = self._rust.encode(prompt)
         return len(encoding.ids) - (1 if encoding.special_tokens_mask[-1:] == [1] else 0)
 
@@ -77,7 +78,7 @@ def _check_threads() -> None:
     """Raise SpecError if the environment asks for more threads than can be started: starting them takes minutes."""
     for name in THREADS:
         value = os.environ.get(name, "")
-        if value.isdecimal() and len(value) <= 20 and int(value) > MAX_THREADS:  # a longer number is ignored
+        if value.isdecimal() and len(value) <= 20 and int(value) > MAX_THREADS:  # Rust ignores a longer number
             raise SpecError(f"the environment variable {name} is {value}, expected at most {MAX_THREADS}: unset it")
 
 

@@ -11,7 +11,7 @@ import pytest
 from m2d_export.bench import cascade_cost, retrieval
 from m2d_export.bench.cascade_cost import TIMED_QUERIES, Index, costs, searches
 from m2d_export.bench.retrieval import cascade, evaluate, load_collection, ndcg, recall, search
-from m2d_export.errors import DataError, SpecError
+from m2d_export.errors import DataError, InputError, SpecError
 from m2d_export.vectors import cosine, truncate
 
 CORPUS = [
@@ -62,6 +62,8 @@ def test_a_folder_is_read_as_by_beir(beir: Callable[..., Path]) -> None:
         ({"qrels": "query-id\tcorpus-id\tscore\n"}, "test.tsv has a header and no judgements"),
         ({"qrels": "q1\td1\t1\n"}, "test.tsv, line 1 .*header"),
         ({"qrels": JUDGED + "q1\td2\thigh\n"}, "test.tsv, line 6: expected .*high"),
+        ({"qrels": JUDGED + "q1\td2\t1.5\n"}, r"test.tsv, line 6: expected .*1\.5"),
+        ({"qrels": JUDGED + "q1\td2\t" + "9" * 400 + "\n"}, "test.tsv, line 6: expected .*9 digits"),
         ({"qrels": JUDGED + "q1 d2 1\n"}, "line 6: expected"),
         ({"qrels": JUDGED + "q1\td1\t2\n"}, "line 6: .*'q1' .*'d1'"),
         (
@@ -270,3 +272,9 @@ def test_the_cost_of_a_query_is_that_of_encoding_and_searching() -> None:
     prefix = costs([[0.010]], [[0.004], [0.001]])
     assert prefix["cost_ms"] == pytest.approx([11])
     assert prefix["encode_seconds"] == {"deep": [0.010], "cheap": None}
+
+
+@pytest.mark.parametrize("name", ["corpus", "queries"])
+def test_a_lone_surrogate_is_refused_with_its_line(beir: Callable[..., Path], name: str) -> None:
+    with pytest.raises(InputError, match=f"{name}.jsonl, line 1.*surrogate"):
+        load_collection(beir(**{name: '{"_id": "d1", "text": "\\ud800"}\n'}))

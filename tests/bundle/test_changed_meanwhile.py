@@ -186,6 +186,19 @@ def test_vectors_of_overwritten_weights_are_never_given(pair: tuple[Path, Path],
                 encoder.encode(texts)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_weights_that_lost_their_name_may_not_be_overwritten_either(pair: tuple[Path, Path], runtime: str) -> None:
+    with Encoder(Bundle.open(pair[0]), 1, runtime=runtime) as encoder:
+        own, other_name = encoder.encode(TEXTS), pair[0] / "other-name"
+        os.rename(pair[0] / WEIGHTS, other_name)
+        shutil.copy(pair[1] / WEIGHTS, pair[0] / WEIGHTS)
+        np.testing.assert_array_equal(encoder.encode(TEXTS), own)
+        with other_name.open("r+b") as file:
+            file.write((pair[1] / WEIGHTS).read_bytes())
+        with pytest.raises(IntegrityError, match=r"weights\.fp32\.bin was overwritten"):
+            encoder.encode(TEXTS)
+
+
 def test_a_deployed_cell_is_made_of_the_bytes_that_were_checked(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

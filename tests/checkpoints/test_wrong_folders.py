@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from m2d_export import Bundle
 from m2d_export.checkpoints import load
 from m2d_export.checkpoints.load import load_checkpoint
 from m2d_export.checkpoints.slice import slice_checkpoint
-from m2d_export.errors import BundleError, CheckpointError, M2DError
+from m2d_export.errors import BundleError, CheckpointError, M2DError, RuntimeUnavailable
 from tests.checkpoints.edits import edit
 from tests.support.checkpoints import WIDTH, tiny_config, tiny_tokenizer
 
@@ -320,3 +321,18 @@ def test_a_checkpoint_without_usable_vectors_is_refused_as_such(folder: Path) ->
     edit(folder / "config.json", layer_norm_eps=float("nan"))
     with pytest.raises(M2DError, match="sentence-transformers itself gives"):
         build(str(folder), folder.parent / "tiny.m2d", layers=[1])
+
+
+def test_python_without_docstrings_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m2d_export.checkpoints.load.sys", Mock(flags=Mock(optimize=2)))
+    with pytest.raises(RuntimeUnavailable, match="-OO"):
+        load_checkpoint(str(tmp_path))
+
+
+def test_weights_that_this_user_may_not_read_are_named(
+    make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_checkpoint()
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "model.safetensors")  # root reads all
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        load_checkpoint(str(made))

@@ -18,7 +18,7 @@ from m2d_export.cli import main
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-m", "m2d_export"]
-GATE, USAGE, INTERNAL, INTERRUPTED, TERMINATED = 1, 2, 70, 130, 143
+GATE, USAGE, INTERNAL, HUNG_UP, INTERRUPTED, TERMINATED = 1, 2, 70, 129, 130, 143
 
 
 @dataclass(frozen=True)

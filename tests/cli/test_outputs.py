@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -145,6 +146,31 @@ def test_what_a_killed_encode_left_is_removed_by_the_next_one_of_that_output(run
     assert list(folder.glob(f"{STAGING}*")) == []
 
 
+def test_a_full_disk_is_an_error_of_one_line_also_in_a_library_of_rust(
+    folder: Path, make_checkpoint: Callable[..., Path]
+) -> None:
+    """safetensors raises an error of its own with the system's error in its text."""
+    done = program(f"ulimit -f 16; $M slice {make_checkpoint()} --cell 1x64 -o sliced")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == USAGE
+    assert line.startswith(b"Error: no room left to write")
+    assert not list(folder.glob("*sliced*"))
+
+
+def test_a_terminal_that_closes_does_not_end_a_command_under_nohup(folder: Path) -> None:
+    with subprocess.Popen(
+        [*PROGRAM, "encode", "tiny.m2d", "-o", "o.npy"],
+        stdin=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(folder.glob(f"{STAGING}o.npy-*")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGHUP)
+        process.communicate(b"a cat\n", timeout=60)
+    assert (process.returncode, encoded(folder).shape) == (0, (1, WIDTH))
+
+
 # Standard streams
 
 
@@ -170,6 +196,24 @@ def test_closed_streams_harm_no_output(folder: Path) -> None:
     assert len(done.stderr.splitlines()) == 2
     assert b"Traceback" not in done.stderr
     assert not (folder / "o2.npy").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "show tiny.m2d",
+        "show tiny.m2d --json",
+        "verify tiny.m2d --json",
+        "select tiny.m2d",
+        f"bench tiny.m2d {QUICK} --json -o results.jsonl",
+    ],
+)
+def test_a_command_that_prints_its_result_needs_standard_output(folder: Path, command: str) -> None:
+    done = program(f"$M {command} >&-")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == USAGE
+    assert line.startswith(b"Error: standard output is closed")
+    assert not (folder / "results.jsonl").exists()
 
 
 def test_a_name_that_is_no_utf_8_is_written_and_printed(folder: Path) -> None:

@@ -12,7 +12,18 @@ import pytest
 from m2d_export import Bundle, __version__
 from m2d_export.cli.common import steps
 from m2d_export.host.staging import STAGING
-from tests.cli.commands import INTERNAL, INTERRUPTED, PROGRAM, TERMINATED, USAGE, Outcome, Run, contents, refuse
+from tests.cli.commands import (
+    HUNG_UP,
+    INTERNAL,
+    INTERRUPTED,
+    PROGRAM,
+    TERMINATED,
+    USAGE,
+    Outcome,
+    Run,
+    contents,
+    refuse,
+)
 from tests.support.signals import heed_signals
 
 
@@ -81,7 +92,9 @@ def test_an_interrupted_command_ends_with_130(
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED), (signal.SIGHUP, HUNG_UP)]
+)
 def test_a_signal_ends_a_command_and_removes_its_unfinished_output(
     folder: Path, sent: signal.Signals, code: int
 ) -> None:

@@ -90,7 +90,7 @@ def test_select_as_json_has_the_same_choice(run: Run, benched: Path) -> None:
     [
         ("--max-latency-ms 0.000001", "max_latency_ms from 0.000001 to "),
         ("--min-throughput 1e9", "min_throughput from 1,000,000,000 to "),
-        ("--max-index-gb 1 --vectors 1e9", "max_index_gb from 1 to 128 would admit "),
+        ("--max-index-gb 1 --vectors 1e9", "max_index_gb from 1 to 128 would allow "),
     ],
 )
 def test_an_error_names_the_budget_to_relax_where_no_cell_fits(

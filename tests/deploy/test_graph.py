@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from m2d_export import Bundle, Cell, Encoder
+from m2d_export import Bundle, Cell, Encoder, build
 from m2d_export.deploy.graph import check_deployed, deployed_graph, save_graph, write_deployed
 from m2d_export.errors import IntegrityError, ParityError, SpecError
 from m2d_export.spec import INPUTS, OUTPUT
@@ -150,3 +150,42 @@ def test_a_damaged_file_is_refused(copied_bundle: Path) -> None:
     (copied_bundle / "graphs" / "weights.fp32.bin").write_bytes(b"")
     with pytest.raises(IntegrityError, match=r"weights\.fp32\.bin"):
         deployed_graph(Bundle.open(copied_bundle), Cell(1, 32))
+
+
+@pytest.fixture
+def long_texts(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """A bundle with a graph for long texts; here, a text of more than ten tokens is long."""
+    monkeypatch.setattr("m2d_export.graph_files.SAMPLE_TOKENS", 8)
+    monkeypatch.setattr("m2d_export.deploy.graph.LONG_ATTENTION", 100)
+    return build(checkpoint, tmp_path / "long.m2d", layers=[1])
+
+
+def test_long_texts_run_in_blocks_in_the_same_file(long_texts: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    write_deployed(long_texts, Cell(1, 32), path)
+    with Encoder(long_texts, 1, 32) as encoder:
+        np.testing.assert_allclose(run(path, long_texts), encoder.encode(TEXTS), atol=1e-6)
+        np.testing.assert_allclose(run(path, long_texts, ["no"]), encoder.encode(["no"]), atol=1e-6)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    branches = {item.name: item.g.node for node in model.graph.node for item in node.attribute if node.op_type == "If"}
+    blocks = {name: sum(node.op_type == "Softmax" for node in nodes) for name, nodes in branches.items()}
+    assert blocks == {"then_branch": 16, "else_branch": 1}
+    model.graph.output.append(onnx.helper.make_tensor_value_info("is_long", onnx.TensorProto.BOOL, [1]))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for shape, is_long in (((1, 10), False), ((1, 11), True), ((4, 5), False), ((5, 5), True)):
+        ones = np.ones(shape, np.int64)
+        assert session.run(["is_long"], dict.fromkeys(INPUTS[:2], ones)) == [[is_long]]
+
+
+def test_vectors_of_long_texts_are_compared_too(long_texts: Bundle, tmp_path: Path) -> None:
+    model = deployed_graph(long_texts, Cell(1, 32))
+    (chosen,) = (node for node in model.graph if node.op_type == "If")
+    nodes = chosen.attributes["then_branch"].as_graph()
+    joined = next(node for node in nodes if node.op_type == "Concat" and len(node.inputs) == 16)
+    first, last = joined.inputs[1], joined.inputs[15]
+    joined.replace_input_with(1, last)
+    joined.replace_input_with(15, first)
+    save_graph(model, tmp_path / "model.onnx")
+    with pytest.raises(ParityError, match=r"model\.onnx"):
+        check_deployed(long_texts, Cell(1, 32), tmp_path / "model.onnx")

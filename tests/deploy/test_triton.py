@@ -17,6 +17,7 @@ from m2d_export.deploy.triton import BACKENDS
 from m2d_export.deploy.triton.repository import Service, write_repository
 from m2d_export.errors import OutputError, SpecError
 from m2d_export.spec import INPUTS
+from m2d_export.text.batches import ATTENTION_BUDGET
 from tests.support.tritonserver import CELLS, TEXTS
 
 ROOT = Path(__file__).parents[2]
@@ -179,6 +180,17 @@ def test_a_short_text_is_not_padded_to_a_long_one(
     with Encoder(bundle, 1, 32) as encoder:
         for request, vectors in zip(texts, answers, strict=True):
             np.testing.assert_allclose(vectors, encoder.encode(request), atol=1e-6)
+
+
+def test_the_attention_of_one_call_is_bounded(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_repository(bundle, CELLS[:1], tmp_path / "models")
+    model = text_model(tmp_path / "models" / "embedding_1x32", monkeypatch)
+    assert model.settings["attention_budget"] == ATTENTION_BUDGET
+    encode, shapes = model.encode, []
+    model.encode = lambda inputs: (shapes.append(inputs["input_ids"].shape), encode(inputs))[1]
+    model.settings |= {"token_budget": 1 << 30, "attention_budget": 2 * 9**2, "min_fill": 0}
+    model.execute([asked(*["the man is sitting on the mat"] * 3, *["a cat"] * 2)])
+    assert shapes == [(2, 9), (2, 9), (1, 4)]
 
 
 def test_a_failing_text_fails_its_own_request_only(

@@ -27,6 +27,7 @@ from m2d_export.engines.builds import EngineCache, EnginePlan, TypedGraph, build
 from m2d_export.engines.child import Job, engine_from_graph
 from m2d_export.errors import ExportError
 from m2d_export.host.gpu import Gpu
+from m2d_export.host.kept import Kept
 from m2d_export.precisions import WITH_ENGINES
 from m2d_export.spec import EngineEntry, Precision
 from tests.support.checkpoints import ARCHITECTURES, LAYERS, SHAPES
@@ -47,7 +48,7 @@ def typed_graphs(bundle: Bundle, folder: Path) -> list[TypedGraph]:
 
 
 def cache_of(target: Path) -> EngineCache:
-    return EngineCache(target, partial(published_engine, target))
+    return EngineCache(Kept(target), partial(published_engine, target))
 
 
 @pytest.fixture
@@ -173,13 +174,14 @@ from pathlib import Path
 from functools import partial
 from m2d_export.bundle.disk import published_engine
 from m2d_export.engines.builds import EngineCache, build_engines
+from m2d_export.host.kept import Kept
 
 def report(step):
     if step.startswith("building the engine of layer 2"):
         os.kill(os.getpid(), signal.SIGKILL)
 
 plan, graphs, staging, target = pickle.loads(Path(sys.argv[1]).read_bytes())
-build_engines(plan, graphs, staging, EngineCache(target, partial(published_engine, target)), report)
+build_engines(plan, graphs, staging, EngineCache(Kept(target), partial(published_engine, target)), report)
 """
 
 
@@ -196,9 +198,9 @@ def test_a_killed_build_goes_on_where_it_was(again: Callable[..., Any], engined:
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert again(target) == (ALL[1:], ALL[:1], [])
     assert again(target) == ([], ALL, [])
-    shelf = tmp_path / ".m2d-engines-new.m2d"
-    for path in shelf.glob("*.sha256"):  # cut short, or put there by someone: not taken
-        path.with_suffix("").write_bytes(b"cut short")
+    shelf = tmp_path / ".m2d-kept-new.m2d"
+    for path in shelf.glob("*.engine"):  # cut short, or put there by someone: not taken
+        path.write_bytes(b"cut short")
     assert again(target)[0] == ALL
     shelf.chmod(0o755)  # whoever may write here may run code
     kept = {path: path.stat().st_mtime_ns for path in shelf.iterdir()}
@@ -220,7 +222,7 @@ def test_engines_of_the_full_library_hang_on_their_card_and_share_timings_in_pri
         job.output.write_bytes(b"a plan")
 
     monkeypatch.setattr(engine_builds, "run", made)
-    shelf = tmp_path / ".m2d-engines-new.m2d"
+    shelf = tmp_path / ".m2d-kept-new.m2d"
     shelf.mkdir()
     shelf.chmod(0o700 if private else 0o750)
     full = [name.replace("trt-rtx", "trt") for name in ALL]

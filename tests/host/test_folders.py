@@ -219,6 +219,23 @@ def test_a_file_that_is_added_at_the_last_moment_is_kept(tmp_path: Path, monkeyp
     assert names(tmp_path) == ["target"]
 
 
+@pytest.mark.parametrize("name", ["empty", "inner/empty", "a/b"])
+def test_an_empty_folder_is_of_somebody_else_and_stays(tmp_path: Path, name: str) -> None:
+    target = folder(tmp_path / "target", "old")
+    (target / name).mkdir(parents=True)
+    assert ours(target) == f"has the empty folder {name}, which is not of ours"
+    with pytest.raises(OutputError, match=name), staged_directory(target) as staging:
+        publish(folder(staging, "new"), target, ours)
+    assert (target / name).is_dir()
+    assert content(target) == "old"
+
+
+def test_a_folder_whose_files_are_missing_is_no_folder_of_somebody_else(tmp_path: Path) -> None:
+    target = folder(tmp_path / "target", "old")
+    (target / "inner" / "file").unlink()
+    assert ours(target) is None
+
+
 @pytest.mark.parametrize("name", ["link", "inner/link", ".hidden"])
 def test_links_and_hidden_files_are_files_of_somebody_else(tmp_path: Path, name: str) -> None:
     target = folder(tmp_path / "target", "old")

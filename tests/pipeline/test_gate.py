@@ -18,7 +18,7 @@ from m2d_export.plan import Plan
 from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import Precision
 from m2d_export.text.batches import Batch
-from tests.pipeline.forge import tree
+from tests.pipeline.forge import staging, tree
 
 
 def corrupted(change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., ir.Model]:
@@ -50,13 +50,14 @@ def test_one_exit_that_fails_parity_keeps_the_bundle_from_being_published(
     reason: str,
 ) -> None:
     monkeypatch.setattr(graphs, "cut_graph", corrupted(change))
-    before = tree(old.parent)
+    before = tree(old)
     for planned in (plan(layers=[1, 2, 3]), plan(target=old, layers=[1, 2], force=True)):
         with pytest.raises(ParityError, match=f"layer 2, fp32: {reason}") as caught:
             pipeline.build_planned(planned)
         assert "layer 1" not in str(caught.value)
         assert "layer 3" not in str(caught.value)
-    assert tree(old.parent) == before  # neither a new bundle, nor staging, nor a change to the old one
+    assert tree(old) == before
+    assert {path.name for path in old.parent.iterdir()} == {old.name, f".m2d-kept-{old.name}", ".m2d-kept-new.m2d"}
 
 
 class Returns:
@@ -124,11 +125,12 @@ def test_a_partial_build_publishes_nothing_if_every_graph_fails(
     plan: Callable[..., Plan], old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graphs, "cut_graph", corrupted(CORRUPTIONS["scaled"][0]))
-    before = tree(old.parent)
+    before = tree(old)
     with pytest.raises(ParityError, match="nothing is published") as caught:
         pipeline.build_planned(plan(target=old, layers=[2], force=True, partial=True))
     assert "--partial" not in str(caught.value)
-    assert tree(old.parent) == before
+    assert tree(old) == before
+    assert staging(old) == []
 
 
 def test_a_partial_build_says_what_the_bundle_that_it_replaced_had(

@@ -70,8 +70,8 @@ def test_a_slider_changes_the_pick(open_page):
     browser.execute_script(SET, "max_latency_ms", 0)
     assert named() == "No cell"
     says = browser.find_element("id", "picked").text
-    assert re.search(r"Latency at most: from [\d.]+ to [\d.]+ would admit 6 × 384, int8", says) is None
-    assert re.search(r"Latency at most: from [\d.]+ to [\d.]+ would admit 6 × 384, fp32", says)
+    assert re.search(r"Latency at most: from [\d.]+ to [\d.]+ would allow 6 × 384, int8", says) is None
+    assert re.search(r"Latency at most: from [\d.]+ to [\d.]+ would allow 6 × 384, fp32", says)
     assert browser.get_log("browser") == []
 
 

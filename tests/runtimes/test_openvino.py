@@ -115,6 +115,21 @@ def test_few_batches_do_not_use_the_streams(runtime: Runtime, monkeypatch: pytes
     assert len(list(runtime.each([BATCH] * 3))) == 3
 
 
+@pytest.mark.parametrize("short", [3, 20])
+def test_a_few_very_long_texts_among_short_ones_run_alone(
+    short: int, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = [pad(ROWS, SPEC, range(3), 7 if index < 2 else 0) for index in range(2 + short)]
+    assert batches[0].attention > batches[-1].attention
+    monkeypatch.setattr("m2d_export.runtimes.openvino.stream_room", lambda threads: batches[-1].attention)
+    alone, vectors_of = [], runtime._vectors
+    monkeypatch.setattr(runtime, "_vectors", lambda batch: (alone.append(batch.attention), vectors_of(batch))[1])
+    found = list(runtime.each(batches))
+    assert sorted(id(batch) for batch, _ in found) == sorted(map(id, batches))
+    assert alone[:2] == [batches[0].attention] * 2 or alone[-2:] == [batches[0].attention] * 2
+    assert len(alone) == (2 if short == 20 else 5)
+
+
 @pytest.mark.parametrize(
     ("short", "long", "snippets"),
     [(20, 0, ["DISABLE"]), (0, 20, [None]), (20, 20, [None, "DISABLE"]), (3, 20, [None])],

@@ -133,7 +133,7 @@ def test_the_smallest_relaxation_of_one_budget_is_named_and_works() -> None:
     for relaxation in choice.relaxations:
         again = select(GRID, replace(budgets, **{relaxation.budget: relaxation.needed}))
         assert again.picked == relaxation.candidate
-    assert str(choice.relaxations[0]) == "min_retention from 0.97 to 0.8 would admit 1x128"
+    assert str(choice.relaxations[0]) == "min_retention from 0.97 to 0.8 would allow 1x128"
 
 
 @pytest.mark.parametrize("score", [79.99999999999999, 8 / 9 * 80, 100 / 3, 0.85, 0.0, -12.34567])

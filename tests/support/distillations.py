@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from m2d_export.cli import cli, run
+from m2d_export.cli import STOPPING, cli, run
 from tests.support.checkpoints import WORDS
 
 SMALL = ("--max-texts", 300, "--mix", "none", "--dims", "64,16")
@@ -48,7 +48,7 @@ def write_texts(path: Path, count: int, seed: int = 0) -> Path:
 def distil(*arguments: object) -> Ended:
     """Run ``m2d-export distil`` with ``arguments``, in this process."""
     out, err = io.StringIO(), io.StringIO()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *STOPPING)}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT
     code: object = None
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from m2d_export.cli import run
+from m2d_export.cli import STOPPING, run
 from tests.support.checkpoints import WIDTH, WORDS
 from train.__main__ import main
 
@@ -66,7 +66,7 @@ class Outcome:
 
 def train(*arguments: object) -> Outcome:
     """Run ``python -m train`` with ``arguments``, in this process."""
-    err, handlers = io.StringIO(), {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    err, handlers = io.StringIO(), {number: signal.getsignal(number) for number in (signal.SIGINT, *STOPPING)}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT
     code = None
     try:

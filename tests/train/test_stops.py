@@ -1,16 +1,18 @@
 """A training that is stopped and resumed equals one without a stop, and the random seed decides all of it."""
 
 import io
-import json
+import math
 import shutil
 import signal
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.cli.commands import flip
 from tests.support.checkpoints import save_checkpoint
 from tests.support.trainings import (
     FAILED,
@@ -64,18 +66,6 @@ def test_stopped_and_resumed_equals_never_stopped_bit_for_bit(
     assert names(tmp_path) == ["out"]
 
 
-def test_killed_between_saving_the_log_and_the_state_it_resumes_from_the_state(
-    start: Start, signalled: Signalled, trained: Trained, tmp_path: Path
-) -> None:
-    signalled(2)
-    start(*GRID)
-    ahead = [{**entry, "loss": 0.0} for entry in log(trained("grid")[0])]
-    (tmp_path / "out.training" / "log.json").write_text(json.dumps(ahead))
-    signalled(0)
-    assert start(*GRID, "--resume").code == 0
-    assert log(tmp_path / "out") == log(trained("grid")[0])
-
-
 def test_a_signal_in_the_last_step_does_not_stop_publishing(start: Start, signalled: Signalled) -> None:
     signalled(STEPS["grid"])
     assert start(*GRID).code == 0
@@ -97,7 +87,7 @@ def test_interrupted_while_publishing_it_only_publishes_when_it_is_resumed(
     assert weights(tmp_path / "out") == weights(trained(recipe)[0])
 
 
-@pytest.mark.parametrize(("step", "left"), [(2, []), (5, ["log.json", "state.pt", "training.json"])])
+@pytest.mark.parametrize(("step", "left"), [(2, []), (5, ["state.pt", "training.json"])])
 def test_a_second_ctrl_c_ends_at_once_and_leaves_only_what_was_saved(
     start: Start, signalled: Signalled, tmp_path: Path, step: int, left: list[str]
 ) -> None:
@@ -108,9 +98,9 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_only_what_was_saved(
     assert (names(work) if work.exists() else []) == left
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_after_the_first_signal_both_signals_act_as_before(second: signal.Signals) -> None:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     with stop_on_signal() as stop:
         assert not stop.is_set()
         signal.raise_signal(signal.SIGINT)
@@ -148,18 +138,25 @@ def test_files_of_somebody_else_in_the_work_folder_stay(start: Start, signalled:
     assert names(tmp_path / "out.training") == ["notes.txt"]
 
 
-def test_an_incomplete_checkpoint_of_the_seed_recipe_is_refused(
-    start: Start, signalled: Signalled, tmp_path: Path
-) -> None:
+def test_a_damaged_checkpoint_of_the_seed_recipe_is_refused(start: Start, signalled: Signalled, tmp_path: Path) -> None:
     signalled(3)
     start(*SEED)
-    (held,) = (tmp_path / "out.training").glob("checkpoint-*/model.safetensors")
-    held.write_bytes(held.read_bytes()[:1000])
     signalled(0)
-    outcome = start(*SEED, "--resume")
-    assert outcome.code == FAILED
-    assert str(held.parent) in one_error(outcome)
-    assert f"remove {tmp_path / 'out.training'}" in one_error(outcome)
+    (held,) = (tmp_path / "out.training").glob("checkpoint-*")
+
+    def refused() -> None:
+        outcome = start(*SEED, "--resume")
+        assert outcome.code == FAILED
+        assert str(held) in one_error(outcome)
+        assert f"remove {tmp_path / 'out.training'}" in one_error(outcome)
+
+    for file in sorted(path for path in held.rglob("*") if path.stat().st_size > 1 and path.is_file()):
+        whole = file.read_bytes()
+        flip(file)
+        refused()
+        file.write_bytes(whole)
+    (held / "optimizer.pt").unlink()
+    refused()
 
 
 @pytest.fixture
@@ -189,11 +186,49 @@ def test_a_damaged_state_or_one_of_another_training_is_refused(start: Start, sto
     state.write_bytes(flipped)
     refused(state)
     for foreign in ({"step": 1}, {"step": 1, "weights": [torch.zeros(3)]}, [1, 2]):
-        torch.save(foreign, state)
-        refused(stopped)
-    state.write_bytes(whole)
-    (stopped / "log.json").write_text("[{}]")
-    refused(stopped / "log.json")
+        for content in (foreign, {"state": foreign, "log": []}, {"state": foreign, "log": [{}]}):
+            torch.save(content, state)
+            refused(stopped)
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_a_state_with_nan_or_infinity_is_not_resumed(start: Start, stopped: Path, value: float) -> None:
+    saved = torch.load(stopped / "state.pt", weights_only=True)
+    for tensor in (saved["state"]["weights"][3], saved["state"]["optimizer"]["state"][0]["exp_avg"]):
+        before = tensor.flatten()[0].item()
+        tensor.view(-1)[0] = value
+        torch.save(saved, stopped / "state.pt")
+        outcome = start(*GRID, "--resume")
+        assert outcome.code == FAILED
+        assert "NaN" in one_error(outcome)
+        tensor.view(-1)[0] = before
+
+
+@pytest.mark.parametrize(("recipe", "step"), [("grid", 2), ("grid", 5), ("seed", 3), ("seed", 5)])
+def test_weights_that_became_nan_are_not_saved_when_a_training_stops(
+    start: Start, signalled: Signalled, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recipe: str, step: int
+) -> None:
+    """The loss of the step was finite, and its gradient was not."""
+    taken = torch.optim.AdamW.step
+
+    def spoil(self: torch.optim.AdamW, *arguments: Any, **options: Any) -> Any:
+        result = taken(self, *arguments, **options)
+        count.append(0)
+        if len(count) == step:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].view(-1)[0] = math.nan
+        return result
+
+    count: list[int] = []
+    signalled(step)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.optim.AdamW, "step", spoil)
+        outcome = start(*RECIPES[recipe])
+    assert outcome.code == FAILED
+    assert "NaN" in one_error(outcome)
+    signalled(0)
+    if recipe == "seed" and step > 4:  # the checkpoint of step 4 was saved before
+        assert start(*SEED, "--resume").code == 0
 
 
 def test_a_training_with_other_options_is_not_resumed(

@@ -96,7 +96,8 @@ def distil(job: Job, screen: Screen, resume: bool = False) -> Outcome:
 
 def _distil(job: Job, screen: Screen, work: WorkFolder) -> Outcome:
     teacher = Teacher(job.base, job.device)
-    state = work.state() or _solved(job, teacher, work, screen)
+    saved = work.saved()
+    state = saved[0] if saved else _solved(job, teacher, work, screen)
     start = _start(job, work, state)
     before = {Cell.parse(cell): value for cell, value in state["before"].items()}
     made, step, seconds, stopped = start, 0, 0.0, False
@@ -139,7 +140,7 @@ def _solved(job: Job, teacher: Teacher, work: WorkFolder, screen: Screen) -> dic
         "seconds": seconds,
         "training": None,
     }
-    work.save(teacher.memory(), TARGETS)
+    work.save(teacher.memory(), name=TARGETS)
     work.save(state)
     return state
 
@@ -194,8 +195,8 @@ def _train(
 
 
 def _remember(work: WorkFolder, teacher: Teacher) -> None:
-    if not len(teacher.known()) and (memory := work.state(TARGETS)) is not None:
-        teacher.load_memory(memory)
+    if not len(teacher.known()) and (saved := work.saved(TARGETS)) is not None:
+        teacher.load_memory(saved[0])
 
 
 def _grid(job: Job, teacher: Teacher, checkpoint: Checkpoint) -> Scores:

@@ -46,7 +46,7 @@ def write_project(
         model.mkdir()
         (model / "vocabulary.bin").write_bytes(_vocabulary(bundle, cell))
         if engine is None:
-            write_deployed(bundle, cell, model / "model.onnx", precision)
+            write_deployed(bundle, cell, model / "model.onnx", precision, runtime=runtime)
         else:
             (model / "model.plan").write_bytes(bundle.read(engine.path.relative_to(bundle.root).as_posix()))
         build = template(f"{flavour.templates}.cmake", title=flavour.title, **flavour.places)

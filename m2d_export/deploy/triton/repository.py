@@ -21,10 +21,10 @@ from m2d_export.runtimes.onnxrt import SERVER_SETTINGS
 from m2d_export.runtimes.runtime import RuntimeOptions
 from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import OUTPUT, Cell, Precision
-from m2d_export.text.batches import MIN_FILL, TOKEN_BUDGET
+from m2d_export.text.batches import ATTENTION_BUDGET, MIN_FILL, TOKEN_BUDGET
 
 TRITON = "26.07"  # release of NVIDIA's images that the Dockerfile starts from
-SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # of a text: a tokenizer reads all of it
+SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # they bound the size of a text, because a tokenizer reads all of it
 WARM_TOKENS = 16
 CHECKSUMS = "SHA256SUMS"
 template = partial(templates.template, "m2d_export.deploy.triton")
@@ -34,7 +34,7 @@ template = partial(templates.template, "m2d_export.deploy.triton")
 class Service:
     """How cells are served.
 
-    ``runtime`` and ``threads`` are those of the Python backend; with None, there is one thread per core.
+    ``runtime`` and ``threads`` are those of the Python backend. If ``threads`` is None, there is one thread per core.
     ``max_batch_size`` is a number of texts. Raises SpecError for a value that Triton or this package does not know.
     """
 
@@ -65,6 +65,11 @@ class Service:
     def encodes_in_python(self) -> bool:
         """Whether the text model runs the graph itself; if not, it calls another model of the server."""
         return self.backend == "python"
+
+    @property
+    def graph_runtime(self) -> str:
+        """The runtime that loads the graph."""
+        return {"python": self.runtime, "onnxruntime": "onnxrt", "tensorrt": "trt"}[self.backend]
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -99,7 +104,8 @@ def write_repository(
     with new_folder(target) as staging:
         for name, cell in names.items():
             encoder = name if service.encodes_in_python else f"{name}_encoder"
-            write_deployed(bundle, cell, _version(staging / encoder) / "model.onnx", precision, normalize)
+            graph = _version(staging / encoder) / "model.onnx"
+            write_deployed(bundle, cell, graph, precision, normalize, service.graph_runtime)
             if encoder != name:
                 config = encoder_config(bundle, cell, encoder, name, service)
                 (staging / encoder / "config.pbtxt").write_text(config, encoding="utf-8")
@@ -163,8 +169,10 @@ def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service
         "encoder": encoder,
         "threads": service.threads or 0,
         "session": SERVER_SETTINGS,
-        # A model of the server is called once for all texts. In Python, more calls cost less than padding.
+        # An encoder that is a Triton model of its own is called once for all texts, if their attention fits. An encoder
+        # in the text model is called more often, because calls in Python cost less than padding.
         "token_budget": TOKEN_BUDGET if here else limit * text.max_tokens,
+        "attention_budget": ATTENTION_BUDGET,
         "min_fill": MIN_FILL if here else 0.0,
         "max_tokens": text.max_tokens,
         "max_bytes": max_bytes(text.max_tokens),

@@ -1,4 +1,4 @@
-"""Fold the nodes before the first layer whose results are the same for all texts: token types, positions, masks.
+"""Fold nodes before the first layer, if their results are the same for all texts: token types, positions, masks.
 
 transformers computes these values by lookups, and torch.export keeps every operator. Each operator costs time.
 """
@@ -14,7 +14,10 @@ KEEP_EQUAL = ("Expand", "GatherElements", "Reshape", "Slice", "Squeeze", "Unsque
 
 
 def fold_prologue(model: ir.Model) -> bool:
-    """Fold lookups, sums and masks that are the same for all texts; only the order of three additions changes."""
+    """Fold lookups, sums and masks that are the same for all texts.
+
+    Numbers differ by rounding only: three additions get another order.
+    """
     graph, changed = model.graph, False
     for fold, kind in (
         (_fold_lookup, "Gather"),
@@ -81,7 +84,7 @@ def _takes_rows(node: ir.Node) -> bool:
 
 
 def _fold_mask_lookup(graph: ir.Graph, lookup: ir.Node) -> bool:
-    """Turn mask[i, j] for every i and j, (batch, 1, 1, tokens), into the whole mask with two more axes."""
+    """Turn a lookup of mask[i, j] for every i and j into the mask itself with two more axes: (batch, 1, 1, tokens)."""
     mask, indices = lookup.inputs
     pair = indices.producer() if indices is not None else None
     if mask is None or mask.shape is None or not _has_named_axes(mask.shape, 2):
@@ -100,7 +103,10 @@ def _fold_mask_lookup(graph: ir.Graph, lookup: ir.Node) -> bool:
 
 
 def _fold_condition(graph: ir.Graph, both: ir.Node) -> bool:
-    """Turn (always true) And x into x; the result may have a smaller shape, so it must only be broadcast in sums."""
+    """Turn (always true) And x into x.
+
+    x may have a smaller shape than the result. So this is done only if all uses end in sums that broadcast it.
+    """
     for first, second in (both.inputs, both.inputs[::-1]):
         if first is None or second is None or not _is_always_true(first):
             continue
@@ -124,7 +130,8 @@ def _is_choice_of_scalars(node: ir.Node) -> bool:
 def _is_always_true(value: ir.Value) -> bool:
     """Whether a condition is true everywhere.
 
-    Such a condition is a true constant, a comparison of 0, 1, 2, ... >= n with n up to 0, or an And of such conditions.
+    Such a condition is a true constant, the comparison (0, 1, 2, ...) >= n for an n of at most 0, or an And of such
+    conditions.
     """
     known, node = constant_array(value), value.producer()
     if known is not None or node is None:
@@ -136,7 +143,7 @@ def _is_always_true(value: ir.Value) -> bool:
 
 
 def _counting_shape(value: ir.Value | None) -> ir.Shape | None:
-    """The shape of a value that counts 0, 1, 2, ... along one axis, before any Expand; None for any other value."""
+    """For a value that counts 0, 1, 2, ... along one axis, its shape before any Expand; None for other values."""
     shape = None
     while value is not None and (node := value.producer()) is not None:
         if node.op_type == "Range":
@@ -151,7 +158,7 @@ def _counting_shape(value: ir.Value | None) -> ir.Shape | None:
 
 
 def _common_number(value: ir.Value) -> float | None:
-    """The number that all elements of ``value`` are equal to, in every shape; None if they may differ."""
+    """The number that all elements of ``value`` are equal to, whatever its shape is; None if they may differ."""
     known, node = constant_array(value), value.producer()
     if known is not None:
         return float(known.flat[0]) if known.size and (known == known.flat[0]).all() else None

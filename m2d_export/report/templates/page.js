@@ -106,7 +106,7 @@ window.m2dPick = (chosen) => {
   const asked = { task: state.task, index_cell: state.indexCell, ...chosen };
   const { picked, warnings, relaxations } = choose(rows(), asked);
   const change = ({ budget, limit, needed, row }) =>
-    `${budget} from ${formatNumber(limit)} to ${formatNumber(needed)} would admit ${row.layer}x${row.dim}`;
+    `${budget} from ${formatNumber(limit)} to ${formatNumber(needed)} would allow ${row.layer}x${row.dim}`;
   const { layer, dim, precision, runtime } = picked ?? {};
   return { picked: picked && { layer, dim, precision, runtime }, warnings, relaxations: relaxations.map(change) };
 };

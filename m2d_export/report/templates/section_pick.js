@@ -122,7 +122,7 @@ function command(chosen) {
 
 function relaxed({ budget, limit, needed, row }) {
   const change = `from ${formatNumber(limit)} to ${formatNumber(needed)}`;
-  return `${SLIDERS[budget].label()}: ${change} would admit ${nameOf(row)}, ${row.setup}.`;
+  return `${SLIDERS[budget].label()}: ${change} would allow ${nameOf(row)}, ${row.setup}.`;
 }
 
 function pickCard({ picked: row, storage, worth: own, warnings, relaxations }, view) {

@@ -33,7 +33,7 @@ def same_weights(folder: Path, other: Path) -> None:
             torch.testing.assert_close(left[name], right[name], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_writes_a_checkpoint_and_resume_finishes_it(
     start: Distil, signalled: Callable[..., None], distilled: Path, tmp_path: Path, number: int
 ) -> None:

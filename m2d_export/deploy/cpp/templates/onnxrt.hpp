@@ -23,6 +23,7 @@ class Model {
     const std::filesystem::path file = model_file(folder, "model.onnx");
     std::vector<std::int64_t> shape;
     try {
+      environment_.DisableTelemetryEvents();
       Ort::SessionOptions options;
       if (threads > 0) options.SetIntraOpNumThreads(threads);
       for (const auto& setting : settings) options.AddConfigEntry(setting[0], setting[1]);

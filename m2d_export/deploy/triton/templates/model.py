@@ -87,7 +87,8 @@ class TritonPythonModel:
         batch: list[int] = []
         for row in sorted(range(len(ids)), key=lambda row: -len(ids[row])):
             longest = len(ids[batch[0]]) if batch else 0
-            full = longest * (len(batch) + 1) > self.settings["token_budget"]
+            padded = longest * (len(batch) + 1)
+            full = padded > self.settings["token_budget"] or padded * longest > self.settings["attention_budget"]
             if batch and (full or len(ids[row]) < longest * self.settings["min_fill"]):
                 yield batch
                 batch = []
