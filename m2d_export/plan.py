@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from m2d_export.bundle.disk import Bundle
 from m2d_export.bundle.manifest import MANIFEST
-from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
+from m2d_export.checkpoints.load import NO_TABLE, Checkpoint, load_checkpoint
 from m2d_export.engines.builds import EnginePlan, plan_engines
 from m2d_export.errors import BundleError, ManifestError, OutputError, SpecError
 from m2d_export.host.extras import require
@@ -160,6 +160,8 @@ def _cut_texts(loaded: Checkpoint, max_tokens: int) -> Checkpoint:
 def _grid(loaded: Checkpoint, layers: Sequence[int] | None, dims: Sequence[int] | None) -> Grid:
     trained = loaded.trained_dims or (loaded.width,)
     every = loaded.exits if layers is None else check_items(layers, int, "layers")
+    if 0 in every and loaded.table is None:
+        raise SpecError(NO_TABLE)
     chosen = loaded.trained_dims or default_dims(loaded.width) if dims is None else check_items(dims, int, "dims")
     return Grid(
         depth=loaded.depth,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from m2d_export.checkpoints.load import Checkpoint
+from m2d_export.checkpoints.load import NO_TABLE, Checkpoint
 from m2d_export.checkpoints.modules import final_norm
 from m2d_export.errors import CheckpointError
 from m2d_export.spec import OUTPUT, Pooling
@@ -17,12 +17,6 @@ from m2d_export.vectors import FloatArray
 
 if TYPE_CHECKING:
     from m2d_export.text.batches import Batch
-
-
-NO_TABLE = (
-    "this checkpoint has no exit 0: a table of token vectors. Make one with m2d-export distil --layers 0,.., or leave "
-    "layer 0 out"
-)
 
 
 class ExitEncoder(nn.Module):

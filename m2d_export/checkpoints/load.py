@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 UNUSED_WEIGHTS = ("pooler.",)  # BERT's next-sentence head, which no exit reads
 CONFIG_SIZES = ("hidden_size", "num_attention_heads")
 OTHER_SHAPES = "`ignore_mismatched_sizes`"  # in the error of transformers for tensors that do not fit the config
+NO_TABLE = (
+    "this checkpoint has no exit 0: a table of token vectors. Make one with m2d-export distil --layers 0,.., or leave "
+    "layer 0 out"
+)
 
 
 @dataclass(frozen=True)
