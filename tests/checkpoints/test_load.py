@@ -131,6 +131,28 @@ def test_the_fingerprint_follows_the_weights(make_checkpoint: Make) -> None:
     assert load_checkpoint(str(folder)).origin.fingerprint != before
 
 
+def test_the_fingerprint_follows_the_reads_of_heads_the_table_and_the_pooling(make_checkpoint: Make) -> None:
+    """A build takes graphs that an earlier one finished only if the fingerprint is the same."""
+    folder, found = make_checkpoint(heads=[2]), []
+
+    def look() -> None:
+        found.append(load_checkpoint(str(folder)).origin.fingerprint)
+
+    look()
+    stated = json.loads((folder / "m2d.json").read_text())
+    stated["heads"][0]["reads"] = [1]
+    (folder / "m2d.json").write_text(json.dumps(stated))
+    look()
+    rows = load_checkpoint(str(folder)).text.vocabulary
+    for value in (0.0, 1.0):
+        (folder / "exits" / "0").mkdir(exist_ok=True)
+        save_file({"embedding.weight": torch.full((rows, WIDTH), value)}, folder / "exits" / "0" / "model.safetensors")
+        look()
+    edit(folder / "1_Pooling" / "config.json", pooling_mode="cls")
+    look()
+    assert len(set(found)) == len(found)
+
+
 def test_overrides_of_the_config_by_sentence_transformers_are_honoured(make_checkpoint: Make) -> None:
     folder = make_checkpoint()
     edit(folder / "sentence_bert_config.json", config_kwargs={"num_hidden_layers": 2, "hidden_act": "relu"})
