@@ -23,8 +23,7 @@ def test_the_full_cell_is_the_deepest_exit_at_full_width() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"layers": (0, 1)}, "layer 0 does not exist: this checkpoint has layers 1 to 6"),
-        ({"layers": (1, 7)}, "layer 7 does not exist"),
+        ({"layers": (1, 7)}, "layer 7 does not exist: this checkpoint has layers 1 to 6"),
         ({"layers": (-1,)}, "layer -1 does not exist"),
         ({"layers": ()}, "at least one layer"),
         ({"layers": (2, 1)}, "layers must ascend"),
