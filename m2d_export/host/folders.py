@@ -1,4 +1,4 @@
-"""Output folders that appear whole or not at all: staged next to the target, synced to disk, renamed in one step."""
+"""Write folders that appear complete or not at all: each is filled next to its target, and renamed in one step."""
 
 import contextlib
 import ctypes
@@ -15,16 +15,14 @@ from m2d_export.host.files import check_parent, followed, writing
 from m2d_export.host.staging import remove_stale, staging_path
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fs.h
-# Why a folder must not be replaced, in words that follow its path; None if it holds only what its program wrote.
+# A function that says why a folder must not be replaced, in words that follow its path; None if it may be replaced.
 Objection = Callable[[Path], str | None]
 
 
 def other_file(folder: Path, known: Collection[str], owner: str) -> str | None:
-    """The objection that ``folder`` holds a file, a link or an empty folder that is not of ``owner``.
+    """Name a file, a link or an empty folder in ``folder`` that is not of ``owner``; None if there is none.
 
-    ``known`` are the paths of the owner's files.
-
-    Raises OSError if a folder cannot be listed.
+    ``known`` are the paths of the owner's files. Raises OSError if a folder cannot be listed.
     """
 
     def fail(error: OSError) -> None:
@@ -44,7 +42,7 @@ def other_file(folder: Path, known: Collection[str], owner: str) -> str | None:
 
 
 def check_replaceable(folder: Path, objection: Objection, target: Path) -> None:
-    """Raise OutputError with the objection to replacing ``folder``, if there is one; the message names ``target``."""
+    """Raise OutputError if there is an objection to replacing ``folder``, which the message calls ``target``."""
     if reason := objection(folder):
         raise OutputError(f"{target} {reason}: choose another path, or move it away yourself")
 
@@ -53,7 +51,7 @@ def check_replaceable(folder: Path, objection: Objection, target: Path) -> None:
 def staged_directory(target: Path) -> Iterator[Path]:
     """A private directory next to ``target``, removed at the end unless ``publish`` has renamed it.
 
-    What killed processes left of ``target`` is removed first.
+    Unfinished outputs that dead processes left for ``target`` are removed first.
     """
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,10 +67,10 @@ def staged_directory(target: Path) -> Iterator[Path]:
 def publish(staging: Path, target: Path, objection: Objection | None = None) -> None:
     """Sync the finished ``staging`` directory to disk, then rename it to ``target`` in one step.
 
-    With ``objection``, an old directory at ``target`` is replaced unless there is one: it takes the place of
-    ``staging``, where it is asked again, because only there nobody adds to it. A replaced directory keeps its mode.
-    Raises OutputError if the rename fails, if there is an objection, or if ``target`` is there and is not replaced.
-    The old state then remains.
+    Without ``objection``, ``target`` must not exist. With it, a directory at ``target`` is replaced unless
+    ``objection`` finds a reason against that. The two directories are exchanged, and ``objection`` looks again: nobody
+    can add files to the old one any more. The new one takes its mode. Raises OutputError if there is a reason against
+    it, or if the rename fails; then the old state remains.
     """
     with writing(target):
         for path in [*staging.rglob("*"), staging]:
@@ -107,7 +105,7 @@ def publish(staging: Path, target: Path, objection: Objection | None = None) -> 
 
 
 def _umask() -> int:
-    """The permissions that new files of this process lack; reading it means setting it and setting it back."""
+    """The umask of this process; the system returns it only when it is set."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
@@ -122,7 +120,7 @@ def _sync(path: Path) -> None:
 
 
 def _exchange(staging: Path, target: Path) -> None:
-    """Swap two directories: atomically where Linux can; elsewhere ``target`` is missing for a moment."""
+    """Swap two directories. Linux does it in one step; on other systems ``target`` is missing for a moment."""
     if sys.platform == "linux":
         renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
         if renameat2 is not None:
@@ -130,7 +128,7 @@ def _exchange(staging: Path, target: Path) -> None:
             if renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0:
                 return
             code = ctypes.get_errno()
-            if code not in (errno.EINVAL, errno.ENOSYS):  # the file system or the kernel has no exchange
+            if code not in (errno.EINVAL, errno.ENOSYS):  # the file system or the kernel cannot exchange
                 raise OSError(code, os.strerror(code))
     aside = staging.with_name(f"{staging.name}-old")
     target.rename(aside)
@@ -143,7 +141,7 @@ def _exchange(staging: Path, target: Path) -> None:
 
 
 def check_new(target: Path) -> None:
-    """Raise OutputError if something is at ``target``, or if it cannot be written: call it before the work."""
+    """Raise OutputError if ``target`` exists or cannot be written; call this before the work."""
     with writing(target):
         if target.exists() or target.is_symlink():
             raise OutputError(f"{target} exists: choose another path, or remove it yourself")
@@ -152,9 +150,9 @@ def check_new(target: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(target: str | Path) -> Iterator[Path]:
-    """A folder to fill; it is renamed to ``target`` in one step if the block succeeds, and removed if not.
+    """A folder to fill. If the block succeeds, it is renamed to ``target`` in one step; if it fails, it is removed.
 
-    Raises OutputError if something is at ``target`` already, or if it cannot be written.
+    Raises OutputError if ``target`` exists or cannot be written.
     """
     path = followed(target)
     check_new(path)

@@ -1,4 +1,4 @@
-"""Objects with threads of a library; after ``os.fork``, these threads are only in the parent."""
+"""Mark the runtimes that a forked process inherits: the threads of their library exist only in the parent."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from weakref import WeakSet
 
 
 class Owner(Protocol):
-    """An object that owns threads of a library; ``is_inherited`` is set to true in a forked process."""
+    """An object whose library has threads; ``is_inherited`` becomes true in a forked process."""
 
     is_inherited: bool
 
@@ -18,7 +18,7 @@ _loaded_before: frozenset[str] = frozenset()
 
 
 def owns_threads(owner: Owner) -> None:
-    """In a forked process, mark ``owner`` as inherited, and never destroy it: that would wait for its threads."""
+    """Mark ``owner`` in every forked process as inherited, and never destroy it there: that would wait for threads."""
     global _any_owner
     _owners.add(owner)
     _any_owner = True
@@ -34,7 +34,7 @@ def _after_in_child() -> None:
 
     global _loaded_before
     _loaded_before = frozenset(sys.modules)
-    if _any_owner:  # tokenizers' threads are not here either; it knows that only if a user does not set this variable
+    if _any_owner:  # threads of ``tokenizers`` are missing too, and it does not check this if a user set the variable
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
     for owner in list(_owners):
         owner.is_inherited = True

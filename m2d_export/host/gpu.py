@@ -1,4 +1,4 @@
-"""The GPUs of this machine, as NVIDIA's driver lists them; no Python package is needed for that."""
+"""List the GPUs of this machine with NVIDIA's driver; no Python package is needed."""
 
 import ctypes
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Gpu:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Every GPU that the driver shows to this process, in its order; empty if there is no driver."""
+    """The GPUs that the driver shows to this process, in the driver's order; empty if there is no driver."""
     try:
         driver = ctypes.CDLL(DRIVER)
     except OSError:
@@ -47,7 +47,7 @@ def _gpu(driver: ctypes.CDLL, place: int) -> Gpu:
 
 
 def first_gpu(what: str, instead: str) -> Gpu:
-    """The first GPU; raises RuntimeUnavailable if there is none: ``what`` needs it, ``instead`` is the advice."""
+    """The first GPU; raises RuntimeUnavailable if there is none. ``what`` needs it; ``instead`` says what does not."""
     found = gpus()
     if not found:
         raise RuntimeUnavailable(f"{what} needs an NVIDIA GPU, but this machine has none: {instead}")

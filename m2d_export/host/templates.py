@@ -1,11 +1,11 @@
-"""Fill templates of the package for files that are written for a user."""
+"""Fill the text templates of the package, and escape text for Markdown."""
 
 import re
 from html import escape
 from importlib.resources import files
 from string import Template
 
-MARKUP = re.compile(r"[\\`*{}\[\]|#~!$]|(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is none
+MARKUP = re.compile(r"[\\`*{}\[\]|#~!$]|(?<![^\W_])_|_(?![^\W_])")  # an underscore inside a word is no markup
 
 
 def template(package: str, name: str, /, **values: object) -> str:
@@ -19,7 +19,7 @@ def template(package: str, name: str, /, **values: object) -> str:
 
 
 def markdown_text(text: object) -> str:
-    """A name or a message as plain text in Markdown: no markup, no HTML, on one line, in one cell of a table."""
+    """``text`` on one line, escaped so that Markdown shows it as it is, also in a cell of a table."""
     line = " ".join(str(text).split())
     printable = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
     return MARKUP.sub(lambda found: f"\\{found[0]}", escape(printable, quote=False))
