@@ -246,7 +246,7 @@ def test_a_graph_with_other_inputs_is_refused(programs: Path, exported: Path, tm
 
 
 def test_a_project_appears_whole_or_not_at_all(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise ParityError("not the same vectors")
 
     monkeypatch.setattr("m2d_export.deploy.cpp.project.write_deployed", refuse)
