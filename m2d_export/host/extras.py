@@ -7,7 +7,7 @@ from m2d_export.errors import RuntimeUnavailable
 
 
 def require(package: str, extra: str) -> ModuleType:
-    """Import ``package``, which ``extra`` installs; raises RuntimeUnavailable."""
+    """Import ``package``. If this fails, raise RuntimeUnavailable with the name of the ``extra`` that installs it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
