@@ -23,7 +23,7 @@ from m2d_export.errors import SpecError
 from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import Cell
 
-precision_option = click.option(  # every deployed graph is compared with the bundle's in ONNX Runtime
+precision_option = click.option(  # ONNX Runtime compares every deployed graph with the bundle's graph
     "--precision",
     type=click.Choice([precision.value for precision in RUNTIMES["onnxrt"].precisions]),
     default="fp32",
