@@ -93,10 +93,10 @@ def first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def raised_as(error: Callable[[str], M2DError]) -> Iterator[None]:
-    """Turn an exception of another library into ``error``; its argument is the exception's type and first line.
+    """Turn an exception of another library into an M2DError. ``error`` makes it from the exception's type and message.
 
     Only an M2DError, and an exception that ends a process or a generator, is raised unchanged. A panic of Rust is not
-    an ``Exception``, and is also turned into ``error``.
+    an ``Exception``, but it is turned into an M2DError too.
     """
     try:
         yield

@@ -47,7 +47,7 @@ class Pairs:
 
 
 def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
-    """Load pairs: ``toy`` from this package, ``stsb`` (sentence-transformers/stsb, test) from the Hub, or a file.
+    """Load pairs: ``toy`` from this package, ``stsb`` from the Hub (the test split of STS-B), or a file.
 
     A file is CSV, TSV or JSONL. ``columns`` names the two sentence columns and the score column. If a CSV or TSV has no
     header, ``columns`` has the numbers of these columns, counted from 1. The default is sentence1, sentence2, score. If
@@ -124,7 +124,7 @@ def _split(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]
 
 
 def _is_of_spreadsheet(text: str) -> bool:
-    """Whether a spreadsheet wrote a TSV. It puts quotes around fields, and writes a quote inside such a field twice.
+    """Whether a spreadsheet wrote a TSV. Spreadsheets put quotes around fields, and write quotes inside them twice.
 
     In published STS sets in TSV, a quote at the start or the end of a sentence is part of the sentence. A file that has
     quotes only around whole sentences can be of both kinds. It counts as a spreadsheet's if all sentences have quotes.
@@ -138,7 +138,7 @@ def _is_of_spreadsheet(text: str) -> bool:
 def _places(first: list[str], columns: Sequence[str] | None, source: str) -> tuple[tuple[int, ...], bool]:
     """The places of the two sentences and the score, and whether the ``first`` row is a header.
 
-    It is a header if it has the names in ``columns``, or the default names. Otherwise it is a pair.
+    The first row is a header if it has the names in ``columns``, or the default names. Otherwise it is a pair.
     """
     names = [name.strip().lower() for name in first]
     if columns is None and not set(COLUMNS) <= set(names):

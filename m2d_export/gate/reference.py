@@ -99,14 +99,14 @@ def checked_reference(checkpoint: Checkpoint, exits: ExitEncoder, dims: Sequence
     _check_full_depth(checkpoint, tokenizer)
     probes = tokenizer.encode(PROBES)
     if not tokenizer.spec.include_prompt:
-        probes += tokenizer.encode(PROBES, PROMPT)  # these probes have a pooling mask
+        probes += tokenizer.encode(PROBES, PROMPT)  # these probes test the pooling mask
     return Reference(exits, tokenizer, dims, probes)
 
 
 def _check_ids(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
     """Raise ParityError if the tokenizer and sentence-transformers give different ids to a probe text."""
     for text, item in zip(PROBES, tokenizer.encode(PROBES), strict=True):
-        expected = checkpoint.reference_ids(text) or [tokenizer.spec.pad_id]  # never empty: one padding token instead
+        expected = checkpoint.reference_ids(text) or [tokenizer.spec.pad_id]  # no tokens become one padding token
         if list(item.ids) != expected:
             raise ParityError(
                 f"the bundle's tokenizer reads {text[:40]!r} as {list(item.ids)[:8]}... ({len(item.ids)} tokens), "
@@ -129,8 +129,8 @@ def _check_full_depth(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
         checkpoint.original.max_seq_length = checkpoint.text.max_tokens
         if not (np.isfinite(expected).all() and expected.any(axis=1).all()):
             raise ParityError(
-                "sentence-transformers itself gives this checkpoint vectors that are NaN, infinite or zero: a setting "
-                "or a weight is damaged, so it cannot be built"
+                "sentence-transformers itself gives vectors that are NaN, infinite or zero: a setting or a weight "
+                "of this checkpoint is damaged, so it cannot be built"
             )
         smallest = float(cosine(vectors, expected).min())
         if not smallest >= PRECISIONS[Precision.FP32].bounds.cosine_min:  # NaN fails too

@@ -35,7 +35,7 @@ def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
     outputs = [f"exit_{layer}" for layer in exits.layers]
     logger = logging.getLogger("torch.onnx")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns about operators of torchvision, but no text encoder uses them
+    logger.setLevel(logging.ERROR)  # torch warns about operators of torchvision, but no text encoder uses them
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

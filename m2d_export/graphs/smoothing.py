@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from m2d_export.graphs.activations import Activations
 from m2d_export.vectors import FloatArray
 
-STRENGTHS = (0.5, 0.65, 0.8, 0.9, 1.0)  # at 1, all activation columns get the same range; at 0, all weight rows get it
+STRENGTHS = (0.5, 0.65, 0.8, 0.9, 1.0)  # 1 makes activation columns equal, 0 makes weight rows equal
 OUTLIERS = 16  # number of columns in float, if the product is sensitive
 SENSITIVE = 0.1  # if the relative error is larger, columns in float are tried
 WORTH = 0.75  # columns in float are used if they reduce the error to less than this share
 TOO_SENSITIVE = 0.2  # if the relative error is larger, the whole product stays in float
-QUIET = 0.9  # a column below this quantile counts as large as it: other texts can have larger values there
+QUIET = 0.9  # columns below this quantile are set to it, because other texts can have larger values there
 LARGEST = 127
 
 
@@ -65,7 +65,7 @@ def _smoothing(found: Activations, weights: FloatArray, strength: float, count: 
 
 
 def activation_scale(low: FloatArray, high: FloatArray) -> tuple[np.float32, np.int8]:
-    """The scale and the zero point of int8 activations. The int8 range covers 0, and all from ``low`` to ``high``."""
+    """The scale and the zero point of int8 activations. The int8 range covers 0, ``low`` and ``high``."""
     least, largest = min(float(low.min()), 0.0), max(float(high.max()), 0.0)
     scale = (largest - least) / (2 * LARGEST + 1) or 1.0
     return np.float32(scale), np.int8(np.clip(round(-least / scale) - LARGEST - 1, -LARGEST - 1, LARGEST))

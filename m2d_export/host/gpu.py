@@ -47,7 +47,7 @@ def _gpu(driver: ctypes.CDLL, place: int) -> Gpu:
 
 
 def first_gpu(what: str, instead: str) -> Gpu:
-    """The first GPU. If there is none, raise RuntimeUnavailable: ``what`` needs a GPU, ``instead`` is the advice."""
+    """The first GPU, for ``what``. If there is none, raises RuntimeUnavailable with the advice ``instead``."""
     found = gpus()
     if not found:
         raise RuntimeUnavailable(f"{what} needs an NVIDIA GPU, but this machine has none: {instead}")

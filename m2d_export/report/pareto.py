@@ -29,7 +29,7 @@ P = TypeVar("P", Candidate, Step)
 def front(points: Iterable[P]) -> list[P]:
     """The points that no other point beats, from the fastest to the one with the highest score.
 
-    A point beats another if both its score and its throughput are as good, and one of them is better. Points without a
+    A point beats another if its score and its throughput are not lower, and one of them is higher. Points without a
     score or a throughput are left out. Two equal points are both kept.
     """
     known = [
@@ -57,6 +57,6 @@ def steps(cascades: Sequence[Cascade]) -> list[Step]:
 
 
 def few(cascades: Sequence[Cascade]) -> list[Cascade]:
-    """Up to five cascades to draw for one collection and setup. They are the cheapest for more recalls than others."""
+    """Up to five cascades to draw for one collection and setup: they are the cheapest for the most recalls."""
     often = Counter(step.cascade for step in steps(cascades))
     return [cascades[place] for place in sorted(place for place, _ in often.most_common(FEW))]

@@ -25,10 +25,10 @@ LONG_ATTENTION = 1 << 20  # if texts x tokens^2 of a batch is larger, its attent
 MANY = 16  # with fewer batches, a second session saves less time than its opening takes
 NO_SKIP_LAYER_NORM_FUSION = {
     "optimization.disable_specified_optimizers": "SkipLayerNormFusion"
-}  # the kernel that it makes is slower
+}  # the fused kernel is slower
 # benchmarks/session_settings.py measures what each setting changes.
 SETTINGS = {
-    # Threads wait actively (spin) during a call, but not after it. They would then take cores from other sessions.
+    # Threads wait actively (spin) during a call. After it they do not, so that other sessions can use the cores.
     "session.force_spinning_stop": "1",
     **NO_SKIP_LAYER_NORM_FUSION,
 }
@@ -52,7 +52,7 @@ def session_options(threads: int, settings: Mapping[str, str] = SETTINGS) -> Any
 
 
 def open_session(variant: Variant, options: Any, providers: Mapping[str, Mapping[str, str]]) -> Any:
-    """Open the graph of ``variant``. Raises RuntimeUnavailable if it cannot be loaded, or not on ``providers``."""
+    """Open the graph of ``variant``. Raises RuntimeUnavailable if ONNX Runtime cannot load it on ``providers``."""
     ort = require("onnxruntime", "cpu")
     path = utf8_path(variant.path)
     options.log_severity_level = 3  # only errors: the warnings are about ONNX Runtime's own optimizer
@@ -61,10 +61,10 @@ def open_session(variant: Variant, options: Any, providers: Mapping[str, Mapping
             session = ort.InferenceSession(path, options, providers=list(providers.items()))
     except IntegrityError:
         raise
-    except Exception as error:  # its own types, UnicodeDecodeError or RuntimeError
+    except Exception as error:  # ONNX Runtime's own types, UnicodeDecodeError or RuntimeError
         raise RuntimeUnavailable(f"ONNX Runtime cannot load {variant.path}: {first_line(error)}") from error
     taken = session.get_providers()
-    if taken != list({**providers, CPU: {}}):  # it leaves out a provider that it cannot load
+    if taken != list({**providers, CPU: {}}):  # ONNX Runtime leaves out a provider that it cannot load
         wanted = ", ".join(providers)
         raise RuntimeUnavailable(
             f"ONNX Runtime was asked to use {wanted}, but uses {', '.join(taken)}: check the GPU's driver and the "

@@ -42,17 +42,17 @@ def fit(rows: int, tokens: int, profiles: Sequence[ShapeRange]) -> Slot:
 def rounded(count: int, step: int) -> int:
     """Round ``count`` up to a multiple of ``step``, or of an eighth of the next power of two if this is larger.
 
-    A multiple of the eighth is less than a quarter larger than ``count``.
+    Rounding to an eighth adds less than a quarter.
     """
     step = max(step, 1 << max(0, (count - 1).bit_length() - 3))
     return -(-count // step) * step
 
 
 def split(batch: Batch, profiles: Sequence[ShapeRange]) -> Iterator[tuple[Slot, Batch]]:
-    """Yield the parts of ``batch``, each with the slot that it is padded to.
+    """Yield the parts of ``batch`` and their slots. Each part is padded to the shape of its slot.
 
-    The first ``len(part.rows)`` rows of a part are texts of ``batch``, and the other rows are copies. Raises SpecError if
-    every profile is too short.
+    The first ``len(part.rows)`` rows of a part are texts of ``batch``, and the other rows are copies. Raises SpecError
+    if every profile is too short.
     """
     done, (rows, tokens) = 0, batch.input_ids.shape
     while done < rows:

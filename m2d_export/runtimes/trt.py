@@ -26,7 +26,7 @@ from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
 
 log = logging.getLogger(__name__)
-MAX_GRAPHS = 64  # most shapes with a CUDA graph; each has its own execution context
+MAX_GRAPHS = 64  # at most this number of shapes have a CUDA graph and an execution context
 
 
 class TensorrtRuntime(Runtime):

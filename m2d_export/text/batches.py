@@ -11,10 +11,10 @@ from m2d_export.text.tokenizer import TokenIds
 
 IntArray = NDArray[np.int64]
 TOKEN_BUDGET = 512  # tokens in a batch, with padding; benchmarks/results/ceiling.json compares other budgets
-ATTENTION_BUDGET = 1 << 23  # texts x tokens^2 in a batch; attention needs at least 4 bytes for each, in each head
+ATTENTION_BUDGET = 1 << 23  # texts x tokens^2 in a batch: a head has this number of scores, of 4 bytes or more
 MIN_FILL = 0.67  # a text below this share of the longest length starts a new batch, because padding takes time
 
-SAMPLE_TOKENS = 1024  # tokens of a text in the checks of a build: attention in PyTorch holds whole matrices
+SAMPLE_TOKENS = 1024  # most tokens of a text in checks of a build, because attention in PyTorch holds whole matrices
 SAMPLE_ATTENTION = 1 << 21  # texts x tokens^2 of a batch in these checks
 
 
@@ -66,7 +66,7 @@ def batches(tokens: Sequence[TokenIds], spec: TextSpec, token_budget: int = TOKE
 
 
 def stream_room(threads: int) -> int:
-    """The largest ``Batch.attention`` in one of ``threads`` parallel streams. A batch with more runs alone."""
+    """The largest ``Batch.attention`` in one of ``threads`` parallel streams. A larger batch runs alone."""
     return max(TOKEN_BUDGET**2, ATTENTION_BUDGET // threads)
 
 
@@ -87,7 +87,7 @@ def pad(tokens: Sequence[TokenIds], spec: TextSpec, rows: Sequence[int], length:
         pooling_mask = attention_mask.copy()
         for row, item in enumerate(tokens):
             pooling_mask[row, : min(item.prompt_length, len(item.ids))] = 0
-    is_within = (  # without NumPy: after a model has run, its first calls are slow
+    is_within = (  # without NumPy: its first calls after a model has run are slow
         0 < width <= spec.max_tokens and min(map(min, padded)) >= 0 and max(map(max, padded)) < spec.vocabulary
     )
     batch = Batch(input_ids, attention_mask, pooling_mask, rows)

@@ -42,7 +42,8 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], prompt: str = "", first_index: int = 0) -> list[TokenIds]:
         """Token ids of each text with ``prompt`` in front.
 
-        Raises InputError if an item is not a valid string. The error names its index, counted from ``first_index``.
+        Raises InputError if an item is not a valid string. The error names the item's index, counted from
+        ``first_index``.
         """
         for index, text in enumerate(texts, first_index):
             check_text(text, f"item {index}", index)

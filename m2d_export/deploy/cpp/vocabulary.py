@@ -64,7 +64,7 @@ def checksum(content: bytes) -> int:
 
 
 def _check(data: Mapping[str, Any]) -> None:
-    """Raise SpecError if the parts are not BertNormalizer, BertPreTokenizer and WordPiece, or have other settings."""
+    """Raise SpecError if C++ does not support a part of the tokenizer, or a setting of a part."""
     for part, kind in (("normalizer", "BertNormalizer"), ("pre_tokenizer", "BertPreTokenizer"), ("model", "WordPiece")):
         found = (data[part] or {}).get("type", "none")
         if found != kind:
@@ -83,7 +83,7 @@ def _check(data: Mapping[str, Any]) -> None:
             raise _refusal(f"its added token {token['content']!r} matches normalized text (normalized: true)")
         if token["single_word"]:
             raise _refusal(f"its added token {token['content']!r} matches only whole words (single_word: true)")
-        # White space next to an added token gives no ids. So lstrip and rstrip matter only for tokens with white space.
+        # White space next to an added token gets no ids. So lstrip and rstrip matter only for tokens with white space.
         if token["content"] != "".join(token["content"].split()):
             raise _refusal(f"its added token {token['content']!r} holds white space")
 

@@ -24,7 +24,7 @@ from m2d_export.spec import OUTPUT, Cell, Precision
 from m2d_export.text.batches import ATTENTION_BUDGET, MIN_FILL, TOKEN_BUDGET
 
 TRITON = "26.07"  # release of NVIDIA's images that the Dockerfile starts from
-SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # they limit a text, because a tokenizer reads the whole text
+SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # they limit the bytes of a text, because a tokenizer reads all of it
 WARM_TOKENS = 16
 CHECKSUMS = "SHA256SUMS"
 template = partial(templates.template, "m2d_export.deploy.triton")
@@ -169,8 +169,8 @@ def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service
         "encoder": encoder,
         "threads": service.threads or 0,
         "session": SERVER_SETTINGS,
-        # An encoder that is a Triton model of its own is called once for all texts, if their attention fits. An encoder
-        # in the text model is called more often, because calls in Python cost less than padding.
+        # An encoder that is a Triton model of its own is called once for all texts, if ``attention_budget`` allows it.
+        # An encoder in the text model is called more often, because calls in Python cost less than padding.
         "token_budget": TOKEN_BUDGET if here else limit * text.max_tokens,
         "attention_budget": ATTENTION_BUDGET,
         "min_fill": MIN_FILL if here else 0.0,

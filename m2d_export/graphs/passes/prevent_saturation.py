@@ -44,7 +44,7 @@ def prevent_saturation(model: ir.Model) -> bool:
 
 
 def _limit_pair_sums(weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """New int8 weights (in, out) within ``MAX_PAIR_SUM``, and the factors (out,) that their scales grow by.
+    """New int8 weights (in, out) within ``MAX_PAIR_SUM``, and the factors (out,) for their scales.
 
     Several factors are tried for each column. Each time, the weights are divided by the factor, rounded and clipped.
     The factor with the smallest error is used.
@@ -65,7 +65,7 @@ def _limit_pair_sums(weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]
 
 
 def _clip(pairs: NDArray[Any]) -> NDArray[Any]:
-    """Limit the sums of pairs (pairs, 2, columns) to -128 ... 128. Each number of a pair loses half of the excess."""
+    """Limit the sum of each pair (pairs, 2, columns) to -128 or 128. Each number of a pair loses half of the excess."""
     for sign in (1, -1):
         over = np.maximum(np.maximum(sign * pairs, 0).sum(1, keepdims=True) - MAX_PAIR_SUM, 0)
         pairs = pairs - sign * np.concatenate([np.ceil(over / 2), np.floor(over / 2)], axis=1)
