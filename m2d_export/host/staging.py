@@ -1,6 +1,6 @@
-"""Name unfinished outputs after the process that writes them, and remove those of dead processes.
+"""Name unfinished outputs after the process that writes them, and remove the outputs of dead processes.
 
-Each lies next to its target. The name shows whether the process still runs, so no file has to be locked.
+An unfinished output lies next to its target. Its name shows whether the process still runs, so no file is locked.
 """
 
 import contextlib
@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 
 STAGING = ".m2d-staging-"
-NAME_BYTES = 180  # the most bytes of the target's name, so that the whole name has at most 255
-PROCESS = re.compile(r"(\d{1,9})-(\d*)-([0-9a-f]{8})-[0-9a-f]{8}(-old)?")  # number, start, place, random
-ELSEWHERE = 24 * 3600  # seconds; a process on another machine counts as dead after so long without a change
+NAME_BYTES = 180  # how many bytes of the target's name are used, so that the whole name has at most 255
+# The number, the start and the place of a process, and random digits.
+PROCESS = re.compile(r"(\d{1,9})-(\d*)-([0-9a-f]{8})-[0-9a-f]{8}(-old)?")
+ELSEWHERE = 24 * 3600  # seconds without a change until a process in another place counts as dead
 
 
 def staging_path(target: Path) -> Path:
@@ -26,7 +27,7 @@ def staging_path(target: Path) -> Path:
 
 
 def remove_stale(target: Path) -> int:
-    """Remove the unfinished outputs of dead processes for ``target``; returns their number."""
+    """Remove the unfinished outputs of dead processes for ``target``, and return how many were removed."""
     removed, prefix = 0, _prefix(target)
     with contextlib.suppress(OSError):
         for path in list(target.parent.iterdir()):
@@ -44,7 +45,10 @@ def _prefix(target: Path) -> str:
 
 
 def _is_left(path: Path, process: re.Match[str]) -> bool:
-    """Whether the process that made ``path`` is dead; if it cannot be seen, a day without a change means dead."""
+    """Whether the process that made ``path`` is dead.
+
+    If the process runs in another place, it counts as dead after a day without a change.
+    """
     number, start, place = process.group(1, 2, 3)
     if place != _place():
         changed = max(found.lstat().st_mtime for found in (path, *path.rglob("*")))
@@ -53,7 +57,7 @@ def _is_left(path: Path, process: re.Match[str]) -> bool:
         os.kill(int(number), 0)
     except ProcessLookupError:
         return True
-    except OSError:  # it runs as another user
+    except OSError:  # the process runs as another user
         pass
     return _start_of(int(number)) not in (start, "")  # a new process may have the same number
 
@@ -64,13 +68,13 @@ def _start_of(process: int) -> str:
         status = Path(f"/proc/{process}/stat").read_bytes()
     except OSError:
         return ""
-    fields = status.rpartition(b")")[2].split()  # after the program's name, which may have spaces
+    fields = status.rpartition(b")")[2].split()  # the fields after the program's name; the name may have spaces
     return "dead" if fields[0] in (b"Z", b"X") else fields[19].decode()
 
 
 @functools.cache
 def _place() -> str:
-    """A digest of the machine, its last start and the container; processes with the same digest see each other."""
+    """A digest of the machine, its last start and the container. Processes with the same digest see each other."""
     parts = [os.uname().nodename]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
