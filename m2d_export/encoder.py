@@ -25,17 +25,17 @@ class Encoder(Closing):
     """A loaded cell of a bundle: it runs ``layer`` blocks and keeps the first ``dim`` numbers of each vector.
 
     Args:
-        bundle: The bundle, or the path of one.
-        layer: An exit layer; None is the deepest.
+        bundle: The bundle or its path.
+        layer: An exit layer; None is the deepest one.
         dim: 1 to the encoder's width; None is the checkpoint's ``truncate_dim``, or the width if there is none.
         runtime: The name of the library that runs the graph. ``m2d_export.runtimes.table.RUNTIMES`` has all names.
         precision: The precision of the stored weights; the bundle must have been built with it.
         compute: The type that floats are multiplied in; None is the runtime's default.
         threads: CPU threads of the runtime; None is one per core. The tokenizer has its own threads: the
             environment variable ``RAYON_NUM_THREADS`` sets their number for the whole process.
-        normalize: Whether vectors are scaled to unit length; None means what the checkpoint does.
+        normalize: Whether vectors are scaled to unit length; if it is None, the checkpoint decides.
         cache: A folder for the code that a runtime compiles, so that the next process opens the encoder
-            sooner. OpenVINO stores up to three models there, and each is about as large as the weights.
+            faster. OpenVINO stores up to three models there, and each is about as large as the weights.
 
     With onnxrt and openvino, the first call with many texts loads the model again, to run batches in parallel. Threads
     may share an encoder. Use it in a ``with`` block, or call ``close``.
@@ -80,11 +80,11 @@ class Encoder(Closing):
     def encode(self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> FloatArray:
         """Return one vector for each text, in the order of ``texts``: (n, dim) float32.
 
-        ``prompt`` is put before every text. ``prompt_name`` chooses one of the checkpoint's prompts. Without either,
-        the checkpoint's default prompt applies, if it has one. Normalisation does not change a vector of zeros. Raises
-        InputError if an item is not a valid string, and NotFiniteError if the vector of an item is not finite. Both
-        errors have the item's place as ``index``. Raises SpecError for an unknown prompt, and RuntimeUnavailable in a
-        forked process.
+        ``prompt`` is put before every text. ``prompt_name`` chooses one of the checkpoint's prompts. If both are None,
+        the checkpoint's default prompt is used, if there is one. Normalisation does not change a vector of zeros.
+        Raises InputError if an item is not a valid string, and NotFiniteError if the vector of an item is not finite.
+        Both errors have the item's place as ``index``. Raises SpecError for an unknown prompt, and RuntimeUnavailable
+        in a forked process.
         """
         parts = list(self.stream(texts, prompt=prompt, prompt_name=prompt_name))
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self.cell.dim), np.float32), *parts])
@@ -106,14 +106,13 @@ class Encoder(Closing):
         """Time ``texts`` in batches of several sizes on this machine, and use the fastest size from now on.
 
         Returns this size: the largest number of tokens in a batch, with padding. The vectors do not depend on the size.
-        Pass texts that are like the texts of your calls, and as many as one call has. Raises InputError if there is no
-        text.
+        Pass the texts of one of your calls, or similar texts of the same number. Raises InputError if there is no text.
         """
         self.runtime.check_process()
         _check_texts(texts)
         tokens = self._tokenizer.encode(list(texts), self._tokenizer.spec.prompt(prompt, prompt_name))
         if not tokens:
-            raise InputError("there is no text to time: pass texts as in one of your calls, and as many")
+            raise InputError("there is no text to time: pass the texts of one of your calls")
         self.token_budget = fastest_budget(self.runtime, tokens, self._tokenizer.spec)
         return self.token_budget
 
@@ -161,5 +160,5 @@ def _check_texts(texts: object) -> None:
     if isinstance(texts, list):  # the usual case is fast
         return
     has_order = isinstance(texts, Iterable) and not isinstance(texts, str | bytes | Mapping | set | frozenset)
-    if not has_order or getattr(texts, "ndim", 1) != 1:  # iterating over a table yields the names of its columns
+    if not has_order or getattr(texts, "ndim", 1) != 1:  # a table would yield the names of its columns
         raise InputError(f"texts is {type(texts).__name__}, not a list of texts: pass a list, such as [text]")

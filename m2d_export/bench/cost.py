@@ -16,17 +16,17 @@ from m2d_export.errors import RuntimeUnavailable
 from m2d_export.text.batches import Batch, pad
 from m2d_export.text.tokenizer import TokenIds
 
-SECONDS_PER_SHAPE = 3.0  # for all exits together; the minimum number of rounds can take longer
+SECONDS_PER_SHAPE = 3.0  # the time for all exits together; the minimum number of rounds can take longer
 SCOPES = ("graph", "text")
 
 
 def latencies(
     bundle: Bundle, exits: Sequence[tuple[Record, Encoder]], batch_size: int, tokens: int, texts: Sequence[str]
 ) -> Iterator[Record]:
-    """Measure the latency of every exit at one shape: of the graph, and from text to vector.
+    """Measure two latencies of every exit: of its graph, and from text to vector.
 
-    The calls of all exits take turns. ``exits`` has open encoders. Each comes with the fields that identify it in its
-    records.
+    Each batch has ``batch_size`` texts of ``tokens`` tokens. The calls of all exits take turns. ``exits`` has open
+    encoders. Each comes with the fields that identify it in its records.
     """
     batch = full_batch(bundle, texts, batch_size, tokens)
     filled = full_texts(bundle, texts, batch_size, tokens)
@@ -34,7 +34,7 @@ def latencies(
     calls += [partial(encoder.encode, filled) for _, encoder in exits]
     places = [(scope, identity, encoder.runtime.provider) for scope in SCOPES for identity, encoder in exits]
     runtimes = [identity["runtime"] for _, identity, _ in places]
-    # A pause is needed where the runtime changes. Call 0 comes after the last call of the round before: index -1.
+    # There is a pause where the runtime changes. The call before call 0 is the last call of a round, at index -1.
     pauses = {place for place, runtime in enumerate(runtimes) if runtime != runtimes[place - 1]}
     for (scope, identity, provider), latency in zip(places, measure(calls, SECONDS_PER_SHAPE, pauses), strict=True):
         yield {
@@ -55,7 +55,7 @@ def latencies(
 
 
 def full_batch(bundle: Bundle, texts: Sequence[str], batch_size: int, tokens: int) -> Batch:
-    """Cut ``batch_size`` rows of exactly ``tokens`` tokens from the joined texts, as a batch without padding."""
+    """Make a batch without padding: ``batch_size`` rows, each with ``tokens`` tokens of the joined texts."""
     encoded = bundle.tokenizer.encode(texts[: 4 * batch_size + tokens])
     opening, closing = encoded[0].ids[0], encoded[0].ids[-1]
     body = [token for item in encoded for token in item.ids[1:-1]] or [opening]

@@ -1,4 +1,4 @@
-"""Quantize vectors for an index, as sentence-transformers does, and measure the score that they still have."""
+"""Quantize vectors for an index, as sentence-transformers does, and measure their score."""
 
 from enum import StrEnum
 from typing import Any, assert_never
@@ -33,8 +33,8 @@ def quantized(vectors: NDArray[Any], storage: Storage) -> NDArray[Any]:
     """Quantize vectors: (n, dim) float -> (n, dim) float32, float16 or int8; binary -> (n, ceil(dim / 8)) int8.
 
     ``sentence_transformers.quantize_embeddings`` returns the same, but needs torch. int8 divides the range of each dim,
-    from its smallest to its largest value, into 255 equal steps. Binary stores the signs, eight in a byte. int8 finds
-    the ranges in ``vectors``, so it raises SpecError if there are fewer than two.
+    from its smallest to its largest value, into 255 equal steps. Binary stores the signs, eight in a byte. Raises
+    SpecError for int8 if there are fewer than two vectors: one vector has no range.
     """
     match storage:
         case Storage.FP32:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-RUNTIME = "onnxrt"  # the deployed graph and the bundle's graph are compared in it
+RUNTIME = "onnxrt"  # the runtime that compares a deployed graph with the bundle's graph
 FULL = "full_embedding"
 INLINE_LIMIT = 2_000_000_000  # bytes of weights; a protobuf message must be smaller than 2 GiB
 CHOSEN = "chosen_by_length"
@@ -38,10 +38,10 @@ def deployed_graph(
 ) -> "ir.Model":
     """Make the graph of ``cell``, with the weights in memory.
 
-    It has the inputs of the bundle's graph, (batch, tokens) int64, and the output ``sentence_embedding``, (batch, dim)
-    float32. If ``normalize`` is true, the graph scales vectors to unit length; None means what the checkpoint does. A
-    zero vector stays zero. If the bundle has a graph for long texts in ``runtime``, the result holds both graphs. An
-    ``If`` then runs one of them, by the rule of ``runtimes.onnxrt``. Raises SpecError, IntegrityError, and
+    It has the same inputs as the bundle's graph, (batch, tokens) int64. The output is ``sentence_embedding``, (batch,
+    dim) float32. If ``normalize`` is true, the graph scales vectors to unit length. If it is None, the checkpoint
+    decides. A zero vector stays zero. If the bundle has a graph for long texts in ``runtime``, the result holds both
+    graphs. An ``If`` then runs one of them, by the rule of ``runtimes.onnxrt``. Raises SpecError, IntegrityError, and
     RuntimeUnavailable if the extra ``deploy`` is not installed.
     """
     require("onnx_ir", "deploy")
@@ -103,8 +103,8 @@ def _loaded(bundle: Bundle, layer: int, precision: str, runtime: str) -> "ir.Mod
 def _choose_by_length(model: "onnx.ModelProto", long: "onnx.ModelProto") -> None:
     """Add the nodes of ``long`` to ``model``: an ``If`` runs them for batches with large attention.
 
-    If both graphs have weights or constants of the same name, these are equal, because ``long`` was made from a copy of
-    ``model``.
+    Attention is large if texts x tokens x tokens is more than ``LONG_ATTENTION``. If both graphs have weights or
+    constants of the same name, these are equal, because ``long`` was made from a copy of ``model``.
     """
     from onnx import helper
 
@@ -162,7 +162,7 @@ def write_deployed(
 ) -> None:
     """Write the graph of ``cell`` to ``path`` and compare it with the bundle's graph.
 
-    Raises ParityError if the vectors of the two graphs differ, and the errors of ``deployed_graph``.
+    Raises the errors of ``deployed_graph``, and ParityError if the vectors of the two graphs differ.
     """
     save_graph(deployed_graph(bundle, cell, precision, normalize, runtime), path)
     check_deployed(bundle, cell, path, precision, normalize)

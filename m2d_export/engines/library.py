@@ -59,7 +59,7 @@ def logger(trt: Any) -> Any:
 
 
 def check_flags(engine: Engine) -> None:
-    """Raise RuntimeUnavailable if this version builds with other settings than ``engine`` was built with."""
+    """Raise RuntimeUnavailable if the flags that ``engine`` was built with differ from ``FLAGS``."""
     if engine.key.flags != FLAGS:
         raise RuntimeUnavailable(
             f"{engine.path.name} was built with the flags {', '.join(engine.key.flags) or 'none'}, but this version "
@@ -70,8 +70,8 @@ def check_flags(engine: Engine) -> None:
 def read_engine(engine: Engine, version: str, gpu: Gpu) -> bytes:
     """Read the bytes of ``engine``, to run it with ``version`` of the library on ``gpu``.
 
-    Raises RuntimeUnavailable if the engine was built for another version, GPU or setting. The message has both values.
-    Raises IntegrityError if the sha256 of the file differs from the sha256 in the manifest.
+    Raises RuntimeUnavailable if the engine was built for another version or GPU, or with other flags. The message has
+    both values. Raises IntegrityError if the sha256 of the file differs from the sha256 in the manifest.
     """
     key = engine.key
     check_flags(engine)
@@ -96,7 +96,7 @@ def read_engine(engine: Engine, version: str, gpu: Gpu) -> bytes:
         raise IntegrityError(f"{engine.path} cannot be read: {error.strerror}") from error
     if (found := hashlib.sha256(data).hexdigest()) != engine.sha256:
         raise IntegrityError(
-            f"{engine.path} is not the engine that the manifest names: its sha256 is {found[:12]}, but the manifest "
-            f"has {engine.sha256[:12]}. Build it again, or copy it again"
+            f"{engine.path} is not the engine that the manifest names: the file's sha256 is {found[:12]}, but the "
+            f"manifest has {engine.sha256[:12]}. Build the engine again, or copy it again"
         )
     return data

@@ -47,7 +47,7 @@ class Parity:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def failures(self, bounds: Bounds) -> list[str]:
-        """A message for each value that breaks its bound. Without messages, the graph may be published.
+        """A message for each value that breaks its bound. If the list is empty, the graph may be published.
 
         NaN breaks every bound.
         """
@@ -112,7 +112,7 @@ def compare_single(
     size = max(2, SAMPLE_ATTENTION // longest**2)
     batches = (
         *((range(start, min(start + size, count)), longest) for start in range(0, count, size)),  # all texts
-        (range(count - 2, -1, -1), 0),  # in reverse order, without the longest probe: it is the last text
+        (range(count - 2, -1, -1), 0),  # all texts but the last one (the longest probe), in reverse order
         *(((row, row + 1), max(lengths[row : row + 2]) + EXTRA_PADDING) for row in range(0, count - 2, 2)),
     )
     with np.errstate(all="ignore"):

@@ -30,7 +30,7 @@ PARAGRAPH = 8  # how many texts are joined into a paragraph: long texts have oth
 
 
 def calibration_samples(texts: Sequence[str], tokenizer: Tokenizer) -> list[dict[str, IntArray]]:
-    """Make the graph's inputs for each text and each paragraph. They have no padding: it would change the ranges."""
+    """Make the graph's inputs for each text and each paragraph. Padding would change the ranges, so there is none."""
     paragraphs = [" ".join(texts[start : start + PARAGRAPH]) for start in range(0, len(texts), PARAGRAPH)]
     tokens = tokenizer.encode([*texts, *paragraphs], tokenizer.spec.prompt())
     return [pad([item], tokenizer.spec, [0]).inputs() for item in tokens]

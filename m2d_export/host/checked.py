@@ -64,7 +64,7 @@ class MappedFile:
     def check(self) -> None:
         """Raise IntegrityError if the file was overwritten.
 
-        If only the time of writing has changed, the bytes are checked.
+        If only the time of writing has changed, the sha256 is checked.
         """
         found = os.fstat(self._open)  # the cheapest call: it is a part of the time of a single text
         if found.st_mtime_ns != self._written or found.st_size != self._size:

@@ -20,7 +20,7 @@ _loaded_before: frozenset[str] = frozenset()
 def owns_threads(owner: Owner) -> None:
     """Mark ``owner`` as inherited in every forked process.
 
-    It is never destroyed there, because this would wait for threads that the process does not have.
+    The forked process never destroys ``owner``: that would wait for threads that exist only in the parent.
     """
     global _any_owner
     _owners.add(owner)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 STAGING = ".m2d-staging-"
 NAME_BYTES = 180  # how many bytes of the target's name are used, so that the whole name has at most 255
-# The number, the start and the place of a process, and random digits.
+# The number, the start time and the place of a process, and random digits.
 PROCESS = re.compile(r"(\d{1,9})-(\d*)-([0-9a-f]{8})-[0-9a-f]{8}(-old)?")
-ELSEWHERE = 24 * 3600  # seconds without a change until a process in another place counts as dead
+ELSEWHERE = 24 * 3600  # seconds without a change until a process on another machine counts as dead
 
 
 def staging_path(target: Path) -> Path:
@@ -47,7 +47,8 @@ def _prefix(target: Path) -> str:
 def _is_left(path: Path, process: re.Match[str]) -> bool:
     """Whether the process that made ``path`` is dead.
 
-    If the process runs in another place, it counts as dead after a day without a change.
+    If the process ran on another machine, in another container or before a restart, it counts as dead after a day
+    without a change.
     """
     number, start, place = process.group(1, 2, 3)
     if place != _place():
@@ -63,7 +64,7 @@ def _is_left(path: Path, process: re.Match[str]) -> bool:
 
 
 def _start_of(process: int) -> str:
-    """The start time of a process in the kernel's ticks; empty if it is unknown, "dead" for a zombie."""
+    """The start time of a process in the kernel's ticks. It is "" if it is unknown, and "dead" for a zombie."""
     try:
         status = Path(f"/proc/{process}/stat").read_bytes()
     except OSError:

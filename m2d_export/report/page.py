@@ -70,7 +70,10 @@ def _block(section: Section) -> str:
 
 
 def _why_not_replaced(folder: Path) -> str | None:
-    """Why a report must not replace ``folder``: the folder has a file that its page does not list. None if it may."""
+    """Why a report must not replace ``folder``, or None if it may.
+
+    A report replaces a folder only if the page in this folder lists all files.
+    """
     if not folder.is_dir():
         return "exists and is not a report"
     page = folder / PAGE

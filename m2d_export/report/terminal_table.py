@@ -1,4 +1,4 @@
-"""Make a table for a terminal from a function for each column."""
+"""Make a table for a terminal. Each column has a function that writes its values."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeVar

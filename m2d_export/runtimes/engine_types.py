@@ -26,7 +26,7 @@ def check_types(information: str, precision: str, name: str) -> None:
 
 
 def _inner_types(information: str) -> Sequence[str]:
-    """The types of all tensors inside the engine, in the library's words. Its inputs and outputs are left out."""
+    """The types of all tensors inside an engine, in the library's words. Its inputs and outputs are not inside."""
     try:
         parsed = json.loads(information)
         layers = [layer for layer in parsed.get("Layers", []) if isinstance(layer, dict)]
@@ -34,7 +34,7 @@ def _inner_types(information: str) -> Sequence[str]:
         tensors = [tensor for layer in layers for side in ("Inputs", "Outputs") for tensor in layer.get(side, [])]
         return [tensor["Format/Datatype"] for tensor in tensors if tensor["Name"] not in outside]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return []  # the format differs from TensorRT 10: nothing can be compared
+        return []  # not the format of TensorRT 10: nothing can be compared
 
 
 def _precision(words: str) -> str | None:

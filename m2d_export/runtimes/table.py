@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 class RuntimeSpec:
     """What a runtime can do, and what it needs.
 
-    ``opens`` is the name of its class, written "module:Class", in this folder. ``package`` is the Python module of its
-    library. The extra called ``extra`` installs this library. ``computes`` has the types that it can multiply floats
-    in. The first one is the default. If ``computes`` is empty, the runtime computes in the types of the graph.
-    ``compiles`` says whether it can store compiled code. ``survives_fork`` is false if the library hangs in a forked
-    process after the parent has used it.
+    ``opens`` is the name of its class, as "module:Class". The module is in this folder. ``package`` is the Python
+    module of its library. The extra called ``extra`` installs this library. ``computes`` has the types that it can
+    multiply floats in. The first one is the default. If ``computes`` is empty, the runtime computes in the types of the
+    graph. ``compiles`` says whether it can store compiled code. ``survives_fork`` is false if the library hangs in a
+    forked process after the parent has used it.
     """
 
     opens: str
@@ -54,7 +54,7 @@ class RuntimeSpec:
 
 
 FP32, FP16, INT8 = Precision.FP32, Precision.FP16, Precision.INT8
-# A runtime's name decides the library and the device, so records need no field for the device.
+# A runtime's name decides the library and the device. So records have no field for the device.
 RUNTIMES: Mapping[str, RuntimeSpec] = {
     "onnxrt": RuntimeSpec("onnxrt:OnnxRuntime", "onnxruntime", "cpu", (FP32, FP16, INT8), ("fp32",)),
     "openvino": RuntimeSpec(
@@ -119,10 +119,10 @@ def open_runtime(
 ) -> "Runtime":
     """Open ``variant`` in the runtime called ``name``.
 
-    ``threads`` None is one thread per core. ``compute`` None is the runtime's default. ``cache`` is a folder in which a
-    runtime that compiles stores its code for the next process. Raises SpecError for a wrong name, precision, compute or
-    number of threads, and if the bundle has no engine for the runtime. Raises RuntimeUnavailable if a package or GPU is
-    missing.
+    If ``threads`` is None, there is one thread per core. If ``compute`` is None, the runtime's default is used.
+    ``cache`` is a folder in which a runtime that compiles stores its code for the next process. Raises SpecError for a
+    wrong name, precision, compute or number of threads, and if the bundle has no engine for the runtime. Raises
+    RuntimeUnavailable if a package or GPU is missing.
     """
     if compute is None:
         compute = RUNTIMES[name].default_compute(variant.precision) if name in RUNTIMES else ""

@@ -80,7 +80,7 @@ class Budgets:
         return self.min_retention is not None or self.min_score is not None
 
     def misses(self, values: Mapping[str, float | None]) -> tuple["Miss", ...]:
-        """The limits that ``values`` break. A value of None breaks its limit. The keys are the names of budgets."""
+        """The limits that ``values`` break. Its keys are names of budgets. A value of None breaks its limit."""
         return tuple(
             Miss(name, limit, values[name])
             for name, limit in self.limits.items()

@@ -66,9 +66,9 @@ class PrefixReader:
     def _without_middles(self, text: str) -> str:
         """Shorten every run of characters that has the same ids at any length over the margin.
 
-        A run keeps its beginning and its end. BERT has three kinds of such runs: white space is one space, some
-        characters are dropped, and a word that is too long is one unknown token. In other tokenizers, a run repeats one
-        character, such as a space.
+        A run keeps its beginning and its end. With BERT, three kinds of runs are shortened: white space is one space,
+        some characters are dropped, and a word that is too long is one unknown token. In other tokenizers, a run
+        repeats one character, such as a space.
         """
         half = self._margin // 2
         kinds: dict[str, list[str]] = {}

@@ -54,7 +54,7 @@ class UnicodeTables:
 def probe(clean_text: bool, handle_chinese_chars: bool, strip_accents: bool | None, lowercase: bool) -> UnicodeTables:
     """Make the tables of a ``BertNormalizer`` with these settings and of a ``BertPreTokenizer``. This takes seconds.
 
-    Raises SpecError if the tables change a code point in another way than the normalizer. The error names the code
+    Raises SpecError if the tables change a code point in another way than the normalizer does. The error names the code
     point.
     """
     strips = lowercase if strip_accents is None else strip_accents
@@ -146,7 +146,7 @@ def _pieces() -> Any:
 def _orders(nfd: Any) -> dict[int, int]:
     """Find the combining class of every character that NFD exchanges with a neighbour.
 
-    Python's Unicode version can be used, because Unicode never changes a class.
+    Python knows the classes. Its Unicode version may differ, but Unicode never changes a class.
     """
     orders = {ord(character): unicodedata.combining(character) for character in _combining(nfd)}
     unknown = [code for code, order in orders.items() if not order]
@@ -172,7 +172,7 @@ def _combining(nfd: Any) -> list[str]:
 
 
 def _check(tables: UnicodeTables, traits: Any, whole: Mapping[int, str]) -> None:
-    """Raise SpecError if the tables change some code point in another way than the whole normalizer."""
+    """Raise SpecError if the tables change some code point in another way than the whole normalizer does."""
     kinds = traits.tolist()
 
     def folded(code: int) -> str:
