@@ -1,13 +1,16 @@
 """Run a graph on texts and record some of its values: the range of each column, and some rows."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from m2d_export.errors import ExportError, first_line
+from m2d_export.graphs.export import save_graphs
 from m2d_export.host.extras import require
 from m2d_export.vectors import FloatArray
 
@@ -16,7 +19,7 @@ ROWS = 256  # how many rows of a value are recorded; each sample adds about the 
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """The columns and rows of a value, as they were recorded.
+    """The recorded columns and rows of a value.
 
     ``low`` and ``high`` are the smallest and the largest number of each column: (columns,). ``rows`` has some of the
     rows: (rows, columns).
@@ -55,9 +58,10 @@ def observe(model: ir.Model, names: Sequence[str], samples: Sequence[Mapping[str
     high: dict[str, FloatArray] = {}
     rows: dict[str, list[FloatArray]] = {name: [] for name in names}
     try:
-        data = ir.serde.serialize_model(watched).SerializeToString()
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        del data  # as large as the weights, and the session has its own copy
+        with tempfile.TemporaryDirectory(prefix="m2d-calibration-") as folder:  # in memory there would be three copies
+            path = Path(folder, "watched.onnx")
+            save_graphs({path: watched}, path.with_suffix(".bin"))
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         for place, inputs in enumerate(samples):
             found = {**inputs, **dict(zip(computed, session.run(computed, dict(inputs)), strict=True))}
             for name in names:
