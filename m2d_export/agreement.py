@@ -1,4 +1,4 @@
-"""How far two encoders agree on texts without labels: in the order of pairs, and in nearest neighbours."""
+"""Measure how far two encoders agree on texts without labels: on the order of pairs, and on nearest neighbours."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,23 +11,24 @@ from m2d_export.errors import DataError
 from m2d_export.host.extras import require
 from m2d_export.vectors import FloatArray, cosine, truncate
 
-MIN_TEXTS = 20  # with fewer texts, the ten nearest neighbours of a text are more than half of all others
+MIN_TEXTS = 20  # with fewer texts, most other texts would be among the ten nearest neighbours
 NEIGHBOURS = 10
-QUERIES = 4096  # neighbours are searched for at most so many texts, so that time grows linearly with the texts
+QUERIES = 4096  # at most this number of texts get neighbours, so that the time grows linearly with all texts
 PAIRS = 20_000
-BLOCK = 1 << 20  # similarities in memory at a time; they are 4 MB, and sorting takes a few times as much
+BLOCK = 1 << 20  # numbers in a block of similarities: they take 4 MB, and sorting takes a few times as much
 
 IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of a cell with the full cell on ``count`` texts; all values are x 100.
+    """The agreement of a cell with the full cell on ``count`` texts; all values are x 100.
 
-    ``spearman`` compares the cosines of all sampled pairs. One half of the pairs are random: ``random_spearman``. The
-    other half are a text and one of its nearest neighbours in the full cell: ``nearest_spearman``. They are None if a
-    cell gives every pair the same cosine. ``overlap_at_10`` is the mean share of ten nearest neighbours that both cells
-    find.
+    ``spearman`` is the correlation between the cosines of both cells for all sampled pairs of texts. Half of the pairs
+    are random: ``random_spearman`` is the correlation for this half. The other pairs are a text and one of its nearest
+    neighbours in the full cell: ``nearest_spearman`` is the correlation for this half. A correlation is None if a cell
+    gives the same cosine to all these pairs. ``overlap_at_10`` is the share of a text's ten nearest neighbours that
+    both cells find, as a mean over the texts.
     """
 
     count: int
@@ -39,10 +40,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class AgreementReference:
-    """The values of the full cell: its nearest neighbours, and its cosines of sampled pairs.
+    """The full cell's nearest neighbours, and its cosines of sampled pairs of texts.
 
-    ``left`` and ``right`` are (pairs,) places of texts: first random pairs, then as many pairs of nearest neighbours.
-    ``queries`` (q,) are the texts with ``neighbours`` (q, 10).
+    ``left`` and ``right`` (pairs,) are the places of the two texts of each pair. The first half of the pairs are
+    random, and the other half are neighbours. ``queries`` (q,) are the places of the texts that have ``neighbours``
+    (q, 10).
     """
 
     count: int
@@ -54,9 +56,10 @@ class AgreementReference:
 
 
 def agreement_reference(full: NDArray[Any], *, pairs: int = PAIRS, seed: int = 0) -> AgreementReference:
-    """Sample pairs of texts and search neighbours with the full cell's vectors (texts, width).
+    """Sample pairs of texts, and search nearest neighbours with the full cell's vectors (texts, width).
 
-    Neighbours of up to 4,096 sampled texts are searched among all texts. Raises DataError for fewer than 20 texts.
+    At most 4,096 sampled texts are queries. Their neighbours are searched among all texts. Raises DataError if there
+    are fewer than 20 texts.
     """
     count = len(full)
     check_count(count, "the texts")
@@ -65,7 +68,7 @@ def agreement_reference(full: NDArray[Any], *, pairs: int = PAIRS, seed: int = 0
     neighbours = nearest(full, queries)
     half = pairs // 2
     left = rng.integers(count, size=half)
-    right = (left + rng.integers(1, count, size=half)) % count  # any other text
+    right = (left + rng.integers(1, count, size=half)) % count  # never the text itself
     sampled = rng.integers(len(queries), size=half)
     left = np.concatenate([left, queries[sampled]])
     right = np.concatenate([right, neighbours[sampled, rng.integers(NEIGHBOURS, size=half)]])
@@ -75,7 +78,7 @@ def agreement_reference(full: NDArray[Any], *, pairs: int = PAIRS, seed: int = 0
 def agreement(vectors: NDArray[Any], reference: AgreementReference) -> Agreement:
     """Compare a cell's ``vectors`` (texts, dim) with the full cell's ``reference`` on the same texts.
 
-    Raises DataError if the numbers of texts differ, RuntimeUnavailable without scipy.
+    Raises DataError if the numbers of texts differ, and RuntimeUnavailable if scipy is missing.
     """
     if len(vectors) != reference.count:
         raise DataError(
@@ -95,7 +98,7 @@ def agreement(vectors: NDArray[Any], reference: AgreementReference) -> Agreement
 
 
 def nearest(vectors: NDArray[Any], queries: IntArray, count: int = NEIGHBOURS) -> IntArray:
-    """The ``count`` nearest other texts of each query, by cosine, nearest first: (texts, dim), (q,) -> (q, count)."""
+    """The places of the ``count`` other texts with the largest cosines to each query (q, count), largest first."""
     unit = truncate(vectors, vectors.shape[1])
     found = np.empty((len(queries), count), dtype=np.int64)
     for rows in blocks(len(queries), len(unit)):
@@ -106,7 +109,7 @@ def nearest(vectors: NDArray[Any], queries: IntArray, count: int = NEIGHBOURS) -
 
 
 def blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Slices of ``rows``, so small that slice x ``columns`` numbers take a few megabytes."""
+    """Cut ``rows`` rows into slices. The rows of a slice, with ``columns`` numbers each, take a few megabytes."""
     step = max(1, BLOCK // columns)
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
@@ -114,9 +117,9 @@ def blocks(rows: int, columns: int) -> Iterator[slice]:
 def top(scores: FloatArray, count: int) -> IntArray:
     """The places of the ``count`` highest scores of each row, highest first: (rows, n) float32 -> (rows, count).
 
-    Score and place become one integer, so equal scores have the same order on every machine: that of their places.
+    A score and its place become one integer. So equal scores are in the order of their places on every machine.
     """
-    bits = (scores + np.float32(0)).view(np.int32)  # the sum turns -0.0 into 0.0, because the two are equal
+    bits = (scores + np.float32(0)).view(np.int32)  # the sum turns -0.0 into 0.0: they are equal, but their bits differ
     ascending = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64)
     last = scores.shape[1] - 1
     keys = (ascending << 32) | np.arange(last, -1, -1)
@@ -126,7 +129,7 @@ def top(scores: FloatArray, count: int) -> IntArray:
 
 
 def correlation(name: str, left: NDArray[Any], right: NDArray[Any]) -> float | None:
-    """A correlation of scipy.stats, such as spearmanr, x 100; None if a side is constant or not finite."""
+    """A correlation of scipy.stats, such as spearmanr, x 100; None if a side is constant, or has NaN or infinity."""
     stats = require("scipy.stats", "bench")
     for side in (left, right):
         if not np.isfinite(side).all() or np.ptp(side) == 0:

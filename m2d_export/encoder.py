@@ -18,32 +18,32 @@ from m2d_export.spec import Cell, Precision, check_flag
 from m2d_export.text.batches import batches, pad
 from m2d_export.vectors import FloatArray, truncate_with_lengths
 
-WINDOW = 8192  # texts tokenized and sorted at a time, so that memory does not grow with the input
+WINDOW = 8192  # how many texts are tokenized and sorted at a time, so that memory does not grow with the input
 
 
 class Encoder(Closing):
-    """One cell of a bundle, loaded: it runs ``layer`` blocks and keeps the first ``dim`` numbers of each vector.
+    """A loaded cell of a bundle: it runs ``layer`` blocks and keeps the first ``dim`` numbers of each vector.
 
     Args:
-        bundle: The bundle, or the path of one.
-        layer: An exit layer; None is the deepest.
-        dim: 1 to the encoder's width; None is the checkpoint's ``truncate_dim``, or else the width.
-        runtime: The library that runs the graph, a name in ``m2d_export.runtimes.table.RUNTIMES``.
+        bundle: The bundle or its path.
+        layer: An exit layer; None is the deepest one.
+        dim: 1 to the encoder's width; None is the checkpoint's ``truncate_dim``, or the width if there is none.
+        runtime: The name of the library that runs the graph. ``m2d_export.runtimes.table.RUNTIMES`` has all names.
         precision: The precision of the stored weights; the bundle must have been built with it.
         compute: The type that floats are multiplied in; None is the runtime's default.
-        threads: CPU threads of the runtime; None is one per core. Tokenizing has its own threads: their number is the
-            environment variable ``RAYON_NUM_THREADS``, for the whole process.
-        normalize: Whether vectors are scaled to unit length; None does as the checkpoint does.
-        cache: A folder for the code that a runtime compiles, so that the next process opens sooner. OpenVINO stores up
-            to three models there, each about as large as the weights.
+        threads: CPU threads of the runtime; None is one per core. The tokenizer has its own threads: the
+            environment variable ``RAYON_NUM_THREADS`` sets their number for the whole process.
+        normalize: Whether vectors are scaled to unit length; if it is None, the checkpoint decides.
+        cache: A folder for the code that a runtime compiles, so that the next process opens the encoder
+            faster. OpenVINO stores up to three models there, and each is about as large as the weights.
 
     With onnxrt and openvino, the first call with many texts loads the model again, to run batches in parallel. Threads
     may share an encoder. Use it in a ``with`` block, or call ``close``.
 
-    An encoder belongs to its process: after ``os.fork``, the child must open its own.
+    An encoder belongs to its process: after ``os.fork``, the child must open another encoder.
 
-    Raises SpecError (no such layer, dim or option), BundleError (``bundle`` is no bundle), IntegrityError (a file of it
-    was changed), RuntimeUnavailable (a package or a GPU is missing).
+    Raises SpecError (no such layer, dim or option), BundleError (``bundle`` is not a bundle), IntegrityError (a file of
+    the bundle was changed), RuntimeUnavailable (a package or a GPU is missing).
     """
 
     def __init__(
@@ -78,12 +78,13 @@ class Encoder(Closing):
         self.token_budget = self.runtime.token_budget
 
     def encode(self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> FloatArray:
-        """Return the vectors of ``texts``, in their order: (n, dim) float32.
+        """Return one vector for each text, in the order of ``texts``: (n, dim) float32.
 
-        ``prompt`` is put before every text. ``prompt_name`` chooses one of the checkpoint's prompts. Without either,
-        the checkpoint's default prompt applies, if it has one. A vector of zeros stays one when it is normalised.
-        Raises InputError for an item that is no valid string, and NotFiniteError for one whose vector is not finite,
-        with the item's place as ``index``; SpecError for an unknown prompt; RuntimeUnavailable in a forked process.
+        ``prompt`` is put before every text. ``prompt_name`` chooses one of the checkpoint's prompts. If both are None,
+        the checkpoint's default prompt is used, if there is one. Normalisation does not change a vector of zeros.
+        Raises InputError if an item is not a valid string, and NotFiniteError if the vector of an item is not finite.
+        Both errors have the item's place as ``index``. Raises SpecError for an unknown prompt, and RuntimeUnavailable
+        in a forked process.
         """
         parts = list(self.stream(texts, prompt=prompt, prompt_name=prompt_name))
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self.cell.dim), np.float32), *parts])
@@ -91,10 +92,10 @@ class Encoder(Closing):
     def stream(
         self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None
     ) -> Iterator[FloatArray]:
-        """Like ``encode``, in parts of up to 8,192 texts, in their order: each (n, dim) float32.
+        """Like ``encode``, but yield the vectors in parts of up to 8,192 texts: (n, dim) float32.
 
-        Memory holds one part at a time, so ``texts`` may be a generator of any length. Wrong options raise at the call;
-        an invalid text raises InputError when its part is reached.
+        Memory holds one part at a time, so ``texts`` may be a generator of any length. Wrong options raise an error at
+        the call. An invalid text raises InputError when its part is reached.
         """
         self.runtime.check_process()
         _check_texts(texts)
@@ -104,14 +105,14 @@ class Encoder(Closing):
     def tune(self, texts: Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None) -> int:
         """Time ``texts`` in batches of several sizes on this machine, and use the fastest size from now on.
 
-        Returns that size: the most tokens in a batch, padding included. Vectors do not depend on it. Pass texts like
-        those of your calls, and as many as a call has. Raises InputError if there is no text.
+        Returns this size: the largest number of tokens in a batch, with padding. The vectors do not depend on the size.
+        Pass the texts of one of your calls, or similar texts of the same number. Raises InputError if there is no text.
         """
         self.runtime.check_process()
         _check_texts(texts)
         tokens = self._tokenizer.encode(list(texts), self._tokenizer.spec.prompt(prompt, prompt_name))
         if not tokens:
-            raise InputError("there is no text to time: pass texts like those of your calls, and as many as a call has")
+            raise InputError("there is no text to time: pass the texts of one of your calls")
         self.token_budget = fastest_budget(self.runtime, tokens, self._tokenizer.spec)
         return self.token_budget
 
@@ -122,7 +123,7 @@ class Encoder(Closing):
             first += len(window)
 
     def _encode_window(self, texts: list[str], prompt: str, first_index: int) -> FloatArray:
-        self.runtime.check_process()  # a stream may go on in a forked process
+        self.runtime.check_process()  # the process may have been forked since the last part
         tokens = self._tokenizer.encode(texts, prompt, first_index)
         if len(texts) == 1:
             return self._cut(self.runtime.vectors(pad(tokens, self._tokenizer.spec, [0])), [0], first_index)
@@ -132,7 +133,7 @@ class Encoder(Closing):
         return vectors
 
     def _cut(self, full: FloatArray, rows: Sequence[int], first_index: int) -> FloatArray:
-        """The cell's vectors; raises NotFiniteError for the first of ``rows`` with a vector that is not finite."""
+        """Cut ``full`` to the cell's vectors; raise NotFiniteError for the first row that is not finite."""
         vectors, lengths = truncate_with_lengths(full, self.cell.dim, self.normalize)
         if self.cell.dim < full.shape[1]:  # the numbers that are cut off show a broken model too
             _, lengths = truncate_with_lengths(full, full.shape[1], normalize=False)
@@ -146,18 +147,18 @@ class Encoder(Closing):
         return vectors
 
     def close(self) -> None:
-        """Free the loaded model; encoding afterwards raises SpecError."""
+        """Free the loaded model. A later call of ``encode`` raises SpecError."""
         self.runtime.close()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse to be copied or sent to another process, because the library's threads and memory stay here."""
-        raise RuntimeUnavailable("an encoder can be neither copied nor sent to another process: open it there")
+        raise RuntimeUnavailable("an encoder cannot be copied or sent to another process: open it there")
 
 
 def _check_texts(texts: object) -> None:
-    """Raise InputError for what is no sequence of texts; sets and dicts have no order that vectors could keep."""
-    if isinstance(texts, list):  # the usual case, at once
+    """Raise InputError unless ``texts`` is a sequence of texts. Sets and dicts are refused: vectors need an order."""
+    if isinstance(texts, list):  # the usual case is fast
         return
     has_order = isinstance(texts, Iterable) and not isinstance(texts, str | bytes | Mapping | set | frozenset)
-    if not has_order or getattr(texts, "ndim", 1) != 1:  # a table's iterator gives the names of its columns
+    if not has_order or getattr(texts, "ndim", 1) != 1:  # a table would yield the names of its columns
         raise InputError(f"texts is {type(texts).__name__}, not a list of texts: pass a list, such as [text]")

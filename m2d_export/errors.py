@@ -1,7 +1,7 @@
 """Every error that this package raises on purpose.
 
 A message says what happened, what was expected, and how to fix it. ``exit_code`` is the exit code of the command line:
-1 where a check failed, 2 for wrong use or a wrong environment.
+1 if a check failed, 2 if the use or the environment is wrong.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ class M2DError(Exception):
 
 
 class SpecError(M2DError, ValueError):
-    """A layer, dim, precision or option does not exist or does not fit the others, or a closed object was used."""
+    """A layer, dim, precision or option does not exist or does not fit the others, or an object is closed already."""
 
 
 class InputError(M2DError, ValueError):
-    """A text cannot be encoded; ``index`` is its place in the input, None if the whole input is wrong."""
+    """A text cannot be encoded; ``index`` is its place in the input, or None if the whole input is wrong."""
 
     def __init__(self, message: str, index: int | None = None) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class NotFiniteError(InputError):
 
 
 class DataError(M2DError):
-    """A file of texts, pairs, documents or results cannot be used, or lacks the values that were asked for."""
+    """A file of texts, pairs, documents or results cannot be used, or does not have the requested values."""
 
 
 class CheckpointError(M2DError):
@@ -53,7 +53,7 @@ class ExportError(M2DError):
 
 
 class ParityError(M2DError):
-    """Vectors or token ids differ too much from those that they are compared with."""
+    """Vectors or token ids differ too much from the expected ones."""
 
     exit_code = 1
 
@@ -69,7 +69,7 @@ class ManifestError(BundleError):
 
 
 class IntegrityError(BundleError):
-    """A file of a bundle differs from what its manifest says."""
+    """A file of a bundle is not as the manifest says."""
 
     exit_code = 1
 
@@ -83,7 +83,7 @@ class DiskFullError(OutputError):
 
 
 class RuntimeUnavailable(M2DError):  # noqa: N818 - it names a state
-    """A runtime, package or GPU is missing or does not work; for a package the message names the extra to install."""
+    """A runtime, package or GPU is missing or does not work; the message names the extra that installs a package."""
 
 
 def first_line(error: BaseException) -> str:
@@ -93,9 +93,10 @@ def first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def raised_as(error: Callable[[str], M2DError]) -> Iterator[None]:
-    """Turn what other libraries raise into the error that ``error`` makes of its type and first line.
+    """Turn an exception of another library into an M2DError. ``error`` makes it from the exception's type and message.
 
-    Panics of Rust are no ``Exception``, so everything but the ends of a process is caught.
+    Only an M2DError, and an exception that ends a process or a generator, is raised unchanged. A panic of Rust is not
+    an ``Exception``, but it is turned into an M2DError too.
     """
     try:
         yield

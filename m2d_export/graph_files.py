@@ -1,6 +1,6 @@
-"""The graphs of a build as files: written for every exit and precision, compared, and removed where they fail.
+"""Write the graphs of a build for every exit and precision, compare them, and remove the graphs that fail.
 
-Graphs that are finished, and the results of those that passed their gate, are kept for the next build.
+Finished graphs are kept for the next build. The results of graphs that passed their gate are kept too.
 """
 
 import hashlib
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
     from m2d_export.gate.reference import Reference
 
-Graphs = dict[tuple[int, Precision], dict[str, str]]  # by layer and precision: a path in the bundle by runtime
+Graphs = dict[tuple[int, Precision], dict[str, str]]  # (layer, precision) -> runtime -> path in the bundle
 TOOLS = "m2d-export torch transformers sentence-transformers onnx-ir onnxscript onnxruntime onnxruntime-gpu".split()
 
 
 def write_graphs(plan: Plan, export: Callable[[], "ir.Model"], staging: Path, kept: Kept, progress: Progress) -> Graphs:
-    """Write the graphs of each precision for every exit, with their weights stored once.
+    """Write the graphs of each precision for every exit. The graphs of a precision share one file of weights.
 
-    They are cut from the graph of all exits, for which ``export`` is called if a precision is not kept.
+    Graphs are cut from the graph of all exits. ``export`` makes this graph, and is called only if the graphs of a
+    precision are not kept.
     """
     from m2d_export.graphs.int8 import calibration_samples
     from m2d_export.graphs.passes.block_attention import block_attention
@@ -56,7 +57,7 @@ def write_graphs(plan: Plan, export: Callable[[], "ir.Model"], staging: Path, ke
             runtimes = list(uncut)
             kept.store(key, runtimes, _save(plan, precision, uncut, staging, progress))
         else:
-            progress(f"keeping the {precision} graphs of every exit, which a build before this one finished")
+            progress(f"keeping the {precision} graphs of every exit: an earlier build finished them")
         for layer in plan.grid.layers:
             graphs[layer, precision] = {runtime: layout.graph_path(layer, precision, runtime) for runtime in runtimes}
     return graphs
@@ -65,7 +66,7 @@ def write_graphs(plan: Plan, export: Callable[[], "ir.Model"], staging: Path, ke
 def _save(
     plan: Plan, precision: Precision, uncut: Mapping[str, "ir.Model"], staging: Path, progress: Progress
 ) -> list[Path]:
-    """Cut the graph of each runtime per exit, write all, and return their files."""
+    """Cut the graph of each runtime at every exit, write all graphs and weights, and return their files."""
     from m2d_export.graphs.export import cut_graph, save_graphs
 
     cuts = {
@@ -82,9 +83,10 @@ def _save(
 def check_graphs(
     plan: Plan, graphs: Graphs, reference: Callable[[], "Reference"], staging: Path, kept: Kept, progress: Progress
 ) -> tuple[tuple[VariantEntry, ...], list[str]]:
-    """Compare every graph with the reference; returns what passes, and each failure in words.
+    """Compare every graph with the reference. Returns the variants that pass, and a text for each failure.
 
-    ``reference`` is called if a result is not kept. Only passes are kept: what failed is always compared again.
+    ``reference`` is called only if a result is not kept. The result of a graph that failed is not kept, so the next
+    build compares it again.
     """
     origin = digest_of(*_origin(plan), plan.grid.dims)
     weights = {precision: sha256_of(staging / layout.weights_path(precision)) for precision in plan.precisions}
@@ -96,7 +98,7 @@ def check_graphs(
             key = digest_of(origin, name, sha256_of(staging / path), weights[precision])
             metrics[runtime] = kept.take(key, staging)
             if metrics[runtime] is not None:
-                progress(f"keeping the result of {name}, which has passed its gate")
+                progress(f"keeping the result of {name}: it passed its gate in an earlier build")
                 continue
             expected = reference()
             progress(f"parity of {name}")
@@ -113,7 +115,7 @@ def check_graphs(
 
 
 def _origin(plan: Plan) -> list[Any]:
-    """All that decides the graphs of a precision, and what a gate measures."""
+    """Everything that the graphs of a precision and the results of a gate depend on."""
     checkpoint = plan.checkpoint
     text = (checkpoint.architecture, checkpoint.text, checkpoint.pooling)
     modules = (checkpoint.tail, checkpoint.heads, checkpoint.table)
@@ -126,7 +128,7 @@ def _origin(plan: Plan) -> list[Any]:
 
 @cache
 def _own_files() -> str:
-    """A digest of this package, so that nothing is kept from before a change of its code."""
+    """The sha256 of all files of this package. If its code has changed, nothing that was kept is used."""
     digest, folder = hashlib.sha256(), Path(__file__).parent
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         digest.update(path.read_bytes())
@@ -134,7 +136,7 @@ def _own_files() -> str:
 
 
 def remove_failed(graphs: Graphs, variants: Sequence[VariantEntry], staging: Path) -> None:
-    """Remove the graphs that are not in ``variants``; weights that no other graph of their precision has go too."""
+    """Remove the graphs that are not in ``variants``, and the weights that only these graphs have."""
     import onnx_ir as ir
 
     from m2d_export.graphs.export import save_graphs

@@ -1,6 +1,6 @@
-"""One row per precision: how its graphs are made, which gate they pass, and what each library calls its type.
+"""A table of precisions. A row says how graphs are made, which gate they must pass, and what libraries call the type.
 
-To add a precision, add a row here, a maker in graphs/, and its tests.
+To add a precision, add a row here, a module in graphs/ that makes its graphs, and tests.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,12 +13,13 @@ from m2d_export.spec import Precision
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a graph must reach before it is published; vectors have unit length.
+    """The limits that a graph must meet before it is published. They hold for vectors of unit length.
 
-    ``cosine_min`` and ``cosine_mean`` are the smallest and the mean cosine to the reference, over texts. ``invariance``
-    is the largest difference in one number between a text's vector by itself and in a padded batch;
-    ``invariance_cosine`` is the smallest cosine of these two vectors. ``agreement`` is Spearman x 100 with the
-    reference. ``deployed_cosine`` and ``deployed_difference`` compare a deployed cell with ``Encoder``.
+    ``cosine_min`` and ``cosine_mean`` limit the cosines to the reference: the smallest one, and the mean of all texts.
+    ``invariance`` and ``invariance_cosine`` compare two vectors of a text: one is encoded alone, and one in a padded
+    batch. ``invariance`` limits the largest difference in one number. ``invariance_cosine`` limits the smallest cosine.
+    ``agreement`` limits Spearman x 100 with the reference. ``deployed_cosine`` and ``deployed_difference`` compare a
+    deployed cell with ``Encoder``.
     """
 
     cosine_min: float
@@ -32,11 +33,11 @@ class Bounds:
 
 @dataclass(frozen=True)
 class PrecisionSpec:
-    """What a precision is.
+    """The row of a precision.
 
     ``graphs`` and ``gate`` name functions as "module:function". ``onnx``, ``torch`` and ``tensorrt`` are the names of
-    the type in these libraries. ``tensorrt`` is empty if TensorRT builds no engine from the graphs, because it refuses
-    zero points. ``largest`` is the largest finite number of a half type.
+    the type in these libraries. ``tensorrt`` is empty for int8: TensorRT refuses zero points, so there are no engines.
+    ``largest`` is the largest finite number of a half type.
     """
 
     weight_bytes: int
@@ -49,7 +50,7 @@ class PrecisionSpec:
     largest: float | None = None
 
 
-# In order of exactness. Bounds of int8 were fitted on all-MiniLM-L6-v2 and then frozen (docs/design.md, decision 9).
+# The most exact precision is first. The bounds of int8 come from all-MiniLM-L6-v2 (docs/design.md, decision 9).
 PRECISIONS: Mapping[Precision, PrecisionSpec] = {
     Precision.FP32: PrecisionSpec(
         weight_bytes=4,
@@ -82,7 +83,7 @@ PRECISIONS: Mapping[Precision, PrecisionSpec] = {
         weight_bytes=1,
         graphs="graphs.int8:int8_graphs",
         gate="gate.int8:check_int8",
-        # A value can be rounded to another integer if other texts are in the batch. This changes the vector a little.
+        # Other texts in the batch can change how a value is rounded to an integer. This changes the vector a little.
         bounds=Bounds(
             cosine_min=0.99,
             cosine_mean=0.995,
@@ -98,7 +99,7 @@ WITH_ENGINES = tuple(precision for precision, row in PRECISIONS.items() if row.t
 
 
 def function_of(name: str) -> Callable[..., Any]:
-    """The function that a row names as "module:function", imported now."""
+    """Import and return the function that a row names as "module:function"."""
     module, _, function = name.partition(":")
     found: Callable[..., Any] = getattr(import_module(f"m2d_export.{module}"), function)
     return found

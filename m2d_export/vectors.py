@@ -1,4 +1,4 @@
-"""Cut vectors to a dim: the first numbers are kept, and then normalised. No other module defines what a dim is."""
+"""Cut vectors to a dim: keep the first numbers, and normalise these. Only this module defines what a dim means."""
 
 from collections.abc import Iterable
 from typing import IO, Any, cast
@@ -8,7 +8,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
-EPSILON = 1e-12  # as in torch.nn.functional.normalize, so that a zero vector stays zero and does not become NaN
+EPSILON = 1e-12  # as in torch.nn.functional.normalize: a zero vector stays zero and does not become NaN
 
 
 def truncate(vectors: NDArray[Any], dim: int, normalize: bool = True) -> FloatArray:
@@ -20,29 +20,29 @@ def truncate(vectors: NDArray[Any], dim: int, normalize: bool = True) -> FloatAr
 
 
 def truncate_with_lengths(vectors: NDArray[Any], dim: int, normalize: bool = True) -> tuple[FloatArray, FloatArray]:
-    """Like ``truncate``, and the lengths of the rows before they are scaled, (n, 1).
+    """Do the same as ``truncate``, and also return the lengths of the rows before they are scaled: (n, 1).
 
-    A length is NaN or infinity if a number of its row is, or if its square is too large for float32.
+    A length is NaN or infinity if a number of its row is NaN or infinity, or if its square is too large for float32.
     """
     prefix = np.ascontiguousarray(vectors[:, :dim], dtype=np.float32)
-    # The same as np.linalg.norm in fewer calls: each call costs time, which matters for a single text.
+    # The same as np.linalg.norm, but with fewer calls. If there is only one text, the time of each call matters.
     with np.errstate(all="ignore"):
         lengths = np.sqrt(np.add.reduce(prefix * prefix, axis=1, keepdims=True))
         return cast(FloatArray, prefix / np.maximum(lengths, EPSILON) if normalize else prefix), lengths
 
 
 def cosine(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
-    """Cosine of each pair of rows, in float64: (n, dim), (n, dim) -> (n,)."""
+    """Compute the cosine of each pair of rows, in float64: (n, dim), (n, dim) -> (n,)."""
     left64, right64 = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
     lengths = np.linalg.norm(left64, axis=1) * np.linalg.norm(right64, axis=1)
     return np.asarray((left64 * right64).sum(axis=1) / np.maximum(lengths, EPSILON), dtype=np.float64)
 
 
 def write_npy(file: IO[bytes], parts: Iterable[FloatArray], dim: int) -> int:
-    """Write parts (n, dim) float32 as one array in NumPy's format; returns the number of rows.
+    """Write parts (n, dim) float32 as one array in NumPy's format. Returns the number of rows.
 
-    Only one part is in memory. ``file`` must be seekable, because the header is written again at the end. NumPy's
-    header has room for a larger number of rows.
+    Only one part is in memory. The header is written again at the end, so ``file`` must be seekable. NumPy's header
+    has room for a larger number of rows.
     """
     rows = 0
     _write_header(file, rows, dim)

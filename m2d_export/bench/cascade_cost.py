@@ -1,4 +1,7 @@
-"""The time of one query, from text to results, with a cascade and with the full cell only."""
+"""Measure the time of one query, from text to results, with a cascade and with the deep cell only.
+
+In a cascade, the cheap cell finds a shortlist, and the deep cell ranks it.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,18 +22,21 @@ Encode = Callable[[Sequence[str]], FloatArray]
 
 @dataclass(frozen=True)
 class Index:
-    """Normalised documents (n, dim), as an index has them, and queries (q, width), as the encoder returns them."""
+    """Vectors to search: ``documents`` (n, dim) are normalised, ``queries`` (q, width) are not."""
 
     documents: FloatArray
     queries: FloatArray
 
     def search(self, row: int, count: int, own: IntArray) -> IntArray:
-        """Places of the ``count`` documents nearest to a query; the query is normalised, as a user must do."""
+        """Normalise a query, and return the places of the ``count`` documents that are nearest to it.
+
+        A query can itself be a document. ``own`` has the place of this document, and the search leaves it out.
+        """
         found = search_units(self._query(row), self.documents, count, own[row : row + 1])[0]
         return np.asarray(found[found != NO_DOCUMENT])
 
     def rerank(self, row: int, shortlist: IntArray) -> IntArray:
-        """The ten documents of a shortlist that are nearest to a query, nearest first."""
+        """Return the ten documents of a shortlist that are nearest to a query. The nearest one is first."""
         found = search_units(self._query(row), self.documents[shortlist], CASCADE_CUT)[0]
         return np.asarray(shortlist[found])
 
@@ -39,7 +45,7 @@ class Index:
 
 
 def encodings(queries: Sequence[str], encoders: Sequence[Encode]) -> list[Seconds]:
-    """The seconds in which each encoder encodes each timed query."""
+    """Measure how many seconds each encoder needs for each timed query."""
 
     def encoding(encode: Encode, row: int) -> object:
         return encode([queries[row]])
@@ -48,7 +54,10 @@ def encodings(queries: Sequence[str], encoders: Sequence[Encode]) -> list[Second
 
 
 def searches(cheap: Index, deep: Index, lengths: Sequence[int], own: IntArray) -> list[Seconds]:
-    """The seconds of searching with each timed query: with the deep cell only, then with a cascade of each length."""
+    """Measure the seconds of a search for each timed query.
+
+    The first list is for the deep cell only. The other lists are for cascades: one for each length of the shortlist.
+    """
 
     def cascade(length: int, row: int) -> object:
         return deep.rerank(row, cheap.search(row, length, own))
@@ -58,10 +67,10 @@ def searches(cheap: Index, deep: Index, lengths: Sequence[int], own: IntArray) -
 
 
 def costs(encoding: Sequence[Seconds], searching: Sequence[Seconds]) -> Record:
-    """The fields of a cascade's record: median ms per query for each length and for the deep cell only; raw seconds.
+    """The fields of a cascade's record: the median ms of a query, and the seconds as they were measured.
 
-    ``encoding`` has the seconds of the deep cell, then those of the cheap cell. If the cheap vector is the beginning of
-    the deep vector, it needs no seconds of its own.
+    ``encoding`` has the seconds of the deep cell, then the seconds of the cheap cell. It has no seconds of the cheap
+    cell if the cheap vector is the beginning of the deep vector.
     """
     (deep, *cheap), (deep_search, *cascades) = encoding, searching
     both = np.sum(encoding, axis=0)
@@ -74,9 +83,9 @@ def costs(encoding: Sequence[Seconds], searching: Sequence[Seconds]) -> Record:
 
 
 def _in_turn(calls: Sequence[Callable[[int], object]], queries: int) -> list[Seconds]:
-    """The seconds of each call for one query at a time; the calls take turns, and the first query only warms up.
+    """Measure the seconds of each call for one query at a time. The calls take turns.
 
-    Queries repeat if there are fewer than ten.
+    Before that, each call runs once to warm up. Queries repeat if there are fewer than ten.
     """
     spent: list[Seconds] = []
     for row in [0, *(number % queries for number in range(TIMED_QUERIES))]:

@@ -1,4 +1,4 @@
-"""Records of what exits cost: latency of the graph, latency from text to vector, and peak memory."""
+"""Measure what exits cost: the latency of the graph, the latency from text to vector, and the peak memory."""
 
 import json
 import subprocess
@@ -16,16 +16,17 @@ from m2d_export.errors import RuntimeUnavailable
 from m2d_export.text.batches import Batch, pad
 from m2d_export.text.tokenizer import TokenIds
 
-SECONDS_PER_SHAPE = 3.0  # for all exits together; it may take longer, because there is a minimum number of rounds
+SECONDS_PER_SHAPE = 3.0  # the time for all exits together; the minimum number of rounds can take longer
 SCOPES = ("graph", "text")
 
 
 def latencies(
     bundle: Bundle, exits: Sequence[tuple[Record, Encoder]], batch_size: int, tokens: int, texts: Sequence[str]
 ) -> Iterator[Record]:
-    """Latency of every exit at one shape, of the graph and from text to vector; all calls take turns.
+    """Measure two latencies of every exit: of its graph, and from text to vector.
 
-    ``exits`` are open encoders, each with the fields that identify it in its records.
+    Each batch has ``batch_size`` texts of ``tokens`` tokens. The calls of all exits take turns. ``exits`` has open
+    encoders. Each comes with the fields that identify it in its records.
     """
     batch = full_batch(bundle, texts, batch_size, tokens)
     filled = full_texts(bundle, texts, batch_size, tokens)
@@ -33,7 +34,7 @@ def latencies(
     calls += [partial(encoder.encode, filled) for _, encoder in exits]
     places = [(scope, identity, encoder.runtime.provider) for scope in SCOPES for identity, encoder in exits]
     runtimes = [identity["runtime"] for _, identity, _ in places]
-    # The first call of a round comes after the last call of the round before, so index -1 is right.
+    # There is a pause where the runtime changes. The call before call 0 is the last call of a round, at index -1.
     pauses = {place for place, runtime in enumerate(runtimes) if runtime != runtimes[place - 1]}
     for (scope, identity, provider), latency in zip(places, measure(calls, SECONDS_PER_SHAPE, pauses), strict=True):
         yield {
@@ -54,7 +55,7 @@ def latencies(
 
 
 def full_batch(bundle: Bundle, texts: Sequence[str], batch_size: int, tokens: int) -> Batch:
-    """A batch without padding: ``batch_size`` rows of exactly ``tokens`` tokens, cut from the joined texts."""
+    """Make a batch without padding: ``batch_size`` rows, each with ``tokens`` tokens of the joined texts."""
     encoded = bundle.tokenizer.encode(texts[: 4 * batch_size + tokens])
     opening, closing = encoded[0].ids[0], encoded[0].ids[-1]
     body = [token for item in encoded for token in item.ids[1:-1]] or [opening]
@@ -64,9 +65,9 @@ def full_batch(bundle: Bundle, texts: Sequence[str], batch_size: int, tokens: in
 
 
 def full_texts(bundle: Bundle, texts: Sequence[str], batch_size: int, tokens: int) -> list[str]:
-    """``batch_size`` texts, cut from the joined texts; each has as many words as fit in ``tokens`` tokens."""
+    """Cut ``batch_size`` texts from the joined texts. Each has as many words as fit in ``tokens`` tokens."""
     words = " ".join(texts).split()
-    prompt = bundle.tokenizer.spec.prompt(None, None)  # encode puts it before every text
+    prompt = bundle.tokenizer.spec.prompt(None, None)  # encode puts the prompt before every text
     found = []
     for row in range(batch_size):
         start = row * tokens % len(words)
@@ -78,7 +79,7 @@ def full_texts(bundle: Bundle, texts: Sequence[str], batch_size: int, tokens: in
 
 
 def memory(bundle: Bundle, layer: int, texts: Sequence[str], options: Record) -> Iterator[Record]:
-    """Peak memory of a new process that opens one exit and encodes ``texts``.
+    """Measure the peak memory of a new process that opens one exit and encodes ``texts``.
 
     Raises RuntimeUnavailable if the process fails.
     """

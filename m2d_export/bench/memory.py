@@ -1,4 +1,4 @@
-"""``python -m m2d_export.bench.memory`` reads a job on standard input, encodes its texts and prints its peak memory."""
+"""``python -m m2d_export.bench.memory`` encodes the texts of a job, and prints how much memory this needed."""
 
 import json
 import resource
@@ -12,7 +12,7 @@ STATUS = Path("/proc/self/status")
 
 
 def main() -> None:
-    """Read a job (a JSON object), encode its texts, print the peak memory in MB and the provider as JSON."""
+    """Read a job as JSON from standard input, encode its texts, and print the peak memory in MB and the provider."""
     job = json.load(sys.stdin)
     texts, bundle = job.pop("texts"), Bundle.open(job.pop("bundle"), job.pop("checkpoint"))
     with Encoder(bundle, job.pop("layer"), **job) as encoder:
@@ -26,7 +26,7 @@ def peak_bytes() -> int:
     if STATUS.exists():  # on Linux, ru_maxrss is wrong: a process starts with its parent's value
         peak = next(line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
         return int(peak.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts it in bytes
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Correlations of similarities with graded pairs, computed as in sentence-transformers, and their intervals."""
+"""Correlate the similarities of pairs with their grades, as sentence-transformers does, and compute intervals."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from m2d_export.vectors import FloatArray, cosine, truncate
 Floats = NDArray[np.float64]
 Bounds = tuple[float, float]
 PERCENTILES = (2.5, 97.5)
-BLOCK = 1 << 16  # numbers in a block of resamples; such a block fits in the processor's cache
+BLOCK = 1 << 16  # numbers in a block of resamples; a block fits in the processor's cache
 
 
 # (pairs, dim), (pairs, dim) -> (pairs,). Distances are negated, so that a larger number always means more similar.
@@ -27,7 +27,7 @@ SIMILARITIES: Mapping[str, Callable[[NDArray[Any], NDArray[Any]], Floats]] = {
 
 @dataclass(frozen=True)
 class Correlations:
-    """Pearson and Spearman, x 100, of each similarity with the grades; None if undefined."""
+    """Pearson's and Spearman's correlation x 100 of each similarity with the grades. It is None if undefined."""
 
     pearson: Mapping[str, float | None]
     spearman: Mapping[str, float | None]
@@ -35,23 +35,26 @@ class Correlations:
 
 @dataclass(frozen=True)
 class Interval:
-    """95 % bootstrap interval of a score, and of its difference to the full cell's score on the same resamples."""
+    """95 % bootstrap intervals: of a score, and of the score minus the full cell's score on the same resamples."""
 
     score: Bounds | None
     difference: Bounds | None
 
 
 def emitted(vectors: NDArray[Any], dim: int, normalize: bool) -> FloatArray:
-    """Vectors as sentence-transformers returns them with ``truncate_dim``: (n, width), not normalised -> (n, dim).
+    """Cut vectors as sentence-transformers does with ``truncate_dim``: (n, width), not normalised -> (n, dim).
 
-    The checkpoint's own Normalize module (``normalize``) works on the full vector, before the cut. The cut vector is
-    not normalised again. This matters for dot product and distances.
+    If ``normalize`` is True, the checkpoint has a Normalize module. It normalises the full vector, before the cut. The
+    cut vector is not normalised again. This changes dot products and distances.
     """
     return truncate(vectors, vectors.shape[1], normalize)[:, :dim]
 
 
 def correlations(left: NDArray[Any], right: NDArray[Any], gold: NDArray[Any]) -> Correlations:
-    """Correlations of pair vectors (pairs, dim) with ``gold`` (pairs,); raises RuntimeUnavailable without scipy."""
+    """Correlate the similarities of ``left`` and ``right`` (pairs, dim) with the grades ``gold`` (pairs,).
+
+    Raises RuntimeUnavailable if scipy is not installed.
+    """
     similarities = {name: similarity(left, right) for name, similarity in SIMILARITIES.items()}
     return Correlations(
         pearson={name: pearson(values, gold) for name, values in similarities.items()},
@@ -60,23 +63,23 @@ def correlations(left: NDArray[Any], right: NDArray[Any], gold: NDArray[Any]) ->
 
 
 def pearson(values: NDArray[Any], gold: NDArray[Any]) -> float | None:
-    """Pearson's correlation x 100; None if either side is constant or not finite."""
+    """Pearson's correlation x 100. None if a side is constant or not finite."""
     return correlation("pearsonr", values, gold)
 
 
 def spearman(values: NDArray[Any], gold: NDArray[Any]) -> float | None:
-    """Spearman's rank correlation x 100; equal values share a rank. None if a side is constant or not finite."""
+    """Spearman's rank correlation x 100. Equal values share a rank. None if a side is constant or not finite."""
     return correlation("spearmanr", values, gold)
 
 
 def intervals(
     similarities: NDArray[Any], gold: NDArray[Any], *, full: int, resamples: int = 1000, seed: int = 0
 ) -> list[Interval]:
-    """95 % bootstrap interval of each cell's Spearman x 100, and of its difference to row ``full``.
+    """95 % bootstrap intervals of each cell's Spearman x 100, and of its difference to the cell in row ``full``.
 
-    ``similarities`` is (cells, pairs), ``gold`` (pairs,). A resample draws as many pairs as there are, with
-    replacement; the draw is the same for all cells. The ranks are computed again in each resample. An interval is None
-    if the score itself is undefined.
+    ``similarities`` is (cells, pairs) and ``gold`` is (pairs,). A resample draws as many pairs as there are, with
+    replacement. All cells get the same resamples. The ranks are computed again in each resample. An interval is None
+    if the score is undefined.
     """
     rng, pairs = np.random.default_rng(seed), len(gold)
     sides = [Ranking.of(values) for values in (gold, *similarities)]
@@ -98,10 +101,10 @@ def intervals(
 
 @dataclass(frozen=True)
 class Ranking:
-    """The order of some values, from which the ranks in any resample follow without sorting again."""
+    """The order of some values. With it, the ranks in a resample are computed without a new sort."""
 
     order: NDArray[np.int64]  # places of the values, from the smallest value to the largest
-    ends: NDArray[np.int64]  # the place in the order where each group of equal values ends
+    ends: NDArray[np.int64]  # for each group of equal values, its last place in the order
     group: NDArray[np.int64]  # the group of each value
 
     @classmethod
@@ -111,16 +114,16 @@ class Ranking:
         return cls(np.argsort(values), np.cumsum(sizes) - 1, group)
 
     def ranks(self, draws: Floats) -> Floats:
-        """Centred ranks if pair p is drawn ``draws[:, p]`` times, (resamples, pairs); equal values share a rank."""
+        """Ranks minus their mean, (resamples, pairs). Pair p is drawn ``draws[:, p]`` times, and ties share a rank."""
         through = np.cumsum(draws[:, self.order], axis=1)[:, self.ends]
         before = np.concatenate([np.zeros((len(draws), 1)), through[:, :-1]], axis=1)
         return np.asarray(((through + before - draws.shape[1]) / 2)[:, self.group])
 
 
 def resampled(sides: list[Ranking], draws: Floats) -> Floats:
-    """Spearman x 100 of each of ``sides[1:]`` with ``sides[0]``, if pair p is drawn ``draws[:, p]`` times.
+    """Spearman x 100 of ``sides[0]`` with each other side, if pair p is drawn ``draws[:, p]`` times.
 
-    (resamples, pairs) -> (sides - 1, resamples). NaN if all values of a resample are equal.
+    (resamples, pairs) -> (sides - 1, resamples). A score is NaN if all values of a resample are equal.
     """
     gold, *cells = (side.ranks(draws) for side in sides)
     weighted = gold * draws
@@ -134,7 +137,7 @@ def resampled(sides: list[Ranking], draws: Floats) -> Floats:
 
 
 def _draws(rng: np.random.Generator, resamples: int, pairs: int) -> Floats:
-    """How often each resample draws each pair, with replacement: (resamples, pairs)."""
+    """Draw pairs with replacement, and count how often each resample has each pair: (resamples, pairs)."""
     drawn = rng.integers(pairs, size=(resamples, pairs)) + np.arange(resamples)[:, None] * pairs
     return np.bincount(drawn.ravel(), minlength=resamples * pairs).reshape(resamples, pairs).astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""Vectors as an index stores them, quantized as in sentence-transformers, and the score that they still have."""
+"""Quantize vectors for an index, as sentence-transformers does, and measure their score."""
 
 from enum import StrEnum
 from typing import Any, assert_never
@@ -32,9 +32,9 @@ BITS = {Storage.FP32: 32, Storage.FP16: 16, Storage.INT8: 8, Storage.BINARY: 1}
 def quantized(vectors: NDArray[Any], storage: Storage) -> NDArray[Any]:
     """Quantize vectors: (n, dim) float -> (n, dim) float32, float16 or int8; binary -> (n, ceil(dim / 8)) int8.
 
-    This gives the same as ``sentence_transformers.quantize_embeddings``, which needs torch. int8 divides the range of
-    each dim, from its smallest to its largest value, into 255 equal steps. Binary stores the signs, eight in a byte.
-    Raises SpecError for int8 with fewer than two vectors, because the ranges come from the vectors.
+    ``sentence_transformers.quantize_embeddings`` returns the same, but needs torch. int8 divides the range of each dim,
+    from its smallest to its largest value, into 255 equal steps. Binary stores the signs, eight in a byte. Raises
+    SpecError for int8 if there are fewer than two vectors: one vector has no range.
     """
     match storage:
         case Storage.FP32:
@@ -43,7 +43,7 @@ def quantized(vectors: NDArray[Any], storage: Storage) -> NDArray[Any]:
             return vectors.astype(np.float16)
         case Storage.INT8:
             if len(vectors) < 2:
-                raise SpecError(f"int8 takes each dim's range from at least 2 vectors, got {len(vectors)}")
+                raise SpecError(f"int8 needs at least 2 vectors to find each dim's range, got {len(vectors)}")
             starts = vectors.min(axis=0).astype(np.float32)
             steps = (vectors.max(axis=0).astype(np.float32) - starts) / LEVELS
             levels = np.floor((vectors - starts) / np.where(steps == 0, 1, steps))
@@ -57,11 +57,11 @@ def quantized(vectors: NDArray[Any], storage: Storage) -> NDArray[Any]:
 def stored_spearman(
     vectors: NDArray[Any], left: NDArray[np.int64], right: NDArray[np.int64], gold: NDArray[Any], storage: Storage
 ) -> float | None:
-    """Spearman x 100 of stored vectors on graded pairs (shapes: see ``Pairs``); None if undefined.
+    """Spearman correlation x 100 of quantized vectors on graded pairs; None if it is undefined.
 
-    ``vectors`` (texts, dim) have unit length. The similarity is the cosine of the stored numbers. For int8 these are
-    the integers, as in the evaluator of sentence-transformers. For binary, the similarity is the negated Hamming
-    distance.
+    ``vectors`` (texts, dim) have unit length. ``Pairs`` explains the shapes of the other arrays. The similarity is the
+    cosine of the stored numbers. For int8, these are the integers, as in the evaluator of sentence-transformers. For
+    binary, the similarity is the negated Hamming distance.
     """
     stored = quantized(vectors, storage)
     if storage is Storage.BINARY:
@@ -70,5 +70,5 @@ def stored_spearman(
 
 
 def hamming(left: NDArray[np.int8], right: NDArray[np.int8]) -> NDArray[np.int64]:
-    """The number of signs that differ in each pair of rows: (n, bytes), (n, bytes) -> (n,)."""
+    """Count the signs that differ in each pair of rows: (n, bytes), (n, bytes) -> (n,)."""
     return np.asarray(np.unpackbits((left ^ right).view(np.uint8), axis=1).sum(axis=1, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Graded sentence pairs, from a file, from the Hub or from this package."""
+"""Load graded sentence pairs from a file, from the Hub or from this package."""
 
 import csv
 import io
@@ -22,15 +22,15 @@ TOY, STSB = "toy", "stsb"
 TOY_LABEL = "toy set (200 pairs, not comparable with published scores)"
 COLUMNS = ("sentence1", "sentence2", "score")
 DELIMITERS = {".csv": ",;", ".tsv": "\t"}  # spreadsheets use semicolons if numbers have decimal commas
-QUOTED = re.compile(r'(?:(?<=^)|(?<=\t))"(?:[^"]|"")*"(?=\t|\r?$)', re.MULTILINE)  # a whole field of a TSV
+QUOTED = re.compile(r'(?:(?<=^)|(?<=\t))"(?:[^"]|"")*"(?=\t|\r?$)', re.MULTILINE)  # a quoted field of a TSV
 
 
 @dataclass(frozen=True)
 class Pairs:
     """Graded sentence pairs.
 
-    ``texts`` are the sentences without repeats. ``left``, ``right`` and ``scores`` are (pairs,): the places of both
-    sentences in ``texts``, and the grade.
+    ``texts`` has every sentence once. ``left`` and ``right`` (pairs,) are the places in ``texts`` of the two sentences
+    of a pair. ``scores`` (pairs,) are the grades.
     """
 
     name: str
@@ -41,17 +41,18 @@ class Pairs:
     scores: NDArray[np.float64]
 
     def sides(self) -> tuple[list[str], list[str]]:
-        """The left and the right sentence of every pair, with repeats."""
+        """The left and the right sentence of every pair; a sentence of two pairs is there twice."""
         left, right = ([self.texts[place] for place in side] for side in (self.left, self.right))
         return left, right
 
 
 def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
-    """Load pairs from ``toy`` (in this package), ``stsb`` (sentence-transformers/stsb on the Hub, test) or a file.
+    """Load pairs: ``toy`` from this package, ``stsb`` from the Hub (the test split of STS-B), or a file.
 
-    A file is CSV, TSV or JSONL. ``columns`` names two sentence columns and the score column. If a CSV or TSV has no
-    header, ``columns`` has their numbers, counted from 1. The default is sentence1, sentence2, score if a header has
-    these names, and else the first three columns. Raises DataError or InputError with the line that cannot be used.
+    A file is CSV, TSV or JSONL. ``columns`` names the two sentence columns and the score column. If a CSV or TSV has no
+    header, ``columns`` has the numbers of these columns, counted from 1. The default is sentence1, sentence2, score. If
+    the first line of a CSV or TSV lacks these names, the default is the first three columns. Raises DataError or
+    InputError. The message names the line that cannot be used.
     """
     if columns is not None and not len(columns) == len(set(columns)) == 3:
         raise DataError(f"expected three different columns, two sentences and a score, got {', '.join(columns)}")
@@ -64,7 +65,7 @@ def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
     path = expanded(source)
     if path.suffix.lower() not in (*DELIMITERS, ".jsonl"):
         raise DataError(f"expected a .csv, .tsv or .jsonl file, {TOY} or {STSB}, got {source}")
-    text = read_text(path)  # line ends are kept, because a quoted field may have some
+    text = read_text(path)  # line ends are not changed, because a quoted field can contain them
     if path.suffix.lower() == ".jsonl":
         return _pairs(
             path.name,
@@ -75,7 +76,7 @@ def load_pairs(source: str, columns: Sequence[str] | None = None) -> Pairs:
 
 
 def pairs_of(name: str, records: Iterable[Mapping[str, Any]], columns: Sequence[str], source: str) -> Pairs:
-    """Pairs from records that another library has read; ``source`` names them in errors."""
+    """Make pairs from records that another library has read; error messages call the records ``source``."""
     return _pairs(name, name, (_row(record, columns, f"{source}, row {n}") for n, record in enumerate(records, 1)))
 
 
@@ -83,7 +84,7 @@ Row = tuple[str, str, float]  # two sentences and their score
 
 
 def _table_rows(text: str, delimiters: str, columns: Sequence[str] | None, source: str) -> Iterator[Row]:
-    """The pairs of a table. It uses the first of ``delimiters`` that gives every row enough columns."""
+    """Yield the pairs of a table. Its delimiter is the first of ``delimiters`` that gives every row enough columns."""
     found, errors = [], []
     for delimiter in delimiters:
         try:
@@ -104,18 +105,18 @@ def _table_rows(text: str, delimiters: str, columns: Sequence[str] | None, sourc
 
 
 def _split(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]]:
-    """The rows of a table, each with the number of its last line; raises DataError if there is none."""
+    """The rows of a table, and the number of the last line of each row; raises DataError if there are no rows."""
     has_quotes = delimiter != "\t" or _is_of_spreadsheet(text)
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE
     csv.field_size_limit(1 << 30)
-    # Strict, because else an open quote would take the rest of the file as one field, without an error.
+    # Without ``strict``, a quote that is never closed would turn the rest of the file into one field, without an error.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     try:
         rows = [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
         where = f"{source}, line {reader.line_num}"
         raise DataError(
-            f"{where} is not valid CSV ({error}): close every quote, and double quotes inside a quoted field"
+            f"{where} is not valid CSV ({error}): close every quote, and write a quote inside a quoted field twice"
         ) from error
     if not rows:
         raise DataError(f"{source} is empty: expected two sentences and a score in each line")
@@ -123,10 +124,10 @@ def _split(text: str, delimiter: str, source: str) -> list[tuple[int, list[str]]
 
 
 def _is_of_spreadsheet(text: str) -> bool:
-    """Whether the quotes of a TSV are those of a spreadsheet, which stand around fields and are doubled inside.
+    """Whether a spreadsheet wrote a TSV. Spreadsheets put quotes around fields, and write quotes inside them twice.
 
-    In published STS sets in TSV, a sentence may begin or end with a quote, which is part of it. A file that has only
-    whole sentences in quotes could be of either kind; it is a spreadsheet's if every sentence is in quotes.
+    In published STS sets in TSV, a quote at the start or the end of a sentence is part of the sentence. A file that has
+    quotes only around whole sentences can be of both kinds. It counts as a spreadsheet's if all sentences have quotes.
     """
     quoted = [found.group() for found in QUOTED.finditer(text)]
     rest = QUOTED.sub("", text)
@@ -137,7 +138,7 @@ def _is_of_spreadsheet(text: str) -> bool:
 def _places(first: list[str], columns: Sequence[str] | None, source: str) -> tuple[tuple[int, ...], bool]:
     """The places of the two sentences and the score, and whether the ``first`` row is a header.
 
-    A header has the names in ``columns``, or the default names. Any other first row is a pair.
+    The first row is a header if it has the names in ``columns``, or the default names. Otherwise it is a pair.
     """
     names = [name.strip().lower() for name in first]
     if columns is None and not set(COLUMNS) <= set(names):
@@ -173,7 +174,7 @@ def _row(record: Any, columns: Sequence[str], where: str) -> Row:
     if not isinstance(first, str) or not isinstance(second, str):
         raise DataError(f"{where}: expected two strings as sentences, got {first!r:.60} and {second!r:.60}")
     for sentence in (first, second):
-        check_text(sentence, where)  # JSON can contain lone surrogates, which UTF-8 cannot
+        check_text(sentence, where)  # JSON can contain lone surrogates, but UTF-8 cannot
     return first, second, _score(score, where)
 
 
@@ -181,7 +182,7 @@ def _hub_rows() -> Iterator[Row]:
     datasets = require("datasets", "hub")
     try:
         rows = datasets.load_dataset("sentence-transformers/stsb", split="test")
-    except Exception as error:  # several libraries, with errors of many types
+    except Exception as error:  # datasets and its dependencies raise errors of many types
         raise DataError(
             f"cannot load sentence-transformers/stsb from the Hub ({type(error).__name__}): use a local file with --sts"
         ) from error
@@ -208,6 +209,6 @@ def _pairs(name: str, label: str, rows: Iterator[Row]) -> Pairs:
         scores.append(score)
     if len(set(scores)) < 2:
         raise DataError(
-            f"{name} has {len(scores)} pair(s) with the same score: a rank correlation needs different scores"
+            f"the {len(scores)} pair(s) of {name} have the same score: a rank correlation needs different scores"
         )
     return Pairs(name, label, tuple(place), np.array(left), np.array(right), np.array(scores))

@@ -1,4 +1,4 @@
-"""Time calls that take turns, so that a slow moment of the machine affects all of them."""
+"""Measure the time of calls. The calls take turns, so that a slow moment of the machine affects all of them."""
 
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -8,18 +8,18 @@ import numpy as np
 
 WARM_UP_ROUNDS = 2
 MIN_ROUNDS, MAX_ROUNDS = 5, 50
-PAUSE = 0.02  # seconds; torch's threads wait actively for some milliseconds after a call
-NOISY = 0.2  # if the interquartile range is over this share of the median, a latency is noisy
+PAUSE = 0.02  # seconds; after a call, torch's threads use their cores for some more milliseconds
+NOISY = 0.2  # a latency is noisy if its interquartile range is over this share of its median
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds of each measured call, in the order in which they were made."""
+    """The seconds of each measured call, in the order of the calls."""
 
     seconds: tuple[float, ...]
 
     def percentile(self, percent: float) -> float:
-        """A percentile of the seconds, interpolated between calls."""
+        """Return a percentile of the seconds. It may lie between the seconds of two calls."""
         return float(np.percentile(self.seconds, percent))
 
     @property
@@ -34,16 +34,18 @@ class Latency:
 
     @property
     def noisy(self) -> bool:
-        """Whether the calls spread so much that the median is uncertain."""
+        """Whether the seconds differ so much that the median is uncertain."""
         return self.spread > NOISY
 
 
 def measure(
     calls: Sequence[Callable[[], object]], budget: float, pauses: Collection[int] = frozenset()
 ) -> list[Latency]:
-    """Time each call once per round: two rounds to warm up, then 5 to 50 rounds until ``budget`` seconds are over.
+    """Measure the time of each call once per round.
 
-    There is a pause before the calls at the places ``pauses``, so that threads of another runtime do not use the cores.
+    Two rounds warm up. Then at least 5 and at most 50 rounds are measured. After the fifth round, no round starts if
+    ``budget`` seconds are over. ``pauses`` has places in ``calls``. There is a pause before each call at such a place:
+    the threads of another runtime must leave the cores first.
     """
     for call in [*calls] * WARM_UP_ROUNDS:
         call()

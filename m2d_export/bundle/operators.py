@@ -1,9 +1,12 @@
-"""The operators that a graph of a bundle may have, with their attributes: no control flow, no other files, no code."""
+"""The operators that are allowed in a graph of a bundle, and their attributes.
 
-OPSETS = (18, 23)  # for all runtimes; for one of them
+They have no control flow, read no other files and run no other code.
+"""
+
+OPSETS = (18, 23)  # opset 18 is for all runtimes, opset 23 is for ONNX Runtime only
 AXES = range(-8, 8)
 
-TYPES = {"f": 1, "i": 2, "s": 3, "t": 4, "ints": 7}  # AttributeProto.type by the field that holds the value
+TYPES = {"f": 1, "i": 2, "s": 3, "t": 4, "ints": 7}  # AttributeProto.type for each field that can hold the value
 ATTRIBUTES = {
     "allowzero": "i",
     "alpha": "f",
@@ -43,7 +46,7 @@ ATTRIBUTES = {
     "value": "t",
 }
 REDUCTIONS = "ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare".split()
-AXES_INPUT = {"Slice": 3, "Squeeze": 1, "Unsqueeze": 1, **dict.fromkeys(REDUCTIONS, 1)}  # the input that has axes
+AXES_INPUT = {"Slice": 3, "Squeeze": 1, "Unsqueeze": 1, **dict.fromkeys(REDUCTIONS, 1)}  # the input that holds the axes
 OPERATORS = {
     **dict.fromkeys(
         "Abs Add And Ceil Clip Cos Div Equal Erf Exp Expand Floor Greater GreaterOrEqual HardSwish Identity IsInf "

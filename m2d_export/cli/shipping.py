@@ -23,7 +23,7 @@ from m2d_export.errors import SpecError
 from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import Cell
 
-precision_option = click.option(  # every deployed graph is compared with the bundle's in ONNX Runtime
+precision_option = click.option(  # ONNX Runtime must run it, to check the deployed graph
     "--precision",
     type=click.Choice([precision.value for precision in RUNTIMES["onnxrt"].precisions]),
     default="fp32",
@@ -76,8 +76,8 @@ def onnx(
     click.echo(f"wrote {target}: cell {chosen}, {precision}; sentence_embedding has {chosen.dim} float32 numbers")
     if prompt := opened.manifest.text.prompt(None, None):
         click.echo(
-            f"note: the checkpoint puts {prompt!r} before every text. sentence-transformers does that by itself; with "
-            "other tools, put it there yourself",
+            f"note: the checkpoint puts {prompt!r} before every text. sentence-transformers does that by itself. With "
+            "other tools, put the prompt there yourself",
             err=True,
         )
 

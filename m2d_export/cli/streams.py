@@ -1,4 +1,4 @@
-"""The standard streams of the program: closed ones harm no file, and a full standard output is an error in one line."""
+"""Guard the standard streams: a closed stream damages no file, and a failed write becomes an error of one line."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ Around = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 class _Guarded:
-    """A stream of text; ``around`` decides what its errors become."""
+    """A stream of text; ``around`` makes a context that handles the errors of each write."""
 
     def __init__(self, stream: TextIO, around: Around) -> None:
         self._stream, self._around = stream, around
@@ -31,7 +31,7 @@ class _Guarded:
             self._stream.flush()
 
     def settle(self) -> None:
-        """Drop text that cannot be written; otherwise Python tries again when it ends, and prints an error."""
+        """Drop text that cannot be written; otherwise Python would try again at its end, and print an error."""
         try:
             self._stream.flush()
         except OSError:
@@ -44,19 +44,20 @@ class _Guarded:
 def standard_streams() -> Iterator[None]:
     """Guard the standard streams while a command runs.
 
-    A closed stream would give its number to the next file that is opened, and what a library prints would go into it.
-    If standard output fails, OutputError is raised, or BrokenPipeError if its reader wants no more. Failures of
-    standard error are ignored, because there is no other place for messages.
+    If a stream is closed, the next file that is opened would get its number. Then text that a library prints would go
+    into that file. If standard output cannot be written, OutputError is raised. If the reader of a pipe has closed it,
+    BrokenPipeError is raised. If standard error cannot be written, the error is ignored, because there is no other
+    place for messages.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # open takes the lowest free number
+            os.open(os.devnull, os.O_RDWR)  # ``open`` takes the lowest free number, which is this one
     with contextlib.ExitStack() as stack:
         if sys.stdout is not None:
             if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-                sys.stdout.reconfigure(errors="backslashreplace")  # like standard error: names may not be UTF-8
+                sys.stdout.reconfigure(errors="backslashreplace")  # like standard error: names can be invalid UTF-8
             output = _Guarded(sys.stdout, lambda: writing(STDOUT))
             stack.callback(output.settle)
             stack.enter_context(contextlib.redirect_stdout(output))

@@ -1,4 +1,4 @@
-"""A cell as a folder that sentence-transformers, optimum, FastEmbed and text-embeddings-inference load."""
+"""Write a cell as a folder that sentence-transformers, optimum, FastEmbed and text-embeddings-inference can load."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 GRAPH = "onnx/model.onnx"
 IDS, MASK = INPUTS[:2]
 TOKEN_OUTPUT = "last_hidden_state"  # noqa: S105 - the name of an output
-MODULES = {"Transformer": "", "Pooling": "1_Pooling"}  # modules of sentence-transformers, each with its folder
+MODULES = {"Transformer": "", "Pooling": "1_Pooling"}  # modules of sentence-transformers, and the folder of each
 
 
 def write_folder(
@@ -33,17 +33,17 @@ def write_folder(
     normalize: bool | None = None,
     last_hidden_state: bool = False,
 ) -> Path:
-    """Write ``cell`` as ``onnx/model.onnx`` with its tokenizer and settings; returns the folder.
+    """Write ``cell`` as ``onnx/model.onnx`` with its tokenizer and settings, and return the folder.
 
-    ``last_hidden_state`` adds an output for tools that pool by themselves. It has the vector of the text at the place
-    of each token, so every pooling gives this vector back. Raises OutputError if ``target`` exists, SpecError for a
-    checkpoint that does not pool its prompts, and the errors of ``write_deployed``.
+    ``last_hidden_state`` adds an output for tools that pool by themselves. In this output, each token of a text has
+    the vector of the whole text, so every pooling returns this vector. Raises OutputError if ``target`` exists.
+    Raises SpecError if the checkpoint does not pool its prompts. Also raises the errors of ``write_deployed``.
     """
     path = followed(target)
     if not bundle.manifest.text.include_prompt:
         raise SpecError(
-            "this checkpoint does not pool the tokens of its prompts, and no tool that loads such a folder can tell "
-            "the graph which tokens those are: serve it with m2d-export triton, or use Encoder"
+            "this checkpoint does not pool the tokens of its prompts, but tools that load this folder pool all tokens: "
+            "serve it with m2d-export triton, or use Encoder"
         )
     with new_folder(path) as staging:
         model = deployed_graph(bundle, cell, precision, normalize)
@@ -62,7 +62,10 @@ def write_folder(
 
 
 def padding_tokenizer(bundle: Bundle) -> Tokenizer:
-    """The bundle's tokenizer; it cuts texts at the maximum, and pads on the right to the longest text of a batch."""
+    """Return the bundle's tokenizer with truncation and padding.
+
+    It cuts texts at the maximum of tokens. It pads on the right to the longest text of a batch.
+    """
     spec = bundle.manifest.text
     tokenizer = Tokenizer.from_str(bundle.tokenizer_json)
     tokenizer.enable_truncation(spec.max_tokens)
@@ -73,14 +76,14 @@ def padding_tokenizer(bundle: Bundle) -> Tokenizer:
 def _pad_token(tokenizer: Tokenizer, pad_id: int) -> str:
     token = tokenizer.id_to_token(pad_id)
     if token is None:
-        raise SpecError(f"the bundle pads with token {pad_id}, which its tokenizer does not have: build it again")
+        raise SpecError(f"the bundle pads with token {pad_id}, but its tokenizer has no such token: build it again")
     return str(token)
 
 
 def _settings(bundle: Bundle, cell: Cell) -> dict[str, Any]:
-    """The settings files by name.
+    """The contents of the settings files by name.
 
-    The pooling is ``cls``: every token has the same vector, so the first one is right.
+    The pooling is ``cls``, which takes the vector of the first token. All tokens have the same vector.
     """
     manifest, text = bundle.manifest, bundle.manifest.text
     tokenizer, model_type = padding_tokenizer(bundle), str(manifest.config["model_type"])
@@ -121,7 +124,7 @@ def _settings(bundle: Bundle, cell: Cell) -> dict[str, Any]:
 
 
 def _repeat_over_tokens(model: "ir.Model", dim: int) -> None:
-    """Add the output ``last_hidden_state`` (batch, tokens, dim), with the vector of a text at each of its tokens."""
+    """Add the output ``last_hidden_state`` (batch, tokens, dim). In it, each token has the vector of its text."""
     import numpy as np
     import onnx_ir as ir
 

@@ -1,4 +1,4 @@
-"""One cell as one ONNX graph that pools, cuts and scales by itself."""
+"""Write a cell as one ONNX graph that pools, cuts and scales, and check this graph."""
 
 import math
 from dataclasses import replace
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-RUNTIME = "onnxrt"  # it compares a deployed graph with the bundle's
+RUNTIME = "onnxrt"  # the runtime that compares a deployed graph with the bundle's graph
 FULL = "full_embedding"
-INLINE_LIMIT = 2_000_000_000  # bytes; a protobuf message is smaller than 2 GiB
+INLINE_LIMIT = 2_000_000_000  # bytes of weights; a protobuf message must be smaller than 2 GiB
 CHOSEN = "chosen_by_length"
 SAMPLE = ("", "no", *held_out_texts()[:6], "A long report goes on and on about many things. " * 9)
 
@@ -36,12 +36,13 @@ def deployed_graph(
     normalize: bool | None = None,
     runtime: str = RUNTIME,
 ) -> "ir.Model":
-    """The graph of ``cell`` with its weights in memory; its output is ``sentence_embedding``, (batch, dim) float32.
+    """Make the graph of ``cell``, with the weights in memory.
 
-    Its inputs are those of the bundle's graph, (batch, tokens) int64. ``normalize`` scales vectors to unit length; with
-    None, it scales if the checkpoint does. A zero vector stays zero. If the bundle has a graph for long texts in
-    ``runtime``, the result holds both graphs, and an ``If`` runs one of them, by the rule of ``runtimes.onnxrt``.
-    Raises SpecError, IntegrityError, and RuntimeUnavailable without the extra ``deploy``.
+    It has the same inputs as the bundle's graph, (batch, tokens) int64. The output is ``sentence_embedding``, (batch,
+    dim) float32. If ``normalize`` is true, the graph scales vectors to unit length. If it is None, the checkpoint
+    decides. A zero vector stays zero. If the bundle has a graph for long texts in ``runtime``, the result holds both
+    graphs. An ``If`` then runs one of them, by the rule of ``runtimes.onnxrt``. Raises SpecError, IntegrityError, and
+    RuntimeUnavailable if the extra ``deploy`` is not installed.
     """
     require("onnx_ir", "deploy")
     import onnx_ir as ir
@@ -80,7 +81,7 @@ def deployed_graph(
 
 
 def _loaded(bundle: Bundle, layer: int, precision: str, runtime: str) -> "ir.Model":
-    """The graph of an exit with its weights, read from bytes whose sha256 was checked."""
+    """Read the graph and the weights of an exit. The bundle checks the sha256 of both."""
     import onnx
     import onnx_ir as ir
 
@@ -100,9 +101,10 @@ def _loaded(bundle: Bundle, layer: int, precision: str, runtime: str) -> "ir.Mod
 
 
 def _choose_by_length(model: "onnx.ModelProto", long: "onnx.ModelProto") -> None:
-    """Make ``model`` an ``If``: a batch of many tokens runs the nodes of ``long``, any other batch those of ``model``.
+    """Add the nodes of ``long`` to ``model``: an ``If`` runs them for batches with large attention.
 
-    Weights and constants of one name are the same in both, because ``long`` was made from a copy of ``model``.
+    Attention is large if texts x tokens x tokens is more than ``LONG_ATTENTION``. If both graphs have weights or
+    constants of the same name, these are equal, because ``long`` was made from a copy of ``model``.
     """
     from onnx import helper
 
@@ -131,7 +133,7 @@ def _choose_by_length(model: "onnx.ModelProto", long: "onnx.ModelProto") -> None
 
 
 def _branch(graph: "onnx.GraphProto", name: str) -> "onnx.GraphProto":
-    """The nodes of ``graph`` as a branch of an ``If``, whose output is ``name``."""
+    """Make a branch of an ``If`` from the nodes of ``graph``. The branch and its output are called ``name``."""
     import onnx
 
     (output,) = graph.output
@@ -160,14 +162,14 @@ def write_deployed(
 ) -> None:
     """Write the graph of ``cell`` to ``path`` and compare it with the bundle's graph.
 
-    Raises ParityError if the two give different vectors, and the errors of ``deployed_graph``.
+    Raises the errors of ``deployed_graph``, and ParityError if the vectors of the two graphs differ.
     """
     save_graph(deployed_graph(bundle, cell, precision, normalize, runtime), path)
     check_deployed(bundle, cell, path, precision, normalize)
 
 
 def save_graph(model: "ir.Model", path: Path) -> None:
-    """Write a graph with its weights in the same file; weights over 2 GB go to a second file, ``path`` + ``_data``."""
+    """Write a graph and its weights to one file. Weights over 2 GB go to a second file, ``path`` + ``_data``."""
     import onnx_ir as ir
 
     weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
@@ -177,10 +179,10 @@ def save_graph(model: "ir.Model", path: Path) -> None:
 def check_deployed(
     bundle: Bundle, cell: Cell, path: Path, precision: str = Precision.FP32, normalize: bool | None = None
 ) -> None:
-    """Raise ParityError if the graph at ``path`` gives other vectors than the bundle's graph.
+    """Raise ParityError if the vectors of the graph at ``path`` and of the bundle's graph differ.
 
-    The vectors of the bundle's graph are cut and scaled first. The default graph is used, because old versions of all
-    runtimes load it.
+    The vectors of the bundle's graph are cut and scaled first. The bundle's default graph is used, because old versions
+    of all runtimes can load it.
     """
     text, bounds = bundle.manifest.text, PRECISIONS[Precision(precision)].bounds
     tokens = bundle.tokenizer.encode(SAMPLE, text.prompt())
@@ -196,12 +198,12 @@ def check_deployed(
     with open_runtime(RUNTIME, deployed) as opened:
         given = np.concatenate([opened.vectors(batch) for batch in batches])
     if given.shape != expected.shape:
-        raise ParityError(f"{path.name} gives vectors of shape {given.shape}, expected {expected.shape}")
+        raise ParityError(f"the vectors of {path.name} have shape {given.shape}, expected {expected.shape}")
     lowest, difference = float(cosine(given, expected).min()), float(np.abs(given - expected).max())
     largest = bounds.deployed_difference * max(1.0, float(np.abs(expected).max()))
     if not (lowest >= bounds.deployed_cosine and difference <= largest):  # NaN fails too
         raise ParityError(
-            f"{path.name} does not give the vectors of the bundle's graph of cell {cell}, {precision}: smallest cosine "
-            f"{lowest:.7f} (expected {bounds.deployed_cosine}), largest difference {difference:.1e} (expected "
-            f"{largest:.1e}). Choose another precision, or report a bug"
+            f"the vectors of {path.name} differ from the vectors of the bundle's graph (cell {cell}, {precision}): the "
+            f"smallest cosine is {lowest:.7f} (minimum {bounds.deployed_cosine}), the largest difference is "
+            f"{difference:.1e} (maximum {largest:.1e}). Choose another precision, or report a bug"
         )

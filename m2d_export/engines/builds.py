@@ -1,4 +1,4 @@
-"""The engines of a bundle: each is built in its own child process, so that a failure does not stop the others."""
+"""Build the engines of a bundle. Each has its own child process, so that a failure does not stop the other builds."""
 
 import contextlib
 import os
@@ -25,9 +25,9 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """The engines to build: ``versions`` has the version of each kind's library.
+    """The engines to build. ``versions`` has each kind of engine (trt, trt-rtx), and the version of its library.
 
-    ``targets`` are compute capabilities of RTX engines. ``gpu`` is the GPU that ``trt`` builds on.
+    ``targets`` are the compute capabilities for ``trt-rtx``. ``gpu`` is the GPU that ``trt`` builds on.
     """
 
     versions: Mapping[str, str]
@@ -38,7 +38,7 @@ class EnginePlan:
 
 @dataclass(frozen=True)
 class TypedGraph:
-    """A graph and its weights, from which engines are built."""
+    """The files of a graph and its weights. Engines are built from them."""
 
     layer: int
     precision: Precision
@@ -53,9 +53,10 @@ def plan_engines(
     precisions: Sequence[Precision],
     max_tokens: int,
 ) -> EnginePlan:
-    """Check everything that can fail before the work starts.
+    """Plan the engines, and check everything that can fail later.
 
-    Raises SpecError, and RuntimeUnavailable if a library is missing or ``trt`` has no GPU to build on.
+    Raises SpecError if the options do not fit. Raises RuntimeUnavailable if a library is missing, or if ``trt`` has no
+    GPU.
     """
     if not kinds:
         if shapes or targets:
@@ -91,10 +92,10 @@ def build_engines(
     progress: Progress,
     timeout: float = TIMEOUT,
 ) -> tuple[tuple[EngineEntry, ...], list[str]]:
-    """Put an engine of every graph and kind into ``staging``.
+    """Put an engine of each kind for each graph into ``staging``.
 
-    If ``cache`` has an engine with the same key, that engine is used. Returns the engines, and a text for each
-    engine that failed.
+    If ``cache`` has an engine with the same key, this engine is used. Returns the entries of all engines, and a reason
+    for each engine that could not be built.
     """
     import onnx_ir as ir
 
@@ -126,7 +127,7 @@ def build_engines(
                 failure = run(job, partial(_phase, progress, name))
                 if failure:
                     failures.append(f"{name}: {failure}")
-                    output.unlink(missing_ok=True)  # a part of it may have been written
+                    output.unlink(missing_ok=True)  # the child may have written a part of it
                     continue
                 cache.store(key, output)
             entries.append(EngineEntry(item.layer, item.precision, path, key))
@@ -138,7 +139,7 @@ def _phase(progress: Progress, name: str, phase: str) -> None:
 
 
 class EngineCache:
-    """Finished engines by key: ``published`` finds those of the published bundle, ``kept`` those of stopped builds."""
+    """Finished engines: ``published`` finds them in the published bundle, ``kept`` has engines of stopped builds."""
 
     def __init__(self, kept: Kept, published: Callable[[EngineKey], bytes | None]) -> None:
         self._kept, self._published = kept, published
@@ -148,7 +149,7 @@ class EngineCache:
         self._kept.store(key.digest, True, [engine])
 
     def timings(self) -> Path | None:
-        """The timing cache that all builds of ``trt`` engines share; None if the folder cannot be private."""
+        """The path of the timing cache that all ``trt`` builds share; None if its folder cannot be private."""
         return self._kept.folder / "timings" if self._kept.opened() else None
 
     def take(self, key: EngineKey, into: Path) -> bool:
@@ -161,7 +162,7 @@ class EngineCache:
 
 
 def run(job: Job, progress: Progress) -> str | None:
-    """Build ``job`` in a child process; returns a text about the failure, or None."""
+    """Build ``job`` in a child process. Returns the reason if it failed, otherwise None."""
     command = [sys.executable, "-m", "m2d_export.engines.child"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:

@@ -1,7 +1,8 @@
 """Build one engine from one graph, in a child process, because the library may crash, hang or keep its memory.
 
-One function builds with TensorRT and with TensorRT for RTX. It calls only what TensorRT 10.12, TensorRT 11 and RTX 1.7
-have. All of them build strongly typed networks: the graph decides the precision, and the builder has no setting for it.
+The same function builds with TensorRT and with TensorRT for RTX. It calls only functions that TensorRT 10.12,
+TensorRT 11 and RTX 1.7 have. All of them build strongly typed networks: the graph states the type of each value, and
+the builder cannot choose another.
 """
 
 import ctypes
@@ -28,7 +29,8 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 class Job:
     """One engine to build within ``timeout`` seconds.
 
-    ``matmuls`` is the number of matrix products of the graph by type. ``timings`` is a timing cache that builds share.
+    ``matmuls`` counts the matrix products of the graph by type. ``timings`` is the file of a timing cache, which builds
+    share.
     """
 
     graph: Path
@@ -39,12 +41,12 @@ class Job:
     timeout: float = TIMEOUT
 
     def to_json(self) -> str:
-        """The job as a child process reads it."""
+        """Write the job as JSON, for the child process."""
         return json.dumps(asdict(self), default=str)
 
     @classmethod
     def from_json(cls, text: str) -> "Job":
-        """Read what ``to_json`` wrote."""
+        """Read a job that ``to_json`` wrote."""
         data: dict[str, Any] = json.loads(text)
         key = data["key"]
         shapes = tuple(ShapeRange(*(tuple(shape[name]) for name in ("min", "opt", "max"))) for shape in key["shapes"])
@@ -55,28 +57,28 @@ class Job:
 
 
 def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> bytes:
-    """Build the engine of ``job`` with the module ``trt``; ``progress`` gets the name of each phase.
+    """Build the engine of ``job`` with the module ``trt``. ``progress`` is called with the name of each phase.
 
-    Raises ExportError if the library fails, with its own message, or if the types of the network are not those of the
-    graph.
+    Raises ExportError if the library fails, or if the network and the graph have different types. If the library
+    fails, the error contains its message.
     """
     log = logger(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(job.graph)):  # it finds the weights next to this path
+    if not parser.parse_from_file(str(job.graph)):  # the parser finds the weights in the folder of this path
         raise ExportError(f"{job.key.kind} cannot read {job.graph.name}: {_parser_errors(parser)}")
     _check_matmuls(trt, network, job)
     config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # so that fp32 multiplies in float32
+    config.clear_flag(trt.BuilderFlag.TF32)  # without TF32, fp32 graphs multiply in float32
     config.progress_monitor = _monitor(trt, progress)
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the engine can report its types
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # now the engine can report its types
     for shapes in job.key.shapes:
         profile = builder.create_optimization_profile()
         for place in range(network.num_inputs):
             profile.set_shape(network.get_input(place).name, shapes.min, shapes.opt, shapes.max)
         config.add_optimization_profile(profile)
-    if job.key.gpu is None and job.key.targets:  # ``trt`` builds for the GPU of this machine
+    if job.key.gpu is None and job.key.targets:  # without targets, TensorRT builds for the GPU of this machine
         config.num_compute_capabilities = len(job.key.targets)
         for place, target in enumerate(job.key.targets):
             config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), place)
@@ -84,7 +86,7 @@ def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> by
         _share_timings(config, job.timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        reason = "; ".join(log.errors[:3]) or "it gives no reason"  # the first error is usually the cause
+        reason = "; ".join(log.errors[:3]) or "it does not say why"  # the first error is usually the cause
         raise ExportError(f"{job.key.kind} cannot build {job.graph.name}: {reason}")
     if job.timings is not None and (timed := config.get_timing_cache()) is not None:
         with output_file(job.timings) as file:
@@ -93,14 +95,14 @@ def engine_from_graph(trt: Any, job: Job, progress: Callable[[str], None]) -> by
 
 
 def _share_timings(config: Any, path: Path) -> None:
-    """Use the timing cache of earlier builds, or an empty one if it is damaged or of another GPU."""
+    """Use the timing cache of earlier builds. If it is damaged or from another GPU, use an empty one."""
     known = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
     if known is None or not config.set_timing_cache(known, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def _monitor(trt: Any, progress: Callable[[str], None]) -> Any:
-    """A progress monitor that reports the phases one level below the whole build."""
+    """Make a progress monitor. It reports the main phases of a build, but not the phases inside them."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -125,11 +127,11 @@ def _monitor(trt: Any, progress: Callable[[str], None]) -> Any:
 def _parser_errors(parser: Any) -> str:
     errors = [parser.get_error(place) for place in range(parser.num_errors)]
     lines = [f"{first_line(Exception(e.desc()))} (node {e.node_name()!r}, {e.node_operator()})" for e in errors]
-    return "; ".join(lines) or "it gives no reason"
+    return "; ".join(lines) or "it does not say why"
 
 
 def _check_matmuls(trt: Any, network: Any, job: Job) -> None:
-    """Raise ExportError if the network has other matmuls, by type, than the graph."""
+    """Raise ExportError if, for some type, the network and the graph have different numbers of matmuls."""
     onnx_names = {row.tensorrt: row.onnx for row in PRECISIONS.values()}
     found: dict[str, int] = {}
     for layer in (network.get_layer(place) for place in range(network.num_layers)):
@@ -140,16 +142,16 @@ def _check_matmuls(trt: Any, network: Any, job: Job) -> None:
     if found != dict(job.matmuls):
         raise ExportError(
             f"{job.key.kind} would not compute {job.graph.name} in the types of the graph: the graph has the matmuls "
-            f"{dict(job.matmuls)}, the network {found}"
+            f"{dict(job.matmuls)}, the network has {found}"
         )
 
 
 def main() -> int:
-    """Build the job on standard input; phases go to standard output, and errors to standard error."""
+    """Read a job from standard input and build it. Print phases on standard output, and errors on standard error."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))  # ends with its parent
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))  # Linux kills it with its parent
     job = Job.from_json(sys.stdin.read())
-    # On other systems, a killed parent cannot end this process. The alarm ends it a second after the parent's limit.
+    # On other systems, this process goes on if its parent is killed. The alarm ends it a second after its time limit.
     signal.setitimer(signal.ITIMER_REAL, job.timeout + 1)
     try:
         plan = engine_from_graph(library(job.key.kind), job, lambda name: print(PHASE + name, flush=True))  # noqa: T201

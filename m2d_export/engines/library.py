@@ -10,13 +10,14 @@ from m2d_export.host.extras import require
 from m2d_export.host.gpu import Gpu
 from m2d_export.spec import Engine
 
-LIBRARIES = {"trt": "tensorrt", "trt-rtx": "tensorrt_rtx_bindings"}  # by kind, which is also the name of the extra
+# The Python module for each kind of engine. The extra has the name of the kind.
+LIBRARIES = {"trt": "tensorrt", "trt-rtx": "tensorrt_rtx_bindings"}
 OLDEST = {"trt": (10, 12), "trt-rtx": (1, 7)}
-FLAGS = ("strongly-typed", "no-tf32", "detailed")  # the settings that child.engine_from_graph builds with
+FLAGS = ("strongly-typed", "no-tf32", "detailed")  # child.engine_from_graph builds with these settings
 
 
 def library(kind: str) -> Any:
-    """The module that builds and runs engines of ``kind``.
+    """Import the module that builds and runs engines of ``kind``.
 
     Raises SpecError for an unknown kind, and RuntimeUnavailable if the module is missing or too old.
     """
@@ -34,7 +35,7 @@ def library(kind: str) -> Any:
 
 
 def check_targets(trt: Any, targets: Sequence[str]) -> tuple[str, ...]:
-    """``targets``, such as sm86, in the library's order; raises SpecError for one that the library does not know."""
+    """Put ``targets``, such as sm86, in the library's order. Raises SpecError if the library does not know a target."""
     known = [name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
     for target in targets:
         if target not in known:
@@ -43,7 +44,7 @@ def check_targets(trt: Any, targets: Sequence[str]) -> tuple[str, ...]:
 
 
 def logger(trt: Any) -> Any:
-    """A logger for the library: it stores error messages in ``errors`` and prints nothing."""
+    """Make a logger for the library. It stores error messages in ``errors`` and prints nothing."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -58,7 +59,7 @@ def logger(trt: Any) -> Any:
 
 
 def check_flags(engine: Engine) -> None:
-    """Raise RuntimeUnavailable if ``engine`` was built with other settings than this version uses."""
+    """Raise RuntimeUnavailable if the flags that ``engine`` was built with differ from ``FLAGS``."""
     if engine.key.flags != FLAGS:
         raise RuntimeUnavailable(
             f"{engine.path.name} was built with the flags {', '.join(engine.key.flags) or 'none'}, but this version "
@@ -67,10 +68,10 @@ def check_flags(engine: Engine) -> None:
 
 
 def read_engine(engine: Engine, version: str, gpu: Gpu) -> bytes:
-    """The bytes of ``engine``, for the library of ``version`` on ``gpu``.
+    """Read the bytes of ``engine``, to run it with ``version`` of the library on ``gpu``.
 
-    Raises RuntimeUnavailable with both values if the engine does not fit, and IntegrityError if its sha256 is not that
-    of the manifest.
+    Raises RuntimeUnavailable if the engine was built for another version or GPU, or with other flags. The message has
+    both values. Raises IntegrityError if the sha256 of the file differs from the sha256 in the manifest.
     """
     key = engine.key
     check_flags(engine)
@@ -95,7 +96,7 @@ def read_engine(engine: Engine, version: str, gpu: Gpu) -> bytes:
         raise IntegrityError(f"{engine.path} cannot be read: {error.strerror}") from error
     if (found := hashlib.sha256(data).hexdigest()) != engine.sha256:
         raise IntegrityError(
-            f"{engine.path} is not the engine that the manifest names: its sha256 is {found[:12]}, but the manifest "
-            f"has {engine.sha256[:12]}. Build it again, or copy it again"
+            f"{engine.path} is not the engine that the manifest names: the file's sha256 is {found[:12]}, but the "
+            f"manifest has {engine.sha256[:12]}. Build the engine again, or copy it again"
         )
     return data

@@ -1,4 +1,4 @@
-"""The gate of int8: it compares the vectors of ordinary sentences, and checks those of the probe texts."""
+"""The gate of int8. It compares the vectors of ordinary sentences with the reference, and checks the probe texts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +15,10 @@ from m2d_export.spec import Variant
 
 
 def check_int8(variant: Variant, reference: Reference) -> Checked:
-    """Compare ordinary sentences at full width; probe texts need finite vectors that do not depend on padding.
+    """Compare full vectors of ordinary sentences with the reference.
 
-    On unusual texts (control characters, emoji, one word of 300 letters), int8 differs more from the reference.
+    Vectors of probe texts must be finite and must not depend on padding. They need not be close to the reference,
+    because int8 differs more on unusual texts: control characters, emoji, one word of 300 letters.
     """
     tokenizer, sentences = reference.tokenizer, reference.sentences
     expected = reference.sentence_vectors[variant.layer]
@@ -40,5 +41,5 @@ def check_int8(variant: Variant, reference: Reference) -> Checked:
 
 
 def float_columns(graph: Path) -> int:
-    """How many columns of activations a graph multiplies with float weights, in all its products over tokens."""
+    """Count the columns that an int8 graph multiplies with float weights, in all its matmuls over tokens."""
     return sum(len(weights) for _, weights in products(ir.load(graph)))

@@ -1,4 +1,4 @@
-"""The gate of every graph: its vectors are compared with the reference."""
+"""Check a graph before it is published: compare its vectors with the reference."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,18 +15,18 @@ from m2d_export.text.batches import SAMPLE_ATTENTION, pad
 from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.vectors import FloatArray, cosine, truncate
 
-MIN_DISTINCTION = 1e-4  # if two unrelated texts differ by less in every number, the output is constant
+MIN_DISTINCTION = 1e-4  # if the vectors of two unrelated texts differ by less, the output is constant
 EXTRA_PADDING = 7
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How close a graph is to the reference, over texts and dims; ``Bounds`` explains the values with a bound.
+    """How close a graph is to the reference, over texts and dims. ``Bounds`` explains the values that have a bound.
 
     ``distinction`` is the largest difference between the vectors of two unrelated texts. int8 is compared on ordinary
-    sentences at full width. It also has ``agreement`` (Spearman x 100 with the reference), ``probes_cosine_min``, the
-    smallest cosine on the probe texts, and ``float_columns``, how many columns of activations it multiplies in float.
-    fp16 and bf16 have ``peak``, the largest magnitude of a value that is rounded.
+    sentences at full width. Only int8 has ``agreement`` (Spearman x 100 with the reference), ``probes_cosine_min`` (the
+    smallest cosine on the probe texts) and ``float_columns`` (how many columns of activations are multiplied in float).
+    Only fp16 and bf16 have ``peak`` (the largest magnitude of a value that is rounded).
     """
 
     texts: int
@@ -43,11 +43,14 @@ class Parity:
     peak: float | None = None
 
     def metrics(self) -> dict[str, Any]:
-        """The metrics that were measured, as the manifest has them."""
+        """The metrics that were measured, by their names in the manifest."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def failures(self, bounds: Bounds) -> list[str]:
-        """A message for each value out of its bound; empty if the graph may be published. NaN is out of bounds."""
+        """A message for each value that breaks its bound. If the list is empty, the graph may be published.
+
+        NaN breaks every bound.
+        """
         if not self.finite:
             return ["the graph or the reference gives NaN or infinity"]
         problems = []
@@ -59,21 +62,22 @@ class Parity:
             problems.append(f"agreement with the reference is {self.agreement:.1f}, minimum {bounds.agreement:g}")
         if not self.invariance <= bounds.invariance:
             problems.append(
-                f"a text by itself and in a batch differ by {self.invariance:.1e}, maximum {bounds.invariance:.0e}"
+                f"the vectors of a text by itself and in a batch differ by {self.invariance:.1e}, "
+                f"maximum {bounds.invariance:.0e}"
             )
         if not self.invariance_cosine >= bounds.invariance_cosine:
             found, needed = self.invariance_cosine, bounds.invariance_cosine
-            problems.append(f"a text by itself and in a batch have cosine {found:.7f}, minimum {needed}")
+            problems.append(f"the vectors of a text by itself and in a batch have cosine {found:.7f}, minimum {needed}")
         if not self.distinction >= MIN_DISTINCTION:
-            problems.append(f"two different texts differ by only {self.distinction:.1e}: the output is constant")
+            problems.append(f"vectors of different texts differ by only {self.distinction:.1e}: the output is constant")
         return problems
 
 
-Checked = tuple[Parity, list[str]]  # what was measured, and a message for every failure
+Checked = tuple[Parity, list[str]]  # the measured values, and a message for every failure
 
 
 def check_float32(variant: Variant, reference: Reference) -> Checked:
-    """Run the probe texts by themselves and in padded batches, and compare at every dim."""
+    """Compare the vectors of the probe texts with the reference. ``compare`` explains how."""
     with open_runtime("onnxrt", variant) as runtime:
         expected = reference.probe_vectors[variant.layer]
         parity = compare(runtime, expected, reference.tokenizer, reference.probes, reference.dims)
@@ -83,13 +87,13 @@ def check_float32(variant: Variant, reference: Reference) -> Checked:
 def compare(
     runtime: Runtime, reference: FloatArray, tokenizer: Tokenizer, tokens: Sequence[TokenIds], dims: Sequence[int]
 ) -> Parity:
-    """Compare the vectors of ``tokens`` with ``reference`` (texts, width): single texts, batches, and every dim."""
+    """Compare vectors of single texts with ``reference`` (texts, width) at every dim, and with vectors from batches."""
     single = vectors_of_single_texts(runtime, tokenizer, tokens)
     return compare_single(single, runtime, reference, tokenizer, tokens, dims)
 
 
 def vectors_of_single_texts(runtime: Runtime, tokenizer: Tokenizer, tokens: Sequence[TokenIds]) -> FloatArray:
-    """A runtime's vectors, computed with one text per call: (texts, width)."""
+    """Compute a runtime's vectors with one text per call: (texts, width)."""
     return np.concatenate([runtime.vectors(pad([item], tokenizer.spec, [0])) for item in tokens])
 
 
@@ -101,14 +105,14 @@ def compare_single(
     tokens: Sequence[TokenIds],
     dims: Sequence[int],
 ) -> Parity:
-    """Like ``compare``, for a caller that has the vectors of single texts already: ``single`` (texts, width)."""
+    """Like ``compare``, but the caller passes the vectors of single texts: ``single`` (texts, width)."""
     spec, count, width = tokenizer.spec, len(tokens), reference.shape[1]
     lengths = [len(item.ids) for item in tokens]
     longest = max(lengths)
     size = max(2, SAMPLE_ATTENTION // longest**2)
     batches = (
         *((range(start, min(start + size, count)), longest) for start in range(0, count, size)),  # all texts
-        (range(count - 2, -1, -1), 0),  # in reverse order, without the last text, which is the longest probe
+        (range(count - 2, -1, -1), 0),  # all texts but the last one (the longest probe), in reverse order
         *(((row, row + 1), max(lengths[row : row + 2]) + EXTRA_PADDING) for row in range(0, count - 2, 2)),
     )
     with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""The reference of every graph: the exits in PyTorch and float32; the deepest exit is checked before it is used."""
+"""The reference that graphs are compared with: the exits in PyTorch and float32. The deepest exit is checked first."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from m2d_export.text.tokenizer import TokenIds, Tokenizer
 from m2d_export.vectors import FloatArray, cosine
 
 BATCH_SIZES, TOKENS = (1, 2, 32), (2, 16, 128)  # the shapes of ``shape_batches``
-FEW = 2  # texts in a batch of sentence-transformers; the memory of attention grows with tokens^2
+FEW = 2  # texts in a batch of sentence-transformers: more long texts would need much memory for attention
 PROMPT = "represent this text: "
 
 PROBES = (
@@ -45,14 +45,14 @@ PROBES = (
     "The committee, which had met twice that week already, could not agree on the budget for the new library. " * 3,
     "one two three four five six seven eight nine ten " * 7,
     "A long report goes on and on about many things, none of which matters much. " * 60,
-)  # the last one is longer than most encoders read: truncation is compared too
+)  # most encoders truncate the last one, so truncation is compared too
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Texts, and the vectors that the exits in PyTorch give; each part is computed when it is first used.
+    """Token ids of texts, and their vectors from the exits in PyTorch. Each part is computed when it is first used.
 
-    ``probes`` are the token ids of the probe texts. ``dims`` are the dims to compare at.
+    ``probes`` are the token ids of the probe texts. Vectors are compared at ``dims``.
     """
 
     exits: ExitEncoder
@@ -62,35 +62,35 @@ class Reference:
 
     @cached_property
     def probe_vectors(self) -> Mapping[int, FloatArray]:
-        """Vectors of the probe texts by layer, (texts, width) each."""
+        """The vectors (texts, width) of the probe texts, for each layer."""
         return self._vectors(self.probes)
 
     @cached_property
     def sentences(self) -> Sequence[TokenIds]:
-        """Token ids of 200 ordinary sentences, which calibration does not use."""
+        """The token ids of 200 ordinary sentences. Calibration does not use these sentences."""
         return self.tokenizer.encode(held_out_texts(), self.tokenizer.spec.prompt())
 
     @cached_property
     def sentence_vectors(self) -> Mapping[int, FloatArray]:
-        """Vectors of ``sentences`` by layer, (texts, width) each."""
+        """The vectors (texts, width) of ``sentences``, for each layer."""
         return self._vectors(self.sentences)
 
     @cached_property
     def shapes(self) -> Sequence[tuple[Batch, Mapping[int, FloatArray]]]:
-        """Batches of many shapes, each with its vectors by layer, (batch, width)."""
+        """Batches of many shapes. Each batch has its vectors (batch, width) for each layer."""
         return [
             (batch, dict(zip(self.exits.layers, self.exits.vectors(batch), strict=True)))
             for batch in shape_batches(self.probes, self.tokenizer.spec)
         ]
 
     def _vectors(self, tokens: Sequence[TokenIds]) -> dict[int, FloatArray]:
-        """Each text is computed by itself, so that no padding is involved."""
+        """The vectors for each layer. Each text is a batch of its own, so that there is no padding."""
         parts = [self.exits.vectors(pad([item], self.tokenizer.spec, [0])) for item in tokens]
         return {layer: np.concatenate([part[place] for part in parts]) for place, layer in enumerate(self.exits.layers)}
 
 
 def checked_reference(checkpoint: Checkpoint, exits: ExitEncoder, dims: Sequence[int]) -> Reference:
-    """The reference of ``checkpoint``, after its tokenizer and its full depth were compared with sentence-transformers.
+    """Compare the tokenizer and the deepest exit with sentence-transformers, and return the reference.
 
     Raises ParityError if token ids or vectors differ.
     """
@@ -99,14 +99,14 @@ def checked_reference(checkpoint: Checkpoint, exits: ExitEncoder, dims: Sequence
     _check_full_depth(checkpoint, tokenizer)
     probes = tokenizer.encode(PROBES)
     if not tokenizer.spec.include_prompt:
-        probes += tokenizer.encode(PROBES, PROMPT)  # for the pooling mask
+        probes += tokenizer.encode(PROBES, PROMPT)  # these probes test the pooling mask
     return Reference(exits, tokenizer, dims, probes)
 
 
 def _check_ids(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
-    """Raise ParityError if the tokenizer reads a probe text in another way than sentence-transformers."""
+    """Raise ParityError if the tokenizer and sentence-transformers give different ids to a probe text."""
     for text, item in zip(PROBES, tokenizer.encode(PROBES), strict=True):
-        expected = checkpoint.reference_ids(text) or [tokenizer.spec.pad_id]  # padding if no token is left
+        expected = checkpoint.reference_ids(text) or [tokenizer.spec.pad_id]  # no tokens become one padding token
         if list(item.ids) != expected:
             raise ParityError(
                 f"the bundle's tokenizer reads {text[:40]!r} as {list(item.ids)[:8]}... ({len(item.ids)} tokens), "
@@ -116,7 +116,7 @@ def _check_ids(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
 
 
 def _check_full_depth(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
-    """Raise ParityError if the deepest exit gives other vectors than sentence-transformers, with any prompt."""
+    """Raise ParityError if the deepest exit and sentence-transformers give different vectors, with any prompt."""
     exits = ExitEncoder(checkpoint, [checkpoint.depth]).eval()
     for prompt in dict.fromkeys(["", *checkpoint.text.prompts.values()]):
         texts = [text for text in PROBES if checkpoint.reference_ids(prompt + text)]
@@ -129,8 +129,8 @@ def _check_full_depth(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
         checkpoint.original.max_seq_length = checkpoint.text.max_tokens
         if not (np.isfinite(expected).all() and expected.any(axis=1).all()):
             raise ParityError(
-                "sentence-transformers itself gives this checkpoint vectors that are NaN, infinite or zero: a setting "
-                "or a weight is damaged, so it cannot be built"
+                "sentence-transformers itself gives vectors that are NaN, infinite or zero: a setting or a weight "
+                "of this checkpoint is damaged, so it cannot be built"
             )
         smallest = float(cosine(vectors, expected).min())
         if not smallest >= PRECISIONS[Precision.FP32].bounds.cosine_min:  # NaN fails too
@@ -142,7 +142,7 @@ def _check_full_depth(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
 
 
 def shape_batches(tokens: Sequence[TokenIds], spec: TextSpec) -> list[Batch]:
-    """Batches of 1, 2 and 32 texts by 2, 16, 128 and ``max_tokens`` tokens, each once full and once with padding."""
+    """Batches of 1, 2 and 32 texts with 2, 16, 128 and ``max_tokens`` tokens, without padding and with padding."""
     stream = [token for item in tokens for token in item.ids if token != spec.pad_id]
     found = []
     for length in sorted({min(count, spec.max_tokens) for count in (*TOKENS, spec.max_tokens)}):

@@ -1,22 +1,29 @@
-"""Run a graph on texts and record its values: the range of each column, and some of the rows."""
+"""Run a graph on texts and record some of its values: the range of each column, and some rows."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from m2d_export.errors import ExportError, first_line
+from m2d_export.graphs.export import save_graphs
 from m2d_export.host.extras import require
 from m2d_export.vectors import FloatArray
 
-ROWS = 256  # rows that are kept of a value; every sample gives about the same number
+ROWS = 256  # how many rows of a value are recorded; each sample adds about the same number
 
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """The smallest and the largest number of each column of a value, (columns,), and some rows, (rows, columns)."""
+    """The recorded columns and rows of a value.
+
+    ``low`` and ``high`` are the smallest and the largest number of each column: (columns,). ``rows`` has some of the
+    rows: (rows, columns).
+    """
 
     low: FloatArray
     high: FloatArray
@@ -33,9 +40,10 @@ def joined(parts: Sequence[Activations]) -> Activations:
 
 
 def observe(model: ir.Model, names: Sequence[str], samples: Sequence[Mapping[str, Any]]) -> dict[str, Activations]:
-    """Run ``model`` in ONNX Runtime on all ``samples``; returns the activations of the values with these ``names``.
+    """Run ``model`` in ONNX Runtime on all ``samples``, and return the activations of the values called ``names``.
 
-    The last axis of a value has its columns; all other axes are rows. Raises ExportError if the graph cannot be run.
+    The last axis of a value has the columns. All other axes together are the rows. Raises ExportError if the graph
+    cannot be run.
     """
     given = [value.name for value in model.graph.inputs]
     computed = [name for name in names if name not in given]
@@ -45,13 +53,15 @@ def observe(model: ir.Model, names: Sequence[str], samples: Sequence[Mapping[str
     watched.graph.outputs.extend(values[name] for name in computed)
     onnxruntime = require("onnxruntime", "cpu")
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # only errors
+    options.log_severity_level = 3  # log errors only
     low: dict[str, FloatArray] = {}
     high: dict[str, FloatArray] = {}
     rows: dict[str, list[FloatArray]] = {name: [] for name in names}
     try:
-        data = ir.serde.serialize_model(watched).SerializeToString()
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        with tempfile.TemporaryDirectory(prefix="m2d-calibration-") as folder:  # in memory there would be three copies
+            path = Path(folder, "watched.onnx")
+            save_graphs({path: watched}, path.with_suffix(".bin"))
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         for place, inputs in enumerate(samples):
             found = {**inputs, **dict(zip(computed, session.run(computed, dict(inputs)), strict=True))}
             for name in names:

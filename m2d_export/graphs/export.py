@@ -1,4 +1,4 @@
-"""Export a checkpoint once, cut the graph at every exit, save the graphs of a precision with one file of weights."""
+"""Export a checkpoint once, cut the graph at each exit, and save the graphs of a precision with one file of weights."""
 
 import hashlib
 import logging
@@ -25,7 +25,7 @@ SAMPLE_SHAPE = (2, 16)  # torch.export treats sizes 0 and 1 as constants
 
 
 def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
-    """Export all exits into one graph; its outputs ``exit_<layer>`` are (batch, width) float32 each.
+    """Export all exits into one graph. Each of its outputs ``exit_<layer>`` is (batch, width) float32.
 
     Raises ExportError if torch cannot export the encoder, or if the graph is not as expected.
     """
@@ -35,7 +35,7 @@ def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
     outputs = [f"exit_{layer}" for layer in exits.layers]
     logger = logging.getLogger("torch.onnx")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it warns about operators of torchvision, which no text encoder uses
+    logger.setLevel(logging.ERROR)  # torch warns about operators of torchvision, but no text encoder uses them
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -56,7 +56,7 @@ def export_exits(exits: ExitEncoder, width: int, text: TextSpec) -> ir.Model:
         logger.setLevel(level)
     assert program is not None  # noqa: S101 - it is None only with dynamo=False
     model = program.model
-    # Metadata holds stack traces, which name folders of this machine.
+    # Metadata holds stack traces with the names of folders on this machine.
     ClearMetadataAndDocStringPass()(model)
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
@@ -70,14 +70,15 @@ def float32_graphs(
     model: ir.Model, precision: Precision, samples: Sequence[Any] | None = None, progress: Any = None
 ) -> dict[str, ir.Model]:
     """Return ``model`` itself as the graph for every runtime; the other arguments are not used."""
-    assert precision is Precision.FP32  # noqa: S101 - its row in PRECISIONS names this function
+    assert precision is Precision.FP32  # noqa: S101 - only the row of fp32 in PRECISIONS names this function
     return {DEFAULT: model}
 
 
 def cut_graph(model: ir.Model, layer: int, width: int) -> ir.Model:
-    """The graph of one exit: it has the output ``sentence_embedding`` (batch, width) and only what this output needs.
+    """The graph of one exit. Its only output is ``sentence_embedding`` (batch, width).
 
-    ``model`` is not changed; both graphs share their tensors. Raises ExportError if the graph is not as expected.
+    Nodes and weights that this output does not need are removed. ``model`` is not changed. Both graphs share their
+    tensors. Raises ExportError if the graph is not as expected.
     """
     cut = model.clone()
     output = next(output for output in cut.graph.outputs if output.name == f"exit_{layer}")
@@ -92,7 +93,7 @@ def cut_graph(model: ir.Model, layer: int, width: int) -> ir.Model:
 
 
 def _check(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], width: int) -> None:
-    """Raise ExportError if the graph has other inputs, outputs, axes or operators, or uses a name twice."""
+    """Raise ExportError if inputs, outputs, axes or operators are not as expected, or if two values share a name."""
     if problem := _problem(model.graph, list(inputs), list(outputs), width):
         raise ExportError(
             f"{problem}. Install the versions of torch and transformers that the extra build names, or report a bug"
@@ -115,7 +116,7 @@ def _problem(graph: ir.Graph, inputs: list[str], outputs: list[str], width: int)
     computed = (value.name for node in graph.all_nodes() for value in node.outputs)
     names = Counter([*found[0], *graph.initializers, *computed])
     repeated = [name for name, count in names.items() if name and count > 1]
-    return f"several values have one name, which TensorRT refuses: {repeated[:3]}" if repeated else None
+    return f"several values have the same name, and TensorRT refuses this: {repeated[:3]}" if repeated else None
 
 
 def _axes(value: ir.Value) -> list[str | int | None]:
@@ -123,7 +124,7 @@ def _axes(value: ir.Value) -> list[str | int | None]:
 
 
 def save_graphs(graphs: Mapping[Path, ir.Model], weights: Path) -> None:
-    """Write each graph to its path, and all their weights to the new file ``weights``; equal tensors are written once.
+    """Write each graph to its path, and all weights to the new file ``weights``. Equal tensors are written once.
 
     All paths must be in one folder, because ONNX Runtime refuses weights in another folder (docs/design.md, decision
     4). After this, the graphs in memory read their weights from the file.

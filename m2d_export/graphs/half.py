@@ -1,8 +1,8 @@
-"""Make fp16 and bf16 graphs. They state the type of every value, so a runtime cannot choose another type.
+"""Make fp16 and bf16 graphs. These graphs state the type of every value, so a runtime cannot choose another type.
 
-Computed in half: the matmuls over tokens with their weights, the embedding tables, and plain arithmetic between half
-values. Computed in float32: the sum of embeddings, layer norms, attention scores with mask and softmax, activations,
-the residual stream, the pooling and everything after it. ``torch.autocast`` makes nearly the same choice, but leaves
+These are in half: the matmuls over tokens and their weights, the embedding tables, and plain arithmetic between half
+values. These are in float32: the sum of embeddings, layer norms, attention scores with mask and softmax, activations,
+the residual stream, the pooling and everything after it. ``torch.autocast`` chooses nearly the same types, but leaves
 activations in half.
 """
 
@@ -25,10 +25,10 @@ LOOKUPS = {"Gather"}
 def half_graphs(
     model: ir.Model, precision: Precision, samples: Sequence[Any] | None = None, progress: Any = None
 ) -> dict[str, ir.Model]:
-    """The graph of all exits in ``precision``, the same for every runtime.
+    """Make the graph of all exits in ``precision``. All runtimes use the same graph.
 
-    ``model`` is not changed, and the last two arguments are not used. Inputs and outputs keep their types. A weight
-    that is too large for fp16 becomes infinity, and the gate then refuses the graph.
+    ``model`` is not changed. ``samples`` and ``progress`` are not used. Inputs and outputs keep their types. A weight
+    that is too large for fp16 becomes infinity. Then the gate refuses the graph.
     """
     typed, dtype = model.clone(), half_type(precision)
     copies: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
@@ -58,16 +58,16 @@ def half_type(precision: Precision) -> ir.DataType:
 
 
 def matmuls(model: ir.Model) -> dict[str, int]:
-    """The number of matmuls by the type of their result: FLOAT, FLOAT16, BFLOAT16."""
+    """Count the matmuls of a graph by the type of their result: FLOAT, FLOAT16 or BFLOAT16."""
     kinds = [node.outputs[0].dtype for node in model.graph.all_nodes() if node.op_type in MATMULS]
     return {kind.name: kinds.count(kind) for kind in dict.fromkeys(kinds) if kind is not None}
 
 
 def _runs_in_half(node: ir.Node, dtype: ir.DataType) -> bool:
-    """Whether ``node`` of a float32 graph becomes a node in ``dtype``; the nodes before it are converted already."""
+    """Whether ``node`` of a float32 graph becomes a node in ``dtype``. Nodes before it must be converted already."""
     kind, values = node.op_type, [value for value in node.inputs if value is not None]
     if kind in MATMULS:
-        return len(node.outputs[0].shape or ()) > 2  # a result with two axes, (batch, numbers), comes after the pooling
+        return len(node.outputs[0].shape or ()) > 2  # after the pooling, a result has two axes: (batch, numbers)
     if kind in LOOKUPS:
         return values[0].is_initializer() or values[0].dtype == dtype
     if kind not in ARITHMETIC | MOVEMENT:
@@ -75,16 +75,16 @@ def _runs_in_half(node: ir.Node, dtype: ir.DataType) -> bool:
     computed = [v for v in values if not v.is_initializer() and v.dtype in (dtype, ir.DataType.FLOAT)]
     producers = {producer.op_type for value in computed if (producer := value.producer())}
     if kind in ARITHMETIC and producers & LOOKUPS:
-        return False  # embeddings are stored in half and added in float32, because every layer starts from that sum
+        return False  # every layer depends on the sum of embeddings, so this sum is in float32
     return bool(computed) and all(value.dtype == dtype for value in computed)
 
 
 def _in_type(
     model: ir.Model, value: ir.Value, dtype: ir.DataType, copies: dict[tuple[ir.Value, ir.DataType], ir.Value]
 ) -> ir.Value:
-    """``value`` in ``dtype``: ``value`` itself, a converted initializer, or the output of a Cast.
+    """Return ``value`` in ``dtype``: ``value`` itself, a converted initializer, or the output of a Cast.
 
-    ``copies`` holds what was made before, so that nothing is made twice.
+    ``copies`` has the values that earlier calls made, so that none is made twice.
     """
     if value.dtype == dtype:
         return value

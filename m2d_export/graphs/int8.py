@@ -1,9 +1,10 @@
 """Make int8 graphs by static quantization (Q/DQ) of the one graph that has all exits.
 
 The ranges of activations are constants. Dynamic quantization has one scale per padded batch, so the vector of a text
-would depend on the other texts of its batch.
+would depend on the other texts in the batch.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,11 +26,11 @@ from m2d_export.text.batches import IntArray, pad
 from m2d_export.text.tokenizer import Tokenizer
 from m2d_export.vectors import FloatArray
 
-PARAGRAPH = 8  # texts that are joined into one sample, because long texts have other activations than short ones
+PARAGRAPH = 8  # how many texts are joined into a paragraph: long texts have other activations than short texts
 
 
 def calibration_samples(texts: Sequence[str], tokenizer: Tokenizer) -> list[dict[str, IntArray]]:
-    """Inputs of the graph for each text and for paragraphs of texts, without padding, which would change the ranges."""
+    """Make the graph's inputs for each text and each paragraph. Padding would change the ranges, so there is none."""
     paragraphs = [" ".join(texts[start : start + PARAGRAPH]) for start in range(0, len(texts), PARAGRAPH)]
     tokens = tokenizer.encode([*texts, *paragraphs], tokenizer.spec.prompt())
     return [pad([item], tokenizer.spec, [0]).inputs() for item in tokens]
@@ -41,12 +42,12 @@ def int8_graphs(
     samples: Sequence[Mapping[str, Any]] | None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> dict[str, ir.Model]:
-    """All exits with int8 weights and static activation ranges; ``model`` is not changed.
+    """Make graphs with int8 weights and static activation ranges. Each has all exits. ``model`` is not changed.
 
-    The default graph is standard ONNX, and the fastest one in OpenVINO. The graph for "onnxrt" is the fastest one in
-    ONNX Runtime; it exists only if attentions can be fused. A range goes from the smallest to the largest value,
-    because clipping rare values gives some texts wrong vectors. ``progress`` is told which products multiply in float.
-    Raises ExportError if the calibration cannot be run.
+    The default graph is standard ONNX, and is the fastest one in OpenVINO. The graph for "onnxrt" is the fastest one in
+    ONNX Runtime. It exists only if the attention can be fused. A range goes from the smallest to the largest value,
+    because some texts get wrong vectors if rare values are clipped. ``progress`` gets a message about each product with
+    columns that are multiplied in float. Raises ExportError if the calibration fails.
     """
     assert precision is Precision.INT8 and samples is not None  # noqa: S101, PT018 - a plan with int8 has samples
     default = model.clone()
@@ -62,7 +63,7 @@ def int8_graphs(
 
 
 def products(model: ir.Model) -> list[tuple[ir.Node, NDArray[Any]]]:
-    """Every MatMul of activations with constant float weights (in, out), and these weights."""
+    """Find every MatMul of activations and constant float weights (in, out), and return it with the weights."""
     found = ((node, constant_array(node.inputs[1])) for node in model.graph if node.op_type == "MatMul")
     return [(node, weights) for node, weights in found if weights is not None and weights.ndim == 2]
 
@@ -76,7 +77,7 @@ def _quantize_products(model: ir.Model, samples: Sequence[Mapping[str, Any]], pr
     """
     groups: dict[bytes, list[ir.Node]] = {}
     for node, weights in products(model):
-        groups.setdefault(weights.tobytes(), []).append(node)
+        groups.setdefault(hashlib.sha256(weights.tobytes()).digest(), []).append(node)
     inputs = dict.fromkeys(_name(node.inputs[0]) for nodes in groups.values() for node in nodes)
     found = observe(model, list(inputs), samples)
     for nodes in groups.values():
@@ -96,7 +97,7 @@ def _name(value: ir.Value | None) -> str:
 
 
 def _bias(product: ir.Node) -> tuple[ir.Node, ir.Value] | None:
-    """The Add after a product, and the constant that it adds; None if another node follows."""
+    """Find the Add after a product and the constant that it adds. None if there is no such Add."""
     for add in product.outputs[0].consumers():
         for value in add.inputs:
             if add.op_type == "Add" and value is not None and constant_array(value) is not None:
@@ -112,9 +113,9 @@ def _layer_name(product: ir.Node) -> str:
 def _quantize(
     graph: ir.Graph, product: ir.Node, weights: FloatArray, activations: Activations, smoothing: Smoothing
 ) -> None:
-    """Put Mul, QuantizeLinear and DequantizeLinear before ``product``; its weights (in, out) become int8.
+    """Put Mul, QuantizeLinear and DequantizeLinear before ``product``, and make its weights (in, out) int8.
 
-    The outlying columns are multiplied in float. This product is added after the bias, because ONNX Runtime fuses an
+    The outlying columns are multiplied in float. Their product is added after the bias, because ONNX Runtime fuses an
     int8 product only with a bias that comes directly after it.
     """
     value, prefix = product.inputs[0], str(product.name)

@@ -1,4 +1,4 @@
-"""Prepare a product of activations and weights for int8: smooth its columns, or multiply outlying ones in float."""
+"""Prepare a matmul for int8: smooth the columns of its activations, and multiply outlying columns in float."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 from m2d_export.graphs.activations import Activations
 from m2d_export.vectors import FloatArray
 
-STRENGTHS = (0.5, 0.65, 0.8, 0.9, 1.0)  # at 1, activation columns become equal; at 0, weight rows
-OUTLIERS = 16  # columns that multiply in float if the product is sensitive
+STRENGTHS = (0.5, 0.65, 0.8, 0.9, 1.0)  # 1 makes activation columns equal, 0 makes weight rows equal
+OUTLIERS = 16  # number of columns in float, if the product is sensitive
 SENSITIVE = 0.1  # if the relative error is larger, columns in float are tried
-WORTH = 0.75  # columns in float are used if they reduce the error to this share or less
+WORTH = 0.75  # columns in float are used if they reduce the error to less than this share
 TOO_SENSITIVE = 0.2  # if the relative error is larger, the whole product stays in float
-QUIET = 0.9  # a smaller column counts as this quantile of all: other texts may have larger values
+QUIET = 0.9  # columns below this quantile are set to it, because other texts can have larger values there
 LARGEST = 127
 
 
 @dataclass(frozen=True, eq=False)
 class Smoothing:
-    """Column c of the activations is divided by ``scales[c]``, and row c of the weights is multiplied by it.
+    """How a product is smoothed: activation column c is divided by ``scales[c]``, weight row c is multiplied by it.
 
-    ``outliers`` are the columns that multiply in float. ``error`` is the mean error of the product's rows divided by
-    their length, measured on observed activations.
+    ``outliers`` are the columns that are multiplied in float. ``error`` is measured on observed activations. It is the
+    root mean square of the rows' relative errors: the error of a row of the product, divided by the row's length.
     """
 
     error: float
@@ -35,8 +35,8 @@ class Smoothing:
 def best_smoothing(found: Activations, weights: FloatArray) -> Smoothing | None:
     """The smoothing with the least error; None if the error is so large that the product must stay in float.
 
-    ``weights`` are (in, out). Sources: SmoothQuant (Xiao et al. 2023, arXiv:2211.10438), which has one strength for all
-    products, and LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339), which multiplies outlying columns in float.
+    ``weights`` are (in, out). Smoothing comes from SmoothQuant (Xiao et al. 2023, arXiv:2211.10438), but there all
+    products have one strength. Outlying columns in float come from LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339).
     """
     best = min((_smoothing(found, weights, strength, 0) for strength in STRENGTHS), key=lambda item: item.error)
     if best.error > SENSITIVE:
@@ -65,7 +65,7 @@ def _smoothing(found: Activations, weights: FloatArray, strength: float, count: 
 
 
 def activation_scale(low: FloatArray, high: FloatArray) -> tuple[np.float32, np.int8]:
-    """The scale and the zero point of int8 numbers; their range contains 0 and all activations."""
+    """The scale and the zero point of int8 activations. The int8 range covers 0, ``low`` and ``high``."""
     least, largest = min(float(low.min()), 0.0), max(float(high.max()), 0.0)
     scale = (largest - least) / (2 * LARGEST + 1) or 1.0
     return np.float32(scale), np.int8(np.clip(round(-least / scale) - LARGEST - 1, -LARGEST - 1, LARGEST))

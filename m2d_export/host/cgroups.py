@@ -1,39 +1,36 @@
-"""The processors and the memory that a container may use: the limits of Linux's control groups, version 1 and 2."""
+"""Read from Linux's control groups (versions 1 and 2) how many processors and how much memory a container may use."""
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-ROOT = Path("/")  # proc and sys below it are read
+ROOT = Path("/")  # the folder with proc and sys
 
 
 def cpu_quota(root: Path = ROOT) -> int | None:
-    """How many processors' time this process may use, rounded up; None if there is no limit.
-
-    The kernel applies the limits of its group and of all groups above; this is the smallest of them.
-    """
+    """The number of processors that this process may use, rounded up. None if no group of the process has a limit."""
     shares = []
     for folder in _groups("cpu", root):
-        # Version 2 has both numbers in one file, and writes "max" if there is no limit; version 1 writes -1.
+        # Version 2 has both numbers in one file. If there is no limit, version 2 writes "max", and version 1 writes -1.
         numbers = _numbers(folder / "cpu.max") or [
             *_numbers(folder / "cpu.cfs_quota_us"),
             *_numbers(folder / "cpu.cfs_period_us"),
         ]
         if len(numbers) == 2 and min(numbers) > 0:
-            shares.append(-(-numbers[0] // numbers[1]))  # rounded up, exact for any size
+            shares.append(-(-numbers[0] // numbers[1]))  # rounded up
     return min(shares, default=None)
 
 
 def memory_limit(root: Path = ROOT) -> int | None:
-    """The bytes of memory that this process may use, the smallest limit of its groups; None if there is no limit."""
+    """The bytes of memory that this process may use. None if no group of the process has a limit."""
     names = ("memory.max", "memory.limit_in_bytes")
     limits = [limit for folder in _groups("memory", root) for name in names for limit in _numbers(folder / name)]
     return min((limit for limit in limits if limit > 0), default=None)
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
-    """The folders of this process's group and of the groups above it, if they are mounted here."""
-    paths: dict[str, PurePosixPath] = {}  # by controller, which is empty for version 2
+    """Yield the folders of this process's group and of the groups above it, if they are mounted. All limits apply."""
+    paths: dict[str, PurePosixPath] = {}  # controller -> path of the group; in version 2 the controller is ""
     for line in _lines(root / "proc/self/cgroup"):
         controllers, _, path = line.partition(":")[2].partition(":")
         paths |= dict.fromkeys(controllers.split(","), PurePosixPath(path))
@@ -47,7 +44,7 @@ def _groups(controller: str, root: Path) -> Iterator[Path]:
             continue
         top, place = words[3:5]
         mounted = root / place.lstrip("/")
-        # A container often sees its own group as the top of the tree, although the path is that of the host.
+        # In a container, the mount often begins at the container's group, but the path begins at the host's root.
         below = paths[name].relative_to(top) if paths[name].is_relative_to(top) else PurePosixPath()
         inner = PurePosixPath() if ".." in below.parts else below
         yield from (mounted / part for part in (inner, *inner.parents))
@@ -60,7 +57,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _numbers(path: Path) -> list[int]:
-    """The whole numbers in a file; empty if there is no such file, or if it says "max" or anything else."""
+    """The whole numbers in a file. Empty if there is no such file, or if the file has a word such as "max"."""
     with contextlib.suppress(ValueError):
         return [int(word) for word in " ".join(_lines(path)).split()]
     return []

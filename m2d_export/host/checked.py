@@ -1,4 +1,4 @@
-"""Files that must be what they were when they were checked, until a library has opened them."""
+"""Notice if a checked file is changed before a library has opened it, or while a library reads from it."""
 
 import contextlib
 import errno
@@ -16,27 +16,27 @@ from m2d_export.spec import CheckedFile
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file to read; a link, a FIFO or a device is an OSError, and this never waits."""
+    """Open a regular file for reading, without waiting. Raises OSError for a link, a FIFO or a device."""
     if not stat.S_ISREG(path.lstat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     file = open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")  # noqa: SIM115 - the caller closes it
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it was replaced between the two calls
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # the path was replaced between the two calls
         file.close()
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return file
 
 
 def identity(found: os.stat_result) -> tuple[int, ...]:
-    """Numbers that change if another file takes the place of this one, or if its bytes are written."""
+    """Numbers that change if the file is replaced or written."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @contextlib.contextmanager
 def unchanged(files: Sequence[CheckedFile]) -> Iterator[None]:
-    """Raise IntegrityError unless ``files`` are the checked ones from the start of the block to its end.
+    """Raise IntegrityError unless ``files`` are the checked files from the start of the block to its end.
 
-    A file or folder that is moved away and back has another time of its last change (ctime), so that is compared too,
-    but only within the block: making a hard link or changing a mode sets it as well.
+    The time of the last change (ctime) is compared too: it shows that a file or folder was moved away and back. It is
+    compared only within the block, because a new hard link or a new mode changes it as well.
     """
     before = [_state(file) for file in files]
     try:
@@ -48,10 +48,10 @@ def unchanged(files: Sequence[CheckedFile]) -> Iterator[None]:
 
 
 class MappedFile:
-    """A file that a library has mapped and reads from until ``close``: nobody may write into it.
+    """A file that a library has mapped into memory. Nobody may write into it before ``close``.
 
-    It may be replaced or removed, because the library and this object keep the old one. Raises IntegrityError if the
-    file is no longer the checked one.
+    Its path may be replaced or removed, because the library and this object keep the old file open. Raises
+    IntegrityError if the path no longer has the checked file.
     """
 
     def __init__(self, file: CheckedFile) -> None:
@@ -62,8 +62,11 @@ class MappedFile:
         self.close = weakref.finalize(self, os.close, self._open)
 
     def check(self) -> None:
-        """Raise IntegrityError if somebody wrote into the file. If only its times changed, its bytes are checked."""
-        found = os.fstat(self._open)  # of the open file: the cost of this call is a part of the time of a single text
+        """Raise IntegrityError if the file was overwritten.
+
+        If only the time of writing has changed, the sha256 is checked.
+        """
+        found = os.fstat(self._open)  # the cheapest call: it is a part of the time of a single text
         if found.st_mtime_ns != self._written or found.st_size != self._size:
             self._check_bytes(found)
 
@@ -76,12 +79,15 @@ class MappedFile:
                 return
         raise IntegrityError(
             f"{self._path} was overwritten while it was in use, so vectors may be wrong: build the bundle again, or "
-            "copy it again to another path, and open it again. Never write into a bundle"
+            "copy it again to another path, and open the new bundle. Never write into a bundle"
         )
 
 
 def _state(file: CheckedFile) -> list[tuple[int, ...]]:
-    """The identity of the file, and the times of change of it and its folders; raises IntegrityError if it differs."""
+    """The identity of the file, and the times of the last change (ctime) of the file and its folders.
+
+    Raises IntegrityError if the identity differs from the checked one.
+    """
     try:
         found = file.path.lstat()
         folders = [folder.lstat() for folder in file.path.parents if folder.is_relative_to(file.root)]

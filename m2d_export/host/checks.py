@@ -1,6 +1,6 @@
-"""JSON from a file: parse it, and check that a value is what it must be.
+"""Parse JSON, and check that each value has the expected type and range.
 
-Every check takes a value and returns it with its type, or raises ValueError: "expected a whole number, got 'x'".
+A check is a function. It returns its value, or raises ValueError such as "expected a whole number, got 'x'".
 """
 
 import json
@@ -11,7 +11,7 @@ from m2d_export.errors import DataError
 
 T = TypeVar("T")
 Check = Callable[[object], T]
-LIMIT = 1 << 63  # larger numbers do not fit in an int64
+LIMIT = 1 << 63  # an int64 is smaller
 SHOWN = 60  # characters of a wrong value in an error message
 
 
@@ -24,10 +24,9 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def json_lines(text: str, source: str) -> Iterator[tuple[str, Any]]:
-    """Each line of a user's JSON-lines file, as its place in words and its value; blank lines are skipped.
+    """Yield the place (such as "``source``, line 3") and the value of each line of JSON; blank lines are skipped.
 
-    NaN is accepted, as in other readers of such files, because it may be in a field that nobody reads. Raises
-    DataError.
+    NaN is accepted, because it may be in a field that this package does not read. Raises DataError.
     """
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: a JSON string may hold U+2028
         if line.strip():
@@ -44,7 +43,7 @@ def json_line(line: str, where: str) -> Any:
 
 
 def check_format(found: object, known: int) -> None:
-    """Raise ValueError if the format number of a file is not ``known``; for a newer one, the error says to update."""
+    """Raise ValueError unless ``found`` is the format number ``known``; for a higher number, it says to update."""
     if type(found) is int and found > known:
         raise ValueError(f"format {found} is newer than format {known}: update m2d-export (pip install -U m2d-export)")
     if type(found) is not int or found != known:
@@ -88,7 +87,7 @@ number: Check[float] = check_that(
 
 
 def one_of(*values: str) -> Check[str]:
-    """A check for one of some words."""
+    """A check that accepts only ``values``."""
     return check_that(lambda value: value in values, f"one of {', '.join(values)}")
 
 
@@ -98,7 +97,7 @@ def or_null(check: Check[T]) -> Check[T | None]:
 
 
 def list_of(check: Check[T], length: int | None = None) -> Check[list[T]]:
-    """A check for a list whose items pass ``check``; ``length`` is how many there must be."""
+    """A check for a list whose items pass ``check``; ``length`` is their number, None for any number."""
 
     def check_list(value: object) -> list[T]:
         if not isinstance(value, list) or length not in (None, len(value)):

@@ -1,4 +1,4 @@
-"""Optional packages: they are imported only when they are used, and the error for a missing one names its extra."""
+"""Import optional packages when they are needed; if one is missing, the error names the extra that installs it."""
 
 import importlib
 from types import ModuleType
@@ -7,7 +7,7 @@ from m2d_export.errors import RuntimeUnavailable
 
 
 def require(package: str, extra: str) -> ModuleType:
-    """Import ``package``; raises RuntimeUnavailable that names the ``extra`` which installs it."""
+    """Import ``package``. If this fails, raise RuntimeUnavailable with the name of the ``extra`` that installs it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:

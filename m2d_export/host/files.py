@@ -1,4 +1,4 @@
-"""Read files, and write files that appear whole or not at all; folders are in ``folders``."""
+"""Read files, and write files that appear complete or not at all; ``folders.py`` writes folders."""
 
 import contextlib
 import errno
@@ -20,15 +20,15 @@ from m2d_export.host.staging import remove_stale, staging_path
 NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 RUST_OS_ERROR = re.compile(r"\(os error ([0-9]{1,4})\)")
 STDOUT = Path("-")
-OPEN_FILE = re.compile(r"(/dev|/proc/self(/task/[0-9]+)?)/fd/[0-9]{1,9}")  # one of this process
-LINKS = 40  # that lead from one to the next, as in the kernel
+OPEN_FILE = re.compile(r"(/dev|/proc/self(/task/[0-9]+)?)/fd/[0-9]{1,9}")  # an open file of this process
+LINKS = 40  # the longest chain of symbolic links, as in Linux
 IN_MEMORY = 64 << 20  # bytes; a larger output for a pipe waits on disk until it is complete
 
 
 def read_text(path: Path, layout: str = "") -> str:
     """The text of a UTF-8 file, with its line ends and without a byte order mark.
 
-    Raises DataError; if the file cannot be read, its message ends with ``layout``, which says what was expected.
+    Raises DataError. If the file cannot be read, the message ends with ``layout``, which says what was expected.
     """
     try:
         return path.read_bytes().decode("utf-8-sig")
@@ -46,7 +46,7 @@ def sha256_of(path: Path) -> str:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether ``folder`` is this user's and nobody else has access to it; also True if it does not exist yet."""
+    """Whether only this user has access to ``folder``; also True if it does not exist yet."""
     try:
         found = folder.lstat()
     except FileNotFoundError:
@@ -56,9 +56,9 @@ def is_private(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Turn an error of the system while writing ``target`` into OutputError, or DiskFullError if the disk is full.
+    """Turn a system error in the block into OutputError, or into DiskFullError if the disk is full.
 
-    BrokenPipeError passes through: a reader that wants no more is no failure.
+    ``target`` is what the block writes. BrokenPipeError is not changed, because a reader of a pipe may stop early.
     """
     try:
         yield
@@ -79,9 +79,9 @@ def writing(target: Path) -> Iterator[None]:
 
 
 def _system_error(error: Exception) -> tuple[int | None, object]:
-    """The number and the reason of what the system refused; None for another error.
+    """The number and the reason of a system error; the number is None if ``error`` is another error.
 
-    Libraries in Rust put the system's error into the text of their own.
+    Libraries in Rust give the number only in the text of their message.
     """
     if isinstance(error, OSError):
         return error.errno or 0, error.strerror or error
@@ -101,19 +101,22 @@ def check_room(target: Path, needed: int) -> None:
 
 
 def expanded(path: str | Path) -> Path:
-    """``path`` with a home folder in place of ``~``; raises SpecError if there is none, or if this is no path."""
+    """``path`` with the home folder in place of ``~``.
+
+    Raises SpecError if ``path`` is not a path, or if there is no home folder.
+    """
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
         raise SpecError(f"{path!r} is no path: give a string or a pathlib.Path, not empty and without NUL characters")
     found = os.path.expanduser(text)
     if text.partition("/")[0] == "~" and (found == text or os.environ.get("HOME") == ""):
         raise SpecError(f"{text} stands for your home folder, and this user has none: write the path in full")
-    plain = Path(found)  # without the "./" of "./~", which must not be expanded by the next call
+    plain = Path(found)  # Path turns "./~" into "~", which the next call must not expand
     return plain.absolute() if str(plain).startswith("~") else plain
 
 
 def utf8_path(path: Path) -> str:
-    """``path`` for a library that opens only UTF-8 paths; raises SpecError if it is none."""
+    """``path`` for a library that opens only UTF-8 paths; raises SpecError if it is not UTF-8."""
     text = str(path)
     try:
         text.encode()
@@ -124,7 +127,7 @@ def utf8_path(path: Path) -> str:
 
 
 def followed(target: str | Path) -> Path:
-    """The absolute path of an output; if a link is there, the path behind it, so that the link stays."""
+    """The absolute path of an output; if ``target`` is a link, the path that it leads to: the link is not replaced."""
     path = expanded(target)
     with writing(path):
         path = path.absolute()  # fails if the working folder was removed
@@ -139,8 +142,8 @@ def followed(target: str | Path) -> Path:
 
 
 def descriptor_of(path: Path) -> int | None:
-    """The number of this process's open file that ``path`` stands for, such as 1 for /dev/stdout or a link to it."""
-    with contextlib.suppress(OSError):  # a link that this user may not read
+    """The number of the open file that ``path`` stands for, such as 1 for /dev/stdout; None for other paths."""
+    with contextlib.suppress(OSError):  # a link on the way may be unreadable for this user
         for _ in range(LINKS):
             folder = os.path.realpath(path.parent)
             if OPEN_FILE.fullmatch(f"{folder}/{path.name}".replace(f"/{os.getpid()}/", "/self/", 1)):
@@ -152,7 +155,7 @@ def descriptor_of(path: Path) -> int | None:
 
 
 def check_parent(target: Path) -> None:
-    """Raise OSError if this user cannot make ``target``, or the folders above it that are missing."""
+    """Raise OSError if this user cannot create ``target`` or its missing parent folders."""
     folder = next((folder for folder in target.parents if folder.exists()), target)
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -161,7 +164,7 @@ def check_parent(target: Path) -> None:
 
 
 def check_output(target: Path) -> None:
-    """Raise OutputError if ``output_file`` cannot write ``target``: call it before the work."""
+    """Raise OutputError if ``output_file`` cannot write ``target``; call this before the work."""
     with writing(target):
         if target == STDOUT:
             if sys.stdout is None:
@@ -191,11 +194,11 @@ def _is_stream(path: Path) -> bool:
 
 @contextlib.contextmanager
 def output_file(target: Path, replace: bool = True) -> Iterator[IO[bytes]]:
-    """A file to fill; if the block succeeds, its bytes appear at ``target``, and if not, nothing changes there.
+    """A file to fill. If the block succeeds, its bytes appear at ``target``; if it fails, nothing changes there.
 
-    A regular file is replaced in one step: links to it stay, it keeps its mode, and a hard link keeps the old bytes.
-    Without ``replace``, a file that appears at ``target`` meanwhile is left alone. A pipe, a character device, an open
-    file of this process such as /dev/fd/3, and standard output for ``-``, get the bytes at the end. Raises OutputError.
+    A regular file is replaced in one step and keeps its mode. Symbolic links stay; a hard link keeps the old bytes.
+    Without ``replace``, a file that appears at ``target`` meanwhile is not changed. Pipes, character devices, open
+    files of this process such as /dev/fd/3, and standard output (``-``) get the bytes at the end. Raises OutputError.
     """
     target = expanded(target)
     check_output(target)
@@ -205,11 +208,11 @@ def output_file(target: Path, replace: bool = True) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def _stream(target: Path) -> Iterator[IO[bytes]]:
-    """A pipe is opened first, so that its reader sees the end of the bytes also after a failure."""
+    """A file for the bytes of a pipe. The pipe is opened first, so its reader sees an end also if the block fails."""
     with contextlib.ExitStack() as stack:
         if target == STDOUT:
             out = sys.stdout.buffer
-        elif (descriptor := descriptor_of(target)) is not None:  # opened again, a file would be written from its start
+        elif (descriptor := descriptor_of(target)) is not None:  # dup: open would start at the beginning of the file
             out = stack.enter_context(open(os.dup(descriptor), "wb"))
         else:
             out = stack.enter_context(open(os.open(target, os.O_WRONLY | os.O_NOCTTY), "wb"))
@@ -226,7 +229,7 @@ def _replacement(target: Path, replace: bool) -> Iterator[IO[bytes]]:
     staged = staging_path(target)
     try:
         with staged.open("x+b") as file:
-            if target.exists():  # now, because others must not read the new bytes of a private file
+            if target.exists():  # now, while the file is empty: others must not read the bytes of a private file
                 _take_owner_and_mode(file.fileno(), target.stat())
             yield file
             file.flush()

@@ -1,4 +1,7 @@
-"""Output folders that appear whole or not at all: staged next to the target, synced to disk, renamed in one step."""
+"""Write folders that appear complete or not at all.
+
+A folder is filled next to its target, and then renamed to the target in one step.
+"""
 
 import contextlib
 import ctypes
@@ -15,16 +18,14 @@ from m2d_export.host.files import check_parent, followed, writing
 from m2d_export.host.staging import remove_stale, staging_path
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fs.h
-# Why a folder must not be replaced, in words that follow its path; None if it holds only what its program wrote.
+# A function that returns why a folder must not be replaced, or None. Messages put these words after the folder's path.
 Objection = Callable[[Path], str | None]
 
 
 def other_file(folder: Path, known: Collection[str], owner: str) -> str | None:
-    """The objection that ``folder`` holds a file, a link or an empty folder that is not of ``owner``.
+    """Name a file, a link or an empty folder in ``folder`` that ``owner`` did not write. None if there is none.
 
-    ``known`` are the paths of the owner's files.
-
-    Raises OSError if a folder cannot be listed.
+    ``known`` has the paths of the owner's files. Raises OSError if a folder cannot be listed.
     """
 
     def fail(error: OSError) -> None:
@@ -36,24 +37,24 @@ def other_file(folder: Path, known: Collection[str], owner: str) -> str | None:
         for name in sorted([*files, *links]):
             path = Path(parent, name).relative_to(folder).as_posix()
             if path not in known:
-                return f"has {path}, which is no file of {owner}"
+                return f"has {path}, which does not belong to {owner}"
         path = Path(parent).relative_to(folder).as_posix()
         if not folders and not files and path != "." and not any(name.startswith(f"{path}/") for name in known):
-            return f"has the empty folder {path}, which is not of {owner}"
+            return f"has the empty folder {path}, which does not belong to {owner}"
     return None
 
 
 def check_replaceable(folder: Path, objection: Objection, target: Path) -> None:
-    """Raise OutputError with the objection to replacing ``folder``, if there is one; the message names ``target``."""
+    """Raise OutputError if ``objection`` says why ``folder`` must not be replaced. The message names ``target``."""
     if reason := objection(folder):
-        raise OutputError(f"{target} {reason}: choose another path, or move it away yourself")
+        raise OutputError(f"{target} {reason}: choose another path, or move {target} to another place")
 
 
 @contextlib.contextmanager
 def staged_directory(target: Path) -> Iterator[Path]:
-    """A private directory next to ``target``, removed at the end unless ``publish`` has renamed it.
+    """Make a private directory next to ``target``. It is removed at the end, unless ``publish`` has renamed it.
 
-    What killed processes left of ``target`` is removed first.
+    Before it is made, unfinished outputs that dead processes left for ``target`` are removed.
     """
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,10 +70,11 @@ def staged_directory(target: Path) -> Iterator[Path]:
 def publish(staging: Path, target: Path, objection: Objection | None = None) -> None:
     """Sync the finished ``staging`` directory to disk, then rename it to ``target`` in one step.
 
-    With ``objection``, an old directory at ``target`` is replaced unless there is one: it takes the place of
-    ``staging``, where it is asked again, because only there nobody adds to it. A replaced directory keeps its mode.
-    Raises OutputError if the rename fails, if there is an objection, or if ``target`` is there and is not replaced.
-    The old state then remains.
+    If ``objection`` is None, ``target`` must not exist. Otherwise, a directory at ``target`` is replaced unless
+    ``objection`` returns a reason. It is called before the two directories are exchanged and again after the exchange,
+    because somebody may have added a file in between. The new directory gets the mode of the old one. Raises
+    OutputError if ``objection`` returns a reason, or if the rename fails. After an error, ``target`` is as it was
+    before.
     """
     with writing(target):
         for path in [*staging.rglob("*"), staging]:
@@ -93,12 +95,12 @@ def publish(staging: Path, target: Path, objection: Objection | None = None) -> 
                 staging.rename(target)
             except OSError as error:
                 if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                    message = f"{target} appeared meanwhile and was not changed: choose another path"
+                    message = f"{target} appeared meanwhile, and was not changed: choose another path"
                     raise OutputError(message) from error
                 raise
         try:
             _sync(target.parent)
-        except OSError:  # the rename may not be on disk: undo it, because an error must mean that nothing changed
+        except OSError:  # the rename is perhaps not on disk: undo it, because after an error nothing must have changed
             if replaced:
                 _exchange(staging, target)
             else:
@@ -107,7 +109,7 @@ def publish(staging: Path, target: Path, objection: Objection | None = None) -> 
 
 
 def _umask() -> int:
-    """The permissions that new files of this process lack; reading it means setting it and setting it back."""
+    """The umask of this process. The system returns it only to a call that sets it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
@@ -122,7 +124,7 @@ def _sync(path: Path) -> None:
 
 
 def _exchange(staging: Path, target: Path) -> None:
-    """Swap two directories: atomically where Linux can; elsewhere ``target`` is missing for a moment."""
+    """Exchange two directories. Linux needs one step for this. On other systems, ``target`` is missing for a moment."""
     if sys.platform == "linux":
         renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
         if renameat2 is not None:
@@ -130,31 +132,33 @@ def _exchange(staging: Path, target: Path) -> None:
             if renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0:
                 return
             code = ctypes.get_errno()
-            if code not in (errno.EINVAL, errno.ENOSYS):  # the file system or the kernel has no exchange
+            if code not in (errno.EINVAL, errno.ENOSYS):  # with these two, the system cannot exchange folders
                 raise OSError(code, os.strerror(code))
     aside = staging.with_name(f"{staging.name}-old")
     target.rename(aside)
     try:
         staging.rename(target)
-    except BaseException:  # Ctrl-C too
+    except BaseException:  # this includes Ctrl-C
         aside.rename(target)
         raise
     aside.rename(staging)
 
 
 def check_new(target: Path) -> None:
-    """Raise OutputError if something is at ``target``, or if it cannot be written: call it before the work."""
+    """Raise OutputError if ``target`` exists or cannot be written. Call this before the work."""
     with writing(target):
         if target.exists() or target.is_symlink():
-            raise OutputError(f"{target} exists: choose another path, or remove it yourself")
+            raise OutputError(f"{target} exists: choose another path, or remove {target}")
         check_parent(target)
 
 
 @contextlib.contextmanager
 def new_folder(target: str | Path) -> Iterator[Path]:
-    """A folder to fill; it is renamed to ``target`` in one step if the block succeeds, and removed if not.
+    """Make a folder that the block fills.
 
-    Raises OutputError if something is at ``target`` already, or if it cannot be written.
+    If the block succeeds, the folder is renamed to ``target`` in one step. If the block fails, the folder is removed.
+
+    Raises OutputError if ``target`` exists or cannot be written.
     """
     path = followed(target)
     check_new(path)

@@ -1,4 +1,4 @@
-"""Objects with threads of a library; after ``os.fork``, these threads are only in the parent."""
+"""Mark every runtime that a forked process inherits: the threads of its library exist only in the parent."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from weakref import WeakSet
 
 
 class Owner(Protocol):
-    """An object that owns threads of a library; ``is_inherited`` is set to true in a forked process."""
+    """An object that uses a library with threads. ``is_inherited`` becomes true in a forked process."""
 
     is_inherited: bool
 
@@ -18,7 +18,10 @@ _loaded_before: frozenset[str] = frozenset()
 
 
 def owns_threads(owner: Owner) -> None:
-    """In a forked process, mark ``owner`` as inherited, and never destroy it: that would wait for its threads."""
+    """Mark ``owner`` as inherited in every forked process.
+
+    The forked process never destroys ``owner``: that would wait for threads that exist only in the parent.
+    """
     global _any_owner
     _owners.add(owner)
     _any_owner = True
@@ -34,12 +37,13 @@ def _after_in_child() -> None:
 
     global _loaded_before
     _loaded_before = frozenset(sys.modules)
-    if _any_owner:  # tokenizers' threads are not here either; it knows that only if a user does not set this variable
+    # ``tokenizers`` loses its threads too. It does not notice this if the user has set the variable.
+    if _any_owner:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
     for owner in list(_owners):
         owner.is_inherited = True
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))  # a reference that is never released
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
+if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_after_in_child)

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, as NVIDIA's driver lists them; no Python package is needed for that."""
+"""List the GPUs of this machine with NVIDIA's driver; no Python package is needed."""
 
 import ctypes
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from m2d_export.errors import RuntimeUnavailable
 
 DRIVER = "libcuda.so.1"
-CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # cuda.h, CUdevice_attribute
+CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # members of CUdevice_attribute in cuda.h
 NAME_BYTES = 128
 
 
@@ -19,7 +19,7 @@ class Gpu:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Every GPU that the driver shows to this process, in its order; empty if there is no driver."""
+    """The GPUs that the driver shows to this process, in the driver's order; empty if there is no driver."""
     try:
         driver = ctypes.CDLL(DRIVER)
     except OSError:
@@ -41,13 +41,13 @@ def _gpu(driver: ctypes.CDLL, place: int) -> Gpu:
     ]
     if any(codes):
         raise RuntimeUnavailable(
-            f"NVIDIA's driver gives no details of GPU {place} (error codes {codes}): check it with nvidia-smi"
+            f"NVIDIA's driver reports no details of GPU {place} (error codes {codes}): check it with nvidia-smi"
         )
     return Gpu(name.value.decode(errors="replace"), f"sm{major.value}{minor.value}")
 
 
 def first_gpu(what: str, instead: str) -> Gpu:
-    """The first GPU; raises RuntimeUnavailable if there is none: ``what`` needs it, ``instead`` is the advice."""
+    """The first GPU, for ``what``. If there is none, raises RuntimeUnavailable with the advice ``instead``."""
     found = gpus()
     if not found:
         raise RuntimeUnavailable(f"{what} needs an NVIDIA GPU, but this machine has none: {instead}")

@@ -1,7 +1,7 @@
-"""Finished parts of a build: kept in a private folder next to its target until it is published.
+"""Keep the finished parts of a build in a private folder next to its target, until the build is published.
 
-If a build fails or is killed, the next one of that target takes them. A part is found by its key, the digest of all
-that it depends on, and is taken only if its checksums are right.
+If a build fails or is killed, the next build of the same target uses these parts. The key of a part is the sha256 of
+everything that the part depends on. A part is used only if its checksums are right.
 """
 
 import contextlib
@@ -17,23 +17,23 @@ from m2d_export.host.files import is_private, output_file, sha256_of
 
 
 def digest_of(*facts: Any) -> str:
-    """A key: the sha256 of what JSON says of ``facts``."""
+    """Make a key: the sha256 of ``facts``, written as JSON."""
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 class Kept:
     """The parts that are kept for the build of ``target``.
 
-    Nothing is kept if the folder cannot be private, as on a file system without modes, because engines are native code.
-    Parts are copies, because the library of ONNX refuses weights with a second link. One that cannot be written is not
-    kept: that is no failure of the build.
+    Engines are native code, so nobody else may change them. Nothing is kept if the folder cannot be private, for
+    example on a file system without modes. Parts are copies and not hard links, because the package ``onnx`` refuses
+    weights with two hard links. If a part cannot be written, the build continues.
     """
 
     def __init__(self, target: Path) -> None:
         self.folder = target.with_name(f".m2d-kept-{target.name}")
 
     def store(self, key: str, value: Any, files: Sequence[Path] = ()) -> None:
-        """Keep ``value``, which JSON can hold, and copies of ``files``."""
+        """Keep ``value`` and copies of ``files``. ``value`` must be a type that JSON can hold."""
         try:
             if self.opened():
                 for file in files:
@@ -46,7 +46,10 @@ class Kept:
                 self._place(key, file.name).unlink(missing_ok=True)
 
     def take(self, key: str, into: Path) -> Any:
-        """The value of ``key``, after its files were copied into the folder ``into``; None if anything is not whole."""
+        """Copy the files of ``key`` into the folder ``into``, and return the value of ``key``.
+
+        Returns None if nothing is kept for ``key``, or if it is damaged.
+        """
         files: dict[str, str] = {}
         with contextlib.suppress(OSError, ValueError):
             if is_private(self.folder):
@@ -64,13 +67,13 @@ class Kept:
         return None
 
     def opened(self) -> bool:
-        """Whether the folder belongs to this user only; it is made if it does not exist."""
+        """Create the folder if it is missing. Returns whether the folder is private to this user."""
         with contextlib.suppress(OSError):
             self.folder.mkdir(mode=0o700, exist_ok=True)
         return self.folder.is_dir() and is_private(self.folder)
 
     def clear(self) -> None:
-        """Remove everything."""
+        """Remove the folder and all parts in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _place(self, key: str, name: str) -> Path:

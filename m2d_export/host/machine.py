@@ -1,4 +1,4 @@
-"""The machine and the versions that a result or a build depends on."""
+"""Describe the machine and the versions of packages; results and builds depend on them."""
 
 import os
 import platform
@@ -11,9 +11,9 @@ from typing import Any
 from m2d_export.host.cgroups import ROOT, cpu_quota, memory_limit
 from m2d_export.host.gpu import gpus
 
-# These decide which kernels a library runs. The name of the processor is not enough: in a cloud it may be "AMD EPYC".
+# Instruction sets that decide which kernels a library runs. In a cloud, a processor's name may say only "AMD EPYC".
 KERNEL_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "bf16")
-MAX_THREADS = 1024  # of a runtime; more than any processor has, and few enough that they can be started
+MAX_THREADS = 1024  # of a runtime; a processor has fewer cores, and more threads take long to start
 INT8_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
 PACKAGES = (
     *("m2d-export", "numpy", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "transformers"),
@@ -22,13 +22,13 @@ PACKAGES = (
 
 
 def cores(root: Path = ROOT) -> int:
-    """The processor cores that this process may use: the least of its affinity and its container's CPU quota."""
+    """The number of cores that this process may use: that of its CPU affinity, or its container's quota if smaller."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS
     return min(allowed, cpu_quota(root) or allowed)
 
 
 def memory_bytes(root: Path = ROOT) -> int:
-    """The memory that this process may use: the least of the machine's and its container's limit."""
+    """The bytes of memory that this process may use: those of the machine, or its container's limit if smaller."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(installed, memory_limit(root) or installed)
 
@@ -46,7 +46,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 @cache
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory in GB, system, GPUs, Python and package versions, as every record has them."""
+    """What every record says of this machine: processor, cores, memory in GB, system, GPUs, Python and versions."""
     cards = [gpu.name for gpu in gpus()]
     return {
         "cpu": _cpu_name() + (f" ({listed})" if (listed := ", ".join(kernel_flags())) else ""),
@@ -76,7 +76,7 @@ def kernel_flags() -> list[str]:
 
 
 def multiplies_int8() -> bool | None:
-    """Whether the processor has int8 dot products (VNNI or similar); None if the system does not list them."""
+    """Whether the processor has int8 dot products (VNNI or similar); None if its instruction sets are unknown."""
     found = flags()
     return bool(found & INT8_FLAGS) if found else None
 

@@ -1,6 +1,6 @@
-"""Unfinished outputs: each lies next to its target, under a name that says which process makes it.
+"""Name unfinished outputs after the process that writes them, and remove the outputs of dead processes.
 
-So what a dead process left is removed, and what a living one makes stays, also where files cannot be locked.
+An unfinished output lies next to its target. Its name shows whether the process still runs, so no file is locked.
 """
 
 import contextlib
@@ -14,19 +14,20 @@ import time
 from pathlib import Path
 
 STAGING = ".m2d-staging-"
-NAME_BYTES = 180  # of the target's name: with all the rest, a name has at most 255 bytes
-PROCESS = re.compile(r"(\d{1,9})-(\d*)-([0-9a-f]{8})-[0-9a-f]{8}(-old)?")  # number, start, place, chance
-ELSEWHERE = 24 * 3600  # seconds without a change after which the process of another machine counts as dead
+NAME_BYTES = 180  # how many bytes of the target's name are used, so that the whole name has at most 255
+# The number, the start time and the place of a process, and random digits.
+PROCESS = re.compile(r"(\d{1,9})-(\d*)-([0-9a-f]{8})-[0-9a-f]{8}(-old)?")
+ELSEWHERE = 24 * 3600  # seconds without a change until a process on another machine counts as dead
 
 
 def staging_path(target: Path) -> Path:
-    """A new path next to ``target``, whose name says that this process makes it."""
+    """A new path next to ``target``, for an output of this process."""
     own = f"{os.getpid()}-{_start_of(os.getpid())}-{_place()}-{secrets.token_hex(4)}"
     return target.with_name(_prefix(target) + own)
 
 
 def remove_stale(target: Path) -> int:
-    """Remove what dead processes left of ``target``; returns how many files and folders."""
+    """Remove the unfinished outputs of dead processes for ``target``, and return how many were removed."""
     removed, prefix = 0, _prefix(target)
     with contextlib.suppress(OSError):
         for path in list(target.parent.iterdir()):
@@ -44,7 +45,11 @@ def _prefix(target: Path) -> str:
 
 
 def _is_left(path: Path, process: re.Match[str]) -> bool:
-    """Whether the process that made ``path`` is dead; one that cannot be seen from here has a day for each change."""
+    """Whether the process that made ``path`` is dead.
+
+    If the process ran on another machine, in another container or before a restart, it counts as dead after a day
+    without a change.
+    """
     number, start, place = process.group(1, 2, 3)
     if place != _place():
         changed = max(found.lstat().st_mtime for found in (path, *path.rglob("*")))
@@ -53,24 +58,24 @@ def _is_left(path: Path, process: re.Match[str]) -> bool:
         os.kill(int(number), 0)
     except ProcessLookupError:
         return True
-    except OSError:  # it runs as another user
+    except OSError:  # the process runs as another user
         pass
-    return _start_of(int(number)) not in (start, "")  # another process may have got the number since
+    return _start_of(int(number)) not in (start, "")  # a new process may have the same number
 
 
 def _start_of(process: int) -> str:
-    """When a process started, in the kernel's ticks; empty if that cannot be known, "dead" for a zombie."""
+    """The start time of a process in the kernel's ticks. It is "" if it is unknown, and "dead" for a zombie."""
     try:
         status = Path(f"/proc/{process}/stat").read_bytes()
     except OSError:
         return ""
-    fields = status.rpartition(b")")[2].split()  # the name in brackets may have spaces
+    fields = status.rpartition(b")")[2].split()  # the fields after the program's name; the name may have spaces
     return "dead" if fields[0] in (b"Z", b"X") else fields[19].decode()
 
 
 @functools.cache
 def _place() -> str:
-    """Which processes this one can see: the machine, since when it runs, and the container."""
+    """A digest of the machine, its last start and the container. Processes with the same digest see each other."""
     parts = [os.uname().nodename]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))

@@ -1,4 +1,4 @@
-"""Tables of costs on a terminal: storage, cascades, latency, memory."""
+"""Make tables of costs for a terminal: storage, cascades, latency, memory."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,11 +15,11 @@ from m2d_export.report.pareto import steps
 from m2d_export.report.results import setup_labels
 from m2d_export.report.terminal_table import terminal_table
 
-RECALLS = (90.0, 95.0, 99.0)  # the table of cascades has the cheapest cascade for each
+RECALLS = (90.0, 95.0, 99.0)  # the table of cascades has the cheapest cascade for each recall
 
 
 def storage_tables(cells: Sequence[Candidate], label: str) -> list[RenderableType]:
-    """The score of the deepest layer in each storage, in the most exact setup, with the size, by dim."""
+    """Tables of the deepest layer in the most exact setup: the score and the size for each storage and dim."""
     stored = [cell for cell in cells if cell.stored]
     layer = max((cell.cell.layer for cell in stored if cell.setup == stored[0].setup), default=0)
     own = {cell.cell.dim: cell for cell in stored if cell.setup == stored[0].setup and cell.cell.layer == layer}
@@ -42,7 +42,7 @@ def _stored(cell: Candidate, storage: str) -> str:
 
 
 def cascade_tables(found: Sequence[Cascade]) -> list[RenderableType]:
-    """The cheapest cascade for each of RECALLS, and the cost of the full cell; one table for each collection."""
+    """A table for each collection and setup: the cheapest cascade for each of RECALLS, and the full cell's cost."""
     parts: list[RenderableType] = []
     labels = setup_labels(list(dict.fromkeys(item.setup for item in found)))
     for collection, setup in dict.fromkeys((item.collection, item.setup) for item in found):
@@ -51,7 +51,7 @@ def cascade_tables(found: Sequence[Cascade]) -> list[RenderableType]:
         heading = f"Cascade on {collection}{named}: the cheapest shortlist that {own[0].deep} ranks again"
         table = Table("recall@10 at least", "cheap cell", "shortlist", "recall@10", "a query", f"only {own[0].deep}")
         for floor in RECALLS:
-            step = next((step for step in steps(own) if step.score >= floor), None)  # the cheapest comes first
+            step = next((step for step in steps(own) if step.score >= floor), None)  # the cheapest step comes first
             if step:
                 item = own[step.cascade]
                 cost, length = item.cost_ms[step.shortlist], f"{item.shortlist[step.shortlist]:,}"
@@ -64,7 +64,7 @@ def cascade_tables(found: Sequence[Cascade]) -> list[RenderableType]:
 
 
 def memory_lines(cells: Sequence[Candidate]) -> list[RenderableType]:
-    """The peak memory of a process with one exit open, a line for each setup."""
+    """A line for each setup: the peak memory of a process with one open exit."""
     peaks: dict[Setup, dict[int, float]] = {}
     for cell in cells:
         if cell.peak_mb is not None:
@@ -83,7 +83,7 @@ def latency_table(timings: Sequence[Timing]) -> Table:
     """Latency and throughput of each layer, shape and scope; noisy times are marked."""
     labels = setup_labels(list(dict.fromkeys(timing.setup for timing in timings)))
     noise = "\nnoisy: the middle half of the calls spreads over more than 20 % of the median"
-    note = "graph: model only; text: text to vector. sentences/s from the median"
+    note = "graph: the model only; text: from text to vector; sentences/s: from the median"
     return terminal_table(
         {
             **({"setup": lambda timing: labels[timing.setup]} if len(labels) > 1 else {}),

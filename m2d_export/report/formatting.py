@@ -1,4 +1,4 @@
-"""How a number is written on a terminal and in Markdown; the page writes the same (templates/parts.js)."""
+"""Write numbers for a terminal and for Markdown. On the page, templates/parts.js writes them in the same way."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from m2d_export.bench.values import Candidate, Interval, StoredScore
 
 MISSING = "–"
-BAR = re.compile(r"(?<!\\)\|")  # a bar would end a column
+BAR = re.compile(r"(?<!\\)\|")  # a bar without a backslash would end a cell of a table
 LONG = 12  # a table with more rows is folded
 
 
@@ -42,7 +42,7 @@ def rate(value: float | None) -> str:
 
 
 def megabytes(value: float | None) -> str:
-    """Megabytes, with one decimal only for small sizes."""
+    """Megabytes. Below 10, a size that is not a whole number has one decimal."""
     return MISSING if value is None else f"{value:,.{0 if value >= 10 or value == int(value) else 1}f} MB"
 
 
@@ -52,7 +52,7 @@ def gigabytes(value: float | None) -> str:
 
 
 def named(values: Mapping[str, float | StoredScore | None]) -> str:
-    """Scores by name."""
+    """Scores with their names."""
     scores = {name: value.score if isinstance(value, StoredScore) else value for name, value in values.items()}
     return ", ".join(f"{name} {score(value)}" for name, value in scores.items() if value is not None) or MISSING
 
@@ -70,7 +70,7 @@ WRITERS: Mapping[str, Callable[[Any], str]] = {
 
 
 def axis_names(cells: Iterable[Candidate]) -> tuple[dict[int, str], dict[int, str]]:
-    """The names of the layers and the dims of some cells, ascending; an asterisk marks untrained ones."""
+    """The names of the layers and dims of ``cells``, in ascending order. An asterisk marks an untrained one."""
     own = sorted(cells, key=lambda cell: cell.cell.dim)
     layers = {cell.cell.layer: f"{cell.cell.layer}{'' if cell.trained_layer else '*'}" for cell in own}
     dims = {cell.cell.dim: f"{cell.cell.dim}{'' if cell.trained_dim else '*'}" for cell in own}
@@ -84,7 +84,7 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; a long one is folded."""
+    """A table in Markdown; a long table is folded."""
     made = plain_table(header, rows) + "\n"
     if len(rows) <= LONG:
         return made

@@ -1,4 +1,4 @@
-"""Heat-maps of the grid on a terminal: layers x dims, with a colour for the value of each cell."""
+"""Show the grid on a terminal as heat-maps: tables of layers x dims, with a colour for the value of each cell."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -13,14 +13,14 @@ from m2d_export.report.results import setup_labels
 from m2d_export.report.terminal_table import terminal_table
 from m2d_export.spec import Cell
 
-# Five classes of ColorBrewer's YlGnBu, whose order colour-blind readers see too. Text is dark on light, light on dark.
+# A pair is a background, from ColorBrewer's YlGnBu, and the colour of its text. Colour-blind readers see the order too.
 SHADES = (("#ffffcc", "black"), ("#a1dab4", "black"), ("#41b6c4", "black"), ("#2c7fb8", "white"), ("#253494", "white"))
 UNTRAINED = "* a layer or dim that this checkpoint was not trained for"
-FEW_DIMS, MANY_DIMS = 5, 9  # columns that fit in 100 characters: with a value in brackets, and without
+FEW_DIMS, MANY_DIMS = 5, 9  # columns in 100 characters: with a value in brackets, and without one
 
 
 def heat_maps(cells: Sequence[Candidate], column: Column, measured: dict[str, str]) -> list[RenderableType]:
-    """A heat-map for each setup; setups that differ only in threads have the same vectors, and so one heat-map."""
+    """Make a heat-map for each setup. Setups that differ only in threads share one, because they have equal vectors."""
     if all(getattr(cell, column.key) is None for cell in cells):
         return []
     first = {(cell.setup.untimed, cell.cell): cell for cell in reversed(cells)}
@@ -40,12 +40,12 @@ def heat_maps(cells: Sequence[Candidate], column: Column, measured: dict[str, st
 
 
 def heading_of(column: Column, measured: dict[str, str], brackets: bool = True) -> str:
-    """The heading of a heat-map; ``measured`` is what ``columns.measured_on`` returns."""
+    """Write the heading of a heat-map. ``measured`` is the result of ``columns.measured_on``."""
     return column.heat.format(**measured) + (f" ({BY_KEY[column.extra].title})" if brackets else "")
 
 
 def brief_text(column: Column) -> Callable[[Candidate], str]:
-    """A function that writes a value, with another value in brackets if the column has one."""
+    """Make a function that writes a cell's value. The value of ``column.extra`` follows in brackets if there is one."""
     extra = BY_KEY[column.extra]
 
     def write(cell: Candidate) -> str:
@@ -63,7 +63,7 @@ def heat_map(
     write: Callable[[Candidate], str],
     dims_abreast: int = FEW_DIMS,
 ) -> RenderableType:
-    """Layers x dims of one column; an asterisk marks layers and dims that were not trained."""
+    """Make the heat-map of one column. An asterisk marks layers and dims that were not trained."""
     found = {cell.cell: cell for cell in cells}
     layer_names, dim_names = axis_names(cells)
     values = [value for cell in cells if (value := getattr(cell, column.key)) is not None]
@@ -78,7 +78,7 @@ def heat_map(
         background, foreground = SHADES[min(int(share_of_range * len(SHADES)), len(SHADES) - 1)]
         return Text(write(cell), style=f"{foreground} on {background}")
 
-    parts: list[RenderableType] = [Text(heading, style="italic")]  # a table wraps its title to its width
+    parts: list[RenderableType] = [Text(heading, style="italic")]  # the title of a table would be wrapped
     for dims in side_by_side(dim_names, dims_abreast):
         columns = {dim_names[dim]: partial(shaded, dim=dim) for dim in dims}
         parts.append(terminal_table({"layer \\ dim": layer_names.__getitem__, **columns}, reversed(layer_names)))
@@ -86,6 +86,6 @@ def heat_map(
 
 
 def side_by_side(dims: Iterable[int], count: int = FEW_DIMS) -> list[list[int]]:
-    """The dims from the widest, ``count`` of them for each table."""
+    """Split the dims into tables with ``count`` dims each. The largest dim is first."""
     wide = sorted(dims, reverse=True)
     return [wide[start : start + count] for start in range(0, len(wide), count)]

@@ -1,4 +1,4 @@
-"""The report: a folder with a page that needs no server, a short version in Markdown, and pictures."""
+"""Write the report: a folder with a page that needs no server, a short version in Markdown, and pictures."""
 
 import json
 import re
@@ -20,17 +20,17 @@ from m2d_export.report.results import Results
 from m2d_export.report.sections import SECTIONS, Section
 
 PAGE, MARKDOWN = "index.html", "report.md"
-FILES = re.compile(rb'<meta name="generator" content="m2d-export report" data-files="([^"]*)">')  # of a report
-# A script uses only scripts that are before it.
+FILES = re.compile(rb'<meta name="generator" content="m2d-export report" data-files="([^"]*)">')  # the report's files
+# A script uses only scripts that come before it.
 SCRIPTS = ("parts", "state", "rule", "charts", *(f"section_{section.key}" for section in SECTIONS), "page")
 template = partial(templates.template, "m2d_export.report")
 
 
 def write_report(records: Sequence[Record], target: str | Path) -> None:
-    """Write the folder ``target`` from the records of one or more bundles and machines; replace an earlier report.
+    """Write the folder ``target`` from the records of one or more bundles and machines. Replace an earlier report.
 
-    Raises OutputError if ``target`` has a file that no report wrote, DataError without records, and RuntimeUnavailable
-    without the extra ``report``.
+    Raises OutputError if ``target`` has a file that no report wrote, DataError if there are no records, and
+    RuntimeUnavailable if the extra ``report`` is not installed.
     """
     if not records:
         raise DataError("there are no results to report: run `m2d-export bench BUNDLE` first")
@@ -49,7 +49,7 @@ def write_report(records: Sequence[Record], target: str | Path) -> None:
 
 
 def page(found: Sequence[Group], files: Sequence[str] = (PAGE,)) -> str:
-    """The page as one HTML text with Plotly in it; it lists the ``files`` of its report."""
+    """Make the page: one HTML text that contains Plotly and the names of the report's ``files``."""
     data = json.dumps(page_data(found), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return template(
         "page.html",
@@ -58,19 +58,22 @@ def page(found: Sequence[Group], files: Sequence[str] = (PAGE,)) -> str:
         css=template("page.css"),
         sections="\n".join(map(_block, SECTIONS)),
         plotly=require("plotly.offline", "report").get_plotlyjs(),
-        data=data.replace("<", "\\u003c"),  # because "</script>" and "<!--" would end a script element
+        data=data.replace("<", "\\u003c"),  # "</script>" and "<!--" would break the script element
         script="\n".join(template(f"{name}.js") for name in SCRIPTS),
     )
 
 
 def _block(section: Section) -> str:
-    """The empty block of a section, which its script fills."""
+    """The empty block of a section. The script of the section fills it."""
     texts = {"title": escape(section.title), "about": escape(section.about)}
     return template("section.html", key=section.key, layout=section.layout, **texts)
 
 
 def _why_not_replaced(folder: Path) -> str | None:
-    """Why a report must not replace ``folder``: it holds a file that its page, if it has one, does not list."""
+    """Why a report must not replace ``folder``, or None if it may.
+
+    A report replaces a folder only if the page in this folder lists all files.
+    """
     if not folder.is_dir():
         return "exists and is not a report"
     page = folder / PAGE

@@ -7,14 +7,14 @@ from typing import TypeVar
 
 from m2d_export.bench.values import Candidate, Cascade
 
-FEW = 5  # so many lines fit in a legend
+FEW = 5  # this number of lines fits in a legend
 
 
 @dataclass(frozen=True)
 class Step:
     """A shortlist of a cascade as a point: its score is the recall, and its throughput is queries per second.
 
-    ``cascade`` and ``shortlist`` are places in the lists that the point was made from.
+    ``cascade`` is the place of the cascade in its list. ``shortlist`` is the place of the shortlist in the cascade.
     """
 
     cascade: int
@@ -29,8 +29,8 @@ P = TypeVar("P", Candidate, Step)
 def front(points: Iterable[P]) -> list[P]:
     """The points that no other point beats, from the fastest to the one with the highest score.
 
-    A point beats another if it is as good in score and throughput, and better in one of them. Points without a score or
-    a throughput are left out. Two equal points are both kept.
+    A point beats another if its score and its throughput are not lower, and one of them is higher. Points without a
+    score or a throughput are left out. Two equal points are both kept.
     """
     known = [
         (point.sentences_per_second, point.score, point)
@@ -48,7 +48,7 @@ def front(points: Iterable[P]) -> list[P]:
 
 
 def steps(cascades: Sequence[Cascade]) -> list[Step]:
-    """For each recall that shortlists reach, the cheapest one; the cheapest of all comes first."""
+    """The cheapest shortlist for each recall that is reached; the cheapest of all comes first."""
     return front(
         Step(place, number, recall, 1000 / cost)
         for place, item in enumerate(cascades)
@@ -57,6 +57,6 @@ def steps(cascades: Sequence[Cascade]) -> list[Step]:
 
 
 def few(cascades: Sequence[Cascade]) -> list[Cascade]:
-    """The cascades to draw for one collection and setup: those that are most often the cheapest for a recall."""
+    """Up to five cascades to draw for one collection and setup: they are the cheapest for the most recalls."""
     often = Counter(step.cascade for step in steps(cascades))
     return [cascades[place] for place in sorted(place for place, _ in often.most_common(FEW))]

@@ -1,4 +1,4 @@
-"""Sentences about a group of records; the page and its Markdown show the same ones."""
+"""Write sentences about a group of records. The page and its Markdown file show the same sentences."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from m2d_export.spec import Cell
 
 
 def lead(results: Results) -> str:
-    """Which encoder and machine the results are of, and the score of the full cell."""
+    """Name the encoder and the machine of the results, and the score of the full cell."""
     group, sts = results.group, results.view.sts
     record = group.records[-1]
     sentences = [f"{record['architecture']}, {record['depth']} layers, {record['width']} dims."]
@@ -25,12 +25,12 @@ def lead(results: Results) -> str:
 
 
 def group_name(group: Group) -> str:
-    """A bundle and a machine in a few words."""
+    """Name the bundle and the machine of a group in a few words."""
     return f"bundle {group.bundle[:12]} on {machine_name(group)}"
 
 
 def mixed(groups: Sequence[Group]) -> str | None:
-    """A note if one file has results of several bundles or machines."""
+    """Return a note if a file has results of several bundles or machines."""
     if len(groups) == 1:
         return None
     bundles = len({group.bundle for group in groups})
@@ -46,13 +46,13 @@ def machine_name(group: Group) -> str:
 
 
 def days(records: Sequence[Record]) -> str:
-    """The days of the first and of the last record."""
+    """The day of the first record and the day of the last record."""
     times = sorted(record["time"][:10] for record in records if record.get("time"))
     return times[0] if not times or times[0] == times[-1] else f"{times[0]} to {times[-1]}"
 
 
 def facts(group: Group) -> list[tuple[str, str]]:
-    """The machine, the versions and the number of results, as names and texts."""
+    """The machine, the versions and the number of results, as (name, text) pairs."""
     machine = group.machine
     titles = zip(HARDWARE, ("processor", "cores", "memory, GB", "system", "GPU"), strict=True)
     counts = Counter(record["kind"] for record in measured(group.records))
@@ -69,7 +69,7 @@ def facts(group: Group) -> list[tuple[str, str]]:
 
 
 def versions(group: Group) -> str:
-    """Every package with its version; with several versions if it was upgraded between two results."""
+    """Every package with its version. A package has several versions if it was changed between two results."""
     found: dict[str, dict[str, None]] = {}
     for record in group.records:
         for package, version in record["machine"].get("versions", {}).items():
@@ -78,12 +78,12 @@ def versions(group: Group) -> str:
 
 
 def commands(group: Group) -> list[str]:
-    """The distinct command lines that made the records."""
+    """The different command lines that made the records."""
     return list(dict.fromkeys(record["command"] for record in group.records if record.get("command")))
 
 
 def failures(group: Group) -> list[str]:
-    """One line for each failed or interrupted record."""
+    """Write one line for each record that failed or was interrupted."""
     lines = []
     for record in unmeasured(group.records):
         names = ("layer", "dim", "batch_size", "tokens", "precision", "runtime")

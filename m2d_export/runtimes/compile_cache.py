@@ -1,4 +1,4 @@
-"""Compiled code in a folder, for the next process; a file's name is a hash of everything the code depends on."""
+"""Keep compiled code in a folder for the next process. A file's name is a hash of all that the code depends on."""
 
 import hashlib
 import json
@@ -11,10 +11,10 @@ DIGEST = hashlib.sha256().digest_size
 
 
 def compiled_bytes(folder: Path, depends_on: Mapping[str, object], compile_code: Callable[[], bytes]) -> bytes:
-    """The code in ``folder`` for ``depends_on``; if there is none, compile it and store it.
+    """The code in ``folder`` that depends on ``depends_on``. If there is none, it is compiled and stored.
 
-    Compiled models are native code, so nobody else may write to ``folder``. Raises OutputError if the cache cannot be
-    read or written.
+    A compiled model is native code, so nobody else must be able to write to ``folder``. Raises OutputError if the cache
+    cannot be read or written.
     """
     path = cache_path(folder, depends_on)
     code = read_cached(path)
@@ -30,7 +30,7 @@ def cache_path(folder: Path, depends_on: Mapping[str, object]) -> Path:
 
 
 def read_cached(path: Path) -> bytes:
-    """The code in a cache file, whose sha256 is at the start of the file; empty if it is missing or damaged."""
+    """The code in a cache file; empty if the file is missing or damaged. The file begins with the code's sha256."""
     with writing(path):
         content = path.read_bytes() if path.is_file() else b""
     is_whole = content and hashlib.sha256(content[DIGEST:]).digest() == content[:DIGEST]
@@ -38,7 +38,7 @@ def read_cached(path: Path) -> bytes:
 
 
 def store(path: Path, code: bytes) -> None:
-    """Write ``code`` to a cache file, whole or not at all; a folder that is made for it is private to this user."""
+    """Write ``code`` to a cache file, whole or not at all. If its folder is new, it is private to this user."""
     with writing(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with output_file(path) as file:

@@ -1,4 +1,4 @@
-"""The functions of CUDA that engines need, through ``cuda.bindings``: memory, one stream, graphs."""
+"""Call the functions of CUDA that engines need: memory, one stream, graphs. The package is ``cuda.bindings``."""
 
 import ctypes
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from m2d_export.runtimes.runtime import Closing
 
 
 class Cuda(Closing):
-    """Memory and one stream of the first GPU; ``close`` frees them in reverse order.
+    """Memory and one stream of the first GPU. ``close`` frees them in reverse order.
 
-    Every call is checked: RuntimeUnavailable names the call and CUDA's reason. ``extra`` is the extra that installs the
-    bindings.
+    If a call fails, RuntimeUnavailable names the call and CUDA's reason. ``extra`` is the extra of this package that
+    installs the bindings.
     """
 
     def __init__(self, extra: str) -> None:
@@ -27,7 +27,7 @@ class Cuda(Closing):
         self._owned.callback(self._call, "cudaStreamDestroy", self.stream)
 
     def _call(self, name: str, *arguments: Any) -> tuple[Any, ...]:
-        """Call a function of CUDA; returns its results without the status."""
+        """Call a function of CUDA. Returns its results without the status."""
         status, *values = getattr(self._api, name)(*arguments)
         if status != self._api.cudaError_t.cudaSuccess:
             _, reason = self._api.cudaGetErrorString(status)
@@ -35,39 +35,42 @@ class Cuda(Closing):
         return tuple(values)
 
     def memory(self, size: int) -> int:
-        """The address of ``size`` bytes on the GPU."""
+        """Allocate ``size`` bytes on the GPU, and return their address."""
         (address,) = self._call("cudaMalloc", max(size, 1))
         self._owned.callback(self._call, "cudaFree", address)
         return int(address)
 
     def pinned(self, size: int) -> NDArray[np.uint8]:
-        """``size`` bytes of page-locked host memory, which the GPU can read and write."""
+        """Allocate ``size`` bytes of pinned memory: memory of the host that the GPU can read and write."""
         (address,) = self._call("cudaMallocHost", max(size, 1))
         self._owned.callback(self._call, "cudaFreeHost", address)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(int(address)))
 
     def copy_to(self, address: int, array: NDArray[Any]) -> None:
-        """Copy pinned ``array`` to the GPU, in the order of the stream."""
+        """Copy ``array``, in pinned memory, to the GPU. The copy waits for earlier work of the stream."""
         kind = self._api.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, self.stream)
 
     def copy_from(self, address: int, array: NDArray[Any]) -> None:
-        """Copy from the GPU into pinned ``array``, in the order of the stream; call ``wait`` before you read it."""
+        """Copy from the GPU to ``array``, in pinned memory. The copy waits for earlier work of the stream.
+
+        Call ``wait`` before you read ``array``.
+        """
         kind = self._api.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, self.stream)
 
     def wait(self) -> None:
-        """Wait until the stream is empty."""
+        """Wait until the stream has no more work."""
         self._call("cudaStreamSynchronize", self.stream)
 
     def captured(self, work: Callable[[], None]) -> Any:
-        """Capture the calls of ``work`` as a graph to launch; none of them runs yet."""
-        mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal  # does not affect other threads
+        """Record the CUDA calls of ``work`` as a graph for ``launch``. The GPU does not run them yet."""
+        mode = self._api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal  # other threads can use CUDA
         self._call("cudaStreamBeginCapture", self.stream, mode)
         try:
             work()
         except BaseException:
-            self._api.cudaStreamEndCapture(self.stream)  # its status only repeats that the capture failed
+            self._api.cudaStreamEndCapture(self.stream)  # its status is ignored: it only says that the capture failed
             raise
         (graph,) = self._call("cudaStreamEndCapture", self.stream)
         try:
@@ -85,5 +88,5 @@ class Cuda(Closing):
         self._call("cudaGraphExecDestroy", ready)
 
     def close(self) -> None:
-        """Free everything; a second call does nothing."""
+        """Free everything. A second call does nothing."""
         self._owned.close()

@@ -1,4 +1,4 @@
-"""The types that an engine computes in, as TensorRT's engine inspector reports them."""
+"""Check the types that an engine computes in. TensorRT's engine inspector reports them."""
 
 import json
 import logging
@@ -11,10 +11,10 @@ log = logging.getLogger(__name__)
 
 
 def check_types(information: str, precision: str, name: str) -> None:
-    """Raise RuntimeUnavailable if tensors between an engine's layers are neither ``precision`` nor fp32.
+    """Raise RuntimeUnavailable if a tensor between an engine's layers is neither ``precision`` nor fp32.
 
-    ``information`` is the engine inspector's JSON. If it does not mention ``precision``, there is only a warning: an
-    encoder that is fused into one node has no tensors between layers.
+    ``information`` is the engine inspector's JSON. If this JSON does not mention ``precision``, there is only a
+    warning: an encoder that is fused into one node has no tensors between layers.
     """
     found = set(filter(None, map(_precision, _inner_types(information))))
     if found - {precision, "fp32"}:
@@ -22,11 +22,11 @@ def check_types(information: str, precision: str, name: str) -> None:
             f"{name} should compute in {precision}, but computes in {', '.join(sorted(found))}: build it again"
         )
     if precision not in found:
-        log.warning("%s does not report whether it computes in %s: only its build says so", name, precision)
+        log.warning("%s does not report whether it computes in %s, so this was not checked", name, precision)
 
 
 def _inner_types(information: str) -> Sequence[str]:
-    """The types, in the library's words, of all tensors that are neither input nor output of the engine."""
+    """The types of all tensors inside an engine, in the library's words. Its inputs and outputs are not inside."""
     try:
         parsed = json.loads(information)
         layers = [layer for layer in parsed.get("Layers", []) if isinstance(layer, dict)]
@@ -34,12 +34,12 @@ def _inner_types(information: str) -> Sequence[str]:
         tensors = [tensor for layer in layers for side in ("Inputs", "Outputs") for tensor in layer.get(side, [])]
         return [tensor["Format/Datatype"] for tensor in tensors if tensor["Name"] not in outside]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return []  # a format other than TensorRT 10's: there is nothing to compare
+        return []  # not the format of TensorRT 10: nothing can be compared
 
 
 def _precision(words: str) -> str | None:
-    """The precision that a description such as "Row major linear FP16 format" names; None for integers."""
-    for precision in reversed(WITH_ENGINES):  # bf16 first: "bfloat16" holds "float16", which holds "float"
+    """Find the precision in a description, such as "Row major linear FP16 format". None for integers."""
+    for precision in reversed(WITH_ENGINES):  # bf16 first: "bfloat16" contains "float16" and "float"
         row = PRECISIONS[precision]
         if any(name.lower() in words.lower() for name in (precision, row.tensorrt, row.torch)):
             return precision

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: a single batch runs on all threads, many batches run in parallel."""
+"""ONNX Runtime on the CPU: a single batch runs on all threads, and many batches run in parallel."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,18 +21,18 @@ from m2d_export.vectors import FloatArray
 
 log = logging.getLogger(__name__)
 CPU = "CPUExecutionProvider"
-LONG_ATTENTION = 1 << 20  # texts x tokens^2: a batch with more runs with attention in blocks
-MANY = 16  # with fewer batches, the second session saves less time than opening it takes
+LONG_ATTENTION = 1 << 20  # if texts x tokens^2 of a batch is larger, its attention is computed in blocks
+MANY = 16  # with fewer batches, a second session saves less time than its opening takes
 NO_SKIP_LAYER_NORM_FUSION = {
     "optimization.disable_specified_optimizers": "SkipLayerNormFusion"
-}  # its fused kernel is slower
+}  # the fused kernel is slower
 # benchmarks/session_settings.py measures what each setting changes.
 SETTINGS = {
-    # Threads wait actively (spin) during a call, but not after it: they would take cores from other sessions.
+    # Threads wait actively (spin) during a call. After it they do not, so that other sessions can use the cores.
     "session.force_spinning_stop": "1",
     **NO_SKIP_LAYER_NORM_FUSION,
 }
-# To save memory, there is no packed copy of the weights, and each layer computes its mask again instead of keeping it.
+# These save memory: there is no packed copy of the weights, and each layer computes the mask again.
 LONG_SETTINGS = {
     **SETTINGS,
     "session.disable_prepacking": "1",
@@ -43,7 +43,7 @@ SERVER_SETTINGS = {"session.intra_op.allow_spinning": "0", **NO_SKIP_LAYER_NORM_
 
 
 def session_options(threads: int, settings: Mapping[str, str] = SETTINGS) -> Any:
-    """The SessionOptions of a session on ``threads`` threads."""
+    """The options of a session that runs on ``threads`` threads."""
     options = require("onnxruntime", "cpu").SessionOptions()
     options.intra_op_num_threads = threads
     for key, value in settings.items():
@@ -52,23 +52,23 @@ def session_options(threads: int, settings: Mapping[str, str] = SETTINGS) -> Any
 
 
 def open_session(variant: Variant, options: Any, providers: Mapping[str, Mapping[str, str]]) -> Any:
-    """Open the graph of ``variant`` on ``providers``; RuntimeUnavailable if ONNX Runtime takes other providers."""
+    """Open the graph of ``variant``. Raises RuntimeUnavailable if ONNX Runtime cannot load it on ``providers``."""
     ort = require("onnxruntime", "cpu")
     path = utf8_path(variant.path)
-    options.log_severity_level = 3  # only errors, because its warnings are about its own optimizer
+    options.log_severity_level = 3  # only errors: the warnings are about ONNX Runtime's own optimizer
     try:
         with unchanged(variant.files):
             session = ort.InferenceSession(path, options, providers=list(providers.items()))
     except IntegrityError:
         raise
-    except Exception as error:  # types of ONNX Runtime, and plain UnicodeDecodeError and RuntimeError
+    except Exception as error:  # ONNX Runtime's own types, UnicodeDecodeError or RuntimeError
         raise RuntimeUnavailable(f"ONNX Runtime cannot load {variant.path}: {first_line(error)}") from error
     taken = session.get_providers()
-    if taken != list({**providers, CPU: {}}):  # if it cannot load a provider, it goes on without it
+    if taken != list({**providers, CPU: {}}):  # ONNX Runtime leaves out a provider that it cannot load
         wanted = ", ".join(providers)
         raise RuntimeUnavailable(
-            f"asked for {wanted}, ONNX Runtime took {', '.join(taken)}: check the GPU's driver and the libraries that "
-            "the missing provider needs"
+            f"ONNX Runtime was asked to use {wanted}, but uses {', '.join(taken)}: check the GPU's driver and the "
+            "libraries that the missing provider needs"
         )
     return session
 
@@ -76,9 +76,9 @@ def open_session(variant: Variant, options: Any, providers: Mapping[str, Mapping
 class OnnxRuntime(Runtime):
     """A session on all threads. The first call with many batches opens a second session for parallel streams.
 
-    The second session runs each batch on one thread, as many batches at once as there are threads: no thread waits for
-    another within a layer. Several threads may call a runtime. Raises RuntimeUnavailable if the graph cannot be
-    loaded.
+    The second session runs each batch on one thread, and as many batches at once as there are threads. So no thread
+    waits for another thread within a layer. Several threads can call a runtime at once. Raises RuntimeUnavailable if
+    the graph cannot be loaded.
     """
 
     name = "onnxrt"
@@ -90,7 +90,7 @@ class OnnxRuntime(Runtime):
         self._session: Any = self._open(self._threads)
         self._inputs = [value.name for value in self._session.get_inputs()]
         self._long: Any = None
-        self._lock = Lock()  # held while streams are opened, given batches, or closed
+        self._lock = Lock()  # held while a session is opened or closed, or streams get batches
         self._streams: tuple[Any, ThreadPoolExecutor] | None = None
         self._streams_failed = False
 
@@ -101,14 +101,14 @@ class OnnxRuntime(Runtime):
         return self.outputs(batch)[0]
 
     def outputs(self, batch: Batch) -> list[FloatArray]:
-        """Every output of the graph for a batch as float32, the vectors first."""
+        """All outputs of the graph for a batch, as float32. The vectors are the first output."""
         return self._run(self._long_session() if self._is_long(batch) else self._session, batch)
 
     def _is_long(self, batch: Batch) -> bool:
         return self._variant.long is not None and batch.attention > LONG_ATTENTION
 
     def _long_session(self) -> Any:
-        """The session of the graph for long texts, opened by the first of them."""
+        """The session of the graph for long texts. The first long batch opens it."""
         with self._lock:
             if self._session is not None and self._long is None and self._variant.long is not None:
                 variant = replace(self._variant, path=self._variant.long)
@@ -116,7 +116,7 @@ class OnnxRuntime(Runtime):
             return self._long
 
     def _each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Each batch with its vectors, in any order; fewer than ``MANY`` run one after the other."""
+        """Yield each batch with its vectors, in any order. Fewer than ``MANY`` batches run one after the other."""
         waiting = list(batches)
         room = stream_room(self._threads)
         alone: list[Batch] = []
@@ -142,18 +142,18 @@ class OnnxRuntime(Runtime):
                 yield batch, future.result()[0]
         except CancelledError:
             raise SpecError(CLOSED) from None
-        finally:  # after an error, Ctrl-C, or where the caller stops early: drop the batches that have not begun
+        finally:  # after an error or Ctrl-C, or if the caller stops early, drop the batches that have not begun
             for future in futures:
                 future.cancel()
 
     def _opened_streams(self) -> tuple[Any, ThreadPoolExecutor] | None:
-        """The second session and its threads, opened by the first call; None, after a warning, if that fails."""
+        """The second session and its threads. The first call opens them; if this fails, it warns and returns None."""
         if self._session is None:
             raise SpecError(CLOSED)
         if self._streams is None and not self._streams_failed:
             try:
                 self._streams = self._open(1), ThreadPoolExecutor(self._threads)
-            except (RuntimeUnavailable, IntegrityError) as error:  # such as where another bundle has replaced this one
+            except (RuntimeUnavailable, IntegrityError) as error:  # for example, another bundle has replaced this one
                 self._streams_failed = True
                 log.warning(
                     "%s: cannot open a second session (%s): batches run one after the other; to run them in parallel, "
@@ -169,7 +169,7 @@ class OnnxRuntime(Runtime):
         values = {name: getattr(batch, name) for name in self._inputs}
         try:
             return [np.asarray(output, dtype=np.float32) for output in session.run(None, values)]
-        except Exception as error:  # types of ONNX Runtime, such as for token ids outside the vocabulary
+        except Exception as error:  # ONNX Runtime's own types, for example if a token id is too large
             raise RuntimeUnavailable(
                 f"ONNX Runtime cannot run this batch: {first_line(error)}; {RUN_FAILED}"
             ) from error

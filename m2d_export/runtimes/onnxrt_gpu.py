@@ -1,4 +1,4 @@
-"""ONNX Runtime on a GPU: its CUDA and TensorRT providers, with inputs and outputs in GPU memory."""
+"""Run exits with ONNX Runtime's CUDA or TensorRT provider. Inputs and outputs lie in GPU memory."""
 
 from pathlib import Path
 from threading import Lock
@@ -19,10 +19,11 @@ CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
 class OnnxGpuRuntime(Runtime):
-    """A session whose first provider is CUDA or TensorRT; RuntimeUnavailable if ONNX Runtime takes another one.
+    """A session that runs on CUDA or TensorRT. Raises RuntimeUnavailable if ONNX Runtime chooses another provider.
 
-    The TensorRT provider builds its own engine when a profile is first used, which takes minutes; ``options.cache``
-    keeps the engines. In an fp16 graph it may compute in half where the graph has float32.
+    The TensorRT provider builds its own engine at the first use of a profile. This takes minutes. ``options.cache`` is
+    a folder that keeps these engines. In an fp16 graph, the TensorRT provider can compute in half although the graph
+    states float32.
     """
 
     token_budget = GPU_TOKENS
@@ -37,13 +38,13 @@ class OnnxGpuRuntime(Runtime):
                 "'m2d-export[gpu]'"
             )
         if hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()  # CUDA and cuDNN from their own wheels
-        providers = {CUDA: {"device_id": "0", "use_tf32": "0"}}  # so that fp32 is not TF32
+            ort.preload_dlls()  # this loads CUDA and cuDNN from their own packages
+        providers = {CUDA: {"device_id": "0", "use_tf32": "0"}}  # fp32 must not become TF32
         self.name, self.provider = options.name, wanted
         self._profiles: tuple[ShapeRange, ...] = ()
         if wanted == TENSORRT:
             if variant.text is None:
-                raise SpecError("TensorRT needs the length of the longest text: take the variant from Bundle.variant")
+                raise SpecError("TensorRT must know the length of the longest text: use a variant of Bundle.variant")
             self._profiles = default_shapes(variant.text.max_tokens)
             providers = {TENSORRT: _tensorrt(variant.text, self._profiles, options.cache), **providers}
         self._array = ort.OrtValue.ortvalue_from_numpy
@@ -67,7 +68,7 @@ class OnnxGpuRuntime(Runtime):
             binding.bind_output(self._output, "cuda", 0)
             self._session.run_with_iobinding(binding)
             return np.asarray(binding.copy_outputs_to_cpu()[0], dtype=np.float32)
-        except Exception as error:  # its own types
+        except Exception as error:  # ONNX Runtime raises types of its own
             raise RuntimeUnavailable(
                 f"ONNX Runtime cannot run this batch: {first_line(error)}; {RUN_FAILED}"
             ) from error
@@ -77,7 +78,7 @@ class OnnxGpuRuntime(Runtime):
 
 
 def _tensorrt(text: TextSpec, shapes: tuple[ShapeRange, ...], cache: Path | None) -> dict[str, str]:
-    """Options of the TensorRT provider: the default profiles, for every input."""
+    """Make the options of the TensorRT provider. They contain the default profiles for every input."""
     options = {"device_id": "0", "trt_fp16_enable": "1"}
     for which in ("min", "opt", "max"):
         sizes = [(name, *getattr(shape, which)) for shape in shapes for name in text.input_names]

@@ -1,4 +1,4 @@
-"""Cut and pad batches so that they fit an engine's profiles, in few shapes, because each shape is captured once."""
+"""Cut and pad batches so that they fit an engine's profiles. Each shape needs a CUDA graph, so there are few shapes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from m2d_export.errors import SpecError
 from m2d_export.spec import ShapeRange
 from m2d_export.text.batches import Batch, IntArray
 
-TOKEN_STEP = 8  # padded lengths are multiples of it, or the end of a profile
+TOKEN_STEP = 8  # a padded length is a multiple of it, or a limit of a profile
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Slot:
 
 
 def fit(rows: int, tokens: int, profiles: Sequence[ShapeRange]) -> Slot:
-    """The slot for ``rows`` texts of ``tokens`` tokens, or for as many of them as its profile holds.
+    """The slot for ``rows`` texts of ``tokens`` tokens, or for a part of these texts if no profile can hold all.
 
-    It is the slot that needs the fewest calls; among equals, the one with the least padding, then the smallest profile.
+    The slot with the fewest calls is chosen, then the slot with the least padding, then the smallest profile.
     Raises SpecError if every profile is too short.
     """
     slots = []
@@ -40,18 +40,19 @@ def fit(rows: int, tokens: int, profiles: Sequence[ShapeRange]) -> Slot:
 
 
 def rounded(count: int, step: int) -> int:
-    """``count``, rounded up to a multiple of ``step`` and of an eighth of the next power of two.
+    """Round ``count`` up to a multiple of ``step``, or of an eighth of the next power of two if this is larger.
 
-    This adds less than a quarter.
+    Rounding to an eighth adds less than a quarter.
     """
     step = max(step, 1 << max(0, (count - 1).bit_length() - 3))
     return -(-count // step) * step
 
 
 def split(batch: Batch, profiles: Sequence[ShapeRange]) -> Iterator[tuple[Slot, Batch]]:
-    """Yield the parts of ``batch``, each padded to its slot; only the first ``len(part.rows)`` texts are real.
+    """Yield the parts of ``batch`` and their slots. Each part is padded to the shape of its slot.
 
-    Raises SpecError if every profile is too short.
+    The first ``len(part.rows)`` rows of a part are texts of ``batch``, and the other rows are copies. Raises SpecError
+    if every profile is too short.
     """
     done, (rows, tokens) = 0, batch.input_ids.shape
     while done < rows:
@@ -64,7 +65,7 @@ def split(batch: Batch, profiles: Sequence[ShapeRange]) -> Iterator[tuple[Slot, 
 
 
 def _padded(array: IntArray, shape: tuple[int, int]) -> IntArray:
-    """Pad rows with zeros, which the masks exclude; missing rows become copies of the first row, a valid text."""
+    """Pad rows with zeros; the masks exclude the zeros. Missing rows become copies of the first row, a valid text."""
     padded = np.zeros(shape, dtype=np.int64)
     rows, tokens = array.shape
     padded[:rows, :tokens] = array

@@ -1,4 +1,4 @@
-"""The contract that every runtime keeps."""
+"""The base class of all runtimes: what a runtime must do, and what it may rely on."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,18 +17,18 @@ from m2d_export.vectors import FloatArray
 
 CLOSED = "this encoder or runtime is closed: open a new one"
 INHERITED = (
-    "this encoder was opened before os.fork, and its threads stayed in the parent: open it in the child, or start the "
-    "process with multiprocessing's spawn"
+    "this encoder was opened before os.fork, and its threads are only in the parent process: open it in the child "
+    "process, or start that process with multiprocessing's spawn"
 )
-RUN_FAILED = "if memory is short, encode fewer or shorter texts at a time; else use another runtime"
-GPU_TOKENS = 1 << 14  # default token budget on a GPU: 128 texts of 128 tokens, as a default profile holds
+RUN_FAILED = "if memory is full, encode fewer or shorter texts at a time; if not, use another runtime"
+GPU_TOKENS = 1 << 14  # default tokens per batch on a GPU: 128 texts of 128 tokens, like a default profile
 
 
 class Closing(Protocol):
-    """An object that owns something until ``close``; leaving a ``with`` block calls it."""
+    """An object that owns something until ``close``. The end of a ``with`` block calls ``close``."""
 
     def close(self) -> None:
-        """Free what is owned; using it afterwards is an error."""
+        """Free what this object owns. After that, the object must not be used."""
         ...
 
     def __enter__(self) -> Self:
@@ -42,10 +42,10 @@ class Closing(Protocol):
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """How a runtime is opened; ``name`` is its row in the table of runtimes.
+    """How a runtime is opened. ``name`` is its name in the table of runtimes.
 
-    ``compute`` is the type that floats are multiplied in. ``cache`` is a folder for compiled code. Raises SpecError
-    where ``threads`` is not a whole number from 1 to 1,024.
+    ``compute`` is the type that floats are multiplied in. ``cache`` is a folder for compiled code. Raises SpecError if
+    ``threads`` is not a whole number from 1 to 1,024.
     """
 
     name: str
@@ -59,32 +59,33 @@ class RuntimeOptions:
 
 
 class Runtime(Closing, Protocol):
-    """Owns a loaded variant and the device it runs on, from opening to ``close``.
+    """A loaded variant on one device. It is open until ``close``.
 
-    A runtime fills in ``_vectors``, ``_close`` and, to run several batches at once, ``_each``. What they are given was
-    checked, and belongs to this process.
+    A runtime defines ``_vectors`` and ``_close``. It defines ``_each`` too if it can run several batches at the same
+    time. When these functions are called, their batches are checked, and the process is the one that opened the
+    runtime.
     """
 
     name: str
-    provider: str  # the device that really runs the variant; every result row has it
-    token_budget: int = TOKEN_BUDGET  # default tokens per batch, padding included, until ``Encoder.tune`` measures
-    text: TextSpec = TextSpec(LARGEST_VOCABULARY, 0)  # the limits of batches; ``open_runtime`` knows those of a bundle
-    mapped: MappedFile | None = None  # the weights, if the library reads from their file while it runs
-    is_inherited: bool = False  # from the parent of a forked process
+    provider: str  # the provider or device that really runs the variant
+    token_budget: int = TOKEN_BUDGET  # default tokens per batch, with padding; ``Encoder.tune`` finds a better number
+    text: TextSpec = TextSpec(LARGEST_VOCABULARY, 0)  # the limits of batches; ``open_runtime`` sets them
+    mapped: MappedFile | None = None  # the file of the weights, if the library reads it while it runs
+    is_inherited: bool = False  # whether a parent process opened this runtime before a fork
 
     def __init__(self, variant: Variant, options: RuntimeOptions) -> None: ...
 
     @classmethod
     def check(cls, options: RuntimeOptions) -> None:
-        """Raise RuntimeUnavailable if this machine cannot run ``options``; the package is known to be installed."""
+        """Raise RuntimeUnavailable if this machine cannot run ``options``. Its package must be installed already."""
         return
 
     def vectors(self, batch: Batch) -> FloatArray:
-        """Full-width vectors of a batch, not normalised: (batch, width) float32, owned by the caller.
+        """Compute the full vectors of a batch, not normalised: (batch, width) float32. The caller owns the array.
 
-        Raises SpecError if the arrays of the batch have other shapes or types than a Batch has, or values that the
-        graph does not know; RuntimeUnavailable in a process that was forked after the runtime was opened;
-        IntegrityError if the graph or its weights were overwritten meanwhile.
+        Raises SpecError if the arrays of the batch have wrong shapes, types or values. Raises RuntimeUnavailable if
+        the process was forked after the runtime was opened. Raises IntegrityError if the graph or its weights
+        were overwritten meanwhile.
         """
         self.check_process()
         vectors = self._vectors(batch if batch.spec is self.text else self._checked(batch))
@@ -92,9 +93,9 @@ class Runtime(Closing, Protocol):
         return vectors
 
     def each(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, FloatArray]]:
-        """Yield each batch with its vectors, in any order; a runtime may run several at once.
+        """Yield each batch with its vectors, in any order. A runtime may run several batches at the same time.
 
-        Raises what ``vectors`` raises.
+        Raises the same errors as ``vectors``.
         """
         self.check_process()
         for done in self._each(map(self._checked, batches)):
@@ -103,18 +104,18 @@ class Runtime(Closing, Protocol):
             self.check_process()
 
     def close(self) -> None:
-        """Free what is owned; using it afterwards is an error. In a forked process nothing is freed."""
+        """Free what this runtime owns. After that, it must not be used. In a forked process, nothing is freed."""
         if not self.is_inherited:
             self._close()
             self.mapped = None
 
     def check_process(self) -> None:
-        """Raise RuntimeUnavailable in a process that was forked after the runtime was opened: it would hang."""
+        """Raise RuntimeUnavailable if this process was forked after the runtime was opened: the runtime would hang."""
         if self.is_inherited:
             raise RuntimeUnavailable(INHERITED)
 
     def _check_mapped(self) -> None:
-        mapped = self.mapped  # another thread may close this runtime meanwhile
+        mapped = self.mapped  # a copy, because another thread can close this runtime meanwhile
         if mapped is not None:
             mapped.check()
 
@@ -126,22 +127,22 @@ class Runtime(Closing, Protocol):
     def _close(self) -> None: ...
 
     def _checked(self, batch: Batch) -> Batch:
-        """The same batch. Libraries do not check all of it: some repeat a mask of one row, or read beyond the table."""
+        """Check a batch and return it. Some libraries repeat a mask that has one row, or read outside of a table."""
         if batch.spec is self.text:
             return batch
         if not all(isinstance(array, np.ndarray) for array in (batch.input_ids, batch.attention_mask)):
             raise SpecError("input_ids and attention_mask must be arrays of numpy, int64 of shape (batch, tokens)")
         limits, shape = {"input_ids": self.text.vocabulary}, batch.input_ids.shape
         if shape and shape[-1] > self.text.max_tokens:
-            raise SpecError(f"a batch has {shape[-1]} tokens a text: this encoder reads at most {self.text.max_tokens}")
+            raise SpecError(f"a text has {shape[-1]} tokens: this encoder reads at most {self.text.max_tokens}")
         for name, array in batch.inputs().items():
             if array.dtype != np.int64 or array.shape != shape or array.ndim != 2 or not array.size:
                 raise SpecError(
-                    f"{name} is {array.dtype} of shape {array.shape}: expected int64, (batch, tokens), without empty "
-                    f"axes, the same for all inputs, here {shape}"
+                    f"{name} is {array.dtype} of shape {array.shape}: expected int64 of shape {shape}, which must be "
+                    f"(batch, tokens) without an empty axis"
                 )
             limit = limits.get(name, 2)
-            if array.view(np.uint64).max() >= limit:  # a negative number becomes a large one
+            if array.view(np.uint64).max() >= limit:  # a negative number becomes a large number
                 raise SpecError(
                     f"{name} has values from {array.min()} to {array.max()}, expected 0 to {limit - 1}: the tokenizer "
                     "does not belong to this graph"

@@ -1,6 +1,6 @@
 """One row for each runtime, and the functions that check and open a runtime by its name.
 
-A new runtime is a row here, a module in this folder, an extra in pyproject.toml, and its tests.
+A new runtime needs a row here, a module in this folder, an extra in pyproject.toml, and tests.
 """
 
 from collections.abc import Mapping
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 class RuntimeSpec:
     """What a runtime can do, and what it needs.
 
-    ``opens`` names its class as "module:Class" in this folder. ``package`` is the Python module of its library, which
-    the extra ``extra`` of this package installs. ``computes`` are the types that it can multiply floats in, the default
-    first; if empty, it computes in the types of the graph. ``compiles`` says that it can store compiled code.
-    ``survives_fork`` is false where the library hangs in a forked process whose parent has used it.
+    ``opens`` is the name of its class, as "module:Class". The module is in this folder. ``package`` is the Python
+    module of its library. The extra called ``extra`` installs this library. ``computes`` has the types that it can
+    multiply floats in. The first one is the default. If ``computes`` is empty, the runtime computes in the types of the
+    graph. ``compiles`` says whether it can store compiled code. ``survives_fork`` is false if the library hangs in a
+    forked process after the parent has used it.
     """
 
     opens: str
@@ -42,18 +43,18 @@ class RuntimeSpec:
     survives_fork: bool = True
 
     def default_compute(self, precision: str) -> str:
-        """The type that floats of a variant in ``precision`` are multiplied in unless ``compute`` is given."""
+        """The type that a variant in ``precision`` multiplies floats in, if the caller does not choose a type."""
         return self.computes[0] if self.computes else precision
 
     def load(self) -> "type[Runtime]":
-        """The class of the runtime, imported now."""
+        """Import the class of the runtime."""
         module, _, name = self.opens.partition(":")
         found: type[Runtime] = getattr(import_module(f"m2d_export.runtimes.{module}"), name)
         return found
 
 
 FP32, FP16, INT8 = Precision.FP32, Precision.FP16, Precision.INT8
-# A name says the library and the device, so records need no field for the device. Without a device: the processor.
+# A runtime's name decides the library and the device. So records have no field for the device.
 RUNTIMES: Mapping[str, RuntimeSpec] = {
     "onnxrt": RuntimeSpec("onnxrt:OnnxRuntime", "onnxruntime", "cpu", (FP32, FP16, INT8), ("fp32",)),
     "openvino": RuntimeSpec(
@@ -67,7 +68,7 @@ RUNTIMES: Mapping[str, RuntimeSpec] = {
         "trt:TensorrtRuntime", LIBRARIES["trt-rtx"], "trt-rtx", WITH_ENGINES, device="gpu", compiles=True
     ),
     "onnxrt-cuda": RuntimeSpec("onnxrt_gpu:OnnxGpuRuntime", "onnxruntime", "gpu", (FP32, FP16), device="gpu"),
-    # No fp32, which would be TF32: this provider has no switch for it.
+    # No fp32: this provider would compute it in TF32, and no option prevents that.
     "onnxrt-trt": RuntimeSpec("onnxrt_gpu:OnnxGpuRuntime", "onnxruntime", "gpu", (FP16,), device="gpu", compiles=True),
     "pytorch-cuda": RuntimeSpec(
         "pytorch:PytorchRuntime", "torch", "build", (FP32,), ("fp32", "fp16", "bf16"), device="gpu"
@@ -76,23 +77,26 @@ RUNTIMES: Mapping[str, RuntimeSpec] = {
 
 
 def gpu_for(name: str) -> Gpu:
-    """The GPU that the runtime called ``name`` runs on; RuntimeUnavailable names the runtimes that need none."""
+    """Find the GPU that the runtime called ``name`` runs on.
+
+    Raises RuntimeUnavailable if there is none. The error names the runtimes that need no GPU.
+    """
     others = ", ".join(other for other, row in RUNTIMES.items() if row.device == "cpu")
     return first_gpu(f"--runtime {name}", f"{others} run on the processor")
 
 
 def check_runtime(name: str, precision: str, compute: str) -> None:
-    """Raise SpecError if the runtime is unknown, or does not run ``precision`` or multiply in ``compute``.
+    """Raise SpecError if the runtime is unknown, cannot run ``precision``, or cannot multiply in ``compute``.
 
-    Raises RuntimeUnavailable if the package is missing or too old, if there is no GPU for it, or if this processor
-    cannot multiply in ``compute``.
+    Raises RuntimeUnavailable if the package is missing or too old, if a GPU is needed and missing, if the library does
+    not survive a fork of this process, or if this processor cannot multiply in ``compute``.
     """
     if name not in RUNTIMES:
         raise SpecError(f"no runtime {name!r}: there are {', '.join(RUNTIMES)}")
     row = RUNTIMES[name]
     if precision not in row.precisions:
         others = ", ".join(other for other, able in RUNTIMES.items() if precision in able.precisions)
-        hint = f"; {others} run it" if others else ""
+        hint = f"; these runtimes do: {others}" if others else ""
         raise SpecError(f"{name} does not run {precision}: it runs {', '.join(row.precisions)}{hint}")
     if compute not in (row.computes or (precision,)):
         computes = ", ".join(row.computes) or f"the type of its graph, here {precision}"
@@ -102,10 +106,10 @@ def check_runtime(name: str, precision: str, compute: str) -> None:
     if not row.survives_fork and loaded_before_fork(row.package):
         raise RuntimeUnavailable(
             f"{row.package} was loaded before os.fork, and its threads stayed in the parent: open {name} in a process "
-            "of multiprocessing's spawn, or use --runtime onnxrt"
+            "that multiprocessing's spawn starts, or use --runtime onnxrt"
         )
     require(row.package, row.extra)
-    from m2d_export.runtimes.runtime import RuntimeOptions  # here, because it imports numpy, and --help needs no more
+    from m2d_export.runtimes.runtime import RuntimeOptions  # here, because it imports numpy: --help must be fast
 
     row.load().check(RuntimeOptions(name, compute=compute))
 
@@ -113,11 +117,12 @@ def check_runtime(name: str, precision: str, compute: str) -> None:
 def open_runtime(
     name: str, variant: Variant, threads: int | None = None, compute: str | None = None, cache: Path | None = None
 ) -> "Runtime":
-    """Open ``variant`` in the runtime called ``name`` on ``threads`` threads, None for every core.
+    """Open ``variant`` in the runtime called ``name``.
 
-    ``compute`` None is the runtime's default. ``cache`` is a folder where a runtime that compiles stores its code for
-    the next process. Raises SpecError for an unknown name, precision, compute or count of threads, and where the bundle
-    has no engine for the runtime; RuntimeUnavailable if a package or GPU is missing.
+    If ``threads`` is None, there is one thread per core. If ``compute`` is None, the runtime's default is used.
+    ``cache`` is a folder in which a runtime that compiles stores its code for the next process. Raises SpecError for a
+    wrong name, precision, compute or number of threads, and if the bundle has no engine for the runtime. Raises
+    RuntimeUnavailable if a package or GPU is missing.
     """
     if compute is None:
         compute = RUNTIMES[name].default_compute(variant.precision) if name in RUNTIMES else ""

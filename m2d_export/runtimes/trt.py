@@ -1,4 +1,4 @@
-"""Engines of TensorRT and of TensorRT for RTX: each batch runs with one profile, in one stream, with CUDA graphs."""
+"""Run engines of TensorRT and of TensorRT for RTX, in one CUDA stream, with a CUDA graph for each shape of batches."""
 
 import contextlib
 import logging
@@ -26,15 +26,15 @@ from m2d_export.text.batches import Batch
 from m2d_export.vectors import FloatArray
 
 log = logging.getLogger(__name__)
-MAX_GRAPHS = 64  # captured shapes; each has its own execution context
+MAX_GRAPHS = 64  # at most this number of shapes have a CUDA graph and an execution context
 
 
 class TensorrtRuntime(Runtime):
-    """The engine of a variant on the first GPU; several threads may call it: they take turns.
+    """The engine of a variant on the first GPU. If several threads call it, they take turns.
 
-    ``options.cache`` is a folder for the code that RTX compiles on the card, by default a private one next to the
-    bundle. Raises RuntimeUnavailable if library, GPU and engine do not fit; IntegrityError if the engine's file
-    is not the manifest's.
+    ``options.cache`` is a folder for the code that TensorRT for RTX compiles for this GPU. The default is a private
+    folder next to the bundle. Raises RuntimeUnavailable if library, GPU and engine do not fit together. Raises
+    IntegrityError if the engine's file is not the one in the manifest.
     """
 
     token_budget = GPU_TOKENS
@@ -48,10 +48,10 @@ class TensorrtRuntime(Runtime):
         self._trt, self._profiles, self._width = trt, built.key.shapes, variant.width
         self._turn = Lock()
         self._log = logger(trt)
-        self._contexts: dict[int, Any] = {}  # RTX only: by profile
-        self._captured: OrderedDict[Slot, tuple[Any, Any]] = OrderedDict()  # TensorRT only: context and graph
+        self._contexts: dict[int, Any] = {}  # RTX only: the context of each profile
+        self._captured: OrderedDict[Slot, tuple[Any, Any]] = OrderedDict()  # TensorRT only: context and CUDA graph
         with ExitStack() as opened:
-            self._cuda = opened.enter_context(Cuda(kind))  # before the library, which asks for the card in use
+            self._cuda = opened.enter_context(Cuda(kind))  # first, because the library asks which GPU is in use
             self._engine = self._deserialized(plan, built)
             inspector = self._engine.create_engine_inspector()
             information = str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
@@ -69,7 +69,7 @@ class TensorrtRuntime(Runtime):
 
     def _deserialized(self, plan: bytes, built: Engine) -> Any:
         trt, name = self._trt, built.path.name
-        self._runtime = trt.Runtime(self._log)  # engines must not outlive it
+        self._runtime = trt.Runtime(self._log)  # it must live as long as its engines
         if hasattr(self._runtime, "get_engine_validity"):
             validity, reasons = self._runtime.get_engine_validity(plan)
             known = trt.EngineInvalidityDiagnostics.__members__.items()
@@ -80,7 +80,7 @@ class TensorrtRuntime(Runtime):
                     "another runtime"
                 )
             if validity == trt.EngineValidity.SUBOPTIMAL:
-                log.warning("%s runs on this card, but slower than it could: %s reports %s", name, self.name, why)
+                log.warning("%s runs on this GPU, but slower than it could: %s reports %s", name, self.name, why)
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise RuntimeUnavailable(f"{self.name} cannot load {name}: {self._last_error()}")
@@ -106,7 +106,7 @@ class TensorrtRuntime(Runtime):
         return self._cuda.memory(size), self._cuda.pinned(size).view(kind)
 
     def _vectors(self, batch: Batch) -> FloatArray:
-        """The vectors of a batch; one that is too large is split."""
+        """The vectors of a batch. A batch that is too large is split."""
         with self._turn:
             if not self._open:
                 raise SpecError(CLOSED)
@@ -131,7 +131,7 @@ class TensorrtRuntime(Runtime):
         return self._host(slot.shape[0]).reshape(-1, self._width)
 
     def _capture(self, slot: Slot) -> None:
-        """Run a shape once, then capture it. The first run allocates memory, which a capture must not do."""
+        """Run a shape once, then capture it as a CUDA graph. The first run allocates memory, but a capture must not."""
         if len(self._captured) == MAX_GRAPHS:
             _, (_, graph) = self._captured.popitem(last=False)
             self._cuda.free_graph(graph)
@@ -160,7 +160,7 @@ class TensorrtRuntime(Runtime):
         given, wanted = tuple(context.get_tensor_shape(OUTPUT)), (shape[0], self._width)
         if given != wanted:
             raise RuntimeUnavailable(
-                f"this engine gives vectors of shape {given}, the manifest says {wanted}: build it again"
+                f"this engine returns vectors of shape {given}, but the manifest says {wanted}: build it again"
             )
 
     def _enqueue(self, context: Any, shape: tuple[int, int]) -> None:
@@ -198,7 +198,7 @@ class TensorrtRuntime(Runtime):
 
 
 class _RtxCode:
-    """How RTX runs an engine, and the code that it compiles for it on this GPU, stored for the next process."""
+    """The settings of RTX for an engine, and the code that RTX compiles for it. The next process uses the same code."""
 
     def __init__(self, trt: Any, engine: Any, built: Engine, gpu: str, cache: Path | None) -> None:
         self.config = engine.create_runtime_config()
@@ -209,10 +209,10 @@ class _RtxCode:
         self._is_default = cache is None
         depends_on = {"sha256": built.sha256, "library": trt.__version__, "gpu": gpu}
         self._path = cache_path(cache or built.cache, depends_on)
-        self._usable = cache is not None or is_private(built.cache)  # cached code is run
+        self._usable = cache is not None or is_private(built.cache)  # other users must not write code that is run here
         self._before = read_cached(self._path) if self._usable else b""
         self._cache = self.config.create_runtime_cache()
-        if self._before and not self._cache.deserialize(self._before):  # made by another driver
+        if self._before and not self._cache.deserialize(self._before):  # another driver made it
             self._before = b""
         self.config.set_runtime_cache(self._cache)
 

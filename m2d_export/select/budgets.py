@@ -1,4 +1,4 @@
-"""Budgets: the limits that a cell must meet, which limits it breaks, and by how much a limit must be relaxed."""
+"""Set the limits that a cell must meet, find the limits that it breaks, and tell how far to relax a limit."""
 
 import math
 import sys
@@ -10,7 +10,7 @@ from m2d_export.errors import SpecError
 from m2d_export.spec import BYTES_PER_FLOAT
 
 DIGITS = 4  # significant digits of numbers that are printed or suggested
-LIMITS = {  # by the name of the budget: what it limits, and the unit
+LIMITS = {  # for each budget: what it limits, and the unit
     "min_retention": ("retention", ""),
     "min_score": ("score", ""),
     "max_latency_ms": ("latency", " ms"),
@@ -18,7 +18,7 @@ LIMITS = {  # by the name of the budget: what it limits, and the unit
     "max_index_gb": ("index", " GB"),
 }
 ABOVE_ZERO, ENDLESS = math.ulp(0.0), sys.float_info.max
-RANGES = {  # by field: the smallest value, the largest value, the meaning; a value in a wrong unit is out of range
+RANGES = {  # for each field: the smallest and the largest value, the meaning; values in wrong units are out of range
     "min_retention": (ABOVE_ZERO, 1, "a share of the full cell's quality, above 0 and up to 1, such as 0.97"),
     "min_score": (-100, 100, "a quality x 100, from -100 to 100, such as 85"),
     "max_latency_ms": (ABOVE_ZERO, ENDLESS, "milliseconds a batch, above 0"),
@@ -54,7 +54,7 @@ class Budgets:
         if self.min_score is not None and is_fraction(self.min_score):
             raise SpecError(
                 f"min_score is {RANGES['min_score'][2]}; got {self.min_score:g}: write {100 * self.min_score:g} for "
-                f"that quality, or min_retention {self.min_score:g} for that share of the full cell's"
+                f"that quality, or min_retention {self.min_score:g} for that share of the full cell's quality"
             )
         if self.max_index_gb is not None and self.vectors is None:
             raise SpecError("max_index_gb needs vectors, the number of vectors in the index")
@@ -63,7 +63,7 @@ class Budgets:
 
     @property
     def limits(self) -> dict[str, float]:
-        """The limits that are set, by name."""
+        """The limits that are set, by their names."""
         return {name: getattr(self, name) for name in LIMITS if getattr(self, name) is not None}
 
     @property
@@ -73,11 +73,14 @@ class Budgets:
 
     @property
     def bounds_quality(self) -> bool:
-        """Whether quality has a limit: then the fastest cell that meets it is picked, and else the best cell."""
+        """Whether quality has a limit.
+
+        If so, the fastest cell that meets all limits is picked. If not, the best cell is picked.
+        """
         return self.min_retention is not None or self.min_score is not None
 
     def misses(self, values: Mapping[str, float | None]) -> tuple["Miss", ...]:
-        """The limits that ``values``, by the budgets' names, break; a value that was not measured breaks its limit."""
+        """The limits that ``values`` break. Its keys are names of budgets. A value of None breaks its limit."""
         return tuple(
             Miss(name, limit, values[name])
             for name, limit in self.limits.items()
@@ -87,7 +90,7 @@ class Budgets:
 
 @dataclass(frozen=True)
 class Miss:
-    """A limit that a candidate breaks; ``value`` is None if it was not measured."""
+    """A limit that a candidate breaks. ``value`` is None if the value was not measured."""
 
     budget: str
     limit: float
@@ -104,7 +107,7 @@ class Miss:
 
     @property
     def needed(self) -> float | None:
-        """The nearest limit that the value meets and that ``Budgets`` accepts, with four significant digits."""
+        """The nearest limit that ``value`` meets and that ``Budgets`` accepts. It has four significant digits."""
         if self.value is None:
             return None
         if self.budget == "min_score" and is_fraction(self.value):
@@ -114,7 +117,7 @@ class Miss:
 
     @property
     def change(self) -> float:
-        """How much the limit must be relaxed, as a share of the limit; infinite if nothing was measured."""
+        """How much the limit must be relaxed, as a share of the limit. Infinite if nothing was measured."""
         return math.inf if self.needed is None or not self.limit else abs(self.needed - self.limit) / abs(self.limit)
 
 
@@ -124,7 +127,7 @@ def format_number(value: float, digits: int = DIGITS) -> str:
 
 
 def is_fraction(score: float) -> bool:
-    """Whether a score looks like one that was not multiplied by 100."""
+    """Whether a score looks like a fraction that was not multiplied by 100."""
     return 0 < score <= 1
 
 

@@ -1,4 +1,4 @@
-"""Token ids to padded batches of similar length."""
+"""Put token ids into padded batches of texts of similar length."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,28 +10,28 @@ from m2d_export.spec import INPUTS, TextSpec
 from m2d_export.text.tokenizer import TokenIds
 
 IntArray = NDArray[np.int64]
-TOKEN_BUDGET = 512  # tokens in a batch with its padding; benchmarks/results/ceiling.json compares other budgets
-ATTENTION_BUDGET = 1 << 23  # texts x tokens^2 of a batch: attention takes 4 bytes of each for every head, or more
-MIN_FILL = 0.67  # a text shorter than this share of the longest starts a new batch, because padding costs time too
+TOKEN_BUDGET = 512  # tokens in a batch, with padding; benchmarks/results/ceiling.json compares other budgets
+ATTENTION_BUDGET = 1 << 23  # texts x tokens^2 in a batch: a head has this number of scores, of 4 bytes or more
+MIN_FILL = 0.67  # a text below this share of the longest length starts a new batch, because padding takes time
 
-SAMPLE_TOKENS = 1024  # of a text on which a build measures: attention in PyTorch holds whole matrices
-SAMPLE_ATTENTION = 1 << 21  # texts x tokens^2 of a batch there
+SAMPLE_TOKENS = 1024  # most tokens of a text in checks of a build, because attention in PyTorch holds whole matrices
+SAMPLE_ATTENTION = 1 << 21  # texts x tokens^2 of a batch in these checks
 
 
 @dataclass(frozen=True)
 class Batch:
     """Token ids for one call of a runtime, padded on the right.
 
-    ``input_ids`` and ``attention_mask`` are (batch, tokens) int64. ``pooling_mask`` has the same shape and exists only
-    if the checkpoint leaves a prompt's tokens out of the pooling. ``rows`` are the indices of these texts in the input.
-    ``spec`` is the TextSpec that ``pad`` found the arrays to keep; a runtime checks them itself if it is another one.
+    ``input_ids`` and ``attention_mask`` are (batch, tokens) int64. ``pooling_mask`` has the same shape. It is None
+    if a prompt's tokens are pooled like all others. ``rows`` are the places of these texts in the input. If ``pad``
+    found that the arrays fit a TextSpec, ``spec`` is this TextSpec. A runtime with another TextSpec checks them itself.
     """
 
     input_ids: IntArray
     attention_mask: IntArray
     pooling_mask: IntArray | None
     rows: Sequence[int]
-    spec: TextSpec | None = field(default=None, init=False)  # so ``dataclasses.replace`` drops it
+    spec: TextSpec | None = field(default=None, init=False)  # ``dataclasses.replace`` does not copy it
 
     @property
     def attention(self) -> int:
@@ -46,10 +46,10 @@ class Batch:
 
 
 def batches(tokens: Sequence[TokenIds], spec: TextSpec, token_budget: int = TOKEN_BUDGET) -> Iterator[Batch]:
-    """Batches of texts of similar length, longest first, each within ``token_budget`` tokens with its padding.
+    """Yield batches of texts of similar length. A batch has at most ``token_budget`` tokens, with padding.
 
-    A batch of several texts also keeps within ``ATTENTION_BUDGET``. A text over a budget gets a batch of its own.
-    once and its memory does not grow later.
+    A batch of several texts also keeps within ``ATTENTION_BUDGET``. A text over a budget gets a batch of its own. The
+    longest texts come first, so that a runtime allocates its largest buffers at once and needs no more memory later.
     """
     lengths = [len(item.ids) for item in tokens]
     rows: list[int] = []
@@ -66,12 +66,12 @@ def batches(tokens: Sequence[TokenIds], spec: TextSpec, token_budget: int = TOKE
 
 
 def stream_room(threads: int) -> int:
-    """The attention that each of ``threads`` streams has memory for: a batch with more runs alone."""
+    """The largest ``Batch.attention`` in one of ``threads`` parallel streams. A larger batch runs alone."""
     return max(TOKEN_BUDGET**2, ATTENTION_BUDGET // threads)
 
 
 def sample_spec(spec: TextSpec) -> TextSpec:
-    """The same rules with texts cut where a build must cut them, so that attention does not fill the memory."""
+    """A copy of ``spec`` for the checks of a build: texts are cut, so that attention does not need too much memory."""
     return replace(spec, max_tokens=min(spec.max_tokens, SAMPLE_TOKENS))
 
 
@@ -87,7 +87,7 @@ def pad(tokens: Sequence[TokenIds], spec: TextSpec, rows: Sequence[int], length:
         pooling_mask = attention_mask.copy()
         for row, item in enumerate(tokens):
             pooling_mask[row, : min(item.prompt_length, len(item.ids))] = 0
-    is_within = (  # in Python: after a model has run, the first calls of NumPy are slow
+    is_within = (  # without NumPy: its first calls after a model has run are slow
         0 < width <= spec.max_tokens and min(map(min, padded)) >= 0 and max(map(max, padded)) < spec.vocabulary
     )
     batch = Batch(input_ids, attention_mask, pooling_mask, rows)

@@ -1,4 +1,4 @@
-"""Texts from files: those that a user names, and the toy pairs, which come with this package."""
+"""Read texts: from the files of a user, and from the toy pairs that come with this package."""
 
 import csv
 import io
@@ -10,39 +10,39 @@ from m2d_export.agreement import check_count
 from m2d_export.host.files import read_text
 
 log = logging.getLogger(__name__)
-OTHER_FORMATS = (".csv", ".tsv", ".json", ".jsonl")  # of files whose lines are more than texts
+OTHER_FORMATS = (".csv", ".tsv", ".json", ".jsonl")  # in these formats, a line has columns or fields
 
 
 def check_lines(name: str) -> None:
-    """Log a warning if a file of texts has the name of a format with columns or fields: its lines are read whole."""
+    """Log a warning if the name of a file says that its lines have columns or fields: they are read as plain text."""
     if name.lower().endswith(OTHER_FORMATS):
-        log.warning("%s is read as plain text: every line is one text, with its separators, quotes and braces", name)
+        log.warning("%s is read as plain text: a line is one text, with its separators, quotes and braces", name)
 
 
 def read_texts(path: Path, purpose: str = "agreement") -> tuple[str, ...]:
-    """The distinct texts of a UTF-8 file in their order, without blank lines; errors say the ``purpose``.
+    """Read the texts of a UTF-8 file, without blank lines and repeated texts. Errors name the ``purpose``.
 
-    Raises DataError if the file cannot be read, is not UTF-8, or has fewer than 20 distinct texts.
+    Raises DataError if the file cannot be read, is not UTF-8, or has fewer than 20 different texts.
     """
     check_lines(str(path))
-    # Not str.splitlines, which also splits at U+2028 and other characters that do not end a line of a text file.
+    # str.splitlines is not used: it also splits at U+2028 and other characters that do not end a line.
     texts = tuple(dict.fromkeys(line.strip() for line in read_text(path).split("\n") if line.strip()))
     check_count(len(texts), str(path), purpose)
     return texts
 
 
 def toy_csv() -> str:
-    """The toy pairs as CSV, with a header."""
+    """Read the toy pairs as CSV with a header."""
     return files("m2d_export.text").joinpath("toy_sts.csv").read_text(encoding="utf-8")
 
 
 def calibration_texts() -> tuple[str, ...]:
-    """The left sentences of the toy pairs, which calibrate int8 if the user gives no texts."""
+    """The left sentences of the toy pairs. They calibrate int8 if the user names no texts."""
     return _column("sentence1")
 
 
 def held_out_texts() -> tuple[str, ...]:
-    """The right sentences of the toy pairs, except those that ``calibration_texts`` has."""
+    """The right sentences of the toy pairs that are not in ``calibration_texts``."""
     used = set(calibration_texts())
     return tuple(text for text in _column("sentence2") if text not in used)
 

@@ -1,6 +1,6 @@
-"""Tokenize only as much of a long text as decides its first tokens.
+"""Tokenize only the beginning of a long text: the part that decides its first tokens.
 
-A tokenizer truncates the tokens only after it has read the whole text, which may have megabytes.
+A tokenizer truncates the tokens only after it has read the whole text, and a text may have megabytes.
 """
 
 import re
@@ -12,12 +12,12 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-CHARACTERS_PER_TOKEN = 8  # a first guess: a prefix that gives too few tokens is doubled
-MARGIN = 512  # characters before the end of a prefix whose tokens may change when the text goes on
+CHARACTERS_PER_TOKEN = 8  # a first guess: a prefix with too few tokens is doubled
+MARGIN = 512  # characters at the end of a prefix; their tokens may change when the text goes on
 
 
 class PrefixReader:
-    """Tokenizes the part of a text that decides its first ``max_tokens`` ids; ``rust`` truncates to this number."""
+    """Tokenizes the part of a text that decides its first ids. ``rust`` truncates to ``max_tokens`` ids."""
 
     def __init__(self, rust: RustTokenizer, max_tokens: int) -> None:
         added = [token.content for token in rust.get_added_tokens_decoder().values()]
@@ -32,7 +32,7 @@ class PrefixReader:
         self._kind_of = cache(self._kind_of_now)
 
     def ids(self, texts: list[str]) -> list[list[int]]:
-        """The ids of texts that are longer than ``limit`` characters."""
+        """Tokenize texts that are longer than ``limit`` characters."""
         first = self._rust.encode_batch([text[: self.limit] for text in texts])
         return [
             found.ids if self._is_enough(text[: self.limit], found) else self._read_on(text)
@@ -64,11 +64,11 @@ class PrefixReader:
         return max(end for _, end in found.offsets) <= place
 
     def _without_middles(self, text: str) -> str:
-        """The text with its long runs made shorter: runs that give the same ids at any length over the margin.
+        """Shorten every run of characters that has the same ids at any length over the margin.
 
-        A run keeps its beginning and its end. In BERT a run of white space is one space, some characters are dropped,
-        and a word that is too long is one unknown token. In other tokenizers, a run repeats one character, such as a
-        space.
+        A run keeps its beginning and its end. With BERT, three kinds of runs are shortened: white space is one space,
+        some characters are dropped, and a word that is too long is one unknown token. In other tokenizers, a run
+        repeats one character, such as a space.
         """
         half = self._margin // 2
         kinds: dict[str, list[str]] = {}
@@ -80,7 +80,7 @@ class PrefixReader:
                 text = re.sub(f"([{run}]{{{half}}})[{run}]+([{run}]{{{half}}})", r"\1\2", text)
         letters, dropped = "".join(kinds.get("letter", ())), "".join(kinds.get("dropped", ()))
         if letters and not any(re.fullmatch(f"[{letters}{dropped}]+", token) for token in self._added):
-            # An added token may begin or end in the word.
+            # Both ends stay long enough, because an added token may begin or end in the word.
             head = f"(?:[{letters}][{dropped}]*)" if dropped else f"[{letters}]"
             ends = self._longest_word + 1 + self._longest_added, self._longest_added
             word = f"[{letters}{dropped}]"
@@ -90,8 +90,8 @@ class PrefixReader:
     def _kind_of_now(self, character: str) -> str:
         """What the tokenizer does with a character.
 
-        With BERT it can be a "letter", a "space" or "dropped". It is "alike" if its long runs give the same ids at any
-        length. Everything else is "other".
+        Only with BERT, a character can be a "letter", a "space" or "dropped". It is "alike" if its long runs have the
+        same ids at any length. If none of these is true, it is "other".
         """
         longest = self._longest_word
         if longest:

@@ -1,4 +1,4 @@
-"""Turn texts into token ids, the same ids that sentence-transformers gives to the checkpoint."""
+"""Turn texts into token ids. They are equal to the ids of sentence-transformers for the same checkpoint."""
 
 import os
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ class TokenIds:
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer. It truncates to the checkpoint's maximum and pads nothing.
+    """A checkpoint's tokenizer. It truncates texts to the checkpoint's maximum, and does not pad them.
 
     Settings of truncation and padding in ``tokenizer.json`` are ignored. sentence-transformers ignores them too, and
     the build compares the ids with those of sentence-transformers. Raises ManifestError if ``tokenizer_json`` cannot be
-    read, and SpecError if the environment asks for more threads than can be started.
+    read, and SpecError if the environment asks for too many threads.
     """
 
     def __init__(self, tokenizer_json: str, spec: TextSpec) -> None:
@@ -42,7 +42,8 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], prompt: str = "", first_index: int = 0) -> list[TokenIds]:
         """Token ids of each text with ``prompt`` in front.
 
-        Raises InputError if an item is not a valid string; it names the item's index, counted from ``first_index``.
+        Raises InputError if an item is not a valid string. The error names the item's index, counted from
+        ``first_index``.
         """
         for index, text in enumerate(texts, first_index):
             check_text(text, f"item {index}", index)
@@ -59,7 +60,7 @@ class Tokenizer:
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         limit = self._reader.limit
-        if len(texts) == 1 and len(texts[0]) <= limit:  # Rust hands batches to threads, which costs more than it saves
+        if len(texts) == 1 and len(texts[0]) <= limit:  # a batch uses threads; one text is faster without them
             return [self._rust.encode(texts[0]).ids]
         short = [text for text in texts if len(text) <= limit]
         ids = [encoding.ids for encoding in self._rust.encode_batch_fast(short)]
@@ -75,7 +76,7 @@ class Tokenizer:
 
 
 def _check_threads() -> None:
-    """Raise SpecError if the environment asks for more threads than can be started: starting them takes minutes."""
+    """Raise SpecError if the environment asks for too many threads: their start would take minutes."""
     for name in THREADS:
         value = os.environ.get(name, "")
         if value.isdecimal() and len(value) <= 20 and int(value) > MAX_THREADS:  # Rust ignores a longer number

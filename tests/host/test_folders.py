@@ -223,7 +223,7 @@ def test_a_file_that_is_added_at_the_last_moment_is_kept(tmp_path: Path, monkeyp
 def test_an_empty_folder_is_of_somebody_else_and_stays(tmp_path: Path, name: str) -> None:
     target = folder(tmp_path / "target", "old")
     (target / name).mkdir(parents=True)
-    assert ours(target) == f"has the empty folder {name}, which is not of ours"
+    assert ours(target) == f"has the empty folder {name}, which does not belong to ours"
     with pytest.raises(OutputError, match=name), staged_directory(target) as staging:
         publish(folder(staging, "new"), target, ours)
     assert (target / name).is_dir()
@@ -240,7 +240,7 @@ def test_a_folder_whose_files_are_missing_is_no_folder_of_somebody_else(tmp_path
 def test_links_and_hidden_files_are_files_of_somebody_else(tmp_path: Path, name: str) -> None:
     target = folder(tmp_path / "target", "old")
     (target / name).symlink_to(tmp_path)
-    assert ours(target) == f"has {name}, which is no file of ours"
+    assert ours(target) == f"has {name}, which does not belong to ours"
 
 
 def test_a_replaced_folder_keeps_its_mode_and_a_new_one_follows_the_umask_and_the_group(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Write a cell as a folder that CMake builds: one header, one example, the model, the vocabulary."""
+"""Write a cell as a CMake project: a folder with a header, an example, the model and the vocabulary."""
 
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,9 @@ from m2d_export.text.batches import MIN_FILL, TOKEN_BUDGET
 
 HEADER_PARTS = ("tokenizer.hpp", "batches.hpp", "model_file.hpp", "{flavour}.hpp", "encoder.hpp")
 ABOUT = """\
-// A sentence encoder: texts in, vectors out. Written by m2d-export {version}. README.md says how to use it.
+// A sentence encoder: it turns texts into vectors. m2d-export {version} wrote this file. README.md says how to use it.
 //
-// It holds a tokenizer, batches, a runtime and an encoder. Everything about one model is in the folder model/.
+// This header has a tokenizer, batches, a runtime and an encoder. Everything about one model is in the folder model/.
 """
 template = partial(templates.template, "m2d_export.deploy.cpp")
 
@@ -29,11 +29,11 @@ template = partial(templates.template, "m2d_export.deploy.cpp")
 def write_project(
     bundle: Bundle, cell: Cell, target: str | Path, *, runtime: str, precision: str = Precision.FP32
 ) -> Path:
-    """Write the CMake project of ``cell`` for ``runtime``; returns the folder.
+    """Write the CMake project of ``cell`` for ``runtime``, and return its folder.
 
-    A graph is first compared with the bundle's graph. An engine is the bundle's own file. Raises SpecError that names
-    the missing engine, or the part of a tokenizer that C++ does not support; OutputError if ``target`` exists; and
-    IntegrityError, ParityError, RuntimeUnavailable.
+    A graph is compared with the bundle's graph before it is published. An engine is a copy of the bundle's file.
+    Raises SpecError if the engine is missing, or if C++ does not support the tokenizer. Raises OutputError if
+    ``target`` exists. Also raises IntegrityError, ParityError and RuntimeUnavailable.
     """
     if runtime not in FLAVOURS:
         raise SpecError(f"there is no C++ for the runtime {runtime!r}: choose one of {', '.join(FLAVOURS)}")
@@ -62,21 +62,21 @@ def write_project(
 
 
 def _engine(bundle: Bundle, cell: Cell, precision: str, kind: str) -> Engine:
-    """The bundle's engine of ``kind``; its file is not read yet.
+    """Find the bundle's engine of ``kind``. The file of the engine is not read here.
 
-    Raises SpecError if there is no engine, or if it does not take every text that the checkpoint reads. Raises
-    RuntimeUnavailable if it was built with other settings than this version uses.
+    Raises SpecError if there is no engine, or if the engine does not accept every text that the checkpoint reads.
+    Raises RuntimeUnavailable if the engine was built with settings that this version does not use.
     """
     longest = bundle.manifest.text.max_tokens
     engine = bundle.variant(cell.layer, precision).engine(kind)
     path = engine.path.relative_to(bundle.root).as_posix()
     if max(shapes.max[1] for shapes in engine.key.shapes) < longest:
         raise SpecError(
-            f"{path} does not take texts of {longest} tokens, which the checkpoint reads: build it with --shapes that "
-            f"end at {longest} tokens"
+            f"the checkpoint reads texts of {longest} tokens, but {path} does not: build it with --shapes that end at "
+            f"{longest} tokens"
         )
     if any(shapes.min[0] > 1 for shapes in engine.key.shapes):
-        raise SpecError(f"{path} does not take a single text: build it with --shapes that begin at 1x")
+        raise SpecError(f"{path} does not accept a single text: build it with --shapes that begin at 1x")
     check_flags(engine)
     return engine
 
@@ -88,7 +88,7 @@ def _vocabulary(bundle: Bundle, cell: Cell) -> bytes:
 
 
 def header(runtime: str) -> str:
-    """All parts of the header as one file, with each standard header included once, at the top."""
+    """Return all parts of the header as one file. The standard headers are included once, at its top."""
     values = {
         "token_budget": TOKEN_BUDGET,
         "min_fill": round(100 * MIN_FILL),
@@ -109,10 +109,10 @@ def _readme(bundle: Bundle, cell: Cell, flavour: Flavour, precision: str, engine
     places = {"title": flavour.title, **flavour.places, **({} if engine is None else _facts(engine))}
     if engine is None:
         file, inside, notes = "model.onnx", f"pooling, the cut to {cell.dim} numbers and scaling", ""
-        where = '`m2d::Encoder encoder("model", 4)` runs on 4 threads; without a number it runs on every core.'
+        where = '`m2d::Encoder encoder("model", 4)` runs on 4 threads. Without the number, it runs on every core.'
     else:
         file, inside = "model.plan", f"pooling; the header cuts vectors to {cell.dim} numbers and scales them"
-        where = '`m2d::Encoder encoder("model", 1)` runs on the second GPU; without a number it runs on the first.'
+        where = '`m2d::Encoder encoder("model", 1)` runs on the second GPU. Without the number, it uses the first.'
         where += " Threads take turns."
         notes = "\n\n" + template(f"{flavour.templates}_notes.md", **places).strip()
     return template(
@@ -127,7 +127,7 @@ def _readme(bundle: Bundle, cell: Cell, flavour: Flavour, precision: str, engine
         layer=cell.layer,
         dim=cell.dim,
         precision=precision,
-        length="have unit length" if bundle.manifest.normalize else "keep their length, as the checkpoint's do",
+        length="have unit length" if bundle.manifest.normalize else "are not scaled, as in the checkpoint",
         max_tokens=text.max_tokens,
         prompt=f" The checkpoint's default prompt, {templates.markdown_text(repr(prompt))}, is put before every text."
         if prompt

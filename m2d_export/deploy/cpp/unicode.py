@@ -1,6 +1,6 @@
-"""Tables of what a BERT normalizer and pre-tokenizer do to every code point.
+"""Make tables of what a BERT normalizer and pre-tokenizer do to every code point.
 
-The tables are made by asking the installed `tokenizers`, so they have its Unicode version.
+The tables come from the installed `tokenizers`, so they have its Unicode version.
 """
 
 import functools
@@ -16,21 +16,21 @@ from tokenizers import normalizers, pre_tokenizers
 from m2d_export.errors import SpecError
 
 CODE_POINTS = [code for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF]
-SEPARATORS = "|", "!"  # no normalizer changes them; there are two, because each must be measured with the other
+SEPARATORS = "|", "!"  # no normalizer changes them; a chunk with "|" in it is joined with "!"
 CHUNK = 1 << 16
 ORDER_SHIFT = 8  # the bits above the traits hold the order of combining characters
-LOWEST, HIGHEST = "\u0334", "\u0345"  # they have the combining classes 1 and 240, the first and the last in Unicode
+LOWEST, HIGHEST = "\u0334", "\u0345"  # their combining classes are 1 and 240, the lowest and the highest
 
 Characters = tuple[int, ...]
 
 
 class Trait(IntFlag):
-    """What is done to a code point; vocabulary.bin has these numbers."""
+    """What is done to a code point. The file vocabulary.bin has these numbers."""
 
     SKIPPED = 1  # ignored
     PADDED = 2  # a word by itself
     DECOMPOSED = 4  # replaced by its characters in ``decomposed``
-    HANGUL = 8  # replaced by its letters, which are computed from its number
+    HANGUL = 8  # replaced by its letters; a formula computes them
     MARK = 16  # dropped after combining characters are put in order
     LOWERED = 32  # replaced by its characters in ``lowered``
     SPACE = 64  # ends a word
@@ -41,8 +41,8 @@ class Trait(IntFlag):
 class UnicodeTables:
     """What is done to every code point, in this order: skip, pad, decompose, order, drop marks, lower, split.
 
-    ``traits`` are ranges of code points with equal traits: (first code point, ``Trait`` | order << 8). The order is a
-    combining character's class; it is 0 for every other character.
+    ``traits`` has ranges of code points with equal traits: (first code point, ``Trait`` | order << 8). The order of a
+    combining character is its combining class. The order of every other character is 0.
     """
 
     traits: Sequence[tuple[int, int]]
@@ -52,9 +52,10 @@ class UnicodeTables:
 
 @functools.cache
 def probe(clean_text: bool, handle_chinese_chars: bool, strip_accents: bool | None, lowercase: bool) -> UnicodeTables:
-    """The tables of a ``BertNormalizer`` with these settings and a ``BertPreTokenizer``; this takes seconds.
+    """Make the tables of a ``BertNormalizer`` with these settings and of a ``BertPreTokenizer``. This takes seconds.
 
-    Raises SpecError that names a code point if the tables do not give what the whole normalizer gives.
+    Raises SpecError if the tables change a code point in another way than the normalizer does. The error names the code
+    point.
     """
     strips = lowercase if strip_accents is None else strip_accents
     cleaned = _changed(_bert(clean_text=True)) if clean_text else {}
@@ -93,7 +94,7 @@ def probe(clean_text: bool, handle_chinese_chars: bool, strip_accents: bool | No
 
 
 def hangul_letters(code: int) -> Characters:
-    """The letters of a Hangul syllable by Unicode's formula; any other code point is returned as it is."""
+    """Compute the letters of a Hangul syllable by Unicode's formula. Return any other code point as it is."""
     place = code - 0xAC00
     if not 0 <= place < 11172:
         return (code,)
@@ -112,7 +113,7 @@ def _codes(text: str) -> Characters:
 
 
 def _changed(normalizer: Any) -> dict[int, str]:
-    """The code points that a normalizer changes, each with the text that replaces it."""
+    """Find the code points that a normalizer changes, and the text that replaces each of them."""
     changed: dict[int, str] = {}
     for start in range(0, len(CODE_POINTS), CHUNK):
         codes = CODE_POINTS[start : start + CHUNK]
@@ -123,15 +124,15 @@ def _changed(normalizer: Any) -> dict[int, str]:
         texts = normalizer.normalize_str(separator.join(map(chr, codes))).split(separator)
         if len(texts) != len(codes):
             raise SpecError(
-                "this version of tokenizers normalizes a character by its neighbours, which no table can hold: "
-                "install another version"
+                "in this version of tokenizers, neighbours change how a character is normalized, and no table can hold "
+                "that: install another version"
             )
         changed |= {code: text for code, text in zip(codes, texts, strict=True) if text != chr(code)}
     return changed
 
 
 def _pieces() -> Any:
-    """For each code point, the number of pieces of a word that has it inside: 1, 2 (white space) or 3 (punctuation)."""
+    """Put each code point inside a word, and count the pieces of the word: 1, 2 (white space) or 3 (punctuation)."""
     splitter = pre_tokenizers.BertPreTokenizer()
     counts = []
     for start in range(0, len(CODE_POINTS), CHUNK):
@@ -143,16 +144,19 @@ def _pieces() -> Any:
 
 
 def _orders(nfd: Any) -> dict[int, int]:
-    """The combining class of every character that NFD exchanges with a neighbour; Unicode never changes a class."""
+    """Find the combining class of every character that NFD exchanges with a neighbour.
+
+    Python knows the classes. Its Unicode version may differ, but Unicode never changes a class.
+    """
     orders = {ord(character): unicodedata.combining(character) for character in _combining(nfd)}
     unknown = [code for code, order in orders.items() if not order]
     if unknown:
-        raise SpecError(f"this Python does not know U+{unknown[0]:04X}, which tokenizers does: install a newer Python")
+        raise SpecError(f"tokenizers knows U+{unknown[0]:04X}, but this Python does not: install a newer Python")
     return orders
 
 
 def _combining(nfd: Any) -> list[str]:
-    """The code points that NFD exchanges with a neighbour, except those that it replaces."""
+    """Find the code points that NFD exchanges with a neighbour. Code points that NFD replaces are left out."""
     found = set()
     for start in range(0, len(CODE_POINTS), CHUNK):
         characters = [chr(code) for code in CODE_POINTS[start : start + CHUNK] if code != ord("\n")]
@@ -168,7 +172,7 @@ def _combining(nfd: Any) -> list[str]:
 
 
 def _check(tables: UnicodeTables, traits: Any, whole: Mapping[int, str]) -> None:
-    """Raise SpecError if the tables do not give, for every single code point, what the whole normalizer gives."""
+    """Raise SpecError if the tables change some code point in another way than the whole normalizer does."""
     kinds = traits.tolist()
 
     def folded(code: int) -> str:
@@ -182,6 +186,6 @@ def _check(tables: UnicodeTables, traits: Any, whole: Mapping[int, str]) -> None
     for code in {*whole, *np.flatnonzero(traits).tolist()}:
         if whole.get(code, chr(code)) != folded(code):
             raise SpecError(
-                f"this version of tokenizers normalizes U+{code:04X} in another way than its parts do: install another "
-                "version"
+                f"the normalizer of this version of tokenizers changes U+{code:04X} in another way than its parts do: "
+                "install another version"
             )

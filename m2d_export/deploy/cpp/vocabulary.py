@@ -1,8 +1,8 @@
-"""A tokenizer.json as vocabulary.bin, which has everything that tokenizing in C++ needs.
+"""Write a tokenizer.json as vocabulary.bin, a file with everything that the C++ tokenizer needs.
 
-The file is little-endian. ``Tokenizer`` in ``templates/tokenizer.hpp`` reads it in the same order. A number is a
-uint32. A string is its length and its UTF-8. A list is its length and its items. The last 8 bytes are an FNV-1a
-checksum.
+The file is little-endian. ``Tokenizer`` in ``templates/tokenizer.hpp`` reads its parts in the same order. A number is a
+uint32. A string begins with the number of its UTF-8 bytes. A list begins with the number of its items. The last 8 bytes
+are an FNV-1a checksum of all bytes before them.
 """
 
 import json
@@ -17,7 +17,7 @@ from m2d_export.errors import SpecError
 from m2d_export.spec import TextSpec
 
 MAGIC = b"M2DVOC2\n"
-SAMPLE = "a"  # any text with a token will do
+SAMPLE = "a"  # any text that has a token
 POST_PROCESSORS = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 FNV_START, FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
 
@@ -25,7 +25,7 @@ FNV_START, FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
 def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int = 0, normalize: bool = True) -> bytes:
     """The bytes of vocabulary.bin for vectors of ``dim`` numbers; the first ``unpooled`` tokens are not pooled.
 
-    Raises SpecError that names the part of ``tokenizer.json`` that the C++ tokenizer does not support.
+    Raises SpecError if C++ does not support a part of ``tokenizer.json``; the message names this part.
     """
     data = json.loads(tokenizer_json)
     _check(data)
@@ -33,10 +33,10 @@ def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int
     rust = Tokenizer.from_str(tokenizer_json)
     before, after = _special_tokens(rust, data)
     if text.max_tokens <= len(before) + len(after):
-        raise SpecError(f"texts of {text.max_tokens} tokens have no room for other tokens than the special ones")
-    # The ids are taken from the loaded tokenizer, because loading replaces ids that the vocabulary does not have.
+        raise SpecError(f"a text of at most {text.max_tokens} tokens has room for special tokens only")
+    # The ids are taken from the loaded tokenizer, because loading changes an id that is not in the vocabulary.
     added = {token["content"]: _id(rust, token["content"]) for token in data["added_tokens"]}
-    longest_first = sorted(added, key=lambda token: -len(token.encode()))  # because C++ takes the first match
+    longest_first = sorted(added, key=lambda token: -len(token.encode()))  # C++ takes the first token that matches
     prefix = model["continuing_subword_prefix"]
     parts = [
         MAGIC,
@@ -56,7 +56,7 @@ def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int
 
 
 def checksum(content: bytes) -> int:
-    """FNV-1a with 64 bits. It detects a damaged file, but not a forged one."""
+    """The 64-bit FNV-1a checksum of ``content``. It detects a damaged file, but not a forged file."""
     value = FNV_START
     for byte in content:
         value = (value ^ byte) * FNV_PRIME & 0xFFFFFFFFFFFFFFFF
@@ -64,7 +64,7 @@ def checksum(content: bytes) -> int:
 
 
 def _check(data: Mapping[str, Any]) -> None:
-    """Raise SpecError that names a part which is not BertNormalizer, BertPreTokenizer or WordPiece."""
+    """Raise SpecError if C++ does not support a part of the tokenizer, or a setting of a part."""
     for part, kind in (("normalizer", "BertNormalizer"), ("pre_tokenizer", "BertPreTokenizer"), ("model", "WordPiece")):
         found = (data[part] or {}).get("type", "none")
         if found != kind:
@@ -80,10 +80,10 @@ def _check(data: Mapping[str, Any]) -> None:
         if not token["content"]:
             raise _refusal("it has an added token without characters")
         if token["normalized"]:
-            raise _refusal(f"its added token {token['content']!r} is matched in normalized text (normalized: true)")
+            raise _refusal(f"its added token {token['content']!r} matches normalized text (normalized: true)")
         if token["single_word"]:
-            raise _refusal(f"its added token {token['content']!r} is matched as a whole word only (single_word: true)")
-        # White space next to an added token gives no ids. So lstrip and rstrip matter only for tokens with white space.
+            raise _refusal(f"its added token {token['content']!r} matches only whole words (single_word: true)")
+        # White space next to an added token gets no ids. So lstrip and rstrip matter only for tokens with white space.
         if token["content"] != "".join(token["content"].split()):
             raise _refusal(f"its added token {token['content']!r} holds white space")
 

@@ -1,4 +1,4 @@
-"""A model repository for Triton Inference Server: for each cell a text model, and the encoder that it calls."""
+"""Write a model repository for Triton Inference Server. Each cell has a text model, and some have an encoder model."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from m2d_export.spec import OUTPUT, Cell, Precision
 from m2d_export.text.batches import ATTENTION_BUDGET, MIN_FILL, TOKEN_BUDGET
 
 TRITON = "26.07"  # release of NVIDIA's images that the Dockerfile starts from
-SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # they bound the size of a text, because a tokenizer reads all of it
+SMALLEST_LIMIT, BYTES_PER_TOKEN = 1 << 16, 64  # they limit the bytes of a text, because a tokenizer reads all of it
 WARM_TOKENS = 16
 CHECKSUMS = "SHA256SUMS"
 template = partial(templates.template, "m2d_export.deploy.triton")
@@ -34,7 +34,7 @@ template = partial(templates.template, "m2d_export.deploy.triton")
 class Service:
     """How cells are served.
 
-    ``runtime`` and ``threads`` are those of the Python backend. If ``threads`` is None, there is one thread per core.
+    ``runtime`` and ``threads`` are for the Python backend only. If ``threads`` is None, there is one thread per core.
     ``max_batch_size`` is a number of texts. Raises SpecError for a value that Triton or this package does not know.
     """
 
@@ -55,7 +55,7 @@ class Service:
             known = ", ".join(PYTHON_RUNTIMES)
             raise SpecError(f"Triton's Python backend does not run {self.runtime!r} here: choose one of {known}")
         if self.threads is not None:
-            RuntimeOptions(self.runtime, self.threads)  # refuses an impossible number
+            RuntimeOptions(self.runtime, self.threads)  # raises SpecError if the number is impossible
         try:
             whole_from(1)(self.max_batch_size)
         except ValueError as error:
@@ -73,7 +73,7 @@ class Service:
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """The packages that the server's Python needs, besides the NumPy of its image."""
+        """The packages that the server's Python needs; NumPy is in its image already."""
         return ("tokenizers", *([RUNTIMES[self.runtime].package] if self.encodes_in_python else []))
 
 
@@ -90,7 +90,7 @@ def write_repository(
     """Write a model repository that serves ``cells``; returns the names of the text models.
 
     The server puts the checkpoint's prompt ``prompt_name`` before every text; None means the default prompt. Raises
-    SpecError, OutputError if ``target`` exists, and the errors of ``write_deployed``.
+    SpecError if the options do not fit, OutputError if ``target`` exists, and the errors of ``write_deployed``.
     """
     if not cells:
         raise SpecError("no cell was given: name at least one, such as 3x128")
@@ -132,7 +132,7 @@ def max_bytes(max_tokens: int) -> int:
 
 
 def encoder_config(bundle: Bundle, cell: Cell, name: str, caller: str, service: Service) -> str:
-    """The config.pbtxt of a graph that the server's own backend runs, and that the text model ``caller`` calls."""
+    """The config.pbtxt of an encoder: a backend of the server runs it, and the text model ``caller`` calls it."""
     inputs = bundle.manifest.text.input_names
     declared = [f'  {{\n    name: "{key}"\n    data_type: TYPE_INT64\n    dims: [ -1 ]\n  }}' for key in inputs]
     length = min(WARM_TOKENS, bundle.manifest.text.max_tokens)
@@ -153,7 +153,7 @@ def encoder_config(bundle: Bundle, cell: Cell, name: str, caller: str, service: 
 
 def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service, prompt: str, encoder: str) -> None:
     text, version, here = bundle.manifest.text, _version(folder), service.encodes_in_python
-    # A text model that calls another model is not warmed up: the server crashes if it is called while it is starting.
+    # If a text model calls an encoder, there is no warm-up: this call would crash a server that is still starting.
     warmup = template("warmup.pbtxt") if here else ""
     limit, name = service.max_batch_size, folder.name
     config = template("text.pbtxt", name=name, max_batch_size=limit, output=OUTPUT, dim=cell.dim, warmup=warmup)
@@ -169,8 +169,8 @@ def _write_text_model(bundle: Bundle, cell: Cell, folder: Path, service: Service
         "encoder": encoder,
         "threads": service.threads or 0,
         "session": SERVER_SETTINGS,
-        # An encoder that is a Triton model of its own is called once for all texts, if their attention fits. An encoder
-        # in the text model is called more often, because calls in Python cost less than padding.
+        # An encoder that is a Triton model of its own is called once for all texts, if ``attention_budget`` allows it.
+        # An encoder in the text model is called more often, because calls in Python cost less than padding.
         "token_budget": TOKEN_BUDGET if here else limit * text.max_tokens,
         "attention_budget": ATTENTION_BUDGET,
         "min_fill": MIN_FILL if here else 0.0,

@@ -1,7 +1,7 @@
-"""Compute every attention in blocks of queries, for long texts: a whole matrix of scores takes memory by tokens^2.
+"""Compute every attention in blocks of queries, so that long texts need no whole matrix (tokens, tokens) of scores.
 
-A row of scores belongs to one query, and nothing joins rows before the product with the values. So the rows of a block
-are computed, used and freed before those of the next block. ONNX Runtime runs such a graph depth first.
+A row of scores belongs to one query. No step before the product with the values uses several rows together. So the rows
+of one block are computed, used and freed before the next block begins. ONNX Runtime runs the nodes in this order.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from m2d_export.graphs.passes.common import constant
 
-BLOCKS = 16  # a text of 8,192 tokens has 512 queries in each
+BLOCKS = 16  # in a text of 8,192 tokens, each block has 512 queries
 ROW_WISE = frozenset(
     "Abs Add And Cast Div Equal Greater GreaterOrEqual IsNaN Less LessOrEqual Max Min Mul Neg Not Or Sub Where".split()
 )
@@ -22,7 +22,7 @@ ROW_WISE = frozenset(
 def block_attention(model: ir.Model) -> bool:
     """Split the queries of every attention into 16 blocks; returns False if no attention has a known form.
 
-    DeBERTa's has none: it computes a position for every pair of tokens.
+    The attention of DeBERTa has another form: it computes a position for every pair of tokens.
     """
     graph = model.graph
     found = [(node, use) for node in graph if (use := _product_with_values(graph, node)) is not None]
@@ -45,7 +45,7 @@ def block_attention(model: ir.Model) -> bool:
 
 
 def _product_with_values(graph: ir.Graph, node: ir.Node) -> ir.Node | None:
-    """The MatMul that alone reads the attention weights of the Softmax ``node``; None if it is no attention."""
+    """The one MatMul that reads the result of ``node``, if this is the Softmax of an attention; otherwise None."""
     if node.op_type != "Softmax" or node.attributes.get_int("axis", -1) not in (-1, 3):
         return None
     uses = [use.node for use in node.outputs[0].uses()]
@@ -56,7 +56,7 @@ def _product_with_values(graph: ir.Graph, node: ir.Node) -> ir.Node | None:
 
 
 def _bounds(graph: ir.Graph) -> list[ir.Value]:
-    """The first query of each block, and the end of the last: tokens x number / blocks."""
+    """The first query of each block, and the end of the last block: tokens x number / ``BLOCKS``."""
     first = graph[0]
     tokens = ir.node("Shape", [graph.inputs[0]], {"start": 1, "end": 2}, name="block_tokens")
     tokens.outputs[0].name = "block_tokens"
@@ -73,7 +73,7 @@ def _bounds(graph: ir.Graph) -> list[ir.Value]:
 
 
 class _Rows:
-    """The rows of one block of queries of any value that attention weights are made of."""
+    """Adds nodes that compute only the rows of one block of queries, for each value that an attention needs."""
 
     def __init__(self, graph: ir.Graph, before: ir.Node, block: tuple[ir.Value, ir.Value], prefix: str) -> None:
         self._graph, self._before, self._block, self._prefix = graph, before, block, prefix
@@ -81,7 +81,7 @@ class _Rows:
         self._axis = graph.initializers.get("block_axis") or constant(graph, np.array([-2]), "block_axis")
 
     def of(self, value: ir.Value) -> ir.Value:
-        """The rows of ``value``: computed from rows where it is a matrix, else a slice."""
+        """The block's rows of ``value``: computed if it is a (tokens, tokens) matrix, and otherwise cut from it."""
         if value not in self._made:
             self._made[value] = self._rows(value)
         return self._made[value]
@@ -108,7 +108,7 @@ class _Rows:
     def node(
         self, kind: str, inputs: Iterable[ir.Value | None], attributes: Mapping[str, ir.Attr], like: ir.Value
     ) -> ir.Value:
-        """Add a node that computes the rows of ``like``; returns them."""
+        """Add a node that computes the rows of ``like``, and return these rows."""
         made = ir.node(kind, list(inputs), attributes, name=f"{self._prefix}_{like.name}")
         result = made.outputs[0]
         result.name, result.type = f"{self._prefix}_{like.name}", like.type

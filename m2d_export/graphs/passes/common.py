@@ -1,4 +1,4 @@
-"""Helpers of several passes: constants of a graph, and the orders of axes in attention."""
+"""What several passes need: constants of a graph, and the orders of axes in attention."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ KEYS_TRANSPOSED = (0, 2, 3, 1)  # (batch, tokens, heads, numbers) to (batch, hea
 
 
 def constant(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value:
-    """Add a constant to ``graph``, with its type and shape, which onnx-ir does not take from the tensor."""
+    """Add a constant to ``graph``. Its type and shape are set too: onnx-ir does not take them from the tensor."""
     tensor = ir.tensor(array, name=name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)

@@ -1,6 +1,6 @@
 """Dequantize only the rows of an embedding table that a batch looks up.
 
-With DequantizeLinear before the lookup, ONNX Runtime would dequantize the whole table in every call.
+If DequantizeLinear comes before the lookup, ONNX Runtime dequantizes the whole table in every call.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
-"""Replace every attention by ONNX's Attention operator (opset 23), which ONNX Runtime runs faster.
+"""Replace every attention by ONNX's Attention operator (opset 23). ONNX Runtime runs this operator faster.
 
-Written out, one attention is a dozen operators, most of which move numbers. For a short text, calling them takes most
-of the time.
+Without it, one attention is a dozen operators, and most of them only move numbers. If a text is short, the calls of
+operators take most of the time.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,13 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from m2d_export.graphs.passes.common import HEADS_FIRST, KEYS_TRANSPOSED, axis_order, constant
 
 OPSET = 23
-WRITTEN_OUT = ("Reshape", "Transpose", "MatMul", "Softmax", "Add", "Mul", "MatMul")  # an attention, last node first
+# The operators of an attention, from the last node to the first.
+WRITTEN_OUT = ("Reshape", "Transpose", "MatMul", "Softmax", "Add", "Mul", "MatMul")
 
 
 @dataclass(frozen=True, eq=False)
 class _Attention:
-    """An attention found in a graph; ``inputs`` are query, key and value, (batch, tokens, numbers) each."""
+    """An attention in a graph. ``inputs`` are query, key and value; each is (batch, tokens, numbers)."""
 
     last: ir.Node
     inputs: tuple[ir.Value, ...]
@@ -28,7 +29,7 @@ class _Attention:
 
 
 def fuse_attention(model: ir.Model) -> bool:
-    """Fuse all attentions and raise the opset to 23; fuses none if any Softmax is not of an attention like BERT's."""
+    """Fuse all attentions and raise the opset to 23. If a Softmax is part of something else, fuse nothing."""
     found = [_find(model.graph, node) for node in model.graph if node.op_type == "Reshape"]
     attentions = [attention for attention in found if attention is not None]
     if not 0 < len(attentions) == sum(node.op_type == "Softmax" for node in model.graph):
@@ -42,7 +43,7 @@ def fuse_attention(model: ir.Model) -> bool:
 
 
 def _find(graph: ir.Graph, last: ir.Node) -> _Attention | None:
-    """The attention that ends in the Reshape ``last``; None if none does."""
+    """Find the attention that ends in the Reshape ``last``. Returns None if there is none."""
     chain = _chain(last.outputs[0], WRITTEN_OUT)
     if chain is None:
         return None
@@ -65,7 +66,10 @@ def _find(graph: ir.Graph, last: ir.Node) -> _Attention | None:
 
 
 def _before_heads(graph: ir.Graph, side: ir.Value | None, order: tuple[int, ...]) -> tuple[ir.Value | None, int]:
-    """The value (batch, tokens, numbers) that ``side`` is split from, and the count of heads, else None and 0."""
+    """Find the value (batch, tokens, numbers) that is split into the heads of ``side``, and the number of heads.
+
+    Returns None and 0 if there is no such value.
+    """
     nodes = _chain(side, ("Transpose", "Reshape"))
     if nodes is None or axis_order(nodes[0]) != order:
         return None, 0
@@ -76,7 +80,10 @@ def _before_heads(graph: ir.Graph, side: ir.Value | None, order: tuple[int, ...]
 
 
 def _shape_by_tokens(graph: ir.Graph, value: ir.Value, rank: int) -> ir.Shape | None:
-    """The shape of ``value`` if it has ``rank`` axes, the first two (batch, tokens); None for attention in windows."""
+    """The shape of ``value`` if it has ``rank`` axes that begin with (batch, tokens).
+
+    None for any other shape, for example of attention in windows.
+    """
     tokens, shape = graph.inputs[0].shape, value.shape
     if tokens is None or shape is None or len(shape) != rank or shape[:2] != tokens[:2]:
         return None
@@ -84,7 +91,10 @@ def _shape_by_tokens(graph: ir.Graph, value: ir.Value, rank: int) -> ir.Shape | 
 
 
 def _chain(value: ir.Value | None, kinds: tuple[str, ...]) -> list[ir.Node] | None:
-    """The nodes of ``kinds`` that make ``value``, last one first; each feeds only the next, through its first input."""
+    """Find the chain of nodes that computes ``value``. ``kinds`` are their operators, from the last to the first.
+
+    Each node is the first input of the next one, and no other node uses its result. Returns None if there is no chain.
+    """
     nodes: list[ir.Node] = []
     for kind in kinds:
         node = value.producer() if value is not None else None
@@ -105,7 +115,10 @@ def _fuse(graph: ir.Graph, found: _Attention, masks: dict[ir.Value, ir.Value]) -
 
 
 def _with_rows(graph: ir.Graph, mask: ir.Value, known: dict[ir.Value, ir.Value]) -> ir.Value:
-    """``mask`` with one row for each token; ONNX Runtime refuses (batch, 1, 1, tokens), which the standard allows."""
+    """Return ``mask`` with one row for each token.
+
+    The standard allows (batch, 1, 1, tokens), but ONNX Runtime refuses it. ``known`` has the masks of earlier calls.
+    """
     if mask.shape is None or mask.shape[2] != 1:
         return mask
     if mask not in known:
@@ -114,7 +127,7 @@ def _with_rows(graph: ir.Graph, mask: ir.Value, known: dict[ir.Value, ir.Value])
         sizes = ir.node("Concat", [one, one, tokens.outputs[0], one], {"axis": 0})
         rows = ir.node("Expand", [mask, sizes.outputs[0]])
         producer = mask.producer()
-        assert producer is not None  # noqa: S101 - _find refuses any other mask
+        assert producer is not None  # noqa: S101 - _find refuses a mask that no node computes
         graph.insert_after(producer, [tokens, sizes, rows])
         known[mask] = rows.outputs[0]
     return known[mask]

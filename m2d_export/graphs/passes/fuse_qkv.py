@@ -1,7 +1,7 @@
 """Join the query, key and value layers into one MatMul.
 
-If several MatMuls share one quantized input, ONNX Runtime does not multiply them in int8. It runs all of them in float
-and dequantizes their weights in every call.
+If several MatMuls share one quantized input, ONNX Runtime does not run them in int8. It runs all of them in float and
+dequantizes their weights in every call.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class _Linear:
 
 
 def _linear(matmul: ir.Node, value: ir.Value) -> _Linear | None:
-    """The linear layer that starts with the node ``matmul`` and reads ``value``; None if there is none."""
+    """Find the linear layer that starts with the node ``matmul`` and reads ``value``. None if there is none."""
     if matmul.op_type != "MatMul" or matmul.inputs[0] is not value or len(matmul.outputs[0].consumers()) != 1:
         return None
     (add,) = matmul.outputs[0].consumers()
@@ -54,7 +54,7 @@ def _linear(matmul: ir.Node, value: ir.Value) -> _Linear | None:
 
 
 def _join(graph: ir.Graph, source: ir.Node, value: ir.Value, layers: list[_Linear]) -> None:
-    """Replace ``layers``, which all read ``value``; the node ``source`` makes this value."""
+    """Replace ``layers`` by one layer. All of them read ``value``, an output of the node ``source``."""
     arrays = {
         "weights": np.concatenate([layer.weights for layer in layers], axis=1),
         "biases": np.concatenate([layer.biases for layer in layers]),

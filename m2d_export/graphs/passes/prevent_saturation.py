@@ -1,8 +1,8 @@
 """Change int8 weights so that they give the same result on every x86 processor.
 
-A processor without int8 dot products (VNNI) adds two neighbouring products in 16 bits, and this sum may saturate.
-Weights whose sum could saturate are made a little smaller. The usual way is to use half of the range for all weights.
-It loses as much accuracy as it saves.
+A processor without int8 dot products (VNNI) adds two neighbouring products in 16 bits. If the sum is too large for 16
+bits, it is cut off: it saturates. Weights are made a little smaller where this could happen. The usual way is to use
+half of the range for all weights, but this loses as much accuracy as it saves.
 """
 
 from typing import Any
@@ -14,14 +14,15 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from m2d_export.graphs.passes.common import constant, constant_array
 
-MAX_PAIR_SUM = 128  # times 255, the largest activation, it fits in a signed 16-bit number
-TRIED_FACTORS = 9  # of each column: from 1 to the factor that clips no weight
+MAX_PAIR_SUM = 128  # 128 times the largest activation (255) fits in a signed 16-bit number
+TRIED_FACTORS = 9  # factors that are tried for each column, from 1 to the factor that clips no weight
 
 
 def prevent_saturation(model: ir.Model) -> bool:
     """Change the int8 weights of every MatMul so that two neighbours in a column never add up to more than 128.
 
-    If the weights of a column shrink, its scale grows by the same factor.
+    If the weights of a column become smaller, the column's scale grows by the same factor. Returns whether any weight
+    was changed.
     """
     changed = False
     for dequantize in [node for node in model.graph if node.op_type == "DequantizeLinear"]:
@@ -43,10 +44,10 @@ def prevent_saturation(model: ir.Model) -> bool:
 
 
 def _limit_pair_sums(weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """New int8 weights (in, out) within ``MAX_PAIR_SUM``, and the factors (out,) by which their scales grow.
+    """New int8 weights (in, out) within ``MAX_PAIR_SUM``, and the factors (out,) for their scales.
 
-    For each column, several factors are tried: the weights are rounded and clipped, and the factor with the smallest
-    error is taken.
+    Several factors are tried for each column. Each time, the weights are divided by the factor, rounded and clipped.
+    The factor with the smallest error is used.
     """
     inner, outer = weights.shape
     pairs = np.pad(weights, ((0, inner % 2), (0, 0))).reshape(-1, 2, outer).astype(np.float32)
@@ -64,7 +65,7 @@ def _limit_pair_sums(weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]
 
 
 def _clip(pairs: NDArray[Any]) -> NDArray[Any]:
-    """Clip pairs (pairs, 2, columns) to ``MAX_PAIR_SUM`` in both signs; both numbers give half of the excess."""
+    """Limit the sum of each pair (pairs, 2, columns) to -128 or 128. Each number of a pair loses half of the excess."""
     for sign in (1, -1):
         over = np.maximum(np.maximum(sign * pairs, 0).sum(1, keepdims=True) - MAX_PAIR_SUM, 0)
         pairs = pairs - sign * np.concatenate([np.ceil(over / 2), np.floor(over / 2)], axis=1)

@@ -1,4 +1,4 @@
-"""Move the factor 0.5 of a GELU to the end, because ONNX Runtime fuses a GELU only in that order."""
+"""Move the factor 0.5 of a GELU to the end. ONNX Runtime fuses a GELU only in this order."""
 
 import onnx_ir as ir
 
@@ -8,7 +8,7 @@ from m2d_export.graphs.passes.common import is_number
 def reorder_gelu(model: ir.Model) -> bool:
     """Turn ``x * (0.5 * (1 + erf(x / c)))`` into ``(x * (1 + erf(x / c))) * 0.5``.
 
-    The result is exactly the same, because halving a float is exact.
+    Results are exactly the same, because a float is multiplied by 0.5 without rounding.
     """
     changed = False
     for erf in [node for node in model.graph if node.op_type == "Erf"]:

@@ -1,7 +1,7 @@
-"""Split a joined query, key and value after the transposition, and not before it.
+"""Transpose a joined query, key and value before it is split, and not after.
 
-A split along the last axis copies all numbers, and then each part is transposed. If everything is transposed first, the
-parts are one after the other in memory. OpenVINO runs long texts faster this way.
+A split along the last axis copies all numbers, and each part must still be transposed. If the whole value is transposed
+first, the parts lie one after the other in memory. OpenVINO is then faster for long texts.
 """
 
 import numpy as np
@@ -10,11 +10,11 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from m2d_export.graphs.passes.common import HEADS_FIRST, KEYS_TRANSPOSED, axis_order, constant, constant_array
 
-PARTS_FIRST = [2, 0, 3, 1, 4]  # (batch, tokens, parts, heads, numbers) to (parts, batch, heads, tokens, numbers)
+PARTS_FIRST = [2, 0, 3, 1, 4]  # from (batch, tokens, parts, heads, numbers) to (parts, batch, heads, tokens, numbers)
 
 
 def split_heads_last(model: ir.Model) -> bool:
-    """Turn Split, Reshape, Transpose into Reshape, Transpose, Split, for every Split into parts of equal width."""
+    """Turn Split, Reshape, Transpose into Reshape, Transpose, Split if all parts of the Split have equal width."""
     changed = False
     for split in [node for node in model.graph if node.op_type == "Split" and _has_equal_widths(node)]:
         views = [users[0] for value in split.outputs if len(users := value.consumers()) == 1]
@@ -47,7 +47,7 @@ def _has_equal_widths(split: ir.Node) -> bool:
 def _transpose_before_split(
     graph: ir.Graph, split: ir.Node, sizes: tuple[object, ...], orders: list[tuple[int, ...]]
 ) -> list[ir.Value]:
-    """Insert the new nodes after ``split``; returns a value for each part, its axes in the order of that part."""
+    """Insert the new nodes after ``split``, and return one value per part. ``orders`` has the order of their axes."""
     name, count = split.outputs[0].name, len(orders)
     shape = constant(graph, np.array([0, 0, count, *sizes]), f"{name}_parts")  # 0 means: keep the size of this axis
     ones = constant(graph, np.ones(count, np.int64), f"{name}_ones")

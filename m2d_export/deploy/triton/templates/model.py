@@ -1,7 +1,7 @@
-"""Texts to sentence vectors in Triton's Python backend; requests that wait are encoded together.
+"""Turn texts into sentence vectors in Triton's Python backend. Requests that wait are encoded together.
 
-m2d-export writes the same file for every cell: settings.json, in the same folder, holds the differences. No part of a
-request names a file, a model or code.
+m2d-export writes the same model.py for every cell. The differences are in settings.json, in the same folder. A
+request holds only texts: it cannot name a file, a model or code.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ class TritonPythonModel:
     """The class that the server looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Check the sha256 of the files, then load the tokenizer and open the encoder."""
+        """Check the sha256 of each file, load the tokenizer, and open the encoder."""
         folder = Path(args["model_repository"]) / args["model_version"]
         self.settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         for name, wanted in self.settings["sha256"].items():
             if _sha256(folder / name) != wanted:
-                raise pb_utils.TritonModelException(f"{name} is not the file that was written: copy it again")
+                raise pb_utils.TritonModelException(f"{name} has changed since m2d-export wrote it: copy it again")
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(self.settings["max_tokens"])
@@ -38,7 +38,7 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request. A text that cannot be read fails its own request only."""
         texts: list[str] = []
-        counts: list[int | Any] = []  # of each request: how many texts it has, or its error
+        counts: list[int | Any] = []  # for each request, the number of its texts, or its error
         for request in requests:
             try:
                 read = [self._read(item) for item in pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy().flat]
@@ -49,7 +49,7 @@ class TritonPythonModel:
         try:
             vectors = self._vectors(texts)
         except Exception as error:
-            if len(requests) > 1:  # encode each by itself, so that only the faulty one fails
+            if len(requests) > 1:  # each request is encoded by itself, so that only the faulty one fails
                 return [self.execute([request])[0] for request in requests]
             failed = pb_utils.TritonError(f"encoding failed: {error}")
             return [_failure(failed if isinstance(count, int) else count) for count in counts]
@@ -65,14 +65,14 @@ class TritonPythonModel:
 
     def _read(self, item: bytes) -> str:
         if len(item) > self.settings["max_bytes"]:
-            raise ValueError(f"a text has {len(item)} bytes: this model takes at most {self.settings['max_bytes']}")
+            raise ValueError(f"a text has {len(item)} bytes: this model reads at most {self.settings['max_bytes']}")
         try:
             return f"{self.settings['prompt']}{item.decode('utf-8')}"
         except UnicodeDecodeError as error:
             raise ValueError(f"a text is not UTF-8 (byte {error.start})") from None
 
     def _vectors(self, texts: Sequence[str]) -> Any:
-        """Vectors in the order of ``texts``. Texts are encoded longest first, in batches of similar length."""
+        """Encode texts in batches of similar length, the longest text first. Vectors have the order of ``texts``."""
         vectors = np.zeros((len(texts), self.settings["dim"]), dtype=np.float32)
         # A text without tokens becomes one padding token, so that its vector is defined.
         ids = [encoding.ids or [self.settings["pad_id"]] for encoding in self.tokenizer.encode_batch_fast(list(texts))]
@@ -103,7 +103,7 @@ class TritonPythonModel:
             input_ids[row, : len(item)] = item
             attention_mask[row, : len(item)] = 1
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if self.settings["unpooled"] is not None:  # how many tokens of the prompt are read but not pooled
+        if self.settings["unpooled"] is not None:  # the number of prompt tokens that are read but not pooled
             inputs["pooling_mask"] = attention_mask.copy()
             inputs["pooling_mask"][:, : self.settings["unpooled"]] = 0
         return inputs
@@ -125,7 +125,7 @@ Encode = Callable[[dict[str, Any]], Any]
 
 
 def _onnxruntime(folder: Path, settings: dict[str, Any]) -> Encode:
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it is read when the library is imported
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads this when it is imported
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -138,7 +138,7 @@ def _onnxruntime(folder: Path, settings: dict[str, Any]) -> Encode:
 
 
 def _openvino(folder: Path, settings: dict[str, Any]) -> Encode:
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # without it, nothing is reported
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # turns its reports off
     import openvino
 
     wanted = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
