@@ -209,6 +209,6 @@ def _pairs(name: str, label: str, rows: Iterator[Row]) -> Pairs:
         scores.append(score)
     if len(set(scores)) < 2:
         raise DataError(
-            f"the {len(scores)} pair(s) of {name} have the same score: a rank correlation needs different scores"
+            f"{name} has {len(scores)} pair(s) with the same score: a rank correlation needs different scores"
         )
     return Pairs(name, label, tuple(place), np.array(left), np.array(right), np.array(scores))

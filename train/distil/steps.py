@@ -28,7 +28,7 @@ BUDGET = {"cpu": 384, "cuda": 48_000}  # tokens of a group; on a CPU, less paddi
 CHECK = {"cpu": 25, "cuda": 100}  # steps between two looks at the drift of the last exit
 DRIFT_TEXTS = 200
 RATE, HEAD_RATE, DECAY, CLIP = 3e-4, 1e-3, 0.01, 1.0
-WARM_UP = 0.05  # of the training
+WARM_UP = 0.1  # of the training
 LAST = 6.0  # the weight of the last exit in the loss
 MOST_RETURNS = 6  # after so many returns the training ends with its last good state
 
@@ -54,7 +54,7 @@ class Training:
         self.device, self.texts = teacher.device, corpus.texts
         self.order = Order(len(corpus.own), len(corpus.mix), BATCH[self.device], settings.seed)
         self.steps, self.seconds = steps, seconds
-        self.step, self.elapsed, self.last, self.returns = 0, 0.0, LAST, 0
+        self.step, self.elapsed, self.last, self.returns = 0, 0.0, LAST, 0  # ``last`` is the weight of the last exit
         self.layers = [layer for layer in settings.layers if layer > 0]
         self.checkpoint_in_training = with_heads(fast_attention(start), self.layers)
         self.exits = ExitEncoder(self.checkpoint_in_training, self.layers).eval().to(self.device)  # without dropout
@@ -97,7 +97,7 @@ class Training:
     def take_step(self) -> float:
         """Train on the next texts; returns the loss. Raises TrainingError if it is not finite or memory runs out."""
         started = time.perf_counter()
-        rate = min(1.0, self.share / WARM_UP + 0.01) * (1 - self.share)
+        rate = min(1.0, self.share / WARM_UP + 0.01) * (1 - self.share) / 2**self.returns
         for group in self.optimizer.param_groups:
             group["lr"] = group["top"] * rate
         rows = self.order.rows(self.step)
@@ -125,7 +125,11 @@ class Training:
         return start_vectors(self.start, targets)
 
     def _check(self) -> None:
-        """Keep the state if it is good; else return to the last good one with more weight on the last exit."""
+        """Keep the state if it is good. Otherwise return to the last good one, and hold the last exit more tightly.
+
+        Its weight is doubled. The learning rate is halved too, because the size of AdamW's steps does not depend on the
+        weight.
+        """
         started = time.perf_counter()
         drift = self.drift()
         if drift <= self.settings.max_drift:
@@ -135,7 +139,8 @@ class Training:
             self.last *= 2
             self.progress(
                 f"step {self.step}: the last exit drifted {drift:.4f} from the base on held-out text, over "
-                f"{self.settings.max_drift:g}: back to step {self._good['step']}, with the weight {self.last:g} for it"
+                f"{self.settings.max_drift:g}: back to step {self._good['step']}, with the weight {self.last:g} for it "
+                "and half the learning rate"
             )
             elapsed = self.elapsed
             self._load({**self._good, "last": self.last, "returns": self.returns})
