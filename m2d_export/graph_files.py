@@ -86,7 +86,7 @@ def check_graphs(
     """Compare every graph with the reference. Returns the variants that pass, and a text for each failure.
 
     ``reference`` is called only if a result is not kept. The result of a graph that failed is not kept, so the next
-    build compares it again.
+    build compares the graph again.
     """
     origin = digest_of(*_origin(plan), plan.grid.dims)
     weights = {precision: sha256_of(staging / layout.weights_path(precision)) for precision in plan.precisions}

@@ -1,4 +1,4 @@
-"""Compute from records every value that the terminal, the report and ``select`` show."""
+"""Compute every value that the terminal, the report and ``select`` show. The values are computed from records."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -11,7 +11,7 @@ from m2d_export.errors import DataError
 from m2d_export.precisions import PRECISIONS
 from m2d_export.spec import Cell
 
-Place = tuple[Setup, Cell]  # for values that do not depend on threads, by the setup without threads
+Place = tuple[Setup, Cell]  # the key of values that do not depend on threads; the setup is without them
 MOST_AGREEMENT = 100.0  # the full cell agrees with itself
 EXACTNESS = {str(precision): place for place, precision in enumerate(PRECISIONS)}
 
@@ -30,7 +30,10 @@ def full_cell(records: Sequence[Record]) -> Cell | None:
 
 
 def full_record(records: Sequence[Record], sts: str | None) -> Record | None:
-    """The record of the deepest, widest cell in the most exact setup. Retention is a share of its score."""
+    """The record of the deepest, widest cell in the most exact setup.
+
+    Retention is a score divided by the score of this record.
+    """
     scores = [record for record in measured(records, "score") if record["sts"] == sts]
     return max(
         (record for record in scores if record["spearman"]["cosine"] is not None),
@@ -40,10 +43,10 @@ def full_record(records: Sequence[Record], sts: str | None) -> Record | None:
 
 
 def full_score(records: Sequence[Record], sts: str | None) -> float | None:
-    """The score of the full cell; if it was not measured, it follows from the retention of another cell.
+    """The score of the full cell. If no record has it, it is computed from another cell's score and retention.
 
-    If ``full_record`` has no retention, its cell counts as the full cell if the cell has all dims. Else the result is
-    None.
+    If ``full_record`` has no retention, but its cell has all dims, this cell counts as the full cell. If its cell has
+    fewer dims, the result is None.
     """
     record = full_record(records, sts)
     if record is None or (record.get("retention") is None and record["dim"] != record["width"]):

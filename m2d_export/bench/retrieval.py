@@ -17,9 +17,9 @@ from m2d_export.vectors import FloatArray, truncate
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 NDCG_CUT, RECALL_CUT, CASCADE_CUT = 10, 100, 10
-MAX_GRADE = 10**9 - 1  # how relevant a document is; sums of such grades are exact
+MAX_GRADE = 10**9 - 1  # the largest grade; sums of grades up to this one are exact
 NO_DOCUMENT = -1
-Grades = Mapping[int, int]  # the relevance of each document, by its place
+Grades = Mapping[int, int]  # the place of a document in ``documents`` -> its grade, which says how relevant it is
 Judgement = tuple[str, str, str, int]  # file and line, id of the query, id of the document, grade
 
 
@@ -60,7 +60,7 @@ def load_collection(folder: Path) -> Collection:
     judgements = list(_judgements(folder / QRELS))
     _check_known(judgements, texts, corpus)
     judged = _by_query(judgements)
-    # trec_eval puts equal scores in the order of descending ids, ``top`` in the order of ascending places. So the
+    # Documents with equal scores are ordered by descending id in trec_eval, and by ascending place in ``top``. So the
     # document with the largest id gets place 0.
     place = {identity: row for row, identity in enumerate(sorted(corpus, reverse=True))}
     return Collection(
@@ -78,7 +78,10 @@ def evaluate(collection: Collection, queries: NDArray[Any], documents: NDArray[A
 
 
 def evaluate_ranks(collection: Collection, found: IntArray) -> Retrieval:
-    """Score the places of documents, the best first: (queries, 100), with -1 at the end if there are fewer."""
+    """Score the documents that were found for each query.
+
+    ``found`` (queries, 100) has their places, the best first. A row with fewer than 100 documents ends with -1.
+    """
     return Retrieval(
         ndcg_at_10=_mean(ndcg(ranked, grades) for ranked, grades in zip(found, collection.grades, strict=True)),
         recall_at_100=_mean(recall(ranked, grades) for ranked, grades in zip(found, collection.grades, strict=True)),
@@ -88,8 +91,8 @@ def evaluate_ranks(collection: Collection, found: IntArray) -> Retrieval:
 def search(queries: NDArray[Any], documents: NDArray[Any], count: int, own: IntArray | None = None) -> IntArray:
     """Places of the ``count`` nearest documents by cosine, nearest first: (q, dim), (n, dim) -> (q, count).
 
-    Documents with equal cosines keep their order. ``own`` (q,) is a document that each query ignores, or -1. A row with
-    fewer results than ``count`` ends with -1.
+    Documents with equal cosines keep their order. ``own`` (q,) has for each query the place of one document that is not
+    searched, or -1. A row with fewer results than ``count`` ends with -1.
     """
     return search_units(truncate(queries, queries.shape[1]), truncate(documents, documents.shape[1]), count, own)
 
@@ -117,7 +120,7 @@ def ndcg(ranked: Sequence[int] | IntArray, grades: Grades, cut: int = NDCG_CUT) 
 
 
 def recall(ranked: Sequence[int] | IntArray, grades: Grades, cut: int = RECALL_CUT) -> float:
-    """trec_eval's recall: the share of relevant documents (grade over 0) in the first ``cut``, or 0 without any."""
+    """trec_eval's recall: the share of relevant documents (grade over 0) in the first ``cut``; 0 if there are none."""
     relevant = {document for document, grade in grades.items() if grade > 0}
     return len(relevant.intersection(map(int, ranked[:cut]))) / len(relevant) if relevant else 0.0
 
@@ -133,9 +136,10 @@ def cascade(
     """Recall@10 x 100 of a cascade for each length of the shortlist.
 
     In a cascade, a cheap cell finds the shortlist, and a deep cell ranks the documents of the shortlist. Recall@10 is
-    the share of the deep cell's ten nearest documents that are in the shortlist, because the deep cell ranks these
-    first in every shortlist. It is 0 if the deep cell finds no document. Vectors are (queries, dim) and
-    (documents, dim) of each cell; ``own`` is as in ``search``. Raises SpecError for a length below 1.
+    the share of the deep cell's ten nearest documents that are in the shortlist. Their order in the shortlist does not
+    matter, because the deep cell ranks the shortlist again, with these documents first. Recall@10 is 0 if the deep cell
+    finds no document. Vectors are (queries, dim) and (documents, dim) of each cell; ``own`` is as in ``search``. Raises
+    SpecError for a length below 1.
     """
     if not shortlist_lengths or min(shortlist_lengths) < 1:
         raise SpecError(f"expected shortlist lengths of at least 1, got {list(shortlist_lengths)}")

@@ -60,8 +60,8 @@ def stored_spearman(
     """Spearman correlation x 100 of quantized vectors on graded pairs; None if it is undefined.
 
     ``vectors`` (texts, dim) have unit length. ``Pairs`` explains the shapes of the other arrays. The similarity is the
-    cosine of the stored numbers. For int8, these are the integers, as in the evaluator of sentence-transformers. For
-    binary, the similarity is the negated Hamming distance.
+    cosine of the stored numbers. int8 vectors are compared as integers, without their scales, as in the evaluator of
+    sentence-transformers. For binary, the similarity is the negated Hamming distance.
     """
     stored = quantized(vectors, storage)
     if storage is Storage.BINARY:

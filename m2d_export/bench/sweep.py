@@ -33,7 +33,8 @@ FAILURES = (M2DError, MemoryError)  # these are recorded; any other exception is
 class Matrix:
     """What to measure in every setup: the quality of layers x dims, and the cost of layers x batch sizes x tokens.
 
-    If ``computes`` is empty, each runtime computes in its default type. If ``threads`` is None, it uses one per core.
+    If ``computes`` is empty, each runtime computes in its default type. If ``threads`` is None, each runtime uses
+    one thread per core.
     """
 
     layers: tuple[int, ...]
@@ -59,7 +60,9 @@ class Matrix:
         for count in self.tokens:
             if not 3 <= count <= bundle.manifest.text.max_tokens:
                 longest = bundle.manifest.text.max_tokens
-                raise SpecError(f"tokens {count} is out of range: choose 3 to {longest}, which this checkpoint reads")
+                raise SpecError(
+                    f"tokens {count} is out of range: choose 3 to {longest}. This checkpoint reads at most {longest}"
+                )
         if min(self.batch_sizes) < 1:
             raise SpecError(f"batch size {min(self.batch_sizes)} is out of range: choose 1 or more")
         return self
@@ -78,8 +81,8 @@ class Sweep:
     """What to measure, and how; ``records`` measures it.
 
     ``done`` has the keys of records that are not measured again. ``command`` is put into every record. Latency and
-    memory are measured on ``texts``. These must always be the same, because the records do not name them. ``index`` is
-    that of the measures in an index, if there are any.
+    memory are measured on ``texts``. These must always be the same, because the records do not name them. If some of
+    ``measures`` search in an index, ``index`` is this index.
     """
 
     bundle: Bundle
@@ -107,7 +110,7 @@ class Sweep:
         missing = {layer: self._missing(self._plan(setup, layer, *self.measures)) for layer in layers}
         if not any(missing.values()):
             return
-        require("scipy.stats", "bench")  # here, because without scipy every layer would fail
+        require("scipy.stats", "bench")  # checked before the first layer, because without scipy every layer would fail
         self.progress(f"vectors of the full cell, {full}{self._suffix(setup)}")
         with ExitStack() as stack:
             try:

@@ -9,7 +9,7 @@ from m2d_export.bench.values import OWN, Shape, View
 from m2d_export.errors import DataError
 from m2d_export.spec import ROLES
 
-Times = tuple[Shape, Shape]  # of latency, of throughput
+Times = tuple[Shape, Shape]  # the shape at which latency is shown, and the one at which throughput is shown
 
 
 def sts_labels(records: Sequence[Record]) -> dict[str, str]:
@@ -29,7 +29,10 @@ def collection_names(records: Sequence[Record]) -> list[str]:
 
 
 def index_names(records: Sequence[Record]) -> dict[str, str]:
-    """The names by id of the bundles in whose index queries were searched; the last measured other bundle is first."""
+    """The indexes that were searched: id -> name of the bundle. The measured bundle's own index is last.
+
+    Of the others, the one that was measured last is first.
+    """
     found = {
         record["index"]: record["index_name"] for record in _of_kinds(records, "index_retrieval", "index_agreement")
     }
@@ -79,7 +82,10 @@ def shapes(records: Sequence[Record]) -> list[Shape]:
 
 
 def times(records: Sequence[Record]) -> list[Times]:
-    """The pairs of shapes whose times can be shown: for each scope and length the default, then each batch size."""
+    """The pairs of shapes whose times can be shown.
+
+    For each scope and number of tokens, the default pair is first. Then each batch size has a pair of equal shapes.
+    """
     found: dict[Times, None] = {}
     timed = _timed(records)
     for scope, tokens in sorted({(shape.scope, shape.tokens) for shape in timed}, key=lambda at: (at[0] != "text", at)):
@@ -102,9 +108,10 @@ def view_of(
     """The view that is asked for; None means the default.
 
     The defaults are the first texts, the first collection, the index of another bundle if there is one, and the first
-    STS set that is not the toy set, if there is one. Latency is shown at the shape that most exits were timed at; if
-    several are equal, scope "text" comes first, then the smallest shape. Throughput is shown at the largest batch of
-    texts of that length. Raises DataError that lists what was measured.
+    STS set that is not the toy set, if there is one. Latency is shown at the shape that most exits were timed at. If
+    several shapes have equally many exits, scope "text" comes first, then the smallest shape. Throughput is shown at a
+    shape with the same scope and tokens. This is again the one that most exits were timed at. If several have equally
+    many, it is the one with the largest batch. Raises DataError that lists what was measured.
     """
     timed = _timed(records)
     asked = {"batch_size": batch_size, "tokens": tokens, "scope": scope}
@@ -118,10 +125,10 @@ def view_of(
         raise DataError(f"no times at {together} together: {_choose(shapes(records))}")
     shape, throughput = _default_times(fitting) if fitting else (None, None)
     return View(
-        sts=_named("scores", sorted(sts_labels(records), key=lambda name: name == TOY), sts),
+        sts=_named("scores on", sorted(sts_labels(records), key=lambda name: name == TOY), sts),
         shape=shape,
-        texts=_named("agreement", text_names(records), texts),
-        collection=_named("retrieval", collection_names(records), collection),
+        texts=_named("agreement on", text_names(records), texts),
+        collection=_named("retrieval on", collection_names(records), collection),
         throughput=throughput,
         index=_index(index_names(records), index),
     )
@@ -145,13 +152,13 @@ def _timed(records: Sequence[Record]) -> list[Shape]:
 
 def _index(there: dict[str, str], asked: str | None) -> str | None:
     """The id of the index with the name that is asked for, or of the first."""
-    name = _named("queries in the index", list(dict.fromkeys(there.values())), asked)
+    name = _named("queries in the index of", list(dict.fromkeys(there.values())), asked)
     return next((found for found, own in there.items() if own == name), None)
 
 
 def _named(what: str, there: Sequence[str], asked: str | None) -> str | None:
     if asked is not None and asked not in there:
-        raise DataError(f"no {what} on {asked}: {_choose(there)}")
+        raise DataError(f"no {what} {asked}: {_choose(there)}")
     return asked if asked is not None else next(iter(there), None)
 
 

@@ -96,7 +96,7 @@ def _check(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], width
     """Raise ExportError if inputs, outputs, axes or operators are not as expected, or if two values share a name."""
     if problem := _problem(model.graph, list(inputs), list(outputs), width):
         raise ExportError(
-            f"{problem}. Install the versions of torch and transformers that the extra build names, or report a bug"
+            f"{problem}. Install the versions of torch and transformers that m2d-export[build] needs, or report a bug"
         )
 
 

@@ -46,8 +46,8 @@ def int8_graphs(
 
     The default graph is standard ONNX, and is the fastest one in OpenVINO. The graph for "onnxrt" is the fastest one in
     ONNX Runtime. It exists only if the attention can be fused. A range goes from the smallest to the largest value,
-    because some texts get wrong vectors if rare values are clipped. ``progress`` gets a message about each product with
-    columns that are multiplied in float. Raises ExportError if the calibration fails.
+    because some texts get wrong vectors if rare values are clipped. If columns of a product's activations are
+    multiplied in float, ``progress`` gets a message about it. Raises ExportError if the calibration fails.
     """
     assert precision is Precision.INT8 and samples is not None  # noqa: S101, PT018 - a plan with int8 has samples
     default = model.clone()

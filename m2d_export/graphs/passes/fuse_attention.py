@@ -82,7 +82,7 @@ def _before_heads(graph: ir.Graph, side: ir.Value | None, order: tuple[int, ...]
 def _shape_by_tokens(graph: ir.Graph, value: ir.Value, rank: int) -> ir.Shape | None:
     """The shape of ``value`` if it has ``rank`` axes that begin with (batch, tokens).
 
-    None for any other shape, for example of attention in windows.
+    None for any other shape, for example if attention works on windows of tokens.
     """
     tokens, shape = graph.inputs[0].shape, value.shape
     if tokens is None or shape is None or len(shape) != rank or shape[:2] != tokens[:2]:
@@ -93,7 +93,8 @@ def _shape_by_tokens(graph: ir.Graph, value: ir.Value, rank: int) -> ir.Shape | 
 def _chain(value: ir.Value | None, kinds: tuple[str, ...]) -> list[ir.Node] | None:
     """Find the chain of nodes that computes ``value``. ``kinds`` are their operators, from the last to the first.
 
-    Each node is the first input of the next one, and no other node uses its result. Returns None if there is no chain.
+    Except for the last node, the result of each node is the first input of the node after it in the graph, and no other
+    node uses it. Returns None if there is no chain.
     """
     nodes: list[ir.Node] = []
     for kind in kinds:
