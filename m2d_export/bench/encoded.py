@@ -1,4 +1,4 @@
-"""An open exit, and its vectors of sets of texts: each set is encoded once."""
+"""An open exit that keeps the vectors of each set of texts, so that a set is encoded only once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

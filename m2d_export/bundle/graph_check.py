@@ -1,7 +1,7 @@
 """Check what the graph of a bundle holds. The check reads the bytes of the graph before any library does.
 
 bundle/operators.py lists the operators with their attributes. All else that a graph could have is refused: subgraphs,
-functions, sparse tensors, other domains, and data in any file but the weights of the bundle.
+functions, sparse tensors, other domains, and data in any other file than the weights of the bundle.
 """
 
 import re
@@ -68,16 +68,16 @@ DIMENSION = {1: Field("dim_value", VARINT), 2: Field("dim_param", BYTES)}
 
 FLOAT, INT64 = 1, 7
 ITEM_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 16: 2}  # by data_type: float32 to bfloat16
-LARGEST = 1 << 31  # of a dimension
+LARGEST = 1 << 31  # every size of an axis must be smaller
 WHOLE_NUMBERS = {6: "<i4", 7: "<i8"}  # int32 and int64 by data_type, as NumPy calls them
-UNLIMITED = (2**63 - 1, -(2**63))  # the end of a slice that has none
+UNLIMITED = (2**63 - 1, -(2**63))  # what a Slice has as its end if it has no end
 IN_INT32 = (2, 3, 6, 9, 10, 16)  # the data types that int32_data may hold
 LOCATION = ("location", "offset", "length")
 WHOLE = re.compile(rb"0|[1-9][0-9]{0,18}")
 
 # The numbers of a tensor, if they are whole numbers and lie in the graph; None otherwise.
 Numbers = Sequence[int] | None
-Known = dict[str, Numbers]  # each value that the nodes so far can read, by its name
+Known = dict[str, Numbers]  # name -> numbers of every value that the next node can read
 
 
 def check_graph(data: bytes, weights: str, weights_size: int, inputs: Sequence[str], width: int) -> None:
@@ -190,7 +190,7 @@ def _tensor(data: bytes, span: Span, weights: str | None, weights_size: int) -> 
         raise ValueError(f"the numbers of the tensor {name[:80]!r} are in more than one place")
     if is_outside:
         if weights is None:
-            raise ValueError(f"the tensor {name[:80]!r} lies outside the graph, which is not allowed there")
+            raise ValueError(f"the tensor {name[:80]!r} lies outside the graph, which is not allowed in an attribute")
         _check_place(data, outside, weights, weights_size, count * ITEM_BYTES[kind])
         return name, None
     inside, numbers = _inside(data, tensor, kind)

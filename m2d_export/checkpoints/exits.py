@@ -125,7 +125,7 @@ def cut_checkpoint(checkpoint: Checkpoint, layer: int) -> Checkpoint:
     """
     config = copy.deepcopy(checkpoint.encoder.config)
     config._attn_implementation = None  # lets transformers choose: sdpa if the architecture has it
-    config.num_hidden_layers = blocks = max(layer, 1)  # exit 0 runs none, but no encoder has none
+    config.num_hidden_layers = blocks = max(layer, 1)  # exit 0 runs no layer, but an encoder needs one
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:blocks]
     encoder = type(checkpoint.encoder)(config).eval()  # type: ignore[no-untyped-call]

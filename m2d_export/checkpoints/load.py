@@ -37,8 +37,8 @@ UNUSED_WEIGHTS = ("pooler.",)  # BERT's next-sentence head, which no exit reads
 CONFIG_SIZES = ("hidden_size", "num_attention_heads")
 OTHER_SHAPES = "`ignore_mismatched_sizes`"  # in the error of transformers for tensors that do not fit the config
 NO_TABLE = (
-    "this checkpoint has no exit 0: a table of token vectors. Make one with m2d-export distil --layers 0,.., or leave "
-    "layer 0 out"
+    "this checkpoint has no exit 0, because it has no table of token vectors. Make one with m2d-export distil --layers "
+    "0,.., or leave layer 0 out"
 )
 
 
@@ -46,14 +46,16 @@ NO_TABLE = (
 class Checkpoint:
     """Trained weights and everything they were trained with; weights are float32, whatever the file stores.
 
-    ``folder`` is where they were loaded from; ``origin`` does not say it, because it goes into bundles. ``tail`` holds
-    the modules of sentence-transformers after the pooling, without a closing Normalize, for which ``normalize`` stands.
-    ``heads`` maps a layer to the head of its exit; ``table`` is the Embedding of exit 0, None without one. ``depth`` is
-    the number of layers, ``width`` of numbers in a vector. ``similarity`` and ``truncate_dim`` are settings of
-    sentence-transformers. ``trained_layers`` and ``trained_dims`` are None if the checkpoint does not state them.
+    ``folder`` is where they were loaded from. ``origin`` does not name the folder, because bundles contain ``origin``.
+    ``tail`` holds the modules of sentence-transformers after the pooling. If the last module is a Normalize, it is not
+    in ``tail``, and ``normalize`` is true. ``heads`` maps a layer to the head of its exit. ``table`` is the Embedding
+    of exit 0, or None if there is no exit 0. ``depth`` is the number of layers, and ``width`` is how many numbers a
+    vector has. ``similarity`` and ``truncate_dim`` are settings of sentence-transformers. ``trained_layers`` and
+    ``trained_dims`` are None if the checkpoint does not state them.
 
-    Checkpoints of one ``space`` give vectors that can be compared: it is the fingerprint of the checkpoint that they
-    come from. ``rotation`` is the sha256 of the matrix with which the last Dense rotates this space, None without one.
+    The vectors of two checkpoints can be compared if both have the same ``space``: the fingerprint of the checkpoint
+    that both were made from. ``rotation`` is the sha256 of the matrix with which the last Dense rotates this space, or
+    None if it is not rotated.
     """
 
     origin: Origin
@@ -104,11 +106,13 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Load a local folder, or a Hub id at ``revision``.
 
-    ``pooling`` is the mode of a checkpoint without a Pooling, as plain transformers folders are; ``otherwise`` is used
-    if nothing says the mode. Logs a warning if the mean is assumed then, for weights that are not used, and for a
-    tokenizer that pads on the left. Raises CheckpointError if it is not a checkpoint, if weights are missing or not
-    finite, or if it asks for a module or setting that cannot be honoured; SpecError for a ``pooling`` of a checkpoint
-    that states its own; RuntimeUnavailable without the ``build`` extra.
+    ``pooling`` is the mode of a checkpoint without a Pooling, such as a plain folder of transformers. If nothing says
+    the mode, ``otherwise`` is used. If ``otherwise`` is None too, the mean is used, and a warning is logged. Weights
+    that are not used and a tokenizer that pads on the left are logged as warnings too.
+
+    Raises CheckpointError if ``name`` is not a checkpoint, if weights are missing or not finite, or if the checkpoint
+    has a module or setting that is not supported. Raises SpecError if ``pooling`` is given for a checkpoint that states
+    its own pooling. Raises RuntimeUnavailable if the extra ``build`` is not installed.
     """
     if sys.flags.optimize > 1:
         raise RuntimeUnavailable("transformers needs docstrings, which python -OO removes: use -O, or PYTHONOPTIMIZE=1")
@@ -134,12 +138,15 @@ def _pooling_mode(name: str, folder: Path, asked: str | None, otherwise: str | N
         raise SpecError(f"{name} says in {M2D_JSON} that its pooling is {stated}: leave pooling out")
     mode = asked or stated or otherwise
     if mode is None:
-        _warn_once(f"{name} does not say how it pools token vectors: mean is assumed; --pooling says another way")
+        _warn_once(f"{name} does not say how it pools token vectors: mean is assumed; use --pooling for another mode")
     return mode or "mean"
 
 
 def _reason(found: str) -> str:
-    """What a library found; transformers says of other shapes only which option it was called without."""
+    """What a library found, in words that tell a user what to do.
+
+    If tensors do not fit the config, the message of transformers only names an option. It is replaced.
+    """
     if OTHER_SHAPES in found:
         return (
             "tensors of its weights have other shapes than its config says (vocab_size, hidden_size, ..): use the "
@@ -165,7 +172,7 @@ def _load(name: str, folder: Path, commit: str | None, mode: str | None) -> Chec
     if model.tokenizer.padding_side != "right":
         _warn_once(
             f"{name} pads texts on the left. Here padding is on the right, so that each text has the vector that "
-            "sentence-transformers gives it alone"
+            "sentence-transformers gives for it without padding"
         )
         model.tokenizer.padding_side = "right"
     tokenizer_json = model.tokenizer.backend_tokenizer.to_str()
@@ -275,7 +282,7 @@ def _weights(
 
 
 def _check_finite(name: str, weights: "Mapping[str, torch.Tensor]") -> None:
-    """Raise CheckpointError naming the first number that is NaN or infinity, as float32."""
+    """Raise CheckpointError that names the first number that is NaN or infinity in float32."""
     for key, tensor in weights.items():
         finite = tensor.isfinite()
         if not finite.all():

@@ -1,4 +1,4 @@
-"""Read a loaded sentence-transformers model: its pooling, the modules after it, its settings of texts.
+"""Read a loaded sentence-transformers model: its pooling, the modules after it, and how it reads texts.
 
 The last two functions are facts about architectures that neither a config nor a manifest states.
 """
@@ -20,7 +20,7 @@ TAIL_MODULES = ("Dense", "LayerNorm", "Normalize", "Dropout")  # the modules all
 
 
 def pooling_and_tail(model: "SentenceTransformer", hidden: int) -> "tuple[Pooling, tuple[nn.Module, ...], bool]":
-    """The pooling, the modules after it, and whether a Normalize closes them.
+    """The pooling, the modules between it and a last Normalize, and whether there is such a Normalize.
 
     Raises CheckpointError naming a module, a pooling or a width that cannot be exported.
     """
@@ -30,7 +30,9 @@ def pooling_and_tail(model: "SentenceTransformer", hidden: int) -> "tuple[Poolin
         raise CheckpointError(f"expected a Transformer, then a Pooling, got {[type(first).__name__, *kinds]}")
     for module, kind in zip(rest[1:], kinds[1:], strict=True):
         if kind not in TAIL_MODULES:
-            raise CheckpointError(f"module {kind} cannot be exported; after the pooling: {', '.join(TAIL_MODULES)}")
+            raise CheckpointError(
+                f"module {kind} cannot be exported: only {', '.join(TAIL_MODULES)} may follow the pooling"
+            )
         names = {getattr(module, f"module_{end}_name", OUTPUT) for end in ("input", "output")}
         if names != {OUTPUT}:
             raise CheckpointError(f"module {kind} works on {sorted(names)}: only {OUTPUT} can be exported")
@@ -48,17 +50,17 @@ def pooling_and_tail(model: "SentenceTransformer", hidden: int) -> "tuple[Poolin
 
 
 def width_after(tail: "Sequence[nn.Module]", pooled: int) -> int:
-    """The numbers of a vector after ``tail``, which receives ``pooled`` of them."""
+    """How many numbers a vector has after ``tail``, if it has ``pooled`` numbers before ``tail``."""
     for module in tail:
         pooled = int(getattr(module, "out_features", pooled))
     return pooled
 
 
 def text_spec(model: "SentenceTransformer", pooling: Pooling) -> TextSpec:
-    """The settings of texts: largest number of tokens, padding, prompts; raises CheckpointError for other tokenizers.
+    """How the model reads texts: largest number of tokens, padding and prompts.
 
     The largest number is the smallest of three: the model's limit, the limit in its config, and the rows of its
-    position table.
+    position table. Raises CheckpointError for a tokenizer that is not supported.
     """
     tokenizer = model.tokenizer
     if not getattr(tokenizer, "is_fast", False):
@@ -121,7 +123,8 @@ def _prompts(found: Mapping[str, Any]) -> dict[str, str]:
 def _check_token_ids(tokenizer: Any, rows: int, texts: Sequence[str]) -> None:
     """Raise CheckpointError if the tokenizer can give an id that the encoder's token table does not have."""
     names = tokenizer.get_vocab() | {tokenizer.pad_token: tokenizer.pad_token_id}
-    for encoding in (tokenizer.backend_tokenizer.encode(text) for text in texts):  # adds ids that no token may have
+    # The tokenizer can add ids to a text that get_vocab does not have.
+    for encoding in (tokenizer.backend_tokenizer.encode(text) for text in texts):
         names |= dict(zip(encoding.tokens, encoding.ids, strict=True))
     beyond = sorted((number, name) for name, number in names.items() if number >= rows)
     if beyond:
@@ -142,7 +145,7 @@ def final_norm(encoder: "nn.Module") -> "tuple[nn.Module, str] | None":
 
 
 def unused_positions(model_type: str, pad_id: int) -> int:
-    """How many rows at the start of the position table no token uses, by the ``model_type`` of transformers.
+    """How many rows at the start of the position table are unused in models of ``model_type``.
 
     The RoBERTa family numbers positions from the padding id + 1. Its ``max_position_embeddings`` counts the unused rows
     too.

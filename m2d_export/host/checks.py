@@ -35,7 +35,7 @@ def json_lines(text: str, source: str) -> Iterator[tuple[str, Any]]:
 
 
 def json_line(line: str, where: str) -> Any:
-    """The value of a line of such a file; raises DataError that begins with ``where``."""
+    """The value of one line of a file with a JSON value on each line. Raises DataError that begins with ``where``."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -43,7 +43,7 @@ def json_line(line: str, where: str) -> Any:
 
 
 def check_format(found: object, known: int) -> None:
-    """Raise ValueError unless ``found`` is the format number ``known``; for a higher number, it says to update."""
+    """Raise ValueError unless ``found`` is the format number ``known``. If it is higher, the error says to update."""
     if type(found) is int and found > known:
         raise ValueError(f"format {found} is newer than format {known}: update m2d-export (pip install -U m2d-export)")
     if type(found) is not int or found != known:
@@ -97,7 +97,7 @@ def or_null(check: Check[T]) -> Check[T | None]:
 
 
 def list_of(check: Check[T], length: int | None = None) -> Check[list[T]]:
-    """A check for a list whose items pass ``check``; ``length`` is their number, None for any number."""
+    """A check for a list whose items pass ``check``; ``length`` is how many there must be, if not None."""
 
     def check_list(value: object) -> list[T]:
         if not isinstance(value, list) or length not in (None, len(value)):
@@ -108,7 +108,7 @@ def list_of(check: Check[T], length: int | None = None) -> Check[list[T]]:
 
 
 def object_of(check: Check[T], *required: str) -> Check[dict[str, T]]:
-    """A check for an object whose values pass ``check``, with the keys ``required``."""
+    """A check for an object that has the keys ``required``, and whose values all pass ``check``."""
 
     def check_object(value: object) -> dict[str, T]:
         if not isinstance(value, dict):
