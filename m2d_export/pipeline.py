@@ -45,7 +45,8 @@ def build(
 def build_planned(plan: Plan, progress: Progress = no_progress) -> Bundle:
     """Build what ``plan`` describes. If an engine fails, the rest is published, and ExportError names the engine.
 
-    Raises ParityError if a graph fails its gate: nothing is published, or with ``plan.partial`` what passed.
+    Raises ParityError if a graph fails its gate. Then nothing is published. With ``plan.partial``, the graphs that
+    passed are published.
     """
     from m2d_export.checkpoints.exits import ExitEncoder
     from m2d_export.gate.reference import Reference, checked_reference
@@ -153,5 +154,7 @@ def write_manifest(
     written = manifest.to_json()
     problems = Bundle(staging, read_manifest(written)).problems()
     if problems:
-        raise ExportError(f"nothing is published, because no reader would load it: {'; '.join(problems)}. Report a bug")
+        raise ExportError(
+            f"nothing is published, because no reader would load the bundle: {'; '.join(problems)}. Report a bug"
+        )
     (staging / layout.MANIFEST).write_text(written, encoding="utf-8")

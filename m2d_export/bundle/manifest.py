@@ -47,7 +47,7 @@ ROTATION = "rotation.npy"
 REASON_LENGTH = 200  # characters of a message that quotes a manifest
 T = TypeVar("T")
 PARITY = ("texts", "finite", "cosine_min", "cosine_mean", "max_abs_diff", "invariance", "distinction")
-SURROGATES = range(0xD800, 0xE000)  # JSON can hold them without their pair, and no UTF-8 text can
+SURROGATES = range(0xD800, 0xE000)  # JSON can have only one of a pair, but a text in UTF-8 cannot
 
 positive = whole_from(1)
 text_of: Check[str] = check_that(
@@ -104,9 +104,9 @@ class VariantEntry:
 class Manifest:
     """Everything that a runtime needs to know about a bundle, and every file of it.
 
-    ``config`` has facts of the checkpoint's config.json by their names there: ``model_type``, ``hidden_size`` and
+    ``config`` has three fields of the checkpoint's config.json: ``model_type``, ``hidden_size`` and
     ``num_attention_heads``. ``space`` and ``rotation`` are those of the Checkpoint. ``calibration`` says in words which
-    texts gave int8 its ranges, None without int8.
+    texts gave int8 its ranges. It is None if no variant is int8.
     """
 
     origin: Origin
@@ -134,7 +134,10 @@ class Manifest:
 
     @cached_property
     def id(self) -> str:
-        """A sha256 over all that decides what the bundle gives; not over where, when and with what it was built."""
+        """The sha256 of everything that decides which vectors the bundle gives.
+
+        Where, when and with which packages the bundle was built does not change the id.
+        """
         data = self._data()
         for name in ("name", "revision"):
             del data["origin"][name]
@@ -272,7 +275,7 @@ def _check_graph_of(engine: EngineEntry, files: Mapping[str, FileEntry], variant
 def _check_roles(
     files: Mapping[str, FileEntry], variants: Sequence[VariantEntry], engines: Sequence[EngineEntry], rotated: bool
 ) -> None:
-    """Raise ValueError unless every file has exactly one role, and a name that no system takes for another's."""
+    """Raise ValueError unless each file has one role, and no file system takes the names of two files for one."""
     roles: dict[str, str] = {}
     paths: dict[str, str] = {}
     for path, role in _roles(variants, engines, rotated):
@@ -310,7 +313,7 @@ def _roles(
 
 
 def _folded(path: str) -> str:
-    """A name as a file system sees it that ignores case and Unicode's forms."""
+    """A path in a form that is the same for all paths that differ only in case or in Unicode's forms."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", path).casefold())
 
 

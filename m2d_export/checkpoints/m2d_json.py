@@ -16,10 +16,10 @@ FORMAT = 1
 class Exits:
     """What m2d.json says; a field that it does not have is None or empty.
 
-    Training optimised ``layers`` and ``dims``, both ascending. ``space`` is the fingerprint of the checkpoint whose
-    vectors the last exit gives, if distillation made the others agree with them. ``rotation`` is the sha256 of the
-    matrix of the last Dense, which only rotates the vectors of all exits. ``pooling`` is the pooling mode that a folder
-    without a Pooling has.
+    Training optimised ``layers`` and ``dims``, both ascending. If the exits were distilled, ``space`` is the
+    fingerprint of the checkpoint whose vectors the last exit gives. The other exits then agree with these vectors.
+    ``rotation`` is the sha256 of the matrix of the last Dense, which only rotates the vectors of all exits.
+    ``pooling`` is the pooling mode that a folder without a Pooling has.
     """
 
     layers: tuple[int, ...] | None
@@ -45,7 +45,7 @@ def _exits(found: dict[str, Any], depth: int) -> Exits:
     layers, dims = (_ascending(key, found, check) for key, check in (("layers", whole), ("dims", whole_from(1))))
     heads = tuple(_head(entry) for entry in _checked("heads", found.get("heads", []), list_of(object_of(_anything))))
     _check_layers("layers", layers or (), 0, depth)
-    # sentence-transformers would not apply a head of the last exit: there would be two models of the full depth.
+    # A head of the last exit is refused. sentence-transformers does not apply heads, so it would give other vectors.
     _check_layers("heads", [head.layer for head in heads], 1, depth - 1)
     if len({head.layer for head in heads}) < len(heads):
         raise ValueError("heads has a layer twice")
@@ -68,7 +68,7 @@ def _head(entry: dict[str, Any]) -> HeadSpec:
 def _check_layers(key: str, layers: Any, first: int, last: int) -> None:
     outside = [layer for layer in layers if not first <= layer <= last]
     if outside:
-        raise ValueError(f"{key} names the layers {outside}, but only {first} to {last} can stand there")
+        raise ValueError(f"{key} names the layers {outside}, but only {first} to {last} are allowed")
 
 
 def _ascending(key: str, found: dict[str, Any], check: Any) -> tuple[int, ...] | None:

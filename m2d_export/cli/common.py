@@ -74,7 +74,7 @@ class _Output(_Path):
     """The path of an output, which must not lie in a bundle; ``-`` is standard output."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Tell ``-`` from ``./-``, which is a file."""
+        """Return standard output for ``-``. A file of this name is written ``./-``."""
         if value == "-" or descriptor_of(Path(value)) == 1:
             return STDOUT
         path = super().convert(value, param, ctx)
@@ -89,7 +89,7 @@ class _OutputFolder(_Output):
         """Refuse standard output."""
         path = super().convert(value, param, ctx)
         if path == STDOUT:
-            self.fail("standard output cannot hold a folder: name one", param, ctx)
+            self.fail("a folder cannot be written to standard output: give its path", param, ctx)
         return path
 
 

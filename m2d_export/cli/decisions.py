@@ -47,10 +47,10 @@ if TYPE_CHECKING:
 @click.option(
     "--index-cell",
     type=CELL,
-    help="Cell that made an index which you keep: pick what encodes its queries. Retention is then the share of what "
-    "queries of this cell itself find.",
+    help="Cell that made an index that you keep: pick a cell that encodes queries for the index. For retention, its "
+    "queries are then compared with those of the cell that made the index.",
 )
-@click.option("--index", metavar="NAME", help="Bundle that made the index.  [default: the last other one]")
+@click.option("--index", metavar="NAME", help="Bundle that made the index.  [default: the other bundle measured last]")
 @click.option("--sts", metavar="NAME", help="Set of pairs to judge by.  [default: the first that is not the toy set]")
 @click.option("--texts", metavar="NAME", help="File of texts to judge by.  [default: the first]")
 @click.option("--retrieval", "collection", metavar="NAME", help="Collection to judge by.  [default: the first]")
@@ -88,8 +88,9 @@ def select(
     both. --bytes-per-value says how an index stores each number: 4 is float32. With fewer bytes, vectors lose
     precision in the index. If bench has measured the score of such vectors, this score is the quality.
 
-    --index-cell is for an index that you keep: what is picked encodes its queries. Quality is what these queries find
-    in it, and --min-retention is a share of what queries of the index's own cell find.
+    --index-cell is for an index that you keep. The cell that is picked encodes queries for it. Quality is how well
+    these queries search the index. For --min-retention, it is divided by the quality of queries that the index's own
+    cell encodes.
     """
     from dataclasses import asdict
 
@@ -177,7 +178,9 @@ def _of_last_machine(bundle: Path, results: Path, identity: str) -> "list[Record
         note_other_results(results, len(found) - len(own), "this choice")
     machines = len(groups(mine))
     if machines > 1:
-        click.echo(f"note: {results} has results of {machines} machines: the last one measured counts", err=True)
+        click.echo(
+            f"note: {results} has results of {machines} machines: only those of the last machine are used", err=True
+        )
     return [record for record in mine if hardware(record) == hardware(mine[-1])]
 
 
@@ -191,5 +194,5 @@ def _note_default(
     part, option = TASKS[task].part, TASKS[task].option
     names = {"sts": [*sts_labels(records)], "texts": text_names(records), "collection": collection_names(records)}[part]
     if asked[part] is None and len(names) > 1:
-        counts = f"{getattr(view, part)} counts, {option} names another"
+        counts = f"{getattr(view, part)} is used; {option} chooses another"
         click.echo(f"note: {results} has {task} results on {', '.join(names)}: {counts}", err=True)

@@ -30,7 +30,7 @@ MAX_SEED = 2**32 - 1
     "paths",
     required=True,
     type=words("PATH,.."),
-    help="Files and folders of texts: one in each line, or .jsonl with the field text; both may be .gz.",
+    help="Files and folders of texts: one text in each line, or .jsonl with the field text; both may be .gz.",
 )
 @click.option("-o", "--output", "target", required=True, type=OUTPUT_FOLDER, help="Checkpoint to write.")
 @revision_option
@@ -49,10 +49,10 @@ MAX_SEED = 2**32 - 1
     "--max-drift",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.015,
-    help="How far the last exit's mean cosine to the base may fall below 1.",
+    help="How far the mean cosine between the last exit and CHECKPOINT's vectors may fall below 1.",
 )
-@click.option("--mix", metavar="FILE|none", help="Texts beside yours.  [default: English definitions and sentences]")
-@click.option("--fresh", is_flag=True, help="Solve heads anew where the checkpoint has some.")
+@click.option("--mix", metavar="FILE|none", help="Texts to add to yours.  [default: English definitions and sentences]")
+@click.option("--fresh", is_flag=True, help="Solve all heads again, also those that CHECKPOINT has.")
 @click.option("--keep-space", is_flag=True, help="Do not rotate the vectors.")
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=42, help="Random seed of the order of the texts.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where to run.  [default: cuda if there is one]")

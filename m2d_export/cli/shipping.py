@@ -23,7 +23,7 @@ from m2d_export.errors import SpecError
 from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import Cell
 
-precision_option = click.option(  # ONNX Runtime must run it, to check the deployed graph
+precision_option = click.option(  # only those that ONNX Runtime runs, because it checks the deployed graph
     "--precision",
     type=click.Choice([precision.value for precision in RUNTIMES["onnxrt"].precisions]),
     default="fp32",
@@ -60,8 +60,9 @@ def onnx(
 ) -> None:
     """Write a cell of BUNDLE as a folder that other tools load.
 
-    The ONNX graph in it pools, cuts to the cell's dim and scales. FastEmbed and text-embeddings-inference read its
-    output sentence_embedding. For optimum, and for the ONNX backend of sentence-transformers, add --last-hidden-state.
+    The folder's ONNX graph pools, cuts vectors to the cell's dim and scales them. FastEmbed and
+    text-embeddings-inference read its output sentence_embedding. For optimum, and for the ONNX backend of
+    sentence-transformers, add --last-hidden-state.
     """
     from m2d_export.bundle.disk import Bundle
     from m2d_export.deploy.folder import write_folder
@@ -106,7 +107,7 @@ def onnx(
     help="The server's backend that runs the encoder.",
 )
 @click.option("--runtime", type=click.Choice(PYTHON_RUNTIMES), default="onnxrt", help="Runtime of --backend python.")
-@click.option("--max-batch-size", type=click.IntRange(min=1), default=64, help="Most texts in one batch.")
+@click.option("--max-batch-size", type=click.IntRange(min=1), default=64, help="Largest number of texts in a batch.")
 @click.option("--prompt-name", help="Prompt of the checkpoint to use.  [default: the checkpoint's default]")
 @threads_option
 @precision_option

@@ -71,8 +71,8 @@ def publish(staging: Path, target: Path, objection: Objection | None = None) -> 
     """Sync the finished ``staging`` directory to disk, then rename it to ``target`` in one step.
 
     If ``objection`` is None, ``target`` must not exist. Otherwise, a directory at ``target`` is replaced unless
-    ``objection`` returns a reason. It is called before the two directories are exchanged and again after the exchange,
-    because somebody may have added a file in between. The new directory gets the mode of the old one. Raises
+    ``objection`` returns a reason. ``objection`` is called before the two directories are exchanged and again after the
+    exchange, because somebody may have added a file in between. The new directory gets the mode of the old one. Raises
     OutputError if ``objection`` returns a reason, or if the rename fails. After an error, ``target`` is as it was
     before.
     """
@@ -100,7 +100,7 @@ def publish(staging: Path, target: Path, objection: Objection | None = None) -> 
                 raise
         try:
             _sync(target.parent)
-        except OSError:  # the rename is perhaps not on disk: undo it, because after an error nothing must have changed
+        except OSError:  # the rename is perhaps not on disk: undo it, so that an error changes nothing
             if replaced:
                 _exchange(staging, target)
             else:

@@ -82,7 +82,7 @@ def memory_lines(cells: Sequence[Candidate]) -> list[RenderableType]:
 def latency_table(timings: Sequence[Timing]) -> Table:
     """Latency and throughput of each layer, shape and scope; noisy times are marked."""
     labels = setup_labels(list(dict.fromkeys(timing.setup for timing in timings)))
-    noise = "\nnoisy: the middle half of the calls spreads over more than 20 % of the median"
+    noise = "\nnoisy: the times of the middle half of the calls differ by more than 20 % of the median"
     note = "graph: the model only; text: from text to vector; sentences/s: from the median"
     return terminal_table(
         {

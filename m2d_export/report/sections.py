@@ -73,7 +73,7 @@ SECTIONS = (
         key="latency",
         title="Latency",
         about="Milliseconds per batch: the median, with whiskers to the 95th percentile. Open markers are noisy: the "
-        "middle half of the calls spreads over more than 20 % of the median.",
+        "times of the middle half of the calls differ by more than 20 % of the median.",
         needs="latencies",
         filled=lambda of: bool(of.timings),
         pictures=("latency",),

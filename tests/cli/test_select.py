@@ -182,7 +182,7 @@ def test_select_uses_the_set_that_is_asked_for_and_notes_the_default(run: Run, b
     assert json.loads(second.out)["view"]["sts"] == "other.csv"
     default = run("select", "tiny.m2d", "--json")
     assert default.out == first.out
-    assert "pairs.csv counts, --sts names another" in default.err
+    assert "pairs.csv is used; --sts chooses another" in default.err
 
 
 def made_up_results(folder: Path, bundle: Bundle, records: Sequence[dict[str, Any]]) -> None:
@@ -224,7 +224,7 @@ def test_select_uses_the_texts_or_the_collection_that_is_asked_for(run: Run, fol
         ("retrieval", "--retrieval", "scifact", "nq"),
     ):
         default = run("select", "tiny.m2d", "--task", task, "--json")
-        assert f"{first} counts, {option} names another" in default.err
+        assert f"{first} is used; {option} chooses another" in default.err
         asked = run("select", "tiny.m2d", "--task", task, option, second, "--json")
         assert asked.err == ""
         assert [json.loads(outcome.out)["picked"]["cell"]["layer"] for outcome in (default, asked)] == [6, 1]

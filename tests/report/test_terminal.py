@@ -131,7 +131,7 @@ def test_the_latency_table_has_the_numbers_of_the_records() -> None:
 def test_noisy_times_are_marked_and_the_mark_is_explained() -> None:
     text = rendered([latency(1, 1, 16, noisy=True), latency(2, 1, 16)])
     assert [row[4].endswith("noisy") for row in rows(text)] == [False, True]
-    assert "noisy: the middle half" in " ".join(text.split())
+    assert "noisy: the times of the middle half" in " ".join(text.split())
 
 
 def test_several_setups_are_named() -> None:

@@ -34,7 +34,7 @@ def vocabulary_file(tokenizer_json: str, text: TextSpec, dim: int, unpooled: int
     before, after = _special_tokens(rust, data)
     if text.max_tokens <= len(before) + len(after):
         raise SpecError(f"a text of at most {text.max_tokens} tokens has room for special tokens only")
-    # The ids are taken from the loaded tokenizer, because loading changes an id that is not in the vocabulary.
+    # The ids are taken from the loaded tokenizer, because it gives a new id to a token that is not in the vocabulary.
     added = {token["content"]: _id(rust, token["content"]) for token in data["added_tokens"]}
     longest_first = sorted(added, key=lambda token: -len(token.encode()))  # C++ takes the first token that matches
     prefix = model["continuing_subword_prefix"]
