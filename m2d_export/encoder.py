@@ -106,7 +106,7 @@ class Encoder(Closing):
         """Time ``texts`` in batches of several sizes on this machine, and use the fastest size from now on.
 
         Returns this size: the largest number of tokens in a batch, with padding. The vectors do not depend on the size.
-        Pass the texts of one of your calls, or similar texts of the same number. Raises InputError if there is no text.
+        Pass the texts of one of your calls, or as many similar texts. Raises InputError if there is no text.
         """
         self.runtime.check_process()
         _check_texts(texts)
@@ -135,7 +135,7 @@ class Encoder(Closing):
     def _cut(self, full: FloatArray, rows: Sequence[int], first_index: int) -> FloatArray:
         """Cut ``full`` to the cell's vectors; raise NotFiniteError for the first row that is not finite."""
         vectors, lengths = truncate_with_lengths(full, self.cell.dim, self.normalize)
-        if self.cell.dim < full.shape[1]:  # the numbers that are cut off show a broken model too
+        if self.cell.dim < full.shape[1]:  # a broken model may show only in the numbers that are cut off
             _, lengths = truncate_with_lengths(full, full.shape[1], normalize=False)
         for row, (length,) in zip(rows, lengths.tolist(), strict=True):
             if not isfinite(length):

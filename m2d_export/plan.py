@@ -87,8 +87,8 @@ def plan(
     """Load the checkpoint and check everything that can be checked before the work starts; writes nothing.
 
     ``revision`` is the branch, tag or commit of a Hub id. ``pooling`` is the mode of a checkpoint without a Pooling;
-    None is what its m2d.json says, else mean. ``layers`` are the exit layers; None is all layers. ``dims``
-    are the dims that bench measures; None is the trained ones if they are known, else those of ``default_dims``.
+    if it is None, m2d.json says the mode, or else it is mean. ``layers`` are the exit layers; None is all layers.
+    ``dims`` are the dims that bench measures; None is the trained ones if they are known, else ``default_dims``.
     ``calibration`` is a file for int8 with one text in each line; None is texts of this package. ``engines`` are kinds
     of TensorRT engine, ``shapes`` their profiles and ``targets`` their compute capabilities. ``force`` replaces the
     bundle at ``target``. ``partial`` publishes the graphs that pass their gate, also if others fail.
@@ -197,7 +197,7 @@ def _calibration(precisions: Sequence[Precision], path: Path | None) -> Calibrat
 def _bytes_needed(plan: Plan) -> int:
     """An estimate of a build's disk space: weights are in the new bundle and among what is kept for the next build.
 
-    A partial build may write those of what passed a third time. An engine has its own copy.
+    In a partial build, the weights of graphs that passed may be written a third time. An engine has its own copy.
     """
     embedding = sum(value.nbytes for value in plan.checkpoint.encoder.get_input_embeddings().parameters())
     blocks = plan.weight_bytes - embedding

@@ -101,7 +101,7 @@ class Grid:
 
 
 def check_flag(value: object, name: str) -> bool:
-    """Return ``value`` if it is True or False; raises SpecError that names ``name``: "no" would count as true."""
+    """Return ``value`` if it is True or False; raises SpecError otherwise, because "no" would count as true."""
     if not isinstance(value, bool):
         raise SpecError(f"{name} is {value!r}, expected True or False")
     return value
@@ -154,7 +154,8 @@ class HeadSpec:
     """The head of the exit at ``layer``: it reads the pooled vectors of the layers ``reads``, joined in this order.
 
     Layer 0 is the output of the embeddings. The layers in ``mean`` are pooled by their mean, the others as the
-    checkpoint pools. Raises SpecError if ``reads`` does not ascend, reads layers after its exit, or lacks a mean.
+    checkpoint pools. Raises SpecError if ``reads`` does not ascend, has a layer after the exit, or lacks one of
+    ``mean``.
     """
 
     layer: int
@@ -178,7 +179,7 @@ class HeadSpec:
         return usual.mean if layer in self.mean else usual
 
 
-# By what a text is in a search: the names that its prompt may have, the first that a checkpoint has counts.
+# A text's role in a search -> the names that its prompt may have. The first name that a checkpoint has is used.
 ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 
 
@@ -186,8 +187,8 @@ ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 class TextSpec:
     """How texts become token ids, as far as ``tokenizer.json`` does not say it.
 
-    ``vocabulary`` is the number of rows of the encoder's token table: every id is below it. Raises SpecError where
-    ``pad_id`` is not.
+    ``vocabulary`` is the number of rows of the encoder's token table: every id must be smaller. Raises SpecError if
+    ``pad_id`` is not smaller.
     """
 
     max_tokens: int
@@ -338,10 +339,10 @@ class CheckedFile:
 class Variant:
     """An exit in a precision, ready to open: its graph at the absolute ``path``, and at most one engine of each kind.
 
-    ``origin`` is the checkpoint that it was built from, ``checkpoint`` where that lies, None if nobody said it.
-    ``sha256`` are those of the graph and of its weights, ``files`` the files themselves, in this order.
-    ``long`` is the graph for texts of many tokens, the last one of ``files``; None where the runtime has none.
-    ``pooling`` is the mode of a checkpoint that pools in one way.
+    ``origin`` is the checkpoint that it was built from. ``checkpoint`` is the folder or Hub id of this checkpoint, None
+    if the caller gave none. ``files`` are the files of the graph, of its weights and of ``long``. ``sha256`` has the
+    sha256 of the graph and of its weights. ``long`` is the graph for texts of many tokens, None if the runtime has
+    none. ``pooling`` is the mode of a checkpoint that pools in one way.
     """
 
     layer: int

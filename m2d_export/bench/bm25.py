@@ -34,7 +34,7 @@ class Bm25:
             raise SpecError(f"--bm25 {self.language}: there is no stemmer, choose {OFF} or one of {', '.join(known)}")
 
     def plan(self) -> list[Record]:
-        """The one record; no layer and no model take part."""
+        """The only record. BM25 uses no layer and no model."""
         setup = {"layer": 0, "precision": "fp32", "runtime": "bm25s", "compute": "fp32", "threads": 1}
         own = {"provider": "bm25s", "language": self.language}
         return [{"kind": "bm25", **setup, **own, **self.searched.identity}]
@@ -47,7 +47,10 @@ class Bm25:
 
 
 def ranks(collection: Collection, language: str) -> IntArray:
-    """Places of the best 100 documents for each query, the best first; -1 where no further document has its words."""
+    """Places of the best 100 documents for each query, the best first.
+
+    If fewer documents have a word of the query, the row ends with -1.
+    """
     bm25s, stemmer = require("bm25s", "bench"), require("Stemmer", "bench").Stemmer(language)
 
     def words(texts: tuple[str, ...]) -> list[list[str]]:

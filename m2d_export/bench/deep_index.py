@@ -26,9 +26,9 @@ from m2d_export.vectors import FloatArray
 class DeepIndex:
     """The deepest exit of ``bundle`` in float32; queries come from ``measured``, the same bundle or another.
 
-    Each set of texts is encoded once, for all cells and setups. If only one bundle is rotated, or both differently,
-    vectors are compared as they were before the rotation, which is possible at full width only. Raises SpecError if the
-    two give vectors of different spaces, or if ``bundle`` has no float32.
+    Each set of texts is encoded once, for all cells and setups. If the two bundles do not have the same rotation,
+    vectors are compared as they were before it. This is possible at full width only. Raises SpecError if the bundles
+    give vectors of different spaces, or if ``bundle`` has no float32.
     """
 
     bundle: Bundle
@@ -63,7 +63,7 @@ class DeepIndex:
 
     @property
     def identity(self) -> Record:
-        """The fields that name the index in a record; a folder says more than an id."""
+        """The fields that name the index in a record: the id, and the folder, which is easier to read."""
         return {"index": self.bundle.id, "index_name": OWN if self.is_own else self.bundle.root.name}
 
     def dims(self, dims: Sequence[int]) -> list[int]:
@@ -93,7 +93,7 @@ class DeepIndex:
 
 
 def rotation_of(bundle: Bundle) -> FloatArray:
-    """The matrix U (width, width) with which a rotated vector v becomes v U, the vector before the rotation.
+    """The matrix U (width, width) that undoes the rotation: if v is a rotated vector, v U is the vector before it.
 
     Raises IntegrityError if the file does not hold the matrix that the manifest states.
     """
@@ -121,7 +121,7 @@ class IndexSearch:
         return self.searched.texts()[:1]
 
     def plan(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
-        """One for each dim that can be compared."""
+        """One record for each dim that can be compared."""
         shared = {"kind": "index_retrieval", **self.searched.identity, **self.index.identity}
         return [{**shared, "dim": dim, "index_cell": [self.index.layer, dim]} for dim in self.index.dims(dims)]
 
@@ -143,7 +143,7 @@ class IndexSearch:
 
 @dataclass(frozen=True)
 class IndexNeighbours:
-    """Nearest neighbours of texts without grades, by queries of each cell in an index of the deepest exit."""
+    """Nearest neighbours of texts without grades. Queries of each cell search an index of the deepest exit."""
 
     own: OwnTexts
     index: DeepIndex
@@ -163,7 +163,7 @@ class IndexNeighbours:
         return (self._asked, self._stored) if self.index.is_own else (self._asked,)
 
     def plan(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
-        """One for each dim that can be compared."""
+        """One record for each dim that can be compared."""
         shared = {**self.own.identity, **self.index.identity, "kind": "index_agreement"}
         return [{**shared, "dim": dim, "index_cell": [self.index.layer, dim]} for dim in self.index.dims(dims)]
 
@@ -188,6 +188,6 @@ class IndexNeighbours:
 
 
 def index_measures(measures: Sequence[object], index: DeepIndex) -> tuple[IndexSearch | IndexNeighbours, ...]:
-    """The measures in ``index`` of the same collections and texts as ``measures``."""
+    """For each collection and file of texts in ``measures``, the measure that searches it in ``index``."""
     kinds: Mapping[type, type] = {Searched: IndexSearch, OwnTexts: IndexNeighbours}
     return tuple(kinds[type(measure)](measure, index) for measure in measures if type(measure) in kinds)

@@ -139,7 +139,7 @@ def recording(path: Path) -> Iterator[None]:
             real = followed(path)
             made = not real.exists()
             if path == STDOUT or not (made or real.is_file() or real.is_dir()):
-                message = f"{path} is no regular file, and results are read again: name one; --json prints the records"
+                message = f"{path} is no regular file, but bench reads its results again: give a file, and add --json"
                 raise OutputError(message)
             file = stack.enter_context(real.open("ab"))
         try:

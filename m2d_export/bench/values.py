@@ -86,9 +86,11 @@ class Candidate:
 
     Scores, agreement, overlap, nDCG and recall are x 100. Latency is in ms per batch. Retentions are shares of the full
     cell's value; ``full`` marks the full cell. The keys of ``stored`` are names of storages. ``noisy`` is about the
-    times. ``index_cell`` made the index in which queries of this cell searched: ``index_ndcg`` is what they found,
-    ``index_share`` its share of what the index's own queries find, ``index_overlap`` the overlap with their ten nearest
-    neighbours. ``bm25`` is the nDCG@10 of BM25.
+    times. ``bm25`` is the nDCG@10 of BM25.
+
+    ``index_cell`` made the index in which queries of this cell searched. ``index_ndcg`` is the nDCG@10 of these queries
+    in the index. ``index_share`` is ``index_ndcg`` divided by the nDCG@10 of queries of ``index_cell``.
+    ``index_overlap`` is the share, x 100, of the ten nearest neighbours that both kinds of queries find.
     """
 
     cell: Cell

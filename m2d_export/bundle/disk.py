@@ -32,8 +32,8 @@ class _Unsound(Exception):  # noqa: N818 - why a file is not what the manifest s
 class Bundle:
     """A published bundle; opening it reads the manifest only, and every file is checked before it is used.
 
-    ``root`` is the folder itself, behind any links. ``checkpoint`` says where the checkpoint lies that the runtime
-    pytorch runs: a folder, or a Hub id; None if nobody said it.
+    ``root`` is the folder itself, behind any links. ``checkpoint`` is the folder or the Hub id of the checkpoint, which
+    the runtime pytorch needs. It is None if the caller gave none.
     """
 
     root: Path
@@ -42,9 +42,9 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path, checkpoint: str | Path | None = None) -> Self:
-        """Open the bundle at ``path``; raises BundleError if there is none, ManifestError if it is unsound.
+        """Open the bundle at ``path``; raises BundleError if there is none, ManifestError if its manifest is not valid.
 
-        A link is followed now, once: a link that changes later does not mix two bundles.
+        If ``path`` is a link, it is followed only here, so that two bundles are not mixed if the link changes later.
         """
         root = expanded(path)
         try:
@@ -74,7 +74,10 @@ class Bundle:
 
     @property
     def id(self) -> str:
-        """The id of what the bundle is: equal for a checkpoint that is built again, with other threads or elsewhere."""
+        """The id of the bundle's content.
+
+        If the same checkpoint is built again, with other threads or on another machine, the id is the same.
+        """
         return self.manifest.id
 
     @property
@@ -102,7 +105,7 @@ class Bundle:
             raise ManifestError(f"{self.root / TOKENIZER} is not UTF-8: build the bundle again") from error
 
     def variant(self, layer: int, precision: str = Precision.FP32, runtime: str = DEFAULT) -> Variant:
-        """An exit in a precision, its graph and weights checked.
+        """An exit in a precision. Its graph and weights are checked first.
 
         ``runtime`` picks the graph that was made for it, if there is one. Raises SpecError listing what the bundle has,
         IntegrityError if a file was changed.

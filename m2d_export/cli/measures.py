@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     "--bm25",
     default="english",
     metavar="LANGUAGE|off",
-    help="Language of --retrieval, for a search with BM25 (stems, without stop words) to compare with.",
+    help="Language of the documents of --retrieval. BM25 searches them too (stems, without stop words).",
 )
 @click.option("--layers", type=ALL_OR_NUMBERS, default="all", help="Exit layers to measure.")
 @click.option("--dims", type=NUMBERS, help="Dims to score.  [default: the bundle's]")
@@ -210,7 +210,7 @@ def _deep_index(
         return None
     variants = [(entry.layer, entry.precision) for entry in bundle.manifest.variants]
     if index is None and (bundle.grid.full.layer, Precision.FP32) not in variants:
-        click.echo("note: this bundle has no float32, so no index of it is searched: name one with --index", err=True)
+        click.echo("note: this bundle has no float32, so it makes no index: give another bundle with --index", err=True)
         return None
     found = DeepIndex(bundle if index is None else Bundle.open(index), bundle, matrix.threads)
     left = found.dims(matrix.dims)

@@ -106,7 +106,7 @@ def checked_reference(checkpoint: Checkpoint, exits: ExitEncoder, dims: Sequence
 def _check_ids(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
     """Raise ParityError if the tokenizer and sentence-transformers give different ids to a probe text."""
     for text, item in zip(PROBES, tokenizer.encode(PROBES), strict=True):
-        expected = checkpoint.reference_ids(text) or [tokenizer.spec.pad_id]  # no tokens become one padding token
+        expected = checkpoint.reference_ids(text) or [tokenizer.spec.pad_id]  # one padding token if there are none
         if list(item.ids) != expected:
             raise ParityError(
                 f"the bundle's tokenizer reads {text[:40]!r} as {list(item.ids)[:8]}... ({len(item.ids)} tokens), "

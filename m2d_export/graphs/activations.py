@@ -58,7 +58,8 @@ def observe(model: ir.Model, names: Sequence[str], samples: Sequence[Mapping[str
     high: dict[str, FloatArray] = {}
     rows: dict[str, list[FloatArray]] = {name: [] for name in names}
     try:
-        with tempfile.TemporaryDirectory(prefix="m2d-calibration-") as folder:  # in memory there would be three copies
+        # The graph goes through a file, because in memory there would be three copies of the weights.
+        with tempfile.TemporaryDirectory(prefix="m2d-calibration-") as folder:
             path = Path(folder, "watched.onnx")
             save_graphs({path: watched}, path.with_suffix(".bin"))
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -196,9 +196,10 @@ def _is_stream(path: Path) -> bool:
 def output_file(target: Path, replace: bool = True) -> Iterator[IO[bytes]]:
     """A file to fill. If the block succeeds, its bytes appear at ``target``; if it fails, nothing changes there.
 
-    A regular file is replaced in one step and keeps its mode. Symbolic links stay; a hard link keeps the old bytes.
-    Without ``replace``, a file that appears at ``target`` meanwhile is not changed. Pipes, character devices, open
-    files of this process such as /dev/fd/3, and standard output (``-``) get the bytes at the end. Raises OutputError.
+    A regular file is replaced in one step and keeps its mode. Symbolic links stay. Other hard links to the old file
+    keep the old bytes. Without ``replace``, a file that appears at ``target`` meanwhile is not changed. Pipes,
+    character devices, open files of this process such as /dev/fd/3, and standard output (``-``) get the bytes at the
+    end. Raises OutputError.
     """
     target = expanded(target)
     check_output(target)
@@ -212,7 +213,7 @@ def _stream(target: Path) -> Iterator[IO[bytes]]:
     with contextlib.ExitStack() as stack:
         if target == STDOUT:
             out = sys.stdout.buffer
-        elif (descriptor := descriptor_of(target)) is not None:  # dup: open would start at the beginning of the file
+        elif (descriptor := descriptor_of(target)) is not None:  # dup continues, open would start at the beginning
             out = stack.enter_context(open(os.dup(descriptor), "wb"))
         else:
             out = stack.enter_context(open(os.open(target, os.O_WRONLY | os.O_NOCTTY), "wb"))

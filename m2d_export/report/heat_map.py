@@ -16,7 +16,7 @@ from m2d_export.spec import Cell
 # A pair is a background, from ColorBrewer's YlGnBu, and the colour of its text. Colour-blind readers see the order too.
 SHADES = (("#ffffcc", "black"), ("#a1dab4", "black"), ("#41b6c4", "black"), ("#2c7fb8", "white"), ("#253494", "white"))
 UNTRAINED = "* a layer or dim that this checkpoint was not trained for"
-FEW_DIMS, MANY_DIMS = 5, 9  # columns in 100 characters: with a value in brackets, and without one
+FEW_DIMS, MANY_DIMS = 5, 9  # dims that fit into 100 characters, if cells have a value in brackets, and if not
 
 
 def heat_maps(cells: Sequence[Candidate], column: Column, measured: dict[str, str]) -> list[RenderableType]:

@@ -32,7 +32,7 @@ def document(groups: Sequence[Group], pictures: Sequence[Mapping[str, str]]) -> 
         parts += [f"# {group_name(plain.group)}\n"] if note else []
         parts += [lead(plain) + "\n", *_sections(plain, own)]
     return "\n".join(
-        [*parts, "---\n\n`index.html` in this folder has everything, with charts that answer the mouse.\n"]
+        [*parts, "---\n\n`index.html` in this folder has everything, with charts that show values under the mouse.\n"]
     )
 
 
@@ -101,7 +101,7 @@ def _grids(results: Results) -> str:
 
 
 def _search(results: Results) -> str:
-    """What each layer finds, beside BM25."""
+    """What each layer finds, compared with BM25."""
     found = search_table(results)
     return "" if found is None else f"{found.heading}\n\n{table(found.header, found.rows)}"
 

@@ -1,4 +1,4 @@
-"""What each layer finds in a collection, by itself and as queries in an index of the deepest exit, beside BM25."""
+"""What queries of each layer find in a collection, in their own index and in one of the deepest exit, and BM25."""
 
 from dataclasses import dataclass
 
@@ -49,7 +49,7 @@ def search_table(results: Results, setup: Setup | None = None) -> SearchTable | 
         rows.append((f"BM25 ({bm25['language']})", *(values.get(key, MISSING) for key in keys)))
     titles = {
         **{"ndcg": "nDCG@10", "ndcg_retention": "share"},
-        **{"index_ndcg": f"in the index of {index}", "index_share": "share of its own"},
+        **{"index_ndcg": f"in the index of {index}", "index_share": "share of its own queries"},
     }
     found = [f"Retrieval on {view.collection} at {dim} dims", bm25_text(records, view.collection)]
     found += [f"index of {index}" if "index_ndcg" in keys else "", prompts_text(records, view.collection)]

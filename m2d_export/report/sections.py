@@ -52,8 +52,9 @@ SECTIONS = (
     Section(
         key="search",
         title="Retrieval",
-        about="nDCG@10 of each layer: in an index of its own, and of its queries in an index that the deepest exit "
-        "made. The share compares these with what the index's own queries find. BM25 searches by words.",
+        about="nDCG@10 of the queries of each layer, in two indexes: one that the layer made, and one that the deepest "
+        "exit made. For the second index, the share is this nDCG@10 divided by the nDCG@10 of the deepest exit's own "
+        "queries. BM25 searches by words.",
         needs="bench --retrieval FOLDER",
         filled=lambda of: any(is_searched(cell) for cell in of.cells),
         layout="figures wide",

@@ -40,9 +40,9 @@ def fit(rows: int, tokens: int, profiles: Sequence[ShapeRange]) -> Slot:
 
 
 def rounded(count: int, step: int) -> int:
-    """Round ``count`` up to a multiple of ``step``, or of an eighth of the next power of two if this is larger.
+    """Round ``count`` up to a multiple of ``step``.
 
-    Rounding to an eighth adds less than a quarter.
+    The step of large counts is an eighth of the next power of two. This adds less than a quarter of ``count``.
     """
     step = max(step, 1 << max(0, (count - 1).bit_length() - 3))
     return -(-count // step) * step

@@ -39,7 +39,7 @@ class PytorchRuntime(Runtime):
 
         on_gpu = RUNTIMES[options.name].device == "gpu"
         if on_gpu and not torch.cuda.is_available():
-            raise RuntimeUnavailable(f"torch {torch.__version__} has no CUDA here: install one that was built with it")
+            raise RuntimeUnavailable(f"torch {torch.__version__} has no CUDA here: install torch with CUDA")
         self.name = options.name
         self.provider = torch.cuda.get_device_name() if on_gpu else "cpu"
         self.token_budget = GPU_TOKENS if on_gpu else TOKEN_BUDGET

@@ -39,7 +39,7 @@ class TaskSpec:
 
     @property
     def what(self) -> str:
-        """The quality in a message."""
+        """The name of the quality in messages."""
         return self.quality.removeprefix("index_")
 
     @property

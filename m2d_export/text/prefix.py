@@ -64,7 +64,7 @@ class PrefixReader:
         return max(end for _, end in found.offsets) <= place
 
     def _without_middles(self, text: str) -> str:
-        """Shorten every run of characters that has the same ids at any length over the margin.
+        """Shorten the runs of characters that would have the same ids if they were longer or shorter.
 
         A run keeps its beginning and its end. With BERT, three kinds of runs are shortened: white space is one space,
         some characters are dropped, and a word that is too long is one unknown token. In other tokenizers, a run

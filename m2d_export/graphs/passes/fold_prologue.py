@@ -16,7 +16,7 @@ KEEP_EQUAL = ("Expand", "GatherElements", "Reshape", "Slice", "Squeeze", "Unsque
 def fold_prologue(model: ir.Model) -> bool:
     """Fold lookups, sums and masks that are the same for all texts.
 
-    Numbers differ by rounding only: three additions get another order.
+    Numbers differ only by rounding, because some numbers are added in another order.
     """
     graph, changed = model.graph, False
     for fold, kind in (
@@ -105,7 +105,7 @@ def _fold_mask_lookup(graph: ir.Graph, lookup: ir.Node) -> bool:
 def _fold_condition(graph: ir.Graph, both: ir.Node) -> bool:
     """Turn (always true) And x into x.
 
-    x may have a smaller shape than the result. So this is done only if all uses end in sums that broadcast it.
+    x may have a smaller shape than the result. So this is done only if all uses end in sums that broadcast x.
     """
     for first, second in (both.inputs, both.inputs[::-1]):
         if first is None or second is None or not _is_always_true(first):
