@@ -13,7 +13,7 @@ from m2d_export.vectors import FloatArray, cosine, truncate
 
 MIN_TEXTS = 20  # with fewer texts, most other texts would be among the ten nearest neighbours
 NEIGHBOURS = 10
-QUERIES = 4096  # at most this number of texts get neighbours, so that the time grows linearly with all texts
+QUERIES = 4096  # at most this number of texts get neighbours, so that time grows linearly with the number of texts
 PAIRS = 20_000
 BLOCK = 1 << 20  # numbers in a block of similarities: they take 4 MB, and sorting takes a few times as much
 

@@ -130,7 +130,7 @@ class OwnTexts:
         return (TextSet(self.own),)
 
     def plan(self, layer: int, dims: Sequence[int], full: Cell) -> list[Record]:
-        """One for each dim."""
+        """One record for each dim."""
         return [{**self.identity, "dim": dim} for dim in dims]
 
     def records(self, layer: int, dims: Sequence[int], exit_: Encoded, reference: Reference) -> Iterator[Record]:

@@ -18,8 +18,8 @@ CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 OTHER_TOKENIZERS = ("vocab.txt", "vocab.json", "*.model")  # files that transformers makes a tokenizer of
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order in which transformers looks for them
-SPLIT = ".index.json"  # ends the name of the list of files that weights are split into
-POINTER = b"version https://git-lfs"  # begins what git keeps in place of a large file
+SPLIT = ".index.json"  # if weights are in several files, the name of the list of these files ends so
+POINTER = b"version https://git-lfs"  # a file that begins so is what git keeps in place of a large file
 LARGE = ("*.safetensors", "pytorch_model*.bin", "*.json", "*.txt", "*.model")  # files that loading may read
 MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
 SINGLE_VECTOR = "SentenceTransformer"  # the kind of model that gives one dense vector of a text
@@ -47,13 +47,13 @@ def local_folder(name: str, revision: str | None) -> tuple[Path, str | None]:
     if "\0" in name:
         raise CheckpointError(f"{name!r} is neither a folder nor a Hub id: a path has no NUL characters")
     folder = expanded(name)
-    if os.path.isdir(folder):  # unlike Path's, false also for a name that is too long
+    if os.path.isdir(folder):  # not Path.is_dir, which raises an error if a name is too long
         if revision is not None:
             raise CheckpointError(f"{name} is a local folder, which has no revisions: leave --revision out")
         return Path(utf8_path(folder.resolve())), None
     if os.path.exists(folder):
         raise CheckpointError(
-            f"{name} is a file, and a checkpoint is a folder with {CONFIG} and {WEIGHTS[0]}: give that"
+            f"{name} is a file, and a checkpoint is a folder with {CONFIG} and {WEIGHTS[0]}: give the folder"
         )
     if not HUB_ID.fullmatch(name):
         raise CheckpointError(f"{name} is neither a folder nor a Hub id such as sentence-transformers/all-MiniLM-L6-v2")
@@ -165,7 +165,7 @@ def _check_kind(folder: Path, kind: object) -> None:
 
 
 def _scores_pairs(config: dict[str, Any]) -> bool:
-    """Whether this is the config of a CrossEncoder: of a classifier with one class, or with one of its keys."""
+    """Whether a CrossEncoder has this config: it is a classifier with one class, or with a key of a CrossEncoder."""
     names, labels = config.get("architectures"), config.get("id2label")
     is_classifier = isinstance(names, list) and any(str(name).endswith("ForSequenceClassification") for name in names)
     one_class = isinstance(labels, dict) and len(labels) == 1
@@ -186,8 +186,8 @@ def _check_weights(encoder: Path) -> None:
         missing = sorted(place for place in set(places.values()) if not (encoder / place).is_file())
         if missing:
             raise CheckpointError(
-                f"{found[0]} names {missing[0]}, which is missing ({len(missing)} of {len(set(places.values()))} files "
-                "of weights are): download it"
+                f"{found[0]} names {missing[0]}, which is missing. {len(missing)} of {len(set(places.values()))} files "
+                "of weights are missing: download them"
             )
 
 

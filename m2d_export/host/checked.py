@@ -66,7 +66,7 @@ class MappedFile:
 
         If only the time of writing has changed, the sha256 is checked.
         """
-        found = os.fstat(self._open)  # the cheapest call: it is a part of the time of a single text
+        found = os.fstat(self._open)  # the cheapest call, because a single text waits for it too
         if found.st_mtime_ns != self._written or found.st_size != self._size:
             self._check_bytes(found)
 

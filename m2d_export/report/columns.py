@@ -80,7 +80,7 @@ COLUMNS = (
     Column("sentences_per_second", "sentences/s", "count", "`latency`: `sentences_per_second`", THROUGHPUT),
     Column(
         *("agreement", "agreement", "score", "`agreement`: `spearman`", TEXTS),
-        heat="Agreement: with the full cell's similarities × 100 on {texts}",
+        heat="Agreement: Spearman with the full cell's similarities × 100 on {texts}",
         extra="overlap_at_10",
     ),
     Column("overlap_at_10", "overlap@10", "score", "`agreement`: `overlap_at_10`", TEXTS),

@@ -37,7 +37,7 @@ def summary(
     """The grid, the cost of each layer and a pick, from one bundle's records on one machine.
 
     It fits in 40 lines of 100 columns for 6 layers and 5 dims. Grid and costs are those of the pick's setup. The
-    commands that it suggests name ``bundle``, and ``file`` with the records.
+    suggested commands contain ``bundle``, and ``file``, which has the records.
     """
     (group,) = groups(records)
     results = Results.of(group)
@@ -85,7 +85,7 @@ def _grid(results: Results, choice: Choice, setup: Setup) -> list[RenderableType
 
 
 def _search(results: Results, setup: Setup) -> list[RenderableType]:
-    """What each layer finds in the collection, beside BM25."""
+    """What each layer finds in the collection, and what BM25 finds."""
     found = search_table(results, setup)
     if found is None:
         return []

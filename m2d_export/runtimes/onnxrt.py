@@ -28,7 +28,7 @@ NO_SKIP_LAYER_NORM_FUSION = {
 }  # the fused kernel is slower
 # benchmarks/session_settings.py measures what each setting changes.
 SETTINGS = {
-    # Threads wait actively (spin) during a call. After it they do not, so that other sessions can use the cores.
+    # Threads wait actively (spin) during a call. They stop at its end, so that other sessions can use the cores.
     "session.force_spinning_stop": "1",
     **NO_SKIP_LAYER_NORM_FUSION,
 }

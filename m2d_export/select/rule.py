@@ -57,8 +57,8 @@ class Choice:
 
     ``stored_as`` names the storage whose score was judged; None means float32 vectors. ``runners_up`` are the next
     three candidates; those that meet every budget come first. If nothing was picked, ``relaxations`` has each budget
-    whose change alone would let some candidate meet all budgets, the smallest change first. It is empty if no single
-    change is enough.
+    that can be relaxed alone so that a candidate meets all budgets. The smallest change is first. ``relaxations`` is
+    empty if no single change is enough.
     """
 
     task: Task
@@ -94,7 +94,7 @@ def select(
     with ``view``. An index may have fewer than 4 bytes per number. Quality is then the score of vectors that are stored
     in this way, if bench has measured it. A task in an index is about queries in an index of ``index_cell``. Retention
     is then the share of what the index's own queries find. Raises DataError if the quality of the task was not
-    measured, or if ``min_retention`` is set and the quality of the full cell was not measured or is not above 0.
+    measured. With ``min_retention``, it is also raised if the full cell's quality was not measured or is not above 0.
     """
     candidates = _searched_in(candidates, task, index_cell)
     view, stored_as = view or View(), _stored_as(candidates, budgets, task)

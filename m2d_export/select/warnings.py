@@ -20,7 +20,7 @@ WORDS = {
     "dim": "the checkpoint was not trained for dim {dim}",
     "noisy": "the times are noisy (their spread is over 20 %): measure again on a quiet machine",
     "untimed": "no throughput was measured: the smallest dim that is good enough was taken",
-    "float": "the {what} is of float32 vectors, the index stores {bytes} bytes a value",
+    "float": "the {what} was measured with float32 vectors, but the index stores {bytes} bytes a value",
     "runner-up": "the runner-up {cell} is {behind} behind, within the 95 % interval of the difference: "
     "it may be as good",
     "bm25": "BM25, which needs no model, finds more here: nDCG@10 {bm25}, the pick {own}",
@@ -61,7 +61,7 @@ def bm25_warnings(candidate: Candidate, task: Task) -> list[str]:
 def choice_warnings(
     picked: Candidate, others: Sequence[Candidate], budgets: Budgets, task: Task, sts: str | None, stored_as: str | None
 ) -> list[str]:
-    """Warnings about the choice of ``picked`` before ``others``; the most general warning comes first."""
+    """Warnings about the choice of ``picked``, not of ``others``; the most general warning comes first."""
     found = set_warnings(sts) if task is Task.STS else []
     if task is Task.STS and picked.ndcg is None and picked.agreement is None:
         found.append(warning("sts-only"))

@@ -11,10 +11,10 @@ from m2d_export.text.tokenizer import TokenIds
 
 IntArray = NDArray[np.int64]
 TOKEN_BUDGET = 512  # tokens in a batch, with padding; benchmarks/results/ceiling.json compares other budgets
-ATTENTION_BUDGET = 1 << 23  # texts x tokens^2 in a batch: a head has this number of scores, of 4 bytes or more
+ATTENTION_BUDGET = 1 << 23  # texts x tokens^2 in a batch: how many scores an attention head has, of 4 bytes or more
 MIN_FILL = 0.67  # a text below this share of the longest length starts a new batch, because padding takes time
 
-SAMPLE_TOKENS = 1024  # most tokens of a text in checks of a build, because attention in PyTorch holds whole matrices
+SAMPLE_TOKENS = 1024  # the longest text in checks of a build, because attention in PyTorch holds whole matrices
 SAMPLE_ATTENTION = 1 << 21  # texts x tokens^2 of a batch in these checks
 
 
@@ -35,7 +35,7 @@ class Batch:
 
     @property
     def attention(self) -> int:
-        """Texts x tokens^2: how many numbers the attention of a head has."""
+        """Texts x tokens^2: how many scores one attention head has."""
         texts, tokens = self.input_ids.shape
         return int(texts * tokens**2)
 

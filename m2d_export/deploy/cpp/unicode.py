@@ -124,8 +124,8 @@ def _changed(normalizer: Any) -> dict[int, str]:
         texts = normalizer.normalize_str(separator.join(map(chr, codes))).split(separator)
         if len(texts) != len(codes):
             raise SpecError(
-                "in this version of tokenizers, neighbours change how a character is normalized, and no table can hold "
-                "that: install another version"
+                "in this version of tokenizers, the characters next to a character change how it is normalized. Tables "
+                "cannot describe this: install another version"
             )
         changed |= {code: text for code, text in zip(codes, texts, strict=True) if text != chr(code)}
     return changed
