@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +20,11 @@ REFERENCE = Path(__file__).parent.parent / "models" / "minilm-l6-sts-2d"
 
 BUILT_BY = "test_real"  # this file makes the bundles of MiniLM, which take minutes
 MINILM = {"minilm_bundle", "minilm_halves"}
+
+
+def pytest_configure() -> None:
+    """Undo what ``nohup`` does: a program that starts with SIGHUP ignored goes on ignoring it, as it should."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -137,6 +137,7 @@ def run_example(line: str, source: Path, folder: Path) -> None:
         assert (folder / output).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", [line for name in COMMANDS if name not in (*FROM_CHECKPOINT, FROM_TEXTS) for line in examples_of(name)]
 )

@@ -215,6 +215,7 @@ def with_prompts(once: Once) -> tuple[Path, Bundle]:
     return checkpoint, built(once, "two-prompts", checkpoint, layers=[LAYERS])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{}, {"prompt_name": "query"}, {"prompt_name": "passage"}, {"prompt": "on the stage "}, {"prompt": ""}],

@@ -37,6 +37,7 @@ def test_its_weights_are_half_and_computed_with_in_whole() -> None:
     assert {tensor["dtype"] for name, tensor in header.items() if name != "__metadata__"} <= {"F16", "I64"}
 
 
+@pytest.mark.slow
 def test_sentence_transformers_loads_it_without_us(tmp_path: Path) -> None:
     code = (
         "import sys; from sentence_transformers import SentenceTransformer;"

@@ -68,6 +68,7 @@ def test_what_a_user_sets_stays() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "ORT_DISABLE_TELEMETRY": "0"})
 
 
+@pytest.mark.slow
 def test_a_cpp_program_turns_it_off(bundle: Bundle, tmp_path: Path) -> None:
     deploy_cpp = [sys.executable, "-m", "m2d_export", "cpp", str(bundle.root), "--cell", "1x64", "--runtime", "onnxrt"]
     subprocess.run([*deploy_cpp, "-o", str(tmp_path / "cpp")], check=True, capture_output=True)

@@ -162,6 +162,7 @@ def test_if_an_exit_cannot_be_opened_only_its_records_fail(sweep: Sweep, recorde
     assert {key_of(record) for record in again} == whole - done(found)
 
 
+@pytest.mark.slow
 def test_without_its_full_cell_a_setup_has_no_quality_and_the_others_go_on(sweep: Sweep, recorder: Recorder) -> None:
     changed = replace(sweep, matrix=TWO_RUNTIMES)
     whole = {key_of(record) for record in changed.records()}

@@ -52,6 +52,7 @@ def test_contradictions_are_refused(plain: Path) -> None:
         load_checkpoint(str(plain))
 
 
+@pytest.mark.slow
 def test_a_bundle_keeps_it_for_every_runtime(plain: Path, tmp_path: Path) -> None:
     bundle = build(str(plain), tmp_path / "made.m2d", pooling="cls", layers=[1])
     assert bundle.manifest.pooling.modes == ("cls",)

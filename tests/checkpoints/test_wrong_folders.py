@@ -252,6 +252,7 @@ def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path) -> None:
     assert "encoder-decoder" in refused(tmp_path / "bart")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, True])
 def test_the_encoder_of_t5_is_built_and_cut(tmp_path: Path, whole: bool) -> None:
     import transformers
@@ -315,6 +316,7 @@ def test_a_name_that_no_checkpoint_can_have_is_refused(name: str, named: str) ->
         load_checkpoint(name)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_usable_vectors_is_refused_as_such(folder: Path) -> None:
     from m2d_export.pipeline import build
 

@@ -11,6 +11,7 @@ from m2d_export import Bundle, pipeline
 from tests.cli.commands import Run, contents, refuse
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_what_would_be_built_and_writes_nothing(run: Run, folder: Path, checkpoint: Path) -> None:
     before = contents(folder)
     outcome = run("build", checkpoint, "-o", "new.m2d", "--layers", "1,2", "--dims", "32,64", "--dry-run")

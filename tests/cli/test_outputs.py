@@ -146,6 +146,7 @@ def test_what_a_killed_encode_left_is_removed_by_the_next_one_of_that_output(run
     assert list(folder.glob(f"{STAGING}*")) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_of_one_line_also_in_a_library_of_rust(
     folder: Path, make_checkpoint: Callable[..., Path]
 ) -> None:

@@ -10,6 +10,7 @@ from m2d_export.spec import Precision
 from tests.cli.commands import Run
 
 
+@pytest.mark.slow
 def test_a_partial_build_ends_with_code_1_and_what_it_published_can_be_used(
     run: Run, folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,8 @@ from tests.deploy.cpp_programs import PROGRAMS, message, require_programs, sente
 from tests.support.hard_texts import hard_texts
 from tests.support.shared import Once
 
+pytestmark = pytest.mark.slow
+
 CELL = Cell(3, 32)
 TEXTS = ["A man is playing a guitar.", "no", "", "The cat sat on the mat. " * 20, "nul\0nul", *hard_texts(150)]
 GRAPH_RUNTIMES = [name for name, flavour in FLAVOURS.items() if not flavour.runs_engine]

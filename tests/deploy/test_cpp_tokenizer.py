@@ -69,6 +69,7 @@ def check_same_bytes(program: Path, vocabulary: Path, texts: Sequence[bytes], to
     assert wrong[:1] == []
 
 
+@pytest.mark.slow
 def test_hard_texts_have_the_same_ids(token_ids: Path, tmp_path: Path) -> None:
     check_same(token_ids, tmp_path, ["", " ", *hard_texts(2500), *islice(every_code_point(), 0, None, 401)])
 

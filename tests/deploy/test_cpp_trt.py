@@ -34,6 +34,8 @@ from tests.support.checkpoints import WIDTH
 from tests.support.hard_texts import hard_texts
 from tests.support.shared import Once
 
+pytestmark = pytest.mark.slow
+
 STANDIN = PROGRAMS / "standin"
 ENGINES = [name for name, flavour in FLAVOURS.items() if flavour.runs_engine]
 CELL = Cell(2, 32)

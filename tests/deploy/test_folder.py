@@ -87,6 +87,7 @@ def test_the_settings_are_those_of_the_cell(bundle: Bundle, tmp_path: Path) -> N
     assert json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"] == 48
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_transformers_reads_the_settings_of_every_architecture(
     architecture_of: Callable[[str], tuple[Path, Bundle]], architecture: str, tmp_path: Path

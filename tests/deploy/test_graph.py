@@ -160,6 +160,7 @@ def long_texts(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return build(checkpoint, tmp_path / "long.m2d", layers=[1])
 
 
+@pytest.mark.slow
 def test_long_texts_run_in_blocks_in_the_same_file(long_texts: Bundle, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     write_deployed(long_texts, Cell(1, 32), path)
@@ -178,6 +179,7 @@ def test_long_texts_run_in_blocks_in_the_same_file(long_texts: Bundle, tmp_path:
         assert session.run(["is_long"], dict.fromkeys(INPUTS[:2], ones)) == [[is_long]]
 
 
+@pytest.mark.slow
 def test_vectors_of_long_texts_are_compared_too(long_texts: Bundle, tmp_path: Path) -> None:
     model = deployed_graph(long_texts, Cell(1, 32))
     (chosen,) = (node for node in model.graph if node.op_type == "If")

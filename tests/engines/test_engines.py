@@ -32,6 +32,8 @@ from m2d_export.precisions import WITH_ENGINES
 from m2d_export.spec import EngineEntry, Precision
 from tests.support.checkpoints import ARCHITECTURES, LAYERS, SHAPES
 
+pytestmark = pytest.mark.slow
+
 rtx = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
 
 

@@ -256,6 +256,7 @@ def test_a_graph_that_cannot_be_run_for_calibration_is_one_line() -> None:
         int8_graphs(model, Precision.INT8, [{"x": np.ones((1, 2), np.float32)}])
 
 
+@pytest.mark.slow
 def test_an_int8_graph_that_fails_its_gate_is_not_published_and_every_failure_is_named(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRECISIONS, Precision.FP16, replace(row, bounds=replace(row.bounds, cosine_min=1.1)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("failing")
 def test_a_partial_build_after_a_failed_gate_makes_nothing_again(
     plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch

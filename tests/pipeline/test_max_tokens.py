@@ -10,6 +10,7 @@ from m2d_export.errors import SpecError
 from tests.support.checkpoints import MAX_TOKENS
 
 
+@pytest.mark.slow
 def test_texts_are_cut_at_max_tokens(checkpoint: Path, tmp_path: Path) -> None:
     bundle = build(checkpoint, tmp_path / "short.m2d", layers=[1], max_tokens=9)
     assert bundle.manifest.text.max_tokens == 9

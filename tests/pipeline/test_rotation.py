@@ -39,6 +39,7 @@ def rotated_checkpoint(folder: Path, space: str, rotation: str | None = None) ->
     return made
 
 
+@pytest.mark.slow
 def test_queries_of_a_rotated_bundle_search_in_the_index_of_its_base(base: Bundle, tmp_path: Path) -> None:
     made = build(rotated_checkpoint(tmp_path, base.manifest.space), tmp_path / "rotated.m2d", layers=(1, 3))
     assert ROTATION in made.manifest.files

@@ -18,6 +18,7 @@ from tests.support.distillations import SMALL
 from tests.train.distil.conftest import Distil
 
 
+@pytest.mark.slow
 def test_build_takes_the_output_with_all_its_exits(distilled: Path, tmp_path: Path) -> None:
     bundle = build(str(distilled), tmp_path / "made.m2d")
     assert bundle.grid.layers == (0, 1, 2, 3)
