@@ -14,8 +14,9 @@ from m2d_export.errors import RuntimeUnavailable, SpecError
 from m2d_export.host.machine import machine
 from tests.bench.sweeps import MATRIX, TWO_RUNTIMES, Clock, Recorder, of_kind
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_one_sweep_measures_every_setup_with_a_key_of_its_own(sweep: Sweep, bundle: Bundle) -> None:
     alone = list(sweep.records())
     both = list(replace(sweep, matrix=TWO_RUNTIMES).records())

@@ -15,6 +15,8 @@ from m2d_export.bench.sweep import Sweep
 from m2d_export.errors import RuntimeUnavailable
 from tests.bench.sweeps import MATRIX, TEXTS, TWO_RUNTIMES, Record, Recorder, of_kind
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_second_sweep_measures_nothing_and_a_fresh_one_everything(sweep: Sweep, recorder: Recorder) -> None:
     first = list(sweep.records())
@@ -162,7 +164,6 @@ def test_if_an_exit_cannot_be_opened_only_its_records_fail(sweep: Sweep, recorde
     assert {key_of(record) for record in again} == whole - done(found)
 
 
-@pytest.mark.slow
 def test_without_its_full_cell_a_setup_has_no_quality_and_the_others_go_on(sweep: Sweep, recorder: Recorder) -> None:
     changed = replace(sweep, matrix=TWO_RUNTIMES)
     whole = {key_of(record) for record in changed.records()}

@@ -30,7 +30,7 @@ def test_agreement_retrieval_and_cascades_are_measured_on_request(run: Run, fold
     beir(folder)
     outcome = run("bench", "tiny.m2d", *QUICK.split(), "--texts", "own.txt", "--retrieval", "beir", "--all")
     assert (outcome.code, outcome.err) == (0, "")
-    for heading in ("own.txt (overlap@10)", "on beir; BM25 (english)", "Cascade on beir"):
+    for heading in ("own.txt", "overlap@10", "on beir; BM25 (english)", "Cascade on beir"):
         assert heading in outcome.out
     kinds = [line["kind"] for line in lines_of(folder / "results.jsonl")]
     counts = {"agreement": 4, "retrieval": 4, "cascade": 3, "index_retrieval": 4, "index_agreement": 4, "bm25": 1}

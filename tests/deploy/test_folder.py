@@ -20,6 +20,8 @@ from m2d_export.errors import OutputError, SpecError
 from tests.support.checkpoints import ARCHITECTURES
 from tests.support.other_tools import python_of
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["A man is playing a guitar.", "no", "The cat sat on the mat. " * 20]
 
 SENTENCE_TRANSFORMERS = """
@@ -87,7 +89,6 @@ def test_the_settings_are_those_of_the_cell(bundle: Bundle, tmp_path: Path) -> N
     assert json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"] == 48
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_transformers_reads_the_settings_of_every_architecture(
     architecture_of: Callable[[str], tuple[Path, Bundle]], architecture: str, tmp_path: Path
@@ -141,7 +142,6 @@ def test_a_note_points_out_the_default_prompt(copied_bundle: Path, tmp_path: Pat
     assert "'a cat is '" in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "code", "precision"),
     [

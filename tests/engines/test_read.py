@@ -14,6 +14,8 @@ from m2d_export.engines.library import read_engine
 from m2d_export.errors import IntegrityError, ManifestError, RuntimeUnavailable
 from m2d_export.host.gpu import Gpu
 
+pytestmark = pytest.mark.slow
+
 rtx = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed (extra: trt-rtx)")
 
 

@@ -15,12 +15,13 @@ import pytest
 
 from m2d_export import Bundle
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CASES = {"tokenizer": 400, "manifest": 600, "results": 500, "pairs": 600, "collection": 500, "checkpoint": 40}
 SECONDS = 300
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(CASES))
 def test_a_damaged_file_is_an_m2d_error_or_usable(kind: str, bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
     count = os.environ.get("M2D_FUZZ", str(CASES[kind]))

@@ -20,6 +20,8 @@ from tests.graphs.architectures import EACH_ARCHITECTURE
 from tests.support.checkpoints import LAYERS, WIDTH
 from tests.support.graph_files import in_memory, kinds, vectors
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=EACH_ARCHITECTURE)
 def built(request: pytest.FixtureRequest, architecture_of: Callable[[str], tuple[Path, Bundle]]) -> Bundle:

@@ -25,6 +25,8 @@ from tests.graphs.architectures import EACH_ARCHITECTURE
 from tests.support.checkpoints import save_checkpoint
 from tests.support.half_in_torch import ALIKE, in_half
 
+pytestmark = pytest.mark.slow
+
 HALVES = [precision for precision, row in PRECISIONS.items() if row.largest is not None]
 TOKENS = [TokenIds([3, 40, 41, 4]), TokenIds([3, *range(60, 100), 4]), TokenIds([3, 43, 44, 45, 46, 4])]
 
@@ -54,7 +56,6 @@ def scaled(folder: Path, factor: float) -> Path:
     return checkpoint
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", HALVES)
 def test_every_exit_has_metrics_within_bounds_and_a_peak(halves: Bundle, precision: Precision) -> None:
     bounds = PRECISIONS[precision].bounds
@@ -65,7 +66,6 @@ def test_every_exit_has_metrics_within_bounds_and_a_peak(halves: Bundle, precisi
         assert "peak" not in exact
 
 
-@pytest.mark.slow
 def test_tables_with_a_row_added_to_them_are_half_too(architecture_of: Callable[[str], tuple[Path, Bundle]]) -> None:
     """RoBERTa looks up positions in a table to which a token type was added."""
     _, bundle = architecture_of("roberta")
@@ -136,7 +136,6 @@ def test_every_architecture_computes_in_half_what_torch_does(
             assert found.min() > ALIKE[precision]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "reached"), [(2.4e5, r"reaches \S+e\+05"), (1e8, "reaches (nan|inf)")])
 def test_an_overflow_names_the_first_exit_that_has_it_and_the_value_that_overflows(
     tmp_path: Path, factor: float, reached: str
@@ -152,7 +151,6 @@ def test_an_overflow_names_the_first_exit_that_has_it_and_the_value_that_overflo
     build(str(checkpoint), tmp_path / "bf16.m2d", layers=[2], precisions=["bf16"])
 
 
-@pytest.mark.slow
 def test_a_finite_value_close_to_the_largest_number_is_refused_too(tmp_path: Path) -> None:
     """Other texts reach further than the probe texts, which reach 33 to 65 thousand here."""
     checkpoint = scaled(tmp_path, 7e4)
@@ -161,7 +159,6 @@ def test_a_finite_value_close_to_the_largest_number_is_refused_too(tmp_path: Pat
     assert "NaN" not in str(caught.value)
 
 
-@pytest.mark.slow
 def test_a_half_graph_outside_its_bounds_is_not_published(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,8 @@ from m2d_export.spec import Precision
 from tests.pipeline.forge import Forge, sound
 from tests.pipeline.test_stops import die_at
 
+pytestmark = pytest.mark.slow
+
 KEEPING = ("keeping the fp32 graphs of every exit", "keeping the result of layer 1, fp32")
 MADE = ("exporting", "making", "writing fp32", "running", "parity")
 
@@ -48,7 +50,6 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRECISIONS, Precision.FP16, replace(row, bounds=replace(row.bounds, cosine_min=1.1)))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("failing")
 def test_a_partial_build_after_a_failed_gate_makes_nothing_again(
     plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch

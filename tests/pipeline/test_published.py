@@ -21,8 +21,9 @@ from m2d_export.errors import ExportError, SpecError
 from m2d_export.plan import Plan
 from tests.pipeline.forge import STEPS, Forge, build, sound, staging, tree
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_two_builds_in_one_process_give_the_same_bytes(plan: Callable[..., Plan], tmp_path: Path) -> None:
     one, other = (pipeline.build_planned(plan(target=tmp_path / name, layers=[1])).root for name in ("one", "other"))
     assert tree(one) == tree(other)
