@@ -19,6 +19,8 @@ from m2d_export.errors import BundleError, CheckpointError, M2DError, RuntimeUna
 from tests.checkpoints.edits import edit
 from tests.support.checkpoints import WIDTH, tiny_config, tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 90868376\n"
 WEIGHTS, TABLE = "model.safetensors", "embeddings.word_embeddings.weight"
 
@@ -252,7 +254,6 @@ def test_an_encoder_with_a_decoder_is_refused(tmp_path: Path) -> None:
     assert "encoder-decoder" in refused(tmp_path / "bart")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, True])
 def test_the_encoder_of_t5_is_built_and_cut(tmp_path: Path, whole: bool) -> None:
     import transformers
@@ -316,7 +317,6 @@ def test_a_name_that_no_checkpoint_can_have_is_refused(name: str, named: str) ->
         load_checkpoint(name)
 
 
-@pytest.mark.slow
 def test_a_checkpoint_without_usable_vectors_is_refused_as_such(folder: Path) -> None:
     from m2d_export.pipeline import build
 

@@ -20,6 +20,8 @@ from tests.deploy.cpp_programs import SANITIZERS, compiled, message, sentences
 from tests.support.hard_texts import every_code_point, hard_texts
 from tests.support.shared import Once
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 HEADERS = f"-I{ROOT / 'm2d_export' / 'deploy' / 'cpp' / 'templates'}"
 PUBLISHED = (ROOT / "models" / "minilm-l6-sts-2d" / "tokenizer.json").read_text(encoding="utf-8")
@@ -69,12 +71,10 @@ def check_same_bytes(program: Path, vocabulary: Path, texts: Sequence[bytes], to
     assert wrong[:1] == []
 
 
-@pytest.mark.slow
 def test_hard_texts_have_the_same_ids(token_ids: Path, tmp_path: Path) -> None:
     check_same(token_ids, tmp_path, ["", " ", *hard_texts(2500), *islice(every_code_point(), 0, None, 401)])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_hundred_thousand_hard_texts_have_the_same_ids(token_ids: Path, tmp_path: Path, seed: int) -> None:
     check_same(token_ids, tmp_path, hard_texts(25_000, seed + 1))
@@ -89,12 +89,10 @@ def joined(texts: Iterator[str], count: int) -> Iterator[str]:
 LONG = TextSpec(max_tokens=4096, pad_id=0)
 
 
-@pytest.mark.slow
 def test_every_code_point_has_the_same_ids_as_a_word_and_inside_a_word(token_ids: Path, tmp_path: Path) -> None:
     check_same(token_ids, tmp_path, joined(every_code_point(), 200), spec=LONG)
 
 
-@pytest.mark.slow
 def test_all_sentences_of_stsb_have_the_same_ids(token_ids: Path, tmp_path: Path, stsb: Path) -> None:
     check_same(token_ids, tmp_path, sentences(*sorted(stsb.glob("*.csv"))))
 
@@ -107,7 +105,6 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_every_setting_of_the_normalizer_is_honoured(
     token_ids: Path, tmp_path: Path, settings: dict[str, bool]
@@ -155,7 +152,6 @@ def test_the_default_prompt_is_part_of_the_text(token_ids: Path, tmp_path: Path)
     check_same(token_ids, tmp_path, ["\u0301", "x", ""], spec=spec)
 
 
-@pytest.mark.slow
 def test_bytes_that_are_not_utf8_are_read_as_in_python(token_ids: Path, tmp_path: Path) -> None:
     vocabulary = json.loads(PUBLISHED)["model"]["vocab"] | {"\ufffd": 50_000, "##\ufffd": 50_001}
     tokenizer = altered(model={"vocab": vocabulary}, normalizer={"clean_text": False})
@@ -198,7 +194,6 @@ def test_a_length_that_special_tokens_fill_is_refused() -> None:
         vocabulary_file(PUBLISHED, TextSpec(2, 0), 384)
 
 
-@pytest.mark.slow
 def test_random_bytes_trigger_neither_sanitizer(once: Once, tmp_path: Path) -> None:
     program = compiled(once, "fuzz", *SANITIZERS, HEADERS)
     (tmp_path / "vocabulary.bin").write_bytes(vocabulary_file(PUBLISHED, SPEC, 384))

@@ -14,6 +14,8 @@ from m2d_export.spec import INPUTS, OUTPUT
 from m2d_export.text.batches import pad
 from m2d_export.vectors import FloatArray, cosine
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["A man is playing a guitar.", "no", "", "The cat sat on the mat. " * 20]
 
 
@@ -160,7 +162,6 @@ def long_texts(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return build(checkpoint, tmp_path / "long.m2d", layers=[1])
 
 
-@pytest.mark.slow
 def test_long_texts_run_in_blocks_in_the_same_file(long_texts: Bundle, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     write_deployed(long_texts, Cell(1, 32), path)
@@ -179,7 +180,6 @@ def test_long_texts_run_in_blocks_in_the_same_file(long_texts: Bundle, tmp_path:
         assert session.run(["is_long"], dict.fromkeys(INPUTS[:2], ones)) == [[is_long]]
 
 
-@pytest.mark.slow
 def test_vectors_of_long_texts_are_compared_too(long_texts: Bundle, tmp_path: Path) -> None:
     model = deployed_graph(long_texts, Cell(1, 32))
     (chosen,) = (node for node in model.graph if node.op_type == "If")

@@ -20,6 +20,8 @@ from m2d_export.spec import Precision
 from m2d_export.text.batches import Batch
 from tests.pipeline.forge import staging, tree
 
+pytestmark = pytest.mark.slow
+
 
 def corrupted(change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., ir.Model]:
     """``graphs.cut_graph``, but ``change`` is made to one weight of layer 2."""

@@ -23,6 +23,8 @@ from m2d_export.plan import Plan
 from tests.pipeline.forge import STEPS, Forge, build, sound, staging, tree
 from tests.support.signals import heed_signals
 
+pytestmark = pytest.mark.slow
+
 
 def test_too_small_a_disk_is_refused_before_the_work(
     plan: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -181,7 +183,6 @@ def test_an_interrupted_command_cleans_up_and_says_so_by_its_code(
     assert staging(old) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), SIGNALS.values(), ids=SIGNALS)
 def test_the_installed_command_line_can_be_interrupted(checkpoint: Path, old: Path, number: int, code: int) -> None:
     before = tree(old)

@@ -16,6 +16,8 @@ from m2d_export.checkpoints.load import load_checkpoint
 from tests.support.distillations import STEPS
 from tests.train.distil.conftest import Distil
 
+pytestmark = pytest.mark.slow
+
 INTERRUPTED, FAILED, USAGE = 130, 1, 2
 OPTIONS = ("--layers", "0,1,2,3", *STEPS)
 
