@@ -87,7 +87,10 @@ def check_float32(variant: Variant, reference: Reference) -> Checked:
 def compare(
     runtime: Runtime, reference: FloatArray, tokenizer: Tokenizer, tokens: Sequence[TokenIds], dims: Sequence[int]
 ) -> Parity:
-    """Compare vectors of single texts with ``reference`` (texts, width) at every dim, and with vectors from batches."""
+    """Compare vectors of single texts with ``reference`` (texts, width) at every dim.
+
+    The vectors of single texts are also compared with the vectors of the same texts in batches.
+    """
     single = vectors_of_single_texts(runtime, tokenizer, tokens)
     return compare_single(single, runtime, reference, tokenizer, tokens, dims)
 
