@@ -1,7 +1,7 @@
 """Write a trained model as a sentence-transformers folder, with its heads, ``m2d.json``, a card and a picture."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
 
+from m2d_export.checkpoints.folder import EXITS
+from m2d_export.checkpoints.heads import Head
 from m2d_export.checkpoints.load import load_checkpoint, quietly
 from m2d_export.host.files import writing
 from m2d_export.host.folders import other_file, publish, staged_directory
@@ -33,22 +36,11 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
     """
     layers, dims = job.layers, job.recipe.dims
     with staged_directory(target) as staging, writing(target):
-        with quietly():
-            job.checkpoint.original.to("cpu").save(str(staging), create_model_card=False)
-            for layer, head in trained.heads.items():
-                folder = staging / "exits" / str(layer)
-                folder.mkdir(parents=True)
-                head.dense.cpu().save(str(folder))  # type: ignore[operator]  # sentence-transformers' own
-        drop_loading(staging / TOKENIZER)
+        save_model(job.checkpoint.original, trained.heads, staging)
         if job.half:
             for path in staging.rglob("*.safetensors"):
                 _store_in_half(path)
-        settings = {
-            "format": 1,
-            "layers": list(layers),
-            "dims": list(dims),
-            "heads": [asdict(head.spec) for _, head in sorted(trained.heads.items())],
-        }
+        settings = stated(layers, dims, trained.heads)
         write_json(staging / SETTINGS, settings)
         # The files are scored, not the model in memory: fp16 weights differ.
         loaded = load_checkpoint(str(staging))
@@ -65,7 +57,24 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
     return scores
 
 
-def drop_loading(path: Path) -> None:
+def save_model(original: SentenceTransformer, heads: Mapping[int, Head], folder: Path) -> None:
+    """Save a model and its heads in the empty ``folder``, without m2d.json."""
+    with quietly():
+        original.to("cpu").save(str(folder), create_model_card=False)
+        for layer, head in heads.items():
+            path = folder / EXITS / str(layer)
+            path.mkdir(parents=True)
+            head.dense.cpu().save(str(path))  # type: ignore[operator]  # sentence-transformers' own
+    _drop_loading(folder / TOKENIZER)
+
+
+def stated(layers: Iterable[int], dims: Iterable[int], heads: Mapping[int, Head]) -> dict[str, Any]:
+    """What m2d.json says of every checkpoint that was trained here."""
+    specs = [asdict(head.spec) for _, head in sorted(heads.items())]
+    return {"format": 1, "layers": list(layers), "dims": list(dims), "heads": specs}
+
+
+def _drop_loading(path: Path) -> None:
     """Remove the arguments of loading from the file of a tokenizer's settings, if there is one."""
     if path.exists():
         settings = json.loads(path.read_text(encoding="utf-8"))

@@ -2,42 +2,29 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
 from m2d_export.checkpoints.folder import EXITS, M2D_JSON
-from m2d_export.checkpoints.load import Checkpoint, load_checkpoint, quietly
+from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
 from m2d_export.host.files import writing
 from m2d_export.host.folders import Objection, publish, staged_directory
 
 from ..evaluate import Scores
-from ..publish import CARD, TOKENIZER, drop_loading, write_json
+from ..publish import CARD, save_model, stated, write_json
 from .card import card
 
 
 def write_checkpoint(checkpoint: Checkpoint, folder: Path, facts: Mapping[str, Any]) -> None:
     """Write ``checkpoint`` into the empty ``folder``; ``facts`` go into m2d.json with what its format asks for."""
-    with quietly():
-        checkpoint.original.to("cpu").save(str(folder), create_model_card=False)
-        for layer, head in checkpoint.heads.items():
-            path = folder / EXITS / str(layer)
-            path.mkdir(parents=True)
-            head.dense.cpu().save(str(path))  # type: ignore[operator]  # sentence-transformers' own
+    save_model(checkpoint.original, checkpoint.heads, folder)
     if checkpoint.table is not None:
         _write_table(checkpoint, folder / EXITS / "0")
-    drop_loading(folder / TOKENIZER)
-    settings = {
-        "format": 1,
-        "layers": list(checkpoint.trained_layers or ()),
-        "dims": sorted(checkpoint.trained_dims or (), reverse=True),
-        "heads": [asdict(head.spec) for _, head in sorted(checkpoint.heads.items())],
-        "space": checkpoint.space,
-        "rotation": checkpoint.rotation,
-    }
-    write_json(folder / M2D_JSON, {**settings, **facts})
+    dims = sorted(checkpoint.trained_dims or (), reverse=True)
+    found = stated(checkpoint.trained_layers or (), dims, checkpoint.heads)
+    write_json(folder / M2D_JSON, {**found, "space": checkpoint.space, "rotation": checkpoint.rotation, **facts})
 
 
 def _write_table(checkpoint: Checkpoint, folder: Path) -> None:
@@ -66,8 +53,8 @@ def publish_checkpoint(
         loaded = load_checkpoint(str(staging))
         after = measure(loaded)
         grids = {"before": _named(before), "after": _named(after)}
-        stated = json.loads((staging / M2D_JSON).read_text(encoding="utf-8"))
-        write_json(staging / M2D_JSON, {**stated, **facts, "agreement": grids})
+        found = json.loads((staging / M2D_JSON).read_text(encoding="utf-8"))
+        write_json(staging / M2D_JSON, {**found, **facts, "agreement": grids})
         (staging / CARD).write_text(card(loaded, target.name, before, after, facts), encoding="utf-8")
         files = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
         publish(staging, target, objection)

@@ -68,7 +68,7 @@ class Training:
         groups = [group for group in groups if group["params"]]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=DECAY, fused=True)
         self.held_out = corpus.held_out[:DRIFT_TEXTS]
-        self.goal = functional.normalize(start_vectors(start, teacher.collected(self.held_out, ()).targets), dim=-1)
+        self.goal = self._goal(teacher.collected(self.held_out, ()).targets).cpu()
         self._good = self._state()
 
     def _trainable(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -102,7 +102,7 @@ class Training:
             group["lr"] = group["top"] * rate
         rows = self.order.rows(self.step)
         with explain_out_of_memory(self.device, IN_DISTILLATION):
-            base = functional.normalize(self._tail(self.teacher.targets(self.texts, rows)), dim=-1).to(self.device)
+            base = self._goal(self.teacher.targets(self.texts, rows))
             with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
                 vectors = exit_vectors(
                     self.exits, [self.texts[row] for row in rows.tolist()], self.start.text, BUDGET[self.device]
@@ -120,9 +120,10 @@ class Training:
             self._check()
         return loss.item()
 
-    @torch.inference_mode()
-    def _tail(self, targets: Tensor) -> Tensor:
-        return start_vectors(self.start, targets)
+    @torch.no_grad()
+    def _goal(self, targets: Tensor) -> Tensor:
+        """The unit vectors that the base's ``targets`` become after the modules that all exits share."""
+        return functional.normalize(self.exits.after_tail(targets.to(self.device)), dim=-1)
 
     def _check(self) -> None:
         """Keep the state if it is good. Otherwise return to the last good one, and hold the last exit more tightly.
@@ -194,15 +195,6 @@ class Training:
         made.encoder.load_state_dict({name: value.cpu() for name, value in trained.encoder.state_dict().items()})
         heads = {layer: Head(head.spec, copy.deepcopy(head.dense).cpu()) for layer, head in trained.heads.items()}
         return replace(made, heads=heads)
-
-
-def start_vectors(start: Checkpoint, targets: Tensor) -> Tensor:
-    """The vectors that the modules after the heads, with the rotation if there is one, make of the base's targets."""
-    features = {"sentence_embedding": targets}
-    with torch.no_grad():
-        for module in start.tail:
-            features = module(features)
-    return features["sentence_embedding"]
 
 
 class Order:
