@@ -1,20 +1,14 @@
 """Made-up pairs to train on, trainings run in this process, and what they leave."""
 
-import contextlib
 import csv
-import io
 import json
 import random
-import signal
-import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-from m2d_export.cli import STOPPING, run
 from tests.support.checkpoints import WIDTH, WORDS
+from tests.support.in_process import Ended, run_here
 from train.__main__ import main
 
 Row = tuple[str, str, float]
@@ -56,32 +50,12 @@ def write_data(folder: Path, names: Iterable[str] = ("train", "dev", "test")) ->
     return folder
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The exit code of a command and its standard error."""
-
-    code: int
-    err: str
-
-
-def train(*arguments: object) -> Outcome:
+def train(*arguments: object) -> Ended:
     """Run ``python -m train`` with ``arguments``, in this process."""
-    err, handlers = io.StringIO(), {number: signal.getsignal(number) for number in (signal.SIGINT, *STOPPING)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore SIGINT
-    code = None
-    try:
-        with mock.patch.object(sys, "argv", ["train", *map(str, arguments)]), contextlib.redirect_stderr(err):
-            run(main)
-    except SystemExit as ended:
-        code = ended.code
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    assert isinstance(code, int), err.getvalue()
-    return Outcome(code, err.getvalue())
+    return run_here(main, "train", *arguments)
 
 
-Start = Callable[..., Outcome]  # trains into the folder ``out`` of a test, or into the folder named ``into``
+Start = Callable[..., Ended]  # trains into the folder ``out`` of a test, or into the folder named ``into``
 Signalled = Callable[..., None]
 
 
@@ -103,11 +77,3 @@ def settings(folder: Path) -> dict[str, Any]:
 def log(folder: Path) -> list[dict[str, Any]]:
     """The log of a published training."""
     return settings(folder)["log"]
-
-
-def one_error(outcome: Outcome) -> str:
-    """The error that a command ended with: the only one, and the last line."""
-    *before, last = outcome.err.splitlines()
-    assert last.startswith("Error: ")
-    assert not [line for line in before if line.startswith(("Error", "Traceback"))]
-    return last.removeprefix("Error: ")

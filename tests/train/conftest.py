@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from tests.support.checkpoints import save_checkpoint
+from tests.support.in_process import Ended
 from tests.support.shared import Once
-from tests.support.trainings import RECIPES, Outcome, Signalled, Start, names, train, write_data
+from tests.support.trainings import RECIPES, Signalled, Start, names, train, write_data
 from train import picture, publish
 from train.screen import Screen
 
-Trained = Callable[[str], tuple[Path, Outcome]]
+Trained = Callable[[str], tuple[Path, Ended]]
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +45,7 @@ def trained(once: Once, distilbert: Path, graded: Path) -> Trained:
 
     folder = once("trained", make)
     outcomes = json.loads((folder / "outcomes.json").read_text())
-    return lambda recipe: (folder / recipe, Outcome(**outcomes[recipe]))
+    return lambda recipe: (folder / recipe, Ended(**outcomes[recipe]))
 
 
 @pytest.fixture

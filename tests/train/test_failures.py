@@ -11,7 +11,7 @@ from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 import train.grid as grid_training
 from m2d_export.checkpoints.load import load_checkpoint
 from m2d_export.errors import TrainingError
-from tests.support.trainings import FAILED, GRID, RECIPES, SEED, Signalled, Start, log, names, one_error
+from tests.support.trainings import FAILED, GRID, RECIPES, SEED, Signalled, Start, log, names
 from train import evaluate
 from train.memory import explain_out_of_memory
 
@@ -42,7 +42,7 @@ def test_an_undefined_loss_leaves_the_last_good_checkpoint(
             outcome = start(*options, *more)
         assert outcome.code == FAILED
         for part in ("the loss is nan at step 6:", "--learning-rate", "step 4 is", str(good), "--output"):
-            assert part in one_error(outcome)
+            assert part in outcome.error
     assert names(tmp_path) == ["out.training"]
     assert [entry["step"] for entry in log(good)] == [4]
     found = json.loads((good / "m2d.json").read_text())
@@ -58,8 +58,8 @@ def test_an_infinite_loss_after_a_stop_and_before_any_evaluation(
     signalled(0)
     spoil_loss_from(monkeypatch, 1, float("inf"))
     outcome = start(*GRID, "--resume")
-    assert "the loss is inf at step 3:" in one_error(outcome)
-    assert "step 2 is" in one_error(outcome)
+    assert "the loss is inf at step 3:" in outcome.error
+    assert "step 2 is" in outcome.error
     good = tmp_path / "out.training" / "last-good"
     assert "Training log" not in (good / "README.md").read_text()
     assert load_checkpoint(str(good)).trained_layers == (1, 2, 3)
@@ -71,15 +71,15 @@ def test_a_failure_before_anything_was_saved_leaves_nothing(
     spoil_loss_from(monkeypatch, 2, float("nan"))
     outcome = start(*GRID)
     assert outcome.code == FAILED
-    assert "the loss is nan at step 2:" in one_error(outcome)
+    assert "the loss is nan at step 2:" in outcome.error
     assert names(tmp_path) == []  # the same command can start again
 
 
 def test_divergence_leaves_the_last_good_checkpoint(start: Start, tmp_path: Path) -> None:
     outcome = start(*GRID, "--eval-steps", 1, "--learning-rate", 1e30)
     assert outcome.code == FAILED
-    assert "diverged" in one_error(outcome)
-    assert "step 1 is" in one_error(outcome)
+    assert "diverged" in outcome.error
+    assert "step 1 is" in outcome.error
     assert json.loads((tmp_path / "out.training" / "last-good" / "m2d.json").read_text())["scores"]["dev"]["3x64"] > 0
 
 
@@ -91,8 +91,8 @@ def test_the_seed_recipe_stops_at_an_undefined_loss(
     monkeypatch.setattr(CoSENTLoss, "forward", broken)
     outcome = start(*SEED)
     assert outcome.code == FAILED
-    assert "the loss is nan at step 8:" in one_error(outcome)
-    assert str(tmp_path / "out.training") in one_error(outcome)
+    assert "the loss is nan at step 8:" in outcome.error
+    assert str(tmp_path / "out.training") in outcome.error
     assert "checkpoint-4" in names(tmp_path / "out.training")
     assert "checkpoint-8" not in names(tmp_path / "out.training")
 
@@ -129,7 +129,7 @@ def test_memory_that_runs_out_in_a_step_leaves_nothing(
     monkeypatch.setattr(CoSENTLoss, "forward", run_out)
     outcome = start(*RECIPES[recipe])
     assert outcome.code == FAILED
-    assert "8 pairs: choose a smaller --batch-size" in one_error(outcome)
+    assert "8 pairs: choose a smaller --batch-size" in outcome.error
     assert names(tmp_path) == []
 
 
@@ -140,5 +140,5 @@ def test_memory_that_runs_out_in_an_evaluation_publishes_nothing(
     monkeypatch.setattr(evaluate, "grid_scores", run_out)
     outcome = start(*RECIPES[recipe])
     assert outcome.code == FAILED
-    assert "dev split" in one_error(outcome)
+    assert "dev split" in outcome.error
     assert not (tmp_path / "out").exists()

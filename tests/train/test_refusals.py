@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from m2d_export.errors import SpecError
-from tests.support.trainings import USAGE, Outcome, made_up, train, write
+from tests.support.in_process import Ended
+from tests.support.trainings import USAGE, made_up, train, write
 from train.recipes import check_dims, check_layers
 
 Refusal = Callable[..., str]
@@ -28,7 +29,7 @@ def refused(distilbert: Path, graded: Path, tmp_path: Path) -> Refusal:
     return refused
 
 
-def line_of(outcome: Outcome) -> str:
+def line_of(outcome: Ended) -> str:
     """The one line of a refusal."""
     assert outcome.code == USAGE
     (line,) = outcome.err.splitlines()

@@ -26,7 +26,6 @@ from tests.support.trainings import (
     Start,
     log,
     names,
-    one_error,
     train,
     weights,
 )
@@ -147,8 +146,8 @@ def test_a_damaged_checkpoint_of_the_seed_recipe_is_refused(start: Start, signal
     def refused() -> None:
         outcome = start(*SEED, "--resume")
         assert outcome.code == FAILED
-        assert str(held) in one_error(outcome)
-        assert f"remove {tmp_path / 'out.training'}" in one_error(outcome)
+        assert str(held) in outcome.error
+        assert f"remove {tmp_path / 'out.training'}" in outcome.error
 
     for file in sorted(path for path in held.rglob("*") if path.stat().st_size > 1 and path.is_file()):
         whole = file.read_bytes()
@@ -172,8 +171,8 @@ def test_a_damaged_state_or_one_of_another_training_is_refused(start: Start, sto
     def refused(named: Path) -> None:
         outcome = start(*GRID, "--resume")
         assert outcome.code == FAILED
-        assert str(named) in one_error(outcome)
-        assert "remove" in one_error(outcome)
+        assert str(named) in outcome.error
+        assert "remove" in outcome.error
 
     state = stopped / "state.pt"
     whole = state.read_bytes()
@@ -200,7 +199,7 @@ def test_a_state_with_nan_or_infinity_is_not_resumed(start: Start, stopped: Path
         torch.save(saved, stopped / "state.pt")
         outcome = start(*GRID, "--resume")
         assert outcome.code == FAILED
-        assert "NaN" in one_error(outcome)
+        assert "NaN" in outcome.error
         tensor.view(-1)[0] = before
 
 
@@ -225,7 +224,7 @@ def test_weights_that_became_nan_are_not_saved_when_a_training_stops(
         patched.setattr(torch.optim.AdamW, "step", spoil)
         outcome = start(*RECIPES[recipe])
     assert outcome.code == FAILED
-    assert "NaN" in one_error(outcome)
+    assert "NaN" in outcome.error
     signalled(0)
     if recipe == "seed" and step > 4:  # the checkpoint of step 4 was saved before
         assert start(*SEED, "--resume").code == 0
@@ -247,19 +246,19 @@ def test_a_training_with_other_options_is_not_resumed(
     }.items():
         outcome = train(*arguments, "-o", target, "--resume")
         assert outcome.code == FAILED
-        assert one_error(outcome).startswith(str(stopped))
-        assert changed in one_error(outcome)
+        assert outcome.error.startswith(str(stopped))
+        assert changed in outcome.error
     outcome = start(*GRID)
     assert outcome.code == USAGE
-    assert one_error(outcome).startswith(str(stopped))
-    assert "--resume" in one_error(outcome)
+    assert outcome.error.startswith(str(stopped))
+    assert "--resume" in outcome.error
     (stopped / "training.json").write_text("[]")
-    assert "training.json" in one_error(start(*GRID, "--resume"))
+    assert "training.json" in start(*GRID, "--resume").error
     assert names(stopped) == ["state.pt", "training.json"]  # nothing was removed
 
 
 def test_nothing_to_resume(start: Start, tmp_path: Path) -> None:
     outcome = start(*GRID, "--resume")
     assert outcome.code == FAILED
-    assert one_error(outcome).startswith(str(tmp_path / "out.training"))
+    assert outcome.error.startswith(str(tmp_path / "out.training"))
     assert names(tmp_path) == []

@@ -9,7 +9,8 @@ import pytest
 from m2d_train.screen import Screen
 
 from tests.support.checkpoints import save_checkpoint
-from tests.support.distillations import STEPS, Ended, distil, write_texts
+from tests.support.distillations import STEPS, distil, write_texts
+from tests.support.in_process import Ended
 from tests.support.shared import Once
 
 Distil = Callable[..., Ended]  # into the folder ``out`` of a test
