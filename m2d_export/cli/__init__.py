@@ -88,4 +88,8 @@ def run(command: click.Command) -> NoReturn:
             err=True,
         )
         sys.exit(INTERNAL)
+    finally:
+        # If Ctrl-C ended an exec() of text, which dataclasses use, CPython remembers that. ``python -m`` would then die
+        # of the signal at its end, whatever the exit code. Another exec() clears it.
+        exec("")  # noqa: S102
     sys.exit(0)

@@ -92,6 +92,15 @@ def test_an_interrupted_command_ends_with_130(
     assert contents(folder) == before
 
 
+def test_an_interrupt_inside_an_exec_ends_a_module_with_130(tmp_path: Path) -> None:
+    text = (
+        "import click\nfrom m2d_export.cli import run\nrun(click.command()(lambda: exec('raise KeyboardInterrupt')))\n"
+    )
+    (tmp_path / "program.py").write_text(text)
+    done = subprocess.run([sys.executable, "-m", "program"], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == INTERRUPTED
+
+
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED), (signal.SIGHUP, HUNG_UP)]
 )
