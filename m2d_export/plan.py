@@ -138,7 +138,7 @@ def why_not_replaced(folder: Path) -> str | None:
         known = {*Bundle.open(folder).manifest.files, MANIFEST}
     except BundleError as error:
         reason = f" ({error})" if isinstance(error, ManifestError) else ""  # a newer format says to update
-        return f"exists and is not a bundle{reason}: it {other_file(folder, (), 'one') or 'is empty'}"
+        return f"exists and is not a bundle{reason}: it {other_file(folder, (), 'a bundle') or 'is empty'}"
     return other_file(folder, known, "the bundle")
 
 

@@ -66,6 +66,11 @@ class DeepIndex:
         """The fields that name the index in a record: the id, and the folder, which is easier to read."""
         return {"index": self.bundle.id, "index_name": OWN if self.is_own else self.bundle.root.name}
 
+    @property
+    def prompts(self) -> Record:
+        """The fields that name the prompts: queries get those of the measured bundle."""
+        return prompts(self.measured.manifest.text, self.bundle.manifest.text)
+
     def dims(self, dims: Sequence[int]) -> list[int]:
         """Those of ``dims`` at which the vectors of the two bundles can be compared."""
         return [dim for dim in dims if not self.is_rotated or dim == self.bundle.grid.width]
@@ -129,7 +134,6 @@ class IndexSearch:
         """NDCG and recall of each dim, and the share of what the index's own queries find."""
         asked, stored = self.searched.texts()
         queries, documents = self.index.queries(exit_.vectors(asked)), self.index.vectors(stored)
-        named = prompts(self.index.measured.manifest.text, self.index.bundle.manifest.text)
         for planned in self.plan(layer, dims, reference.cell):
             dim = planned["dim"]
             found = evaluate(self.searched.collection, queries[:, :dim], documents[:, :dim])
@@ -138,7 +142,7 @@ class IndexSearch:
                 self._best[dim] = evaluate(self.searched.collection, own[:, :dim], documents[:, :dim])
             best = self._best[dim].ndcg_at_10
             share = found.ndcg_at_10 / best if best else None
-            yield {**planned, **named, **asdict(found), "own_ndcg_at_10": best, "share": share}
+            yield {**planned, **self.index.prompts, **asdict(found), "own_ndcg_at_10": best, "share": share}
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ class IndexNeighbours:
             found = self._nearest(queries, stored, dim)
             shared = (found[:, :, None] == self._best[dim][:, None, :]).sum(axis=(1, 2))
             overlap = float(shared.mean() / NEIGHBOURS * 100)
-            yield {**planned, "count": len(self.own.own), "overlap_at_10": overlap}
+            yield {**planned, **self.index.prompts, "count": len(self.own.own), "overlap_at_10": overlap}
 
     @cached_property
     def _stored(self) -> TextSet:

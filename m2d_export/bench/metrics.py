@@ -63,6 +63,17 @@ def full_ndcg(records: Sequence[Record], collection: str | None) -> float | None
     return float(exact["ndcg_at_10"]) if exact else None
 
 
+def index_ndcg(records: Sequence[Record], view: View) -> float | None:
+    """The nDCG@10 x 100 of the own queries of the view's index, at the largest dim; None if there is no such index."""
+    searched = [record for record in measured(records, "index_retrieval") if record["index"] == view.index]
+    widest = max(
+        (record for record in searched if record["collection"] == view.collection),
+        key=lambda record: record["dim"],
+        default=None,
+    )
+    return float(widest["own_ndcg_at_10"]) if widest else None
+
+
 def candidates(records: Sequence[Record], view: View | None = None) -> list[Candidate]:
     """Every cell in every setup, with the values of ``view``; by default ``view_of`` chooses the view.
 

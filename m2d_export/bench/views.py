@@ -9,6 +9,7 @@ from m2d_export.bench.values import OWN, Shape, View
 from m2d_export.errors import DataError
 from m2d_export.spec import ROLES
 
+SEARCHED = ("collection", "texts", "index")  # fields of a view, and of records of searches
 Times = tuple[Shape, Shape]  # the shape at which latency is shown, and the one at which throughput is shown
 
 
@@ -61,15 +62,20 @@ def bm25_text(records: Sequence[Record], collection: str | None) -> str:
     return f"BM25 ({found['language']}) {found['ndcg_at_10']:.1f}" if found else ""
 
 
-def prompts_text(records: Sequence[Record], collection: str | None) -> str:
-    """The prompts of queries and documents in words; empty if the collection was not searched."""
-    for record in _of_kinds(records, "retrieval", "index_retrieval"):
-        if record["collection"] == collection:
-            names = (record.get(f"{role}_prompt") for role in ROLES)
-            return "queries with {}, documents with {}".format(
-                *(f"prompt {name}" if name else "no prompt" for name in names)
-            )
-    return ""
+def prompts_text(records: Sequence[Record], view: View, *kinds: str) -> str:
+    """The prompts of queries and documents in words, for each of the ``kinds`` of search that were measured.
+
+    The index of another bundle has the prompts of that bundle.
+    """
+    found: dict[str, str] = {}
+    for kind in kinds:
+        for record in measured(records, kind):
+            names = [record.get(f"{role}_prompt") for role in ROLES if f"{role}_prompt" in record]
+            if names and all(record.get(name, getattr(view, name)) == getattr(view, name) for name in SEARCHED):
+                queries, documents = (f"prompt {name}" if name else "no prompt" for name in names)
+                found.setdefault(f"queries with {queries}, documents with {documents}", kind)
+                break
+    return "; ".join(f"in the index: {text}" if kind.startswith("index") else text for text, kind in found.items())
 
 
 def _of_kinds(records: Sequence[Record], *kinds: str) -> list[Record]:

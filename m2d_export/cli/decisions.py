@@ -130,8 +130,10 @@ def select(
         Console().print(choice_table(choice, cells))
         if index_cell:
             click.echo(f"queries in an index of {index_cell}, made by {index_text(last, view.index)}")
-        if searched := prompts_text(last, view.collection) if TASKS[judged_by].part == "collection" else "":
-            click.echo(f"on {view.collection}: {'; '.join(filter(None, (bm25_text(last, view.collection), searched)))}")
+        if searched := prompts_text(last, view, judged_by.replace("-", "_")):  # the kind of its records
+            part = TASKS[judged_by].part
+            bm25 = bm25_text(last, view.collection) if part == "collection" else ""
+            click.echo(f"on {getattr(view, part)}: {'; '.join(filter(None, (bm25, searched)))}")
         if view.times:
             click.echo(f"times: {view.times}")
         for warning in choice.warnings:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from m2d_export.bench.metrics import index_ndcg
 from m2d_export.bench.records import Record
 from m2d_export.bench.values import Candidate, StoredScore, Timing, View
-from m2d_export.bench.views import bm25_text, index_text, sts_labels
-from m2d_export.report.formatting import WRITERS, interval
+from m2d_export.bench.views import bm25_record, bm25_text, index_text, sts_labels
+from m2d_export.report.formatting import WRITERS, interval, share
 
 # The notes of columns. For each note, ``PARTS`` has the part of a view that the values depend on.
 LABEL, TEXTS, COLLECTION, BESIDE_BM25 = "on {label}", "on {texts}", "on {collection}", "on {collection}{bm25}"
@@ -99,10 +100,13 @@ COLUMNS = (
     Column("index_ndcg", "nDCG@10 in the index", "score", "`index_retrieval`: `ndcg_at_10`", INDEX),
     Column(
         *("index_share", "share in the index", "share", "`index_retrieval`: `share`", INDEX),
-        heat="Queries in an index: nDCG@10 / that of its own queries on {collection}, index of {index}{bm25}",
+        heat="Queries in an index: nDCG@10 / that of its own queries on {collection}, index of {index}{bm25_share}",
         extra="index_ndcg",
     ),
-    Column("index_overlap", "overlap@10 in the index", "score", "`index_agreement`: `overlap_at_10`", INDEX_TEXTS),
+    Column(
+        *("index_overlap", "overlap@10 in the index", "score", "`index_agreement`: `overlap_at_10`", INDEX_TEXTS),
+        heat="Queries in an index: overlap@10 with what its own queries find on {texts}, index of {index}",
+    ),
     Column("index_overlap_share", "share in the index", "share", "overlap@10 / 100", INDEX_TEXTS, shown="data"),
     Column("bytes_per_vector", "bytes a vector (float32)", "count", "4 x `dim`"),
     Column("peak_mb", "peak memory", "mb", "`memory`: `peak_mb`"),
@@ -115,11 +119,14 @@ BY_KEY: Mapping[str, Column] = {column.key: column for column in COLUMNS}
 
 def measured_on(records: Sequence[Record], view: View) -> dict[str, str]:
     """What values were measured on, for the notes and headings of columns."""
-    bm25 = bm25_text(records, view.collection)
+    bm25, found = bm25_text(records, view.collection), bm25_record(records, view.collection)
+    own = index_ndcg(records, view)
+    beside = share(found["ndcg_at_10"] / own) if found and own else ""
     return {
         "label": sts_labels(records).get(view.sts or "", ""),
         "index": index_text(records, view.index),
         "bm25": f"; {bm25}" if bm25 else "",
+        "bm25_share": f"; BM25 ({found['language']}) {beside}" if found and beside else "",
         "texts": view.texts or "",
         "collection": view.collection or "",
         "latency": str(view.shape or ""),

@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from m2d_export.bench.metrics import candidates
-from m2d_export.bench.records import Group
-from m2d_export.bench.values import Candidate, Cascade, Shape, times_text
+from m2d_export.bench.records import Group, Record
+from m2d_export.bench.values import Candidate, Cascade, Shape, View, times_text
 from m2d_export.bench.views import (
     Times,
     collection_names,
@@ -20,6 +20,7 @@ from m2d_export.bench.views import (
 from m2d_export.report.columns import COLUMNS, TIMES, measured_on, values_of
 from m2d_export.report.pareto import few, front
 from m2d_export.report.results import Results
+from m2d_export.report.search import SEARCHES
 from m2d_export.report.sections import filled, omitted
 from m2d_export.report.summary import commands, facts, failures, group_name, lead, mixed
 from m2d_export.select.budgets import LIMITS, is_upper
@@ -74,9 +75,13 @@ def group_data(group: Group) -> Json:
         "texts": texts,
         "collections": collections,
         "bm25": [measured_on(records, replace(view, collection=name))["bm25"] for name in collections],
-        "prompts": [prompts_text(records, name) for name in collections],
         "indexes": [
-            {"name": index_names(records).get(name or ""), "text": index_text(records, name)} for name in indexes
+            {
+                "name": index_names(records).get(index or ""),
+                "text": index_text(records, index),
+                "beside": [_beside(records, replace(view, index=index, collection=name)) for name in collections],
+            }
+            for index in indexes
         ],
         "defaults": {
             "sts": sts.index(view.sts),
@@ -131,6 +136,12 @@ def group_data(group: Group) -> Json:
             for item in results.cascades
         ],
     }
+
+
+def _beside(records: Sequence[Record], view: View) -> Json:
+    """What stands beside the values of a collection and an index, in words."""
+    share = measured_on(records, view)["bm25_share"]
+    return {"bm25_share": share, "prompts": prompts_text(records, view, *SEARCHES)}
 
 
 def _last_of_bundle(groups: Sequence[Group], group: Group) -> Group:

@@ -41,16 +41,16 @@ def heat_maps(cells: Sequence[Candidate], column: Column, measured: dict[str, st
 
 def heading_of(column: Column, measured: dict[str, str], brackets: bool = True) -> str:
     """Write the heading of a heat-map. ``measured`` is the result of ``columns.measured_on``."""
-    return column.heat.format(**measured) + (f" ({BY_KEY[column.extra].title})" if brackets else "")
+    return column.heat.format(**measured) + (f" ({BY_KEY[column.extra].title})" if brackets and column.extra else "")
 
 
 def brief_text(column: Column) -> Callable[[Candidate], str]:
     """Make a function that writes a cell's value. The value of ``column.extra`` follows in brackets if there is one."""
-    extra = BY_KEY[column.extra]
+    extra = BY_KEY.get(column.extra)
 
     def write(cell: Candidate) -> str:
-        other = getattr(cell, extra.key)
-        brackets = "" if other is None else f" ({WRITERS[extra.write](other)})"
+        other = getattr(cell, extra.key) if extra else None
+        brackets = "" if extra is None or other is None else f" ({WRITERS[extra.write](other)})"
         return WRITERS[column.write](getattr(cell, column.key)) + brackets
 
     return write

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from m2d_export.bench.metrics import full_ndcg
+from m2d_export.bench.metrics import full_ndcg, index_ndcg
 from m2d_export.bench.values import Candidate, Setup
 from m2d_export.bench.views import bm25_record, bm25_text, index_text, prompts_text
 from m2d_export.report.columns import text_of
 from m2d_export.report.formatting import MISSING, axis_names, score, share
 from m2d_export.report.results import Results
 
+SEARCHES = ("retrieval", "index_retrieval")  # kinds of record
 KEYS = ("ndcg", "ndcg_retention", "index_ndcg", "index_share")
 
 
@@ -44,15 +45,16 @@ def search_table(results: Results, setup: Setup | None = None) -> SearchTable | 
     rows = [(names[cell.cell.layer], *(text_of(key, cell) for key in keys)) for cell in cells]
     bm25, index = bm25_record(records, view.collection), index_text(records, view.index)
     if bm25:
-        full, value = full_ndcg(records, view.collection), bm25["ndcg_at_10"]
-        values = {"ndcg": score(value), "ndcg_retention": share(value / full if full else None)}
+        full, own, value = full_ndcg(records, view.collection), index_ndcg(records, view), bm25["ndcg_at_10"]
+        shares = {"ndcg_retention": value / full if full else None, "index_share": value / own if own else None}
+        values = {"ndcg": score(value), **{key: share(found) for key, found in shares.items()}}
         rows.append((f"BM25 ({bm25['language']})", *(values.get(key, MISSING) for key in keys)))
     titles = {
         **{"ndcg": "nDCG@10", "ndcg_retention": "share"},
         **{"index_ndcg": f"in the index of {index}", "index_share": "share of its own queries"},
     }
     found = [f"Retrieval on {view.collection} at {dim} dims", bm25_text(records, view.collection)]
-    found += [f"index of {index}" if "index_ndcg" in keys else "", prompts_text(records, view.collection)]
+    found += [f"index of {index}" if "index_ndcg" in keys else "", prompts_text(records, view, *SEARCHES)]
     header = ("layer", *(titles[key] for key in keys))
     return SearchTable("; ".join(filter(None, found)), header, tuple(rows), tuple(cells), keys)
 

@@ -165,6 +165,11 @@ def tables(records: Sequence[Record]) -> RenderableType:
             for name in collection_names(records)
             for index in index_names(records)
         ),
+        *(
+            ("index_overlap", replace(view, texts=name, index=index))
+            for name in text_names(records)
+            for index in index_names(records)
+        ),
     ]
     parts: list[RenderableType] = []
     for key, own in seen:

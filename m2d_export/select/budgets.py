@@ -19,7 +19,7 @@ LIMITS = {  # for each budget: what it limits, and the unit
 }
 ABOVE_ZERO, ENDLESS = math.ulp(0.0), sys.float_info.max
 RANGES = {  # for each field: the smallest and the largest value, the meaning; values in wrong units are out of range
-    "min_retention": (ABOVE_ZERO, 1, "a share of the full cell's quality, above 0 and up to 1, such as 0.97"),
+    "min_retention": (ABOVE_ZERO, 1, "a share of the best quality, above 0 and up to 1, such as 0.97"),
     "min_score": (-100, 100, "a quality x 100, from -100 to 100, such as 85"),
     "max_latency_ms": (ABOVE_ZERO, ENDLESS, "milliseconds a batch, above 0"),
     "min_throughput": (ABOVE_ZERO, ENDLESS, "sentences a second, above 0"),
@@ -54,7 +54,7 @@ class Budgets:
         if self.min_score is not None and is_fraction(self.min_score):
             raise SpecError(
                 f"min_score is {RANGES['min_score'][2]}; got {self.min_score:g}: write {100 * self.min_score:g} for "
-                f"that quality, or min_retention {self.min_score:g} for that share of the full cell's quality"
+                f"that quality, or min_retention {self.min_score:g} for that share of the best quality"
             )
         if self.max_index_gb is not None and self.vectors is None:
             raise SpecError("max_index_gb needs vectors, the number of vectors in the index")

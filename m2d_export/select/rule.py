@@ -17,7 +17,7 @@ RUNNERS_UP = 3
 
 @dataclass(frozen=True)
 class Worth:
-    """What a task judges a candidate by: its quality x 100, and its share of the full cell's quality."""
+    """What a task judges a candidate by: its quality x 100, and its share of the full cell's or the index's own."""
 
     quality: float | None
     retention: float | None
@@ -94,7 +94,7 @@ def select(
     with ``view``. An index may have fewer than 4 bytes per number. Quality is then the score of vectors that are stored
     in this way, if bench has measured it. A task in an index is about queries in an index of ``index_cell``. Retention
     is then the share of what the index's own queries find. Raises DataError if the quality of the task was not
-    measured. With ``min_retention``, it is also raised if the full cell's quality was not measured or is not above 0.
+    measured. With ``min_retention``, it is also raised if the quality that it is a share of is unknown or not above 0.
     """
     candidates = _searched_in(candidates, task, index_cell)
     view, stored_as = view or View(), _stored_as(candidates, budgets, task)
@@ -164,12 +164,16 @@ def _stored_as(candidates: Sequence[Candidate], budgets: Budgets, task: Task) ->
 
 
 def _check_measured(judged: Sequence[Verdict], budgets: Budgets, task: Task) -> None:
-    """Raise DataError if no quality was measured, or if a retention needs the full cell's quality and it is unknown."""
+    """Raise DataError if no quality was measured, or if a retention is asked for and no candidate has one."""
     what, measure = TASKS[task].what, TASKS[task].measure
     if all(verdict.worth.quality is None for verdict in judged):
         raise DataError(f"no {what} was measured: {measure} first")
     if budgets.min_retention is None or any(verdict.worth.retention is not None for verdict in judged):
         return
+    if task.in_index:
+        raise DataError(
+            f"min_retention is a share of the {what} of the index's own queries, which is 0: use min_score instead"
+        )
     measured = (_worth(verdict.candidate, task).quality for verdict in judged if verdict.candidate.full)
     full = next((value for value in measured if value is not None), None)
     if full is None:

@@ -52,6 +52,7 @@ def test_neighbours_are_compared_with_those_that_the_index_finds_itself(records:
     (record,) = [r for r in of_kind(records, "index_agreement") if (r["layer"], r["dim"]) == (1, 7)]
     assert record["overlap_at_10"] == pytest.approx(expected, abs=1)
     assert [r["overlap_at_10"] for r in of_kind(records, "index_agreement") if r["layer"] == 3] == [100, 100]
+    assert (record["query_prompt"], record["document_prompt"]) == (None, None)
 
 
 def asymmetric(bundle: Bundle, measures: Sequence[Measure], other: Bundle) -> list[Record]:

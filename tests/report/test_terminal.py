@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 from m2d_export.bench.metrics import candidates, latencies
 from m2d_export.bench.sts import TOY_LABEL
 from m2d_export.bench.values import View
+from m2d_export.bench.views import prompts_text, view_of
 from m2d_export.report.columns import TIMES, text_of
 from m2d_export.report.formatting import milliseconds, share
 from m2d_export.report.heat_map import SHADES
@@ -322,3 +323,27 @@ def test_bm25_and_the_prompts_stand_beside_every_retrieval(show: Callable[[Seque
     assert "exit 6 of base.m2d" in text  # an index of another bundle is shown before the bundle's own
     assert "queries with prompt query, documents with no prompt" in text
     assert "BM25" not in shown([record for record in found if record["kind"] != "bm25"])
+
+
+def test_a_heat_map_of_shares_has_the_share_of_bm25() -> None:
+    found = made_up.index_retrieval(6, 384, name="base.m2d")
+    records = [found, made_up.index_retrieval(3, 384, name="base.m2d"), made_up.bm25(0.75 * found["own_ndcg_at_10"])]
+    text = " ".join(rendered(records).split())
+    assert "index of exit 6 of base.m2d; BM25 (english) 75.0 %" in text
+    assert "│ 75.0 %" in text  # in the row of BM25 too
+
+
+def test_the_index_of_another_bundle_has_the_prompts_of_that_bundle() -> None:
+    records = [made_up.retrieval(3, 384), made_up.index_retrieval(3, 384, name="base.m2d")]
+    assert "in the index" not in prompts_text(records, view_of(records), "retrieval", "index_retrieval")
+    records[1]["document_prompt"] = "passage"
+    text = " ".join(rendered(records, 300).split())
+    assert "documents with no prompt; in the index: queries with prompt query, documents with prompt passage" in text
+
+
+def test_queries_of_texts_in_an_index_have_a_heat_map() -> None:
+    own = [made_up.index_agreement(layer, 384) for layer in (3, 6)]
+    text = rendered([*own, made_up.agreement(6, 384)])
+    assert rows(part(text, "overlap@10 with what")) == [
+        [f"{r['layer']}", f"{r['overlap_at_10']:.1f}"] for r in own[::-1]
+    ]

@@ -358,3 +358,10 @@ def test_only_queries_in_the_index_of_the_cell_are_compared() -> None:
         select(cells, Budgets(), Task.INDEX_RETRIEVAL, index_cell=Cell(5, 128))
     with pytest.raises(SpecError, match="index"):
         select(cells, Budgets(), Task.STS, index_cell=Cell(6, 128))
+
+
+def test_a_share_of_queries_that_find_nothing_is_refused_without_naming_the_full_cell() -> None:
+    cells = [candidate(layer, 32, 50, index_cell="6x32", index_ndcg=0.0, index_share=None) for layer in (1, 6)]
+    with pytest.raises(DataError, match="index's own queries, which is 0") as refused:
+        select(cells, Budgets(min_retention=0.9), Task.INDEX_RETRIEVAL, index_cell=Cell(6, 32))
+    assert "full cell" not in str(refused.value)

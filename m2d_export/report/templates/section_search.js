@@ -27,7 +27,10 @@ function searchChart(rows, view) {
     const flat = lineTrace(words, 2, rows.map(layer), rows.map(() => bm25), rows.map(() => words));
     lines.push({ ...flat, mode: "lines", line: { color: colour("soft"), width: 2, dash: "dot" } });
   }
-  const beside = { ndcg: asScore(bm25), ndcg_retention: asShare(bm25Share(rows, bm25)) };
+  const beside = { ndcg: asScore(bm25) };
+  for (const [key, share] of [["ndcg", "ndcg_retention"], ["index_ndcg", "index_share"]]) {
+    beside[share] = asShare(bm25Share(rows, bm25, key, share));
+  }
   return {
     data: lines,
     layout: base({
@@ -42,8 +45,8 @@ function searchChart(rows, view) {
   };
 }
 
-// The share of the full cell's nDCG@10 that BM25 finds, from a row that knows its own share.
-function bm25Share(rows, bm25) {
-  const known = rows.find((row) => row.ndcg && row.ndcg_retention);
-  return known && bm25 != null ? bm25 / (known.ndcg / known.ndcg_retention) : null;
+// What BM25 finds as a share, from a row that knows its own share.
+function bm25Share(rows, bm25, key, share) {
+  const known = rows.find((row) => row[key] && row[share]);
+  return known && bm25 != null ? bm25 / (known[key] / known[share]) : null;
 }

@@ -20,7 +20,7 @@ function viewed() {
   return {
     label: of.sts[state.sts]?.label ?? "", texts: of.texts[state.texts] ?? "",
     collection: of.collections[state.collection] ?? "", bm25: of.bm25[state.collection],
-    prompts: of.prompts[state.collection], index: of.indexes[state.index].text,
+    ...of.indexes[state.index].beside[state.collection], index: of.indexes[state.index].text,
     latency: times?.latency ?? "", throughput: times?.throughput ?? "",
   };
 }
