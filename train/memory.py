@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from m2d_export.errors import TrainingError
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-IN_DISTILLATION = "in the distillation: free some memory, or choose a smaller --max-tokens, or --device cpu"
+IN_DISTILLATION = "in the distillation: free some memory, or choose a smaller --max-tokens"
 IN_EVALUATION = "in an evaluation on dev: free some memory, or give a smaller dev split"
 
 
@@ -23,4 +23,5 @@ def explain_out_of_memory(device: str, where: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in OUT_OF_MEMORY):
             raise
-        raise TrainingError(f"{device} memory ran out {where}") from error
+        elsewhere = ", or --device cpu" if device != "cpu" else ""
+        raise TrainingError(f"{device} memory ran out {where}{elsewhere}") from error

@@ -31,26 +31,23 @@ def train(job: Job, screen: Screen, resume: bool) -> dict[str, SplitScores] | No
     if a training cannot be resumed, or if training fails; the last good checkpoint, if any, is then in the work folder.
     """
     seed = isinstance(job.recipe, SeedRecipe)
-    work = WorkFolder(job, resume)
     started = time.perf_counter()
-    try:
+    with WorkFolder(job, resume) as work:
         _announce(job, screen, seed)
         with stop_on_signal() as stop, measure_energy() as energy:
             trained = (train_seed if seed else train_grid)(job, work, stop, screen)
-    finally:
-        work.remove_if_empty()
-    if trained is None:
-        return None
-    target = job.target if trained.failure is None else work.path / LAST_GOOD
-    screen.print("scoring the checkpoint from its files")
-    facts = _facts(job, trained, energy, time.perf_counter() - started, resume)
-    scores = publish_checkpoint(job, trained, facts, target)
-    if trained.failure is not None:
-        raise TrainingError(
-            f"{trained.failure}. The last good checkpoint is in {target}. To try again, choose another --output, or "
-            f"move the checkpoint away and remove {work.path}"
-        )
-    work.remove()
+        if trained is None:
+            return None
+        target = job.target if trained.failure is None else work.path / LAST_GOOD
+        screen.print("scoring the checkpoint from its files")
+        facts = _facts(job, trained, energy, time.perf_counter() - started, resume)
+        scores = publish_checkpoint(job, trained, facts, target)
+        if trained.failure is not None:
+            raise TrainingError(
+                f"{trained.failure}. The last good checkpoint is in {target}. To try again, choose another --output, "
+                f"or move the checkpoint away and remove {work.path}"
+            )
+        work.remove()
     return scores
 
 

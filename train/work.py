@@ -3,18 +3,20 @@
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any, Protocol
 
 import torch
 
 from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import OutputError, TrainingError, first_line
-from m2d_export.host.files import output_file, writing
+from m2d_export.host.files import is_only_holder, output_file, sha256_of, writing
 from m2d_export.host.folders import check_new, check_replaceable, other_file
 from m2d_export.host.staging import remove_stale
 
@@ -25,6 +27,8 @@ from .recipes import GridRecipe, Recipe
 STATE, IDENTITY, LAST_GOOD = "state.pt", "training.json", "last-good"
 TARGETS, START, WRITTEN = "targets.pt", "start", "written.json"  # of a distillation
 OF_TRAINER = ("checkpoint-*", "eval")  # folders of sentence-transformers' trainer
+NOT_FINITE = "a weight or a value of the optimizer is NaN or infinity"
+REMEDIES = {"training": REMEDY, "distil": "leave the training out with --minutes 0"}  # by the kind of a work folder
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,17 @@ class Resumable(Protocol):
         ...
 
 
+def _changes(before: dict[str, Any], now: dict[str, Any], of: str = "") -> list[str]:
+    """What differs between two identities, each in words."""
+    found = []
+    for key, value in now.items():
+        if isinstance(value, dict):
+            found += _changes(before[key], value, f"{key}: ")
+        elif before[key] != value:
+            found.append(f"{of}{key} was {before[key]}, now {value}")
+    return found
+
+
 class _Keeping:
     """A file that keeps the error of a write: torch raises another one, which does not say that the disk is full."""
 
@@ -91,79 +106,117 @@ class _Keeping:
         self._file.flush()
 
 
-def check_finite(state: object) -> None:
-    """Raise TrainingError if a tensor in nested dicts and lists has NaN or infinity: no training can go on from it."""
+def is_finite(state: object) -> bool:
+    """Whether no tensor in nested dicts and lists has NaN or infinity: a training can go on from it."""
     if isinstance(state, torch.Tensor):
-        if not torch.isfinite(state).all():
-            raise TrainingError(f"a weight or a value of the optimizer is NaN or infinity: {REMEDY}")
-    elif isinstance(state, dict | list | tuple):
-        for value in state.values() if isinstance(state, dict) else state:
-            check_finite(value)
+        return bool(torch.isfinite(state).all())
+    if isinstance(state, dict | list | tuple):
+        return all(map(is_finite, state.values() if isinstance(state, dict) else state))
+    return True
+
+
+def check_finite(state: object, kind: str = "training") -> None:
+    """Raise TrainingError unless ``is_finite``; the message says what helps in a training of this ``kind``."""
+    if not is_finite(state):
+        raise TrainingError(f"{NOT_FINITE}: {REMEDIES[kind]}")
 
 
 class WorkFolder:
     """``OUT.training``: a training's identity, and its last state with the log, until the checkpoint is published.
 
-    ``kind`` is the ending of its name. Files that other programs wrote into it stay.
+    ``kind`` is the ending of its name. Files that other programs wrote into it stay. As a context, it is closed at the
+    end, and removed if nothing was saved in it. Until then, no other process can use it.
 
-    Raises OutputError if the target exists and is not what this training wrote when it was stopped, or if the folder
-    exists and ``resume`` is False. Raises TrainingError if ``resume`` is True and the folder is missing or belongs to
-    another training.
+    Raises OutputError if the target exists and is not what this training wrote when it was stopped, if the folder
+    exists and ``resume`` is False, or if another process uses the folder. Raises TrainingError if ``resume`` is True
+    and the folder is missing or belongs to another training.
     """
 
     def __init__(self, job: Resumable, resume: bool, kind: str = "training") -> None:
-        identity, target = job.identity(), job.target
-        self.path = target.with_name(f"{target.name}.{kind}")
-        if not (resume and self.written()):
-            check_new(target)
-        elif target.exists():
-            check_replaceable(target, self.why_not_replaced, target)
-        if resume:
-            self._check(identity)
-        elif (self.path / IDENTITY).exists():
-            raise OutputError(f"{self.path} has an unfinished training: continue it with --resume, or remove it")
-        else:
+        identity, self.target, self.kind = job.identity(), job.target, kind
+        self.path = self.target.with_name(f"{self.target.name}.{kind}")
+        if resume and not self.path.is_dir():
+            raise TrainingError(f"{self.path} does not exist, there is nothing to resume: leave --resume out")
+        if not resume:
+            check_new(self.target)
             with writing(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
+        with writing(self.path), contextlib.ExitStack() as stack:
+            descriptor = os.open(self.path, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            if not is_only_holder(descriptor):
+                raise OutputError(f"another process uses {self.path}: wait until it ends, or choose another --output")
+            if resume:
+                self._check_resumable(identity)
+            else:
+                self._begin(identity)
+            self._held = stack.pop_all()
+
+    def __enter__(self) -> "WorkFolder":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.remove_if_empty()
+        self._held.close()
+
+    def _begin(self, identity: dict[str, Any]) -> None:
+        if (self.path / IDENTITY).exists():
+            raise OutputError(f"{self.path} has an unfinished training: continue it with --resume, or remove it")
+        try:
             with output_file(self.path / IDENTITY) as file:
                 file.write(json.dumps(identity, indent=2).encode())
+        except OutputError:
+            self.remove_if_empty()
+            raise
 
-    def _check(self, identity: dict[str, Any]) -> None:
-        if not self.path.is_dir():
-            raise TrainingError(f"{self.path} does not exist, there is nothing to resume: leave --resume out")
+    def _check_resumable(self, identity: dict[str, Any]) -> None:
         try:
             found = json.loads((self.path / IDENTITY).read_text(encoding="utf-8"))
-            differing = [key for key in identity if found[key] != json.loads(json.dumps(identity[key]))]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            changes = _changes(found, json.loads(json.dumps(identity)))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise TrainingError(f"{self.path} has no valid {IDENTITY} ({error!r}): remove the folder") from error
-        if differing:
-            changes = "; ".join(f"{key} was {found[key]}, now {identity[key]}" for key in differing)
+        if changes:
             raise TrainingError(
-                f"{self.path} belongs to a training with other options ({changes}): give the same options, or remove it"
+                f"{self.path} belongs to a training with other options ({'; '.join(changes)}): give the same options, "
+                "or remove it"
             )
+        if not self._written():
+            check_new(self.target)
+        elif self.target.exists():
+            check_replaceable(self.target, self.why_not_replaced, self.target)
 
-    def written(self) -> list[str]:
-        """The files that a stopped training wrote to its target, which the next one may replace."""
+    def _written(self) -> dict[str, list[str]]:
+        """The files that this training may have written to its target, each with its sha256 at every time."""
         try:
-            return list(json.loads((self.path / WRITTEN).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return []
+            return {name: list(known) for name, known in json.loads((self.path / WRITTEN).read_bytes()).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
 
-    def save_written(self, files: Sequence[str]) -> None:
-        """Save that the target has these files."""
+    def note_written(self, staging: Path) -> None:
+        """Save that the files in ``staging`` are going to be the target's, which a resumed training may replace."""
+        found = self._written()
+        for path in sorted(path for path in staging.rglob("*") if path.is_file()):
+            found.setdefault(path.relative_to(staging).as_posix(), []).append(sha256_of(path))
         with output_file(self.path / WRITTEN) as file:
-            file.write(json.dumps(files).encode())
+            file.write(json.dumps(found).encode())
 
     def why_not_replaced(self, folder: Path) -> str | None:
-        """The objection to replacing ``folder``, in words that follow its path; None if a stopped training wrote it."""
-        return other_file(folder, self.written(), "the stopped training")
+        """The objection to replacing ``folder``, in words that follow its path; None if this training wrote it."""
+        if not folder.is_dir():
+            return "is no folder"
+        written = self._written()
+        if other := other_file(folder, written, "the stopped training"):
+            return other
+        changed = (name for name, known in written.items() if (folder / name).is_file())
+        changed = (name for name in changed if sha256_of(folder / name) not in written[name])
+        return next((f"has {name}, which was changed after the training wrote it" for name in changed), None)
 
     def save(self, state: dict[str, Any], log: Sequence[Entry] = (), name: str = STATE) -> None:
         """Replace the saved state and its log, whole or not at all.
 
         Raises TrainingError if the new state has NaN or infinity; the earlier state then stays.
         """
-        check_finite(state)
+        check_finite(state, self.kind)
         with output_file(self.path / name) as file:
             kept = _Keeping(file)
             try:
@@ -184,7 +237,8 @@ class WorkFolder:
                 if damaged := archive.testzip():
                     raise ValueError(f"{damaged} has another checksum")
             found = torch.load(path, map_location="cpu", weights_only=True)
-            check_finite(found["state"])
+            if not is_finite(found["state"]):
+                raise ValueError(NOT_FINITE)
             return found["state"], [Entry.from_json(entry) for entry in found["log"]]
         except Exception as error:  # zip, pickle and tensors raise errors of many types
             raise TrainingError(

@@ -1,7 +1,6 @@
 """Read and append to `results.jsonl` (docs/results-format.md): one record per line; the last record of a key counts."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -15,7 +14,7 @@ from typing import Any
 from m2d_export.bench.record_schema import HARDWARE, check_record
 from m2d_export.errors import DataError, OutputError
 from m2d_export.host.checks import parse_json
-from m2d_export.host.files import STDOUT, followed, writing
+from m2d_export.host.files import STDOUT, followed, is_only_holder, writing
 
 log = logging.getLogger(__name__)
 Record = dict[str, Any]
@@ -142,13 +141,9 @@ def recording(path: Path) -> Iterator[None]:
                 message = f"{path} is no regular file, but bench reads its results again: give a file, and add --json"
                 raise OutputError(message)
             file = stack.enter_context(real.open("ab"))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not is_only_holder(file.fileno()):
             message = f"another bench measures into {path}, and the two would slow each other down: wait until it ends"
-            raise OutputError(message) from error
-        except OSError:  # a file system without locks
-            pass
+            raise OutputError(message)
         try:
             yield
         finally:

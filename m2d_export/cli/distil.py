@@ -40,7 +40,8 @@ MAX_SEED = 2**32 - 1
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0),
-    help="Minutes of training after the heads are solved, in all runs together; 0 is none.  [default: 10]",
+    help="Minutes of training, all runs with --resume together. To solve the heads takes time before; 0 only does "
+    "that.  [default: 10]",
 )
 @click.option("--steps", type=click.IntRange(min=0), help="Steps of training, instead of --minutes.")
 @click.option("--max-texts", type=click.IntRange(min=200), default=24_000, help="Texts that heads are solved from.")
@@ -72,9 +73,9 @@ def distil(
 ) -> None:
     """Make the exits of CHECKPOINT agree with its last one, from texts alone, without labels.
 
-    Heads are solved first, in minutes on a CPU; then heads and blocks are trained. The output is a folder of
-    sentence-transformers with exits, which build takes. Ctrl-C writes what has been trained; --resume continues. For
-    texts in another language than English, give --mix none.
+    First, a linear map (head) is solved for each exit, in minutes on a CPU. Then heads and layers are trained. The
+    output is a folder of sentence-transformers with exits, which build takes. Ctrl-C writes what has been trained;
+    --resume continues. For texts in another language than English, give --mix none.
     """
     from m2d_export.host.extras import require
     from m2d_export.host.files import followed
@@ -82,8 +83,9 @@ def distil(
 
     if steps is not None and minutes is not None:
         raise SpecError("--steps and --minutes exclude each other: give one of them")
-    if minutes is not None and not math.isfinite(minutes):
-        raise SpecError(f"--minutes {minutes}: give a finite number")
+    for name, value in (("minutes", minutes), ("max-drift", options["max_drift"])):  # click lets NaN pass
+        if value is not None and not math.isfinite(value):
+            raise SpecError(f"--{name} {value}: give a finite number")
     for package in ("torch", "sentence_transformers", "scipy"):
         require(package, "distil")
     corpus, pipeline = (require(f"{TRAINING}.distil.{name}", "distil") for name in ("corpus", "pipeline"))
@@ -105,7 +107,8 @@ def distil(
         sys.exit(INTERRUPTED)
     from rich.console import Console
 
-    Console().print(screens.grid_table(done.after, done.before, "agreement with the base"))
+    title = "agreement with the base on held-out texts (Spearman x 100), and how it changed"
+    Console().print(screens.grid_table(done.after, done.before, title))
     click.echo(
         f"wrote {target}; to make a bundle of it: {shlex.join(['m2d-export', 'build', str(target), '-o'])} "
         f"{shlex.quote(f'{target}.m2d')}"

@@ -54,6 +54,17 @@ def is_private(folder: Path) -> bool:
     return found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
+def is_only_holder(descriptor: int) -> bool:
+    """Hold an open file or folder until it is closed; False if another process holds it. Some disks have no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
+
+
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[None]:
     """Turn a system error in the block into OutputError, or into DiskFullError if the disk is full.

@@ -47,7 +47,7 @@ def search_table(results: Results, setup: Setup | None = None) -> SearchTable | 
     if bm25:
         full, own, value = full_ndcg(records, view.collection), index_ndcg(records, view), bm25["ndcg_at_10"]
         shares = {"ndcg_retention": value / full if full else None, "index_share": value / own if own else None}
-        values = {"ndcg": score(value), **{key: share(found) for key, found in shares.items()}}
+        values = {"ndcg": score(value), **{key: share(shown) for key, shown in shares.items()}}
         rows.append((f"BM25 ({bm25['language']})", *(values.get(key, MISSING) for key in keys)))
     titles = {
         **{"ndcg": "nDCG@10", "ndcg_retention": "share"},

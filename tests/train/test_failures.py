@@ -109,7 +109,7 @@ def test_the_seed_recipe_stops_at_an_undefined_loss(
 def test_memory_that_runs_out_is_a_training_error_of_one_line(error: Exception) -> None:
     with pytest.raises(TrainingError) as raised, explain_out_of_memory("cuda", "here"):
         raise error
-    assert str(raised.value) == "cuda memory ran out here"
+    assert str(raised.value) == "cuda memory ran out here, or --device cpu"
 
 
 def test_any_other_error_is_not_taken_for_memory() -> None:

@@ -21,14 +21,16 @@ tags: [sentence-transformers, sentence-similarity, feature-extraction, 2d-matryo
 # {name}
 
 A sentence encoder with **exits**, which are the layers after which it can stop: {layers}. It is a {architecture} with
-{depth} layers and {width} dims, made from {base} with texts alone, without labels. Exit {depth} is the base or close to
-it, and the other exits agree with it.
+{depth} layers and {width} dims.
+
+It was made from {base} with texts alone, without labels. Exit {depth} is the base or close to it. The other exits
+learned to give the similarities that the base gives.
 
 At full depth it is an ordinary sentence-transformers model. `m2d-export build` makes an ONNX graph of each exit.
 
 ## Agreement with the base
 
-Spearman x 100 between the cosines of pairs of held-out texts and those that the base gives, before and after:
+Spearman x 100 between the cosines of pairs of held-out texts and those that the base gives, before -> after:
 """
 
 
@@ -70,17 +72,29 @@ def _grid(before: Scores, after: Scores) -> str:
 
 
 def _made(facts: Mapping[str, Any]) -> str:
-    texts, settings = facts["texts"], facts["settings"]
+    texts, settings, seconds = facts["texts"], facts["settings"], facts["seconds"]
+    origin = (
+        f"revision {facts['revision']}" if facts["revision"] else f"a folder with fingerprint {facts['fingerprint']}"
+    )
+    mix = f"{texts['mix']:,} of the mix {texts['mix_source']}" if texts["mix"] else "no mix"
+    steps = f"{facts['steps']:,} steps" + (", stopped before the end" if facts["stopped"] else "")
     lines = [
-        f"base: {facts['base']}" + (f" at {facts['revision']}" if facts["revision"] else ""),
+        f"base: {facts['base']}, {origin}",
         f"licence of the base: {facts['license'] or 'its card states none'}",
-        f"texts: {texts['own']:,} of {texts['read']:,} in {texts['source']}, and {texts['mix']:,} of "
-        f"{texts['mix_source']}; {texts['held_out']:,} of them were held out",
+        f"texts: {texts['own']:,} of {texts['read']:,} in {texts['source']}, and {mix}",
+        f"of these texts, {texts['held_out']:,} were held out",
         f"sha256 of the texts: {texts['sha256']}",
-        f"{facts['steps']:,} steps in {facts['seconds']:,.0f} seconds of training on {facts['machine']}"
-        + (", stopped before the end" if facts["stopped"] else ""),
-        f"settings: {', '.join(f'{name} {value}' for name, value in settings.items())}",
+        f"seconds to solve the heads: {seconds['heads']:,.0f}",
+        f"seconds of training, in all runs together: {seconds['training']:,.0f} ({steps})",
+        f"machine: {facts['machine']}",
+        f"options: {' '.join(_option(name, value) for name, value in settings.items() if value is not False)}",
         "rotation: " + ("the last Dense rotates the vectors" if facts["rotated"] else "none"),
         "versions: " + ", ".join(f"{package} {version}" for package, version in facts["versions"].items()),
     ]
     return "\n".join(f"- {markdown_text(line)}" for line in lines)
+
+
+def _option(name: str, value: Any) -> str:
+    """A setting as an option of the command."""
+    text = "" if value is True else f" {','.join(map(str, value)) if isinstance(value, list) else value}"
+    return f"--{name.replace('_', '-')}{text}"

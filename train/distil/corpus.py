@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from m2d_export.agreement import MIN_TEXTS
 from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import DataError, SpecError
 from m2d_export.text.tokenizer import TokenIds, Tokenizer
@@ -69,8 +70,8 @@ def load_texts(checkpoint: Checkpoint, reading: Reading, device: str) -> Texts:
     general = mix_texts(reading.mix, most, characters, reading.seed)
     sample = sample_texts(reading.paths, most, characters, reading.seed)
     own, mix = _chosen(sample, general, reading.max_texts)
-    _check_count(len(own), ", ".join(reading.paths))
-    held = own[: len(own) // HELD_OUT]
+    _check_count(sample, most, ", ".join(reading.paths))
+    held = own[: max(MIN_TEXTS, len(own) // HELD_OUT)]
     held += mix[: min(max(0, ENOUGH - len(held)), len(mix) // HELD_OUT)]
     held_out = _in_turn(tokenizer, prompts, held)
 
@@ -94,11 +95,15 @@ def _chosen(sample: Sample, general: list[str], count: int) -> tuple[list[str], 
     return own, [text for text in general if text not in known][: count - len(own)]
 
 
-def _check_count(count: int, source: str) -> None:
+def _check_count(sample: Sample, most: int, source: str) -> None:
+    count = len(sample.take(most))
+    what = f"{source}: {sample.read:,} texts, of which {count:,} differ"
     if count < FEWEST:
-        raise DataError(f"{source}: {count} distinct texts, but exits need at least {FEWEST} to learn from: add texts")
-    if count < FEW:
-        log.warning("%s: %s distinct texts are few: %s. Add texts, of any kind that is in use", source, count, MEASURED)
+        raise DataError(f"{what}. Exits need at least {FEWEST} different texts to learn from: add texts")
+    if most < FEW:
+        log.warning("--max-texts %s is few: %s", f"{most:,}", MEASURED)
+    elif count < FEW:
+        log.warning("%s. These are few: %s. Add texts, of any kind that is in use", what, MEASURED)
 
 
 def _tokenizer(checkpoint: Checkpoint, max_tokens: int, prompts: Sequence[str]) -> Tokenizer:
@@ -107,7 +112,7 @@ def _tokenizer(checkpoint: Checkpoint, max_tokens: int, prompts: Sequence[str]) 
     least = 1 + max(len(whole.encode([""], prompt)[0].ids) for prompt in prompts)
     if max_tokens < least:
         raise SpecError(
-            f"max_tokens is {max_tokens}, expected at least {least}: {least - 1} tokens do not belong to the text"
+            f"--max-tokens {max_tokens}: give at least {least}, because {least - 1} tokens do not belong to the text"
         )
     limit = min(max_tokens, checkpoint.text.max_tokens)
     return Tokenizer(checkpoint.tokenizer_json, replace(checkpoint.text, max_tokens=limit))

@@ -23,13 +23,14 @@ def mix_name(job: Job) -> str:
     return "no mix" if job.reading.mix == NONE else Path(job.reading.mix).name
 
 
-def facts_of(job: Job, made: Checkpoint, step: int, seconds: float, stopped: bool) -> dict[str, Any]:
-    """How the checkpoint was made, for ``m2d.json`` and the card."""
+def facts_of(job: Job, made: Checkpoint, step: int, seconds: tuple[float, float], stopped: bool) -> dict[str, Any]:
+    """How the checkpoint was made, for ``m2d.json`` and the card; ``seconds`` are those of the heads and the steps."""
     texts, here = job.texts, machine()
     return {
         "recipe": KIND,
         "base": job.base.origin.name,
         "revision": job.base.origin.revision,
+        "fingerprint": job.base.origin.fingerprint,
         "license": license_of(job.base.folder),
         "texts": {
             "source": ", ".join(Path(path).name for path in job.reading.paths),
@@ -49,7 +50,7 @@ def facts_of(job: Job, made: Checkpoint, step: int, seconds: float, stopped: boo
             "max_texts": job.reading.max_texts,
         },
         "steps": step,
-        "seconds": round(seconds, 1),
+        "seconds": {"heads": round(seconds[0], 1), "training": round(seconds[1], 1)},
         "stopped": stopped,
         "rotated": made.rotation is not None,
         "machine": f"{here['cores']} cores of {here['cpu']}" if job.device == "cpu" else job.device,

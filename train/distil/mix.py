@@ -10,7 +10,7 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-from m2d_export.errors import SpecError
+from m2d_export.errors import DataError, SpecError
 
 from ..wordnet import FILES, LICENSE, definitions, examples
 from .texts import sample_texts
@@ -28,7 +28,10 @@ def mix_texts(name: str | None, count: int, characters: int, seed: int) -> list[
     if name == NONE:
         return []
     source = str(files(__package__).joinpath(MIX)) if name is None else name
-    found = sample_texts([source], count, characters, seed).take(count)
+    try:
+        found = sample_texts([source], count, characters, seed).take(count)
+    except DataError as error:
+        raise DataError(f"--mix {error}, or --mix {NONE}") from error
     if not found:
         raise SpecError(f"--mix {name} has no texts: give a file of texts, or --mix {NONE}")
     return found

@@ -10,7 +10,7 @@ from typing import Any
 
 from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
 from m2d_export.errors import CheckpointError, TrainingError
-from m2d_export.host.files import writing
+from m2d_export.host.files import check_room, writing
 from m2d_export.host.folders import new_folder
 from m2d_export.spec import Cell, Grid, default_dims
 
@@ -34,6 +34,7 @@ from .steps import Training
 MEASURED = 1000  # held-out texts whose agreement the card states
 SAVE_SECONDS = 60  # between two saved states, if saving takes less than SAVE_SHARE of the time
 SAVE_SHARE = 0.05
+COPIES = 8  # of the weights on disk at most: the start, two states with two values of AdamW each, and the output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,13 +86,13 @@ def distil(job: Job, screen: Screen, resume: bool = False) -> Outcome:
     Raises OutputError if the target exists or cannot be written, TrainingError if it cannot be resumed or memory runs
     out.
     """
-    work = WorkFolder(job, resume, KIND)
-    try:
+    if not resume:
+        weights = sum(tensor.nbytes for tensor in job.base.encoder.state_dict().values())
+        check_room(job.target, weights * (COPIES if job.trains else 2))
+    with WorkFolder(job, resume, KIND) as work:
         _announce(job, screen)
         with explain_out_of_memory(job.device, IN_DISTILLATION):
             return _distil(job, screen, work)
-    finally:
-        work.remove_if_empty()
 
 
 def _distil(job: Job, screen: Screen, work: WorkFolder) -> Outcome:
@@ -112,12 +113,9 @@ def _distil(job: Job, screen: Screen, work: WorkFolder) -> Outcome:
     def measure(loaded: Checkpoint) -> Scores:
         return {} if stopped else _grid(job, teacher, loaded)
 
-    facts = facts_of(job, made, step, state["seconds"] + seconds, stopped)
-    objection = work.why_not_replaced if work.written() else None
-    after, files = publish_checkpoint(made, job.target, facts, before, measure, objection)
-    if stopped:
-        work.save_written(files)
-    else:
+    facts = facts_of(job, made, step, (state["seconds"], seconds), stopped)
+    after = publish_checkpoint(made, work, facts, before, measure)
+    if not stopped:
         work.remove()
     return Outcome(before, after, stopped, step)
 

@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from m2d_export.checkpoints.folder import EXITS, M2D_JSON
 from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
 from m2d_export.host.files import writing
-from m2d_export.host.folders import Objection, publish, staged_directory
+from m2d_export.host.folders import publish, staged_directory
 
 from ..evaluate import Scores
 from ..publish import CARD, save_model, stated, write_json
+from ..work import WorkFolder
 from .card import card
 
 
@@ -37,17 +38,17 @@ def _write_table(checkpoint: Checkpoint, folder: Path) -> None:
 
 def publish_checkpoint(
     checkpoint: Checkpoint,
-    target: Path,
+    work: WorkFolder,
     facts: Mapping[str, Any],
     before: Scores,
     measure: Callable[[Checkpoint], Scores],
-    objection: Objection | None,
-) -> tuple[Scores, list[str]]:
-    """Write ``checkpoint`` with its card to ``target``, whole or not at all; returns its grid, and the files written.
+) -> Scores:
+    """Write ``checkpoint`` with its card to the target of ``work``, whole or not at all; returns its grid.
 
-    ``before`` is the grid of the base; ``measure`` gives that of the checkpoint in the files. With ``objection``, an
-    old target is replaced unless there is one.
+    ``before`` is the grid of the base; ``measure`` gives that of the checkpoint in the files. What a stopped training
+    wrote is replaced. The files are noted first, so that a process that is killed at any moment can be resumed.
     """
+    target = work.target
     with staged_directory(target) as staging, writing(target):
         write_checkpoint(checkpoint, staging, {})
         loaded = load_checkpoint(str(staging))
@@ -56,9 +57,9 @@ def publish_checkpoint(
         found = json.loads((staging / M2D_JSON).read_text(encoding="utf-8"))
         write_json(staging / M2D_JSON, {**found, **facts, "agreement": grids})
         (staging / CARD).write_text(card(loaded, target.name, before, after, facts), encoding="utf-8")
-        files = sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file())
-        publish(staging, target, objection)
-    return after, files
+        work.note_written(staging)
+        publish(staging, target, work.why_not_replaced)
+    return after
 
 
 def _named(grid: Scores) -> dict[str, float | None]:

@@ -99,8 +99,9 @@ def _files(path: Path) -> list[Path]:
     found = []
     for folder, folders, names in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        wanted = (name for name in names if name.removesuffix(PACKED).endswith(OF_FOLDERS) or name.endswith(PACKED))
-        found += [Path(folder, name) for name in sorted(wanted) if not name.startswith(".")]
+        wanted = (name for name in names if name.lower().endswith((*OF_FOLDERS, PACKED)))
+        paths = [Path(folder, name) for name in sorted(wanted) if not name.startswith(".")]
+        found += [path for path in paths if path.is_file() or not path.exists()]  # a pipe would wait; a dead link fails
     if not found:
         raise DataError(
             f"{path} has no texts: of a folder, files that end in {', '.join((*OF_FOLDERS, PACKED))} are read"
@@ -141,8 +142,10 @@ def _lines(path: Path, longest: int) -> Iterator[str]:
             while line := file.readline(longest):
                 number += 1
                 more = line
-                while len(more) == longest and not more.endswith(b"\n"):
+                while len(more) == longest and not more.endswith(b"\n") and b"\0" not in more:
                     more = file.readline(longest)
+                if b"\0" in more:  # perhaps no line ever ends
+                    raise DataError(f"{path}, line {number} has a zero byte: it is no text. Give files of UTF-8 text")
                 is_cut = more is not line
                 if is_cut and longest == LONGEST_OBJECT:
                     raise DataError(f"{path}, line {number} is over {longest >> 20} MB: split it into several texts")

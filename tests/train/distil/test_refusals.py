@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -24,9 +25,10 @@ USAGE = 2
         ("--minutes nan", "nan"),
         ("--minutes -1", "--minutes"),
         ("--max-texts 100", "--max-texts"),
-        ("--max-tokens 2", "max_tokens"),
+        ("--max-tokens 2", "--max-tokens"),
         ("--max-drift 0", "--max-drift"),
-        ("--mix nothing.txt", "nothing.txt"),
+        ("--max-drift nan", "--max-drift"),
+        ("--mix nothing.txt", "--mix nothing.txt"),
         ("--pooling cls", "Pooling of its own"),
         ("--pooling middle", "--pooling"),
         ("--seed -1", "--seed"),
@@ -42,9 +44,9 @@ def test_an_option_that_cannot_be_used_is_named(start: Distil, tmp_path: Path, o
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b"", "0 distinct texts"),
-        (b"a cat\n" * 5000, "1 distinct texts"),
-        (b"".join(b"a cat %d\n" % number for number in range(10)), "10 distinct texts"),
+        (b"", "0 texts, of which 0 differ"),
+        (b"a cat\n" * 5000, "5,000 texts, of which 1 differ"),
+        (b"".join(b"a cat %d\n" % number for number in range(10)), "10 texts, of which 10 differ"),
         (b"\x7fELF\x02\x01\x01\xff\xfe", "not UTF-8"),
     ],
 )
@@ -57,12 +59,20 @@ def test_texts_that_are_too_few_or_none(start: Distil, tmp_path: Path, content: 
     assert [path.name for path in tmp_path.iterdir()] == ["texts"]
 
 
+def test_the_least_of_max_texts_is_enough_beside_the_mix(
+    start: Distil, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    source = write_texts(tmp_path / "many.txt", 2400)
+    assert start("--minutes", 0, "--max-texts", 200, source=source).code == 0
+    assert [record.message for record in caplog.records if "--max-texts 200" in record.message]
+
+
 def test_few_texts_are_warned_of_and_enough_are_not(
     start: Distil, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     options = ("--minutes", 0, "--max-texts", 2400, "--mix", "none")
     assert start(*options, source=write_texts(tmp_path / "few.txt", 300)).code == 0
-    assert [record.message for record in caplog.records if "300 distinct texts are few" in record.message]
+    assert [record.message for record in caplog.records if "300 texts, of which 300 differ" in record.message]
     caplog.clear()
     shutil.rmtree(tmp_path / "out")
     assert start(*options, source=write_texts(tmp_path / "many.txt", 2400)).code == 0
@@ -86,6 +96,16 @@ def test_an_output_that_exists_is_left_alone(start: Distil, tmp_path: Path) -> N
     assert ended.code == USAGE
     assert str(tmp_path / "out") in ended.error
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_disk_without_room_is_named_before_the_work(
+    start: Distil, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    ended = start(*SMALL)
+    assert ended.code == USAGE
+    assert f"{tmp_path / 'out'} needs" in ended.error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pooling_that_nothing_states_is_said(start: Distil, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

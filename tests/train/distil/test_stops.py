@@ -1,18 +1,22 @@
 """A distillation that is stopped, killed or out of room goes on, or says in one line why not."""
 
+import fcntl
 import json
+import os
 import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from m2d_train.distil import pipeline
-from m2d_train.work import WorkFolder
+from m2d_train.distil import pipeline, publish
+from m2d_train.work import WorkFolder, check_finite
 from safetensors.torch import load_file
 
 from m2d_export.checkpoints.load import load_checkpoint
+from m2d_export.errors import TrainingError
 from tests.support.distillations import STEPS
 from tests.train.distil.conftest import Distil
 
@@ -129,14 +133,58 @@ def test_a_damaged_or_foreign_work_folder_is_refused_in_one_line(start: Distil, 
     assert str(stopped) in refused()
 
 
-def test_a_file_that_somebody_added_to_a_stopped_output_is_not_removed(
-    start: Distil, stopped: Path, tmp_path: Path
+@pytest.mark.parametrize("name", ["notes.txt", "README.md"])
+def test_what_somebody_added_to_or_changed_in_a_stopped_output_is_not_removed(
+    start: Distil, stopped: Path, tmp_path: Path, name: str
 ) -> None:
-    (tmp_path / "out" / "notes.txt").write_text("mine")
+    (tmp_path / "out" / name).write_text("mine")
     ended = start(*OPTIONS, "--resume")
     assert ended.code == USAGE
-    assert "notes.txt" in ended.error
-    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+    assert name in ended.error
+    assert (tmp_path / "out" / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("stopped_first", [True, False])
+def test_killed_right_after_the_output_appeared_it_goes_on(
+    start: Distil, signalled: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stopped_first: bool
+) -> None:
+    real = publish.publish
+
+    def die(*arguments: Any) -> None:
+        real(*arguments)
+        raise SystemExit(137)
+
+    signalled(2 if stopped_first else 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(publish, "publish", die)
+        assert start(*OPTIONS).code == 137
+    signalled(0)
+    assert names(tmp_path) == ["out", "out.distil"]
+    assert start(*OPTIONS, "--resume").code == 0
+    assert names(tmp_path) == ["out"]
+    assert json.loads((tmp_path / "out" / "m2d.json").read_text())["steps"] == 4
+
+
+def test_two_at_once_for_one_output(start: Distil, stopped: Path) -> None:
+    other = os.open(stopped, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    ended = start(*OPTIONS, "--resume")
+    assert ended.code == USAGE
+    assert "another process" in ended.error
+    os.close(other)
+    assert start(*OPTIONS, "--resume").code == 0
+
+
+def test_a_state_with_nan_advises_an_option_that_distil_has(start: Distil, stopped: Path) -> None:
+    found = torch.load(stopped / "state.pt", weights_only=True)
+    found["state"]["training"]["weights"][0][:] = float("nan")
+    torch.save(found, stopped / "state.pt")
+    ended = start(*OPTIONS, "--resume")
+    assert ended.code == FAILED
+    assert "NaN" in ended.error
+    assert "--learning-rate" not in ended.error
+    with pytest.raises(TrainingError, match="--minutes 0"):
+        check_finite(found["state"], "distil")
 
 
 def test_nothing_to_resume(start: Distil, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def test_of_a_folder_files_of_texts_are_read_and_hidden_ones_are_not(tmp_path: P
     for name in (".hidden.txt", "picture.png", "labels.tsv"):
         (tmp_path / name).write_bytes(b"\xff\xfe not a text")
     assert taken(tmp_path) == set(made_up_texts(5))
+    os.mkfifo(tmp_path / "inner" / "pipe.txt")
+    assert taken(tmp_path) == set(made_up_texts(5))
     (tmp_path / "inner" / "a.txt").unlink()
     with pytest.raises(DataError, match=r"\.txt"):
         taken(tmp_path)
@@ -58,6 +61,7 @@ def test_blank_lines_repeats_byte_order_marks_and_windows_line_ends_are_no_texts
     [
         ("picture.txt", b"\x89PNG\r\n\x1a\n"),
         ("zeros.txt", b"a\0b\n"),
+        ("disk.txt", bytes(3 << 20)),
         ("utf16.txt", "a cat".encode("utf-16")),
         ("cut.txt.gz", gzip.compress(b"a cat\n" * 1000)[:-12]),
         ("plain.txt.gz", b"a cat\n"),
@@ -138,7 +142,7 @@ def test_on_a_gpu_more_texts_are_trained_on_than_heads_are_solved_from(plain: Pa
 
 
 def test_a_cut_that_leaves_no_room_for_a_text_is_refused(plain: Path, texts: Path) -> None:
-    with pytest.raises(SpecError, match="max_tokens"):
+    with pytest.raises(SpecError, match="--max-tokens"):
         load_texts(load_checkpoint(str(plain)), Reading((str(texts),), max_tokens=4), "cpu")
 
 
