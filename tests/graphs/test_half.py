@@ -136,7 +136,10 @@ def test_every_architecture_computes_in_half_what_torch_does(
             assert found.min() > ALIKE[precision]
 
 
-@pytest.mark.parametrize(("factor", "reached"), [(2.4e5, r"reaches \S+e\+05"), (1e8, "reaches (nan|inf)")])
+FAR_BEYOND = 1e8
+
+
+@pytest.mark.parametrize(("factor", "reached"), [(2.4e5, r"reaches \S+e\+05"), (FAR_BEYOND, "reaches (nan|inf)")])
 def test_an_overflow_names_the_first_exit_that_has_it_and_the_value_that_overflows(
     tmp_path: Path, factor: float, reached: str
 ) -> None:
@@ -148,7 +151,8 @@ def test_an_overflow_names_the_first_exit_that_has_it_and_the_value_that_overflo
     by_torch = in_half(checkpoint, "fp16", [pad(TOKENS, TextSpec(48, 1), range(3))])
     assert [bool(np.isfinite(vectors).all()) for (vectors,) in by_torch] == [True, False, False]
     assert not (tmp_path / "out.m2d").exists()
-    build(str(checkpoint), tmp_path / "bf16.m2d", layers=[2], precisions=["bf16"])
+    if factor == FAR_BEYOND:
+        build(str(checkpoint), tmp_path / "bf16.m2d", layers=[2], precisions=["bf16"])
 
 
 def test_a_finite_value_close_to_the_largest_number_is_refused_too(tmp_path: Path) -> None:
