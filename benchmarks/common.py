@@ -60,11 +60,20 @@ def parser(script: str, question: str | None, rounds: int | None = None) -> argp
 
 
 def _without_folders(argument: str) -> str:
-    """An argument for the results file: folders of this machine are left out of a path."""
-    path = Path(argument)
+    """An argument for the results file: folders of this machine are left out of a path, and of NAME=PATH."""
+    name, equals, text = argument.rpartition("=")
+    path = Path(text)
     if path.resolve().is_relative_to(RESULTS):
-        return str(path.resolve().relative_to(ROOT))
-    return path.name if path.is_absolute() or path.exists() else argument
+        return f"{name}{equals}{path.resolve().relative_to(ROOT)}"
+    return f"{name}{equals}{path.name}" if path.is_absolute() or path.exists() else argument
+
+
+def named_folder(text: str) -> tuple[str, Path]:
+    """An argument NAME=FOLDER."""
+    name, _, folder = text.partition("=")
+    if not (name and folder and Path(folder).is_dir()):
+        raise argparse.ArgumentTypeError(f"{text} is not NAME=FOLDER")
+    return name, Path(folder)
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:

@@ -7,10 +7,8 @@ is one constant of ``m2d_export.graphs.smoothing``. If products are in float, th
 on one thread, against the same exit with all products in int8.
 """
 
-import argparse
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -47,22 +45,13 @@ CHANGES: Mapping[str, Mapping[str, float]] = {
 SHAPES = ((1, 16), (8, 32), (1, 128))
 
 
-def checkpoint(text: str) -> tuple[str, Path]:
-    """An argument NAME=FOLDER."""
-    name, _, folder = text.partition("=")
-    if not (name and folder and Path(folder).is_dir()):
-        raise argparse.ArgumentTypeError(f"{text} is not NAME=FOLDER")
-    return name, Path(folder)
-
-
 def main() -> None:
     """Export, quantize, compare, time, write."""
     parser = common.parser("int8", __doc__, rounds=30)
-    parser.add_argument("checkpoints", nargs="+", type=checkpoint, metavar="NAME=FOLDER", help="checkpoints to measure")
+    options = {"nargs": "+", "type": common.named_folder, "metavar": "NAME=FOLDER"}
+    parser.add_argument("checkpoints", **options, help="checkpoints to measure")
     arguments = parser.parse_args()
     texts = common.sentences(load_pairs(str(common.stsb_folder(parser) / "dev.csv")))
-    names = [f"{name}=FOLDER" for name, _ in arguments.checkpoints]
-    arguments.command = " ".join([parser.prog, *names, "-o", f"benchmarks/results/{arguments.output.name}"])
     found = {}
     for name, folder in arguments.checkpoints:
         found[name] = measured(load_checkpoint(str(folder)), list(dict.fromkeys(texts)), arguments.rounds)

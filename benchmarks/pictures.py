@@ -1,10 +1,10 @@
-"""Draw the pictures of the README from the results.
+"""Draw the pictures of the README and of the benchmarks from the results.
 
 python -m benchmarks.pictures [--folder docs]
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from benchmarks.common import MINILM, ROOT
+from benchmarks.common import MINILM, RESULTS, ROOT
 from benchmarks.tables import EXIT, result
 from benchmarks.tables.peers import AT_EXIT, OURS, fastest, is_peer, processor
 from benchmarks.tables.quality import SHIPPED, UNTOUCHED, axes_of, scores_of
@@ -33,6 +33,16 @@ STYLE: dict[Any, Any] = {
     "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
+}
+
+
+SEEN_EXITS = {"1": "#1d4f8c", "3": "#0a7d62"}
+SEEN_PANELS = {"sts": "STS-B dev", "share": "share of the base's nDCG@10", "asym": "the same, documents at exit 6"}
+# Exit, texts seen: STS-B test, share, asym. Batches of 1,024 on an H200, before this package had ``distil``.
+PROTOTYPE: Mapping[tuple[str, int], tuple[float, float, float]] = {
+    ("1", 3_100_000): (77.3, 0.755, 0.897),
+    ("3", 300_000): (77.5, 0.784, 0.822),
+    ("3", 3_100_000): (80.0, 0.831, 0.936),
 }
 
 
@@ -132,6 +142,35 @@ def _conditions(found: dict[str, Any]) -> str:
     return f"{MINILM} if not marked; all score {reference} ± {EQUAL} on STS-B\n{name}"
 
 
+def texts_seen_picture(target: Path, found: dict[str, Any]) -> None:
+    """Texts seen against scores of two exits: runs of ``distil``, and those of the prototype, another set-up."""
+    rows = [row for row in found["checkpoints"].values() if row["facts"] and row["facts"]["steps"]]
+    runs = sorted(rows, key=lambda row: row["facts"]["texts_seen"])
+    width = str(found["base"]["width"])
+    with matplotlib.rc_context({**STYLE, "font.size": 11}):
+        figure = Figure(figsize=(11, 4.2), layout="constrained")
+        for place, (panel, axes) in enumerate(zip(SEEN_PANELS, figure.subplots(1, 3), strict=True)):
+            for layer, colour in SEEN_EXITS.items():
+                cells = [row["exits"][layer][width] for row in runs]
+                values = [cell["sts"]["dev"] if panel == "sts" else cell[panel] for cell in cells]
+                seen = [row["facts"]["texts_seen"] for row in runs]
+                axes.plot(seen, values, "o-", color=colour, label=f"exit {layer}")
+                older = {seen: scores[place] for (exit_, seen), scores in PROTOTYPE.items() if exit_ == layer}
+                name = f"exit {layer}, prototype"
+                axes.plot([*older], [*older.values()], "s:", color=colour, markerfacecolor="white", label=name)
+            axes.set(xscale="log", title=SEEN_PANELS[panel], xlabel="texts seen")
+            axes.grid(color="#e6e8eb")
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        batches = " and ".join(f"{batch:,}" for batch in sorted({row["facts"]["batch"] for row in runs}))
+        figure.suptitle(
+            f"{MINILM} at {width} dims. Runs in batches of {batches}; the prototype is another set-up: batches of "
+            "1,024, other texts, STS-B test",
+            fontsize=11,
+        )
+        _save(figure, target)
+
+
 def _bare(axes: Any) -> None:
     axes.spines[:].set_visible(False)
     axes.tick_params(which="both", length=0)
@@ -144,12 +183,14 @@ def _save(figure: Figure, target: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw both."""
+    """Draw all."""
     parser = argparse.ArgumentParser("python -m benchmarks.pictures", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--folder", type=Path, default=ROOT / "docs", help="default: docs")
     folder = parser.parse_args(arguments).folder
     grid_picture(folder / "grid.png")
     speed_picture(folder / "speed.png", result("peers.json"))
+    if (RESULTS / "distil.json").exists():
+        texts_seen_picture(folder / "texts_seen.png", result("distil.json"))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.common import ROOT
 from benchmarks.tables import cost, quality, summary
+from benchmarks.tables.distil import distil, head_cost
 from benchmarks.tables.gpu import gpu
 from benchmarks.tables.peers import peers
 
@@ -25,6 +26,8 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "runs": quality.runs,
     "elsewhere": quality.elsewhere,
     "ablation": quality.ablation,
+    "distil": distil,
+    "head_cost": head_cost,
     "train_speed": cost.train_speed,
     "speed": cost.speed,
     "peers": peers,

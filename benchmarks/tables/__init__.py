@@ -14,6 +14,13 @@ def result(name: str) -> dict[str, Any]:
     return loaded
 
 
+def not_yet(name: str, script: str) -> str | None:
+    """What stands in the place of a table while its results file is missing; None if the file exists."""
+    if (RESULTS / name).exists():
+        return None
+    return f"**There is no results file yet.** `python -m benchmarks.{script} -o benchmarks/results/{name}` writes one."
+
+
 def times(ratio: float) -> str:
     """A ratio, as text."""
     return f"{ratio:.2f}x"
