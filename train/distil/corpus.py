@@ -70,7 +70,7 @@ def load_texts(checkpoint: Checkpoint, reading: Reading, device: str) -> Texts:
     general = mix_texts(reading.mix, most, characters, reading.seed)
     sample = sample_texts(reading.paths, most, characters, reading.seed)
     own, mix = _chosen(sample, general, reading.max_texts)
-    _check_count(sample, most, ", ".join(reading.paths))
+    _check_count(sample, len(sample.take(most)), reading)
     held = own[: max(MIN_TEXTS, len(own) // HELD_OUT)]
     held += mix[: min(max(0, ENOUGH - len(held)), len(mix) // HELD_OUT)]
     held_out = _in_turn(tokenizer, prompts, held)
@@ -81,6 +81,7 @@ def load_texts(checkpoint: Checkpoint, reading: Reading, device: str) -> Texts:
         return Corpus(_in_turn(tokenizer, prompts, first), _in_turn(tokenizer, prompts, second), held_out)
 
     solved = trained = corpus(own, mix)
+    _check_tokens([*solved.own, *held_out], reading)
     if most > reading.max_texts:
         own, mix = _chosen(sample, general, most)
         trained = corpus(own, mix)
@@ -95,15 +96,24 @@ def _chosen(sample: Sample, general: list[str], count: int) -> tuple[list[str], 
     return own, [text for text in general if text not in known][: count - len(own)]
 
 
-def _check_count(sample: Sample, most: int, source: str) -> None:
-    count = len(sample.take(most))
-    what = f"{source}: {sample.read:,} texts, of which {count:,} differ"
+def _check_count(sample: Sample, count: int, reading: Reading) -> None:
+    what = f"{', '.join(reading.paths)}: {sample.read:,} texts, of which {count:,} differ"
     if count < FEWEST:
         raise DataError(f"{what}. Exits need at least {FEWEST} different texts to learn from: add texts")
-    if most < FEW:
-        log.warning("--max-texts %s is few: %s", f"{most:,}", MEASURED)
+    if reading.max_texts < FEW:
+        log.warning("--max-texts %s is few: %s", f"{reading.max_texts:,}", MEASURED)
     elif count < FEW:
         log.warning("%s. These are few: %s. Add texts, of any kind that is in use", what, MEASURED)
+
+
+def _check_tokens(tokens: Sequence[TokenIds], reading: Reading) -> None:
+    """Raise DataError if most texts are the same for the checkpoint, such as words that its vocabulary lacks."""
+    count = len({tuple(item.ids) for item in tokens})
+    if count < FEWEST // 2:
+        raise DataError(
+            f"{', '.join(reading.paths)}: as the checkpoint reads the texts, only {count} differ: give texts in a "
+            "language that it knows, or raise --max-tokens"
+        )
 
 
 def _tokenizer(checkpoint: Checkpoint, max_tokens: int, prompts: Sequence[str]) -> Tokenizer:

@@ -146,6 +146,13 @@ def test_a_cut_that_leaves_no_room_for_a_text_is_refused(plain: Path, texts: Pat
         load_texts(load_checkpoint(str(plain)), Reading((str(texts),), max_tokens=4), "cpu")
 
 
+def test_texts_that_the_checkpoint_cannot_tell_apart_are_refused(plain: Path, tmp_path: Path) -> None:
+    path = tmp_path / "unknown.txt"
+    path.write_text("".join(chr(0x4E2D) * number + "\n" for number in range(1, 400)))  # every word is unknown
+    with pytest.raises(DataError, match="as the checkpoint reads the texts, only"):
+        load_texts(load_checkpoint(str(plain)), Reading((str(path),), "none"), "cpu")
+
+
 def test_the_mix_of_the_package_is_small_english_and_has_its_licence() -> None:
     texts = mix_texts(None, 60_000, 1000, 0)
     assert len(texts) > 50_000
