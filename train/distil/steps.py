@@ -15,6 +15,7 @@ from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import TrainingError
 from m2d_export.vectors import cosine
 
+from ..arithmetic import fast_arithmetic
 from ..memory import IN_DISTILLATION, explain_out_of_memory
 from ..model import exit_vectors, with_heads
 from .features import Progress, Teacher, fast_attention
@@ -24,13 +25,15 @@ from .rotation import assembled
 from .settings import OWN_WEIGHT, Corpus, Settings
 
 BATCH = {"cpu": 64, "cuda": 1024}  # texts in a step
-BUDGET = {"cpu": 384, "cuda": 48_000}  # tokens of a group; on a CPU, less padding is worth more than larger groups
+BUDGET = {"cpu": 4096, "cuda": 48_000}  # tokens of a group
 CHECK = {"cpu": 25, "cuda": 100}  # steps between two looks at the drift of the last exit
 DRIFT_TEXTS = 200
 RATE, HEAD_RATE, DECAY, CLIP = 3e-4, 1e-3, 0.01, 1.0
 WARM_UP = 0.1  # of the training
-LAST = 6.0  # the weight of the last exit in the loss
+LAST = 10.0  # the weight of the last exit in the loss
+RAISE, CALM = 1.5, 0.9  # after a return, the weight is multiplied by the first, the rate by at most the second
 MOST_RETURNS = 6  # after so many returns the training ends with its last good state
+ANSWERS = ("returns", "last", "calm")  # what a return changes
 
 
 class Training:
@@ -54,12 +57,15 @@ class Training:
         self.device, self.texts = teacher.device, corpus.texts
         self.order = Order(len(corpus.own), len(corpus.mix), BATCH[self.device], settings.seed)
         self.steps, self.seconds = steps, seconds
-        self.step, self.elapsed, self.last, self.returns = 0, 0.0, LAST, 0  # ``last`` is the weight of the last exit
+        self.step, self.elapsed, self.returns = 0, 0.0, 0
+        self.last, self.calm = LAST, 1.0  # the weight of the last exit, and a factor of the learning rate
         self.layers = [layer for layer in settings.layers if layer > 0]
         self.checkpoint_in_training = with_heads(fast_attention(start), self.layers)
         self.exits = ExitEncoder(self.checkpoint_in_training, self.layers).eval().to(self.device)  # without dropout
         encoder, heads = self._trainable()
         self.weights = [*encoder, *heads]
+        words: Any = self.checkpoint_in_training.encoder.get_input_embeddings()
+        words.sparse = True  # else each group of texts fills a gradient of the size of the vocabulary
         groups: list[dict[str, Any]] = [
             {"params": [weight for weight in encoder if weight.ndim > 1], "top": RATE},
             {"params": [weight for weight in encoder if weight.ndim < 2], "top": RATE, "weight_decay": 0.0},
@@ -97,21 +103,23 @@ class Training:
     def take_step(self) -> float:
         """Train on the next texts; returns the loss. Raises TrainingError if it is not finite or memory runs out."""
         started = time.perf_counter()
-        rate = min(1.0, self.share / WARM_UP + 0.01) * (1 - self.share) / 2**self.returns
+        rate = min(1.0, self.share / WARM_UP + 0.01) * (1 - self.share) * self.calm
         for group in self.optimizer.param_groups:
             group["lr"] = group["top"] * rate
         rows = self.order.rows(self.step)
         with explain_out_of_memory(self.device, IN_DISTILLATION):
             base = self._goal(self.teacher.targets(self.texts, rows))
-            with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
-                vectors = exit_vectors(
-                    self.exits, [self.texts[row] for row in rows.tolist()], self.start.text, BUDGET[self.device]
-                )
+            tokens = [self.texts[row] for row in rows.tolist()]
+            with fast_arithmetic(self.device):
+                vectors = exit_vectors(self.exits, tokens, self.start.text, BUDGET[self.device])
             loss = distillation_loss(vectors.float(), base, self.settings.dims, self.last)
             if not torch.isfinite(loss):
                 raise TrainingError(f"the loss is {loss.item()} at step {self.step + 1}: report a bug")
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            for weight in self.weights:
+                if weight.grad is not None and weight.grad.is_sparse:
+                    weight.grad = weight.grad.to_dense()
             torch.nn.utils.clip_grad_norm_(self.weights, CLIP)
             self.optimizer.step()
         self.step += 1
@@ -128,8 +136,8 @@ class Training:
     def _check(self) -> None:
         """Keep the state if it is good. Otherwise return to the last good one, and hold the last exit more tightly.
 
-        Its weight is doubled. The learning rate is halved too, because the size of AdamW's steps does not depend on the
-        weight.
+        Its weight is raised. The learning rate is lowered too, by as much as the drift is over its limit, because the
+        size of AdamW's steps does not depend on the weight.
         """
         started = time.perf_counter()
         drift = self.drift()
@@ -137,15 +145,14 @@ class Training:
             self._good = self._state()
         elif self.step > self._good["step"]:
             self.returns += 1
-            self.last *= 2
+            self.last *= RAISE
+            self.calm *= CALM * self.settings.max_drift / drift
             self.progress(
                 f"step {self.step}: the last exit drifted {drift:.4f} from the base on held-out text, over "
                 f"{self.settings.max_drift:g}: back to step {self._good['step']}, with the weight {self.last:g} for it "
-                "and half the learning rate"
+                f"and {self.calm:.2g} of the learning rate"
             )
-            elapsed = self.elapsed
-            self._load({**self._good, "last": self.last, "returns": self.returns})
-            self.elapsed = elapsed  # time goes on
+            self._load(self._good | {name: getattr(self, name) for name in ("elapsed", *ANSWERS)})  # time goes on
         self.elapsed += time.perf_counter() - started
 
     def drift(self) -> float:
@@ -173,15 +180,14 @@ class Training:
         return {
             "step": self.step,
             "elapsed": self.elapsed,
-            "last": self.last,
-            "returns": self.returns,
+            **{name: getattr(self, name) for name in ANSWERS},
             "weights": [weight.detach().cpu().clone() for weight in self.weights],
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
         }
 
     @torch.no_grad()
     def _load(self, state: dict[str, Any]) -> None:
-        for name in ("step", "elapsed", "last", "returns"):
+        for name in ("step", "elapsed", *ANSWERS):
             setattr(self, name, state[name])
         for weight, value in zip(self.weights, state["weights"], strict=True):
             weight.copy_(value)

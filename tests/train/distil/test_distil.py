@@ -77,3 +77,18 @@ def test_other_encoders(start: Distil, tmp_path: Path, architecture: str) -> Non
     base = save_checkpoint(tmp_path / "base", architecture, pooling="cls")
     assert start("--steps", 2, *SMALL, base=base).code == 0
     assert load_checkpoint(str(tmp_path / "out")).pooling.modes == ("cls",)
+
+
+def test_a_last_exit_that_drifts_is_taken_back(
+    start: Distil, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m2d_train.distil.steps.CHECK", {"cpu": 2})
+    ended = start("--steps", 20, "--max-drift", "1e-7", "--keep-space", *SMALL)
+    assert ended.code == 0
+    said = " ".join(ended.err.split())
+    weight, rate = re.findall(r"back to step 0, with the weight (\S+) for it and (\S+) of the learning rate", said)[0]
+    assert float(weight) > 10
+    assert 0 < float(rate) < 0.9
+    texts = ["a cat is playing", "the dog"]
+    before, after = (SentenceTransformer(str(path), device="cpu").encode(texts) for path in (plain, tmp_path / "out"))
+    np.testing.assert_allclose(before, after, atol=1e-3)

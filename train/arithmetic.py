@@ -1,0 +1,27 @@
+"""The type in which a training computes."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from m2d_export.host.machine import flags
+
+
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether ``device`` multiplies matrices of bfloat16 faster than those of float32: GPUs do, and CPUs with AMX."""
+    return device == "cuda" or "amx_bf16" in flags()
+
+
+@contextlib.contextmanager
+def fast_arithmetic(device: str) -> Iterator[None]:
+    """Compute in bfloat16 where that is faster, from float32 weights.
+
+    On a CPU, attention is written out: the backward pass of PyTorch's fused attention takes longer there.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.autocast(device, torch.bfloat16, enabled=multiplies_bfloat16(device)))
+        if device == "cpu":
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
