@@ -45,8 +45,8 @@ def search_table(results: Results, setup: Setup | None = None) -> SearchTable | 
     rows = [(names[cell.cell.layer], *(text_of(key, cell) for key in keys)) for cell in cells]
     bm25, index = bm25_record(records, view.collection), index_text(records, view.index)
     if bm25:
-        full, own, value = full_ndcg(records, view.collection), index_ndcg(records, view), bm25["ndcg_at_10"]
-        shares = {"ndcg_retention": value / full if full else None, "index_share": value / own if own else None}
+        full, best, value = full_ndcg(records, view.collection), index_ndcg(records, view), bm25["ndcg_at_10"]
+        shares = {"ndcg_retention": value / full if full else None, "index_share": value / best if best else None}
         values = {"ndcg": score(value), **{key: share(shown) for key, shown in shares.items()}}
         rows.append((f"BM25 ({bm25['language']})", *(values.get(key, MISSING) for key in keys)))
     titles = {
