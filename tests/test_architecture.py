@@ -33,10 +33,10 @@ ROOMS = (
 )
 TRAINING_ORDER = (
     *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "work", "screen", "picture", "card"),
-    *("publish", "energy", "stop", "memory", "device", "grid", "seed", "pipeline", "__main__"),
+    *("publish", "energy", "stop", "memory", "device", "arithmetic", "grid", "seed", "pipeline", "__main__"),
     *("distil.settings", "distil.texts", "distil.mix", "distil.corpus", "distil.ridge", "distil.loss"),
     *("distil.features", "distil.judge", "distil.heads", "distil.rotation", "distil.table", "distil.solve"),
-    *("distil.steps", "distil.choose", "distil.job", "distil.card", "distil.facts", "distil.publish"),
+    *("distil.order", "distil.steps", "distil.choose", "distil.job", "distil.card", "distil.facts", "distil.publish"),
     "distil.pipeline",
 )
 HEAVY = {

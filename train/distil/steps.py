@@ -1,7 +1,9 @@
 """Stage 2: heads and blocks by gradient, every exit and dim in every step, the last exit held to the base."""
 
+import contextlib
 import copy
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,8 +23,9 @@ from ..model import exit_vectors, with_heads
 from .features import Progress, Teacher, fast_attention
 from .judge import all_vectors
 from .loss import distillation_loss
+from .order import Order
 from .rotation import assembled
-from .settings import OWN_WEIGHT, Corpus, Settings
+from .settings import Corpus, Settings
 
 BATCH = {"cpu": 64, "cuda": 1024}  # texts in a step
 BUDGET = {"cpu": 4096, "cuda": 48_000}  # tokens of a group
@@ -32,6 +35,7 @@ RATE, HEAD_RATE, DECAY, CLIP = 3e-4, 1e-3, 0.01, 1.0
 WARM_UP = 0.1  # of the training
 LAST = 10.0  # the weight of the last exit in the loss
 RAISE, CALM = 1.5, 0.9  # after a return, the weight is multiplied by the first, the rate by at most the second
+AVERAGED = 20  # steps over which the weights are averaged
 MOST_RETURNS = 6  # after so many returns the training ends with its last good state
 ANSWERS = ("returns", "last", "calm")  # what a return changes
 
@@ -39,7 +43,8 @@ ANSWERS = ("returns", "last", "calm")  # what a return changes
 class Training:
     """A training of ``steps`` steps or, if that is None, of ``seconds``.
 
-    A state is good if the last exit is near the base on held-out text.
+    Its result has the mean of the weights of the last steps, because single steps scatter around a better place. A
+    state is good if with these weights the last exit is near the base on held-out text.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Training:
         self.exits = ExitEncoder(self.checkpoint_in_training, self.layers).eval().to(self.device)  # without dropout
         encoder, heads = self._trainable()
         self.weights = [*encoder, *heads]
+        self.average = [weight.detach().clone() for weight in self.weights]
         words: Any = self.checkpoint_in_training.encoder.get_input_embeddings()
         words.sparse = True  # else each group of texts fills a gradient of the size of the vocabulary
         groups: list[dict[str, Any]] = [
@@ -123,6 +129,9 @@ class Training:
             torch.nn.utils.clip_grad_norm_(self.weights, CLIP)
             self.optimizer.step()
         self.step += 1
+        with torch.no_grad():
+            for average, weight in zip(self.average, self.weights, strict=True):
+                average.lerp_(weight, 1 / min(AVERAGED, self.step))
         self.elapsed += time.perf_counter() - started
         if self.step % CHECK[self.device] == 0 or self.finished:
             self._check()
@@ -157,8 +166,22 @@ class Training:
 
     def drift(self) -> float:
         """1 - the mean cosine between the last exit and the base on held-out text."""
-        vectors = all_vectors(self.exits, self.held_out, self.teacher)[-1]
+        with self._averaged():
+            vectors = all_vectors(self.exits, self.held_out, self.teacher)[-1]
         return 1 - float(cosine(vectors.numpy(), self.goal.numpy()).mean())
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Give the exits the averaged weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for average, weight in zip(self.average, self.weights, strict=True):
+            average.data, weight.data = weight.data, average.data
 
     @property
     def last_good(self) -> dict[str, Any]:
@@ -182,6 +205,7 @@ class Training:
             "elapsed": self.elapsed,
             **{name: getattr(self, name) for name in ANSWERS},
             "weights": [weight.detach().cpu().clone() for weight in self.weights],
+            "average": [average.cpu().clone() for average in self.average],
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
         }
 
@@ -189,8 +213,9 @@ class Training:
     def _load(self, state: dict[str, Any]) -> None:
         for name in ("step", "elapsed", *ANSWERS):
             setattr(self, name, state[name])
-        for weight, value in zip(self.weights, state["weights"], strict=True):
-            weight.copy_(value)
+        for own, saved in ((self.weights, state["weights"]), (self.average, state["average"])):
+            for weight, value in zip(own, saved, strict=True):
+                weight.copy_(value)
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
     def checkpoint(self) -> Checkpoint:
@@ -198,37 +223,7 @@ class Training:
         self._load(self.state())
         made = assembled(self.start, {}, self.start.table, None, self.settings.layers, self.settings.dims)
         trained = self.checkpoint_in_training
-        made.encoder.load_state_dict({name: value.cpu() for name, value in trained.encoder.state_dict().items()})
-        heads = {layer: Head(head.spec, copy.deepcopy(head.dense).cpu()) for layer, head in trained.heads.items()}
+        with self._averaged():
+            made.encoder.load_state_dict({name: value.cpu() for name, value in trained.encoder.state_dict().items()})
+            heads = {layer: Head(head.spec, copy.deepcopy(head.dense).cpu()) for layer, head in trained.heads.items()}
         return replace(made, heads=heads)
-
-
-class Order:
-    """Which texts each step reads: the user's have a larger share, and each list is read once before it repeats."""
-
-    def __init__(self, own: int, mix: int, batch: int, seed: int) -> None:
-        self.own, self.mix, self.batch, self.seed = own, mix, min(batch, own + mix), seed
-        self.share = OWN_WEIGHT * own / (OWN_WEIGHT * own + mix)
-        self._shuffled: dict[tuple[int, int], Tensor] = {}
-
-    def rows(self, step: int) -> Tensor:
-        """The places of the texts of a step; first come the user's, then those of the mix."""
-        first, end = (int(place * self.batch * self.share) for place in (step, step + 1))
-        other = self.batch - (end - first)
-        start = step * self.batch - first
-        return torch.cat([self._read(0, self.own, first, end - first), self._read(self.own, self.mix, start, other)])
-
-    def _read(self, offset: int, count: int, start: int, length: int) -> Tensor:
-        rows = []
-        for place in range(start, start + length):
-            epoch, row = divmod(place, count)
-            rows.append(offset + int(self._order(offset, count, epoch)[row]))
-        return torch.tensor(rows, dtype=torch.int64)
-
-    def _order(self, offset: int, count: int, epoch: int) -> Tensor:
-        key = (offset, epoch)
-        if key not in self._shuffled:
-            self._shuffled = {kept: order for kept, order in self._shuffled.items() if kept[0] != offset}
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + 2 * epoch + (offset > 0))
-            self._shuffled[key] = torch.randperm(count, generator=generator)
-        return self._shuffled[key]
