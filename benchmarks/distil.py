@@ -131,7 +131,7 @@ def built(folder: Path, target: Path, layers: Sequence[int] | None) -> Bundle:
     """A bundle of those of ``layers`` that the checkpoint has, and of its deepest exit."""
     loaded = load_checkpoint(str(folder))
     wanted = {*(loaded.exits if layers is None else layers), loaded.depth} & {*loaded.exits}
-    return build(folder, target, layers=sorted(wanted), max_tokens=MAX_TOKENS)
+    return build(folder, target, layers=sorted(wanted), max_tokens=min(MAX_TOKENS, loaded.text.max_tokens))
 
 
 def facts(folder: Path) -> Row:

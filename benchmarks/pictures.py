@@ -37,7 +37,11 @@ STYLE: dict[Any, Any] = {
 
 
 SEEN_EXITS = {"1": "#1d4f8c", "3": "#0a7d62"}
-SEEN_PANELS = {"sts": "STS-B dev", "share": "share of the base's nDCG@10", "asym": "the same, documents at exit 6"}
+SEEN_PANELS = {
+    "sts": "STS-B dev (prototype: test)",
+    "share": "share of the base's nDCG@10",
+    "asym": "the same, documents at exit 6",
+}
 # Exit, texts seen: STS-B test, share, asym. Batches of 1,024 on an H200, before this package had ``distil``.
 PROTOTYPE: Mapping[tuple[str, int], tuple[float, float, float]] = {
     ("1", 3_100_000): (77.3, 0.755, 0.897),
@@ -164,8 +168,7 @@ def texts_seen_picture(target: Path, found: dict[str, Any]) -> None:
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         batches = " and ".join(f"{batch:,}" for batch in sorted({row["facts"]["batch"] for row in runs}))
         figure.suptitle(
-            f"{MINILM} at {width} dims. Runs in batches of {batches}; the prototype is another set-up: batches of "
-            "1,024, other texts, STS-B test",
+            f"{MINILM} at {width} dims. Runs in batches of {batches}; the prototype is another set-up: batches of 1,024",
             fontsize=11,
         )
         _save(figure, target)

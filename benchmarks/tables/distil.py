@@ -24,7 +24,9 @@ def distil(file: str = "distil.json") -> str:
         f"- nDCG@10 of the untouched checkpoint at full depth and width: {ndcg}. All shares are of this sum.\n"
         f"- BM25, with a stemmer and stop words: {_share(found['bm25']['share'])}."
     )
-    return "\n\n".join([*tables, _made(checkpoints), facts, f"{on(found['machine'])}."])
+    trained = any(row["facts"] and row["facts"]["steps"] for row in checkpoints.values())
+    picture = ["![scores of exits 1 and 3 by the number of texts seen](../docs/texts_seen.png)"] if trained else []
+    return "\n\n".join([*tables, _made(checkpoints), facts, *picture, f"{on(found['machine'])}."])
 
 
 def _scores(checkpoints: Mapping[str, Row], dim: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import pictures, render
+from benchmarks import common, pictures, render
 from benchmarks.tables import result, summary
 
 FOLDER = render.ROOT / "benchmarks"
@@ -63,7 +63,10 @@ def test_the_readme_quotes_three_numbers_and_six_results_with_links_to_their_sec
         assert row.partition("README.md#")[2].partition(")")[0] in sections
 
 
-@pytest.mark.parametrize("name", ["grid.png", "speed.png"])
+DRAWN = ["grid.png", "speed.png", *(["texts_seen.png"] if (common.RESULTS / "distil.json").exists() else [])]
+
+
+@pytest.mark.parametrize("name", DRAWN)
 def test_the_pictures_can_be_drawn_and_the_committed_ones_show_the_results(name: str, tmp_path: Path) -> None:
     pictures.main(["--folder", str(tmp_path)])
     drawn, committed = (Image.open(folder / name) for folder in (tmp_path, render.ROOT / "docs"))
