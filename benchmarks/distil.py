@@ -79,7 +79,8 @@ def main() -> None:
         width = base.grid.width
         origin = {"name": base.manifest.origin.name, "fingerprint": base.manifest.origin.fingerprint, "width": width}
         found = earlier(parser, arguments.output, {"base": origin, "data": data.identity})
-        indexes = {
+        indexes = {} if covers(found["checkpoints"].get(UNTOUCHED), base, data) else {UNTOUCHED: DeepIndex(base, base)}
+        indexes |= {
             name: DeepIndex(base, built(distilled, folder / f"{place}.m2d", arguments.layers))
             for place, (name, distilled) in enumerate(arguments.distilled)
         }
@@ -91,13 +92,13 @@ def main() -> None:
             "bm25": {"ndcg": _named(data, lexical), "share": sum(lexical) / sum(best)},
         }
         dims = sorted({width, min(NARROW, width)}, reverse=True)
-        if not covers(found["checkpoints"].get(UNTOUCHED), base, data):
-            indexes[UNTOUCHED] = DeepIndex(base, base)
         for name, index in indexes.items():
             row = measured(index, deepest, data, dims, sum(best))
             source = dict(arguments.distilled).get(name)
             found["checkpoints"][name] = {"facts": facts(source) if source else None, **row}
-            print(name, json.dumps(row, indent=1), flush=True)
+            print(
+                name, {layer: round(cells[str(width)]["share"], 3) for layer, cells in row["exits"].items()}, flush=True
+            )
             common.write_results(arguments, found)
 
 

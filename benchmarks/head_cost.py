@@ -34,21 +34,20 @@ COMPARED = {"own_over_none": (OWN, NONE), "all_over_own": (ALL, OWN)}
 REST = 0.02
 
 
-def with_head(loaded: Checkpoint, layer: int, kind: str) -> Checkpoint:
-    """The checkpoint with no head but one of random weights at ``layer``."""
-    if kind == NONE:
-        return replace(loaded, heads={})
+def graphs(loaded: Checkpoint, kind: str) -> dict[int, ir.Model]:
+    """The graph of each exit with one kind of head, of random weights."""
+    heads = {} if kind == NONE else {layer: random_head(loaded, layer, kind) for layer in EXITS}
+    exits = ExitEncoder(replace(loaded, heads=heads), EXITS).eval()
+    model = export_exits(exits, loaded.width, loaded.text)
+    return {layer: cut_graph(model, layer, loaded.width) for layer in EXITS}
+
+
+def random_head(loaded: Checkpoint, layer: int, kind: str) -> Head:
+    """A head at ``layer`` that reads its own layer or all."""
     spec = HeadSpec(layer, (layer,) if kind == OWN else tuple(range(layer + 1)))
     hidden = loaded.encoder.config.hidden_size
     dense = require("sentence_transformers.base.modules.dense", "build").Dense
-    module = dense(hidden * len(spec.reads), hidden, activation_function=torch.nn.Identity())
-    return replace(loaded, heads={layer: Head(spec, module.eval())})
-
-
-def graph(loaded: Checkpoint, layer: int, kind: str) -> ir.Model:
-    """The graph of one exit."""
-    model = export_exits(ExitEncoder(with_head(loaded, layer, kind), [layer]).eval(), loaded.width, loaded.text)
-    return cut_graph(model, layer, loaded.width)
+    return Head(spec, dense(hidden * len(spec.reads), hidden, activation_function=torch.nn.Identity()).eval())
 
 
 def several(opened: onnxruntime.InferenceSession, shape: tuple[int, int], vocabulary: int) -> Callable[[], float]:
@@ -59,12 +58,12 @@ def several(opened: onnxruntime.InferenceSession, shape: tuple[int, int], vocabu
     return lambda: turn() / CALLS[shape]
 
 
-def times(loaded: Checkpoint, layer: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of the exit with each head by shape, and the ratios with their intervals."""
-    opened = {kind: session(graph(loaded, layer, kind), cores()) for kind in (NONE, OWN, ALL)}
+def times(models: Mapping[str, ir.Model], vocabulary: int, rounds: int) -> dict[str, dict[str, Any]]:
+    """Milliseconds of an exit with each kind of head by shape, and the ratios with their intervals."""
+    opened = {kind: session(model, cores()) for kind, model in models.items()}
     found = {}
     for shape in CALLS:
-        turns = {kind: several(one, shape, loaded.text.vocabulary) for kind, one in opened.items()}
+        turns = {kind: several(one, shape, vocabulary) for kind, one in opened.items()}
         seconds = common.take_turns(turns, rounds, warm_up=2, rest=REST)
         found["x".join(map(str, shape))] = {
             "milliseconds": {kind: 1000 * median(taken) for kind, taken in seconds.items()},
@@ -84,7 +83,11 @@ def main() -> None:
     common.add_checkpoint(parser)
     arguments = parser.parse_args()
     loaded = load_checkpoint(str(common.checkpoint_of(arguments)))
-    found = {str(layer): times(loaded, layer, arguments.rounds) for layer in EXITS}
+    exported = {kind: graphs(loaded, kind) for kind in (NONE, OWN, ALL)}
+    found = {}
+    for layer in EXITS:
+        models = {kind: models[layer] for kind, models in exported.items()}
+        found[str(layer)] = times(models, loaded.text.vocabulary, arguments.rounds)
     common.write_results(arguments, {"threads": cores(), "rounds": arguments.rounds, "exits": found})
 
 

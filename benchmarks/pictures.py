@@ -168,7 +168,7 @@ def texts_seen_picture(target: Path, found: dict[str, Any]) -> None:
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         batches = " and ".join(f"{batch:,}" for batch in sorted({row["facts"]["batch"] for row in runs}))
         figure.suptitle(
-            f"{MINILM} at {width} dims. Runs in batches of {batches}; the prototype, another set-up, in batches of 1,024",
+            f"{MINILM} at {width} dims. Runs in batches of {batches}; prototype: another set-up, batches of 1,024",
             fontsize=11,
         )
         _save(figure, target)
