@@ -104,6 +104,26 @@ def prompted(once: Once) -> Bundle:
     return built(once, "prompted", made / "tiny")
 
 
+@pytest.fixture(scope="session")
+def table_checkpoint(once: Once) -> Path:
+    """A tiny BERT with a table. Never alter it."""
+    return once("table-checkpoint", lambda folder: save_checkpoint(folder / "tiny", table=True)) / "tiny"
+
+
+@pytest.fixture(scope="session")
+def tabled(once: Once, table_checkpoint: Path) -> Bundle:
+    """Exit 0 of ``table_checkpoint`` in fp32 and int8. Never alter it."""
+    return built(once, "tabled", table_checkpoint, layers=[0], precisions=("fp32", "int8"))
+
+
+@pytest.fixture(scope="session")
+def prompted_table(once: Once) -> Bundle:
+    """Exit 0 of a checkpoint that does not pool its default prompt "a cat is ". Never alter it."""
+    settings = {"include_prompt": False, "prompts": {"query": "a cat is "}, "default_prompt_name": "query"}
+    made = once("prompted-table-checkpoint", lambda folder: save_checkpoint(folder / "tiny", table=True, **settings))
+    return built(once, "prompted-table", made / "tiny", layers=[0])
+
+
 @pytest.fixture
 def copied_bundle(bundle: Bundle, tmp_path: Path) -> Path:
     """A copy of the bundle to damage."""

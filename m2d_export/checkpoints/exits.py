@@ -13,16 +13,20 @@ from m2d_export.checkpoints.load import NO_TABLE, Checkpoint
 from m2d_export.checkpoints.modules import final_norm
 from m2d_export.errors import CheckpointError
 from m2d_export.spec import OUTPUT, Pooling
+from m2d_export.text.tokenizer import Tokenizer
 from m2d_export.vectors import FloatArray
 
 if TYPE_CHECKING:
     from m2d_export.text.batches import Batch
 
+SPECIAL_WEIGHT = 2.0**-20  # of a special token in exit 0; a power of two that fp16 can store
+
 
 class ExitEncoder(nn.Module):
     """One forward pass gives a vector for each exit layer: exit k pools ``hidden_states[k]``, or what its head reads.
 
-    Exit 0 is the mean of the token vectors of a table, without any layer.
+    Exit 0 is the mean of the token vectors of a table, without any layer. Special tokens have nearly no weight in it,
+    as in StaticEmbedding of sentence-transformers. They decide only the vector of a text without other tokens.
 
     The last exit pools ``last_hidden_state``. The other exits have no final norm, because a 2D-Matryoshka loss trains
     them without it (docs/checkpoint-format.md). Vectors are not normalised.
@@ -37,8 +41,12 @@ class ExitEncoder(nn.Module):
         self.specs = {layer: head.spec for layer, head in checkpoint.heads.items()}
         self.heads = nn.ModuleDict({str(layer): head.dense for layer, head in checkpoint.heads.items()})
         self.table = checkpoint.table
-        if 0 in self.layers and self.table is None:
-            raise CheckpointError(NO_TABLE)
+        if 0 in self.layers:
+            if self.table is None:
+                raise CheckpointError(NO_TABLE)
+            weights = torch.ones(checkpoint.text.vocabulary)
+            weights[Tokenizer(checkpoint.tokenizer_json, checkpoint.text).special_ids] = SPECIAL_WEIGHT
+            self.register_buffer("token_weights", weights)
         self.tail = nn.ModuleList(checkpoint.tail)
 
     def forward(
@@ -65,7 +73,8 @@ class ExitEncoder(nn.Module):
         """The vector of an exit before the modules that all exits share."""
         if layer == 0:
             assert self.table is not None  # noqa: S101 - __init__ has checked it
-            return pool(self.table(input_ids), mask, self.pooling.mean)
+            weights: Tensor = self.token_weights[input_ids]
+            return pool(self.table(input_ids), mask * weights, self.pooling.mean)
         if layer not in self.specs:
             return pooled(layer, self.pooling)
         spec = self.specs[layer]

@@ -231,15 +231,27 @@ def encode(
         click.echo(f"wrote {output}: {count} vectors of {encoder.cell.dim} float32 numbers, cell {encoder.cell}")
 
 
-@click.command("slice", epilog=examples("m2d-export slice ./minilm --cell 3x128 -o minilm-layer3"))
+@click.command(
+    "slice",
+    epilog=examples(
+        "m2d-export slice ./minilm --cell 3x128 -o minilm-layer3",
+        "m2d-export slice ./distilled --cell 0x256 -o minilm-static",
+    ),
+)
 @click.argument("checkpoint")
 @click.option(
-    "--cell", type=CELL, required=True, help="Exit layer and dim; a dim below the width is saved as truncate_dim."
+    "--cell",
+    type=CELL,
+    required=True,
+    help="Exit layer and dim; below the width, exit 0 is cut to the dim, and others have it as truncate_dim.",
 )
 @click.option("-o", "--output", "target", required=True, type=OUTPUT_FOLDER, help="Folder to write.")
 @revision_option
 def slice_(checkpoint: str, cell: Cell, target: Path, revision: str | None) -> None:
-    """Write one cell of CHECKPOINT as an ordinary sentence-transformers folder."""
+    """Write one cell of CHECKPOINT as an ordinary sentence-transformers folder.
+
+    Exit 0, such as --cell 0x256, becomes a StaticEmbedding. model2vec loads its folder too.
+    """
     from m2d_export.checkpoints.slice import slice_checkpoint
 
     with steps() as progress:

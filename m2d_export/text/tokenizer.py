@@ -39,6 +39,11 @@ class Tokenizer:
         self._reader = PrefixReader(self._rust, spec.max_tokens)
         self.spec = spec
 
+    @property
+    def special_ids(self) -> list[int]:
+        """Ids of the special tokens, such as those of [CLS] and [UNK]."""
+        return [number for number, token in self._rust.get_added_tokens_decoder().items() if token.special]
+
     def encode(self, texts: Sequence[str], prompt: str = "", first_index: int = 0) -> list[TokenIds]:
         """Token ids of each text with ``prompt`` in front.
 

@@ -90,7 +90,7 @@ def test_a_build_that_cannot_work_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--cell 0x64 -o new", "no exit at layer 0: this grid has layers 1, 2, 3"),
+        ("--cell 0x64 -o new", "no exit 0, because it has no table"),
         ("--cell 9x64 -o new", "no exit at layer 9"),
         ("--cell 1x0 -o new", "dim 0 is out of range"),
         ("--cell 1x65 -o new", "dim 65 is out of range"),

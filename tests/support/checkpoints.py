@@ -90,7 +90,8 @@ def save_checkpoint(folder: Path, architecture: str = "bert", **settings) -> Pat
     """Write a tiny random sentence-transformers checkpoint.
 
     ``settings``: ``pooling`` (default mean), ``include_prompt``, ``normalize`` (default True), ``tail`` (modules
-    after the pooling), ``prompts``, ``default_prompt_name``, ``heads`` (layers to give a head), ``dims``.
+    after the pooling), ``prompts``, ``default_prompt_name``, ``heads`` (layers to give a head), ``dims``,
+    ``table`` (whether there is an exit 0), ``spare_rows`` (rows of the token table beyond the tokenizer).
     """
     import torch
     from sentence_transformers import SentenceTransformer
@@ -100,7 +101,8 @@ def save_checkpoint(folder: Path, architecture: str = "bert", **settings) -> Pat
     torch.manual_seed(7)
     plain = folder.parent / f"{folder.name}-plain"
     tokenizer = tiny_tokenizer()
-    AutoModel.from_config(tiny_config(architecture, len(tokenizer))).save_pretrained(plain)
+    rows = len(tokenizer) + settings.get("spare_rows", 0)
+    AutoModel.from_config(tiny_config(architecture, rows)).save_pretrained(plain)
     tokenizer.save_pretrained(plain)
     transformer = Transformer(str(plain), max_seq_length=MAX_TOKENS)
     pooling = Pooling(WIDTH, settings.get("pooling", "mean"), include_prompt=settings.get("include_prompt", True))
@@ -118,4 +120,15 @@ def save_checkpoint(folder: Path, architecture: str = "bert", **settings) -> Pat
             head = Dense(WIDTH, WIDTH, activation_function=torch.nn.Identity())
             (folder / "exits" / str(layer)).mkdir(parents=True)
             head.save(str(folder / "exits" / str(layer)))
+    if settings.get("table"):
+        save_table(folder, rows)
     return folder
+
+
+def save_table(folder: Path, vocabulary: int) -> None:
+    """Give a checkpoint an exit 0: a table of random rows, those of special tokens too."""
+    import torch
+    from safetensors.torch import save_file
+
+    (folder / "exits" / "0").mkdir(parents=True)
+    save_file({"embedding.weight": torch.randn(vocabulary, WIDTH)}, folder / "exits" / "0" / "model.safetensors")
