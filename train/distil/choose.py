@@ -67,7 +67,7 @@ def _table(teacher: Teacher, trained: Checkpoint, corpus: Corpus, judge: Judge, 
     words: Any = trained.encoder.get_input_embeddings()
     texts, rows = corpus.texts, teacher.known()
     some = [texts[row] for row in rows.tolist()]
-    regression = TableRegression(words.weight, some, teacher.pooled)
+    regression = TableRegression(words.weight, some, teacher)
     targets, weights = teacher.targets(texts, rows), torch.tensor(corpus.weights)[rows]
     regression.sums.add(regression.means(some), targets, weights)
     solved = regression.solve(corpus.held_out[:LARGEST], teacher, judge)

@@ -34,7 +34,7 @@ def solve_heads(
     tokens = None
     if 0 in settings.layers and table is None:
         words: Any = base.encoder.get_input_embeddings()
-        tokens = TableRegression(words.weight, texts, teacher.pooled)
+        tokens = TableRegression(words.weight, texts, teacher)
     axes = Axes(base.width)
     _pass_over(teacher, corpus, regressions, tokens, axes, progress)
     held = teacher.collected(held_out, regressions.reads)
