@@ -79,7 +79,7 @@ def _quantize_products(model: ir.Model, samples: Sequence[Mapping[str, Any]], pr
     for node, weights in products(model):
         groups.setdefault(hashlib.sha256(weights.tobytes()).digest(), []).append(node)
     inputs = dict.fromkeys(_name(node.inputs[0]) for nodes in groups.values() for node in nodes)
-    found = observe(model, list(inputs), samples)
+    found = observe(model, list(inputs), samples) if inputs else {}  # exit 0 has no product
     for nodes in groups.values():
         weights = np.asarray(constant_array(nodes[0].inputs[1]))
         activations = joined([found[_name(node.inputs[0])] for node in nodes])

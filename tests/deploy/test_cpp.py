@@ -124,6 +124,21 @@ def test_a_prompt_that_is_not_pooled_and_vectors_that_are_not_scaled(
     assert "unit length" not in readme
 
 
+def test_exit_0_gives_the_vectors_of_python(
+    vectors_of: Vectors, tabled: Bundle, prompted_table: Bundle, tmp_path: Path
+) -> None:
+    texts = [*TEXTS, "The cat sat on the mat. " * 20] * 12  # in streams
+    for name, bundle, precision in (
+        ("plain", tabled, "fp32"),
+        ("int8", tabled, "int8"),
+        ("prompted", prompted_table, "fp32"),
+    ):
+        exported = write_project(bundle, Cell(0, 20), tmp_path / name, runtime="openvino", precision=precision)
+        with Encoder(bundle, 0, 20, precision=precision) as encoder:
+            for some in (texts, [""], ["no"]):
+                np.testing.assert_allclose(vectors_of(exported, some, 20), encoder.encode(some), atol=1e-5)
+
+
 def onnxruntime_root() -> str:
     """The folder of an ONNX Runtime for C++ with its headers."""
     places = [os.environ.get("ONNXRUNTIME_ROOT", ""), "/usr", "/usr/local"]

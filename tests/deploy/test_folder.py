@@ -56,15 +56,19 @@ np.save(output, vectors)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_a_folder_needs_no_other_file(quantized: Bundle, tmp_path: Path, precision: str) -> None:
-    folder = write_folder(quantized, Cell(1, 32), tmp_path / "cell", precision=precision)
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_folder_needs_no_other_file(
+    quantized: Bundle, tabled: Bundle, tmp_path: Path, layer: int, precision: str
+) -> None:
+    bundle = quantized if layer else tabled
+    folder = write_folder(bundle, Cell(layer, 32), tmp_path / "cell", precision=precision)
     assert list(tmp_path.iterdir()) == [folder]
     encodings = Tokenizer.from_file(str(folder / "tokenizer.json")).encode_batch(TEXTS)
     ids = np.array([encoding.ids for encoding in encodings])
     mask = np.array([encoding.attention_mask for encoding in encodings])
     session = onnxruntime.InferenceSession(folder / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
     (vectors,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
-    with Encoder(quantized, 1, 32, precision=precision) as encoder:
+    with Encoder(bundle, layer, 32, precision=precision) as encoder:
         np.testing.assert_allclose(vectors, encoder.encode(TEXTS), atol=1e-6 if precision == "fp32" else 1e-3)
 
 

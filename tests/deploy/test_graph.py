@@ -40,6 +40,15 @@ def test_a_deployed_graph_gives_the_encoders_vectors(bundle: Bundle, tmp_path: P
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_exit_0_is_deployed_as_one_graph(tabled: Bundle, tmp_path: Path, precision: str) -> None:
+    path = tmp_path / "model.onnx"
+    write_deployed(tabled, Cell(0, 20), path, precision)
+    with Encoder(tabled, 0, 20, precision=precision) as encoder:
+        np.testing.assert_allclose(run(path, tabled), encoder.encode(TEXTS), atol=1e-6)
+    assert not {"If", "Softmax", "MatMul"} & {node.op_type for node in onnx.load(path).graph.node}
+
+
 def test_int8_is_deployed_as_int8(quantized: Bundle, tmp_path: Path) -> None:
     for precision in ("fp32", "int8"):
         write_deployed(quantized, Cell(3, 32), tmp_path / f"{precision}.onnx", precision)

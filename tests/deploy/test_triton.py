@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from m2d_export import Bundle, Cell, Encoder
-from m2d_export.deploy.triton import BACKENDS
+from m2d_export.deploy.triton import BACKENDS, PYTHON_RUNTIMES
 from m2d_export.deploy.triton.repository import Service, write_repository
 from m2d_export.errors import OutputError, SpecError
+from m2d_export.runtimes.table import RUNTIMES
 from m2d_export.spec import INPUTS
 from m2d_export.text.batches import ATTENTION_BUDGET
 from tests.support.tritonserver import CELLS, TEXTS
@@ -129,6 +130,18 @@ def test_a_prompt_is_put_before_every_text(prompted: Bundle, tmp_path: Path, mon
         np.testing.assert_allclose(vectors, encoder.encode(TEXTS), atol=1e-6)
     with pytest.raises(SpecError, match="title"):
         write_repository(prompted, CELLS, tmp_path / "more", prompt_name="title")
+
+
+@pytest.mark.parametrize("runtime", PYTHON_RUNTIMES)
+def test_exit_0_is_served(
+    tabled: Bundle, prompted_table: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    pytest.importorskip(RUNTIMES[runtime].package)
+    for name, bundle in {"plain": tabled, "prompted": prompted_table}.items():
+        write_repository(bundle, [Cell(0, 20)], tmp_path / name, service=Service(runtime=runtime))
+        (vectors,) = text_model(tmp_path / name / "embedding_0x20", monkeypatch).execute([asked(*TEXTS)])
+        with Encoder(bundle, 0, 20) as encoder:
+            np.testing.assert_allclose(vectors, encoder.encode(TEXTS), atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
