@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+
 from m2d_export.checkpoints.heads import Head
 from m2d_export.errors import TrainingError
 from m2d_export.spec import Cell
@@ -12,6 +14,8 @@ from .evaluate import Scores
 
 DIVERGED = 20.0  # if the full cell's dev score is so many points below its best, the training has diverged
 REMEDY = "choose a lower --learning-rate"
+NOT_FINITE = "a weight or a value of the optimizer is NaN or infinity"
+REMEDIES = {"training": REMEDY, "distil": "leave the training out with --minutes 0"}  # by the kind of a work folder
 
 
 @dataclass(frozen=True)
@@ -77,3 +81,18 @@ def check_divergence(log: Iterable[Entry]) -> None:
 def undefined_loss(loss: float, step: int) -> TrainingError:
     """The error for a loss that is not a finite number after ``step`` steps."""
     return TrainingError(f"the loss is {loss} at step {step}: {REMEDY}")
+
+
+def is_finite(state: object) -> bool:
+    """Whether no tensor in nested dicts and lists has NaN or infinity: a training can go on from it."""
+    if isinstance(state, torch.Tensor):
+        return bool(torch.isfinite(state).all())
+    if isinstance(state, dict | list | tuple):
+        return all(map(is_finite, state.values() if isinstance(state, dict) else state))
+    return True
+
+
+def check_finite(state: object, kind: str = "training") -> None:
+    """Raise TrainingError unless ``is_finite``; the message says what helps in a training of this ``kind``."""
+    if not is_finite(state):
+        raise TrainingError(f"{NOT_FINITE}: {REMEDIES[kind]}")

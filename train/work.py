@@ -21,14 +21,12 @@ from m2d_export.host.folders import check_new, check_replaceable, other_file
 from m2d_export.host.staging import remove_stale
 
 from .data import Data, fingerprint
-from .log import REMEDY, Entry
+from .log import NOT_FINITE, Entry, check_finite, is_finite
 from .recipes import GridRecipe, Recipe
 
 STATE, IDENTITY, LAST_GOOD = "state.pt", "training.json", "last-good"
 TARGETS, START, WRITTEN = "targets.pt", "start", "written.json"  # of a distillation
 OF_TRAINER = ("checkpoint-*", "eval")  # folders of sentence-transformers' trainer
-NOT_FINITE = "a weight or a value of the optimizer is NaN or infinity"
-REMEDIES = {"training": REMEDY, "distil": "leave the training out with --minutes 0"}  # by the kind of a work folder
 
 
 @dataclass(frozen=True)
@@ -104,21 +102,6 @@ class _Keeping:
 
     def flush(self) -> None:
         self._file.flush()
-
-
-def is_finite(state: object) -> bool:
-    """Whether no tensor in nested dicts and lists has NaN or infinity: a training can go on from it."""
-    if isinstance(state, torch.Tensor):
-        return bool(torch.isfinite(state).all())
-    if isinstance(state, dict | list | tuple):
-        return all(map(is_finite, state.values() if isinstance(state, dict) else state))
-    return True
-
-
-def check_finite(state: object, kind: str = "training") -> None:
-    """Raise TrainingError unless ``is_finite``; the message says what helps in a training of this ``kind``."""
-    if not is_finite(state):
-        raise TrainingError(f"{NOT_FINITE}: {REMEDIES[kind]}")
 
 
 class WorkFolder:

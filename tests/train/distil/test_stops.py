@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 from m2d_train.distil import pipeline, publish
-from m2d_train.work import WorkFolder, check_finite
+from m2d_train.log import check_finite
+from m2d_train.work import WorkFolder
 from safetensors.torch import load_file
 
 from m2d_export.checkpoints.load import load_checkpoint
