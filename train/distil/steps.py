@@ -161,7 +161,8 @@ class Training:
                 f"{self.settings.max_drift:g}: back to step {self._good['step']}, with the weight {self.last:g} for it "
                 f"and {self.calm:.2g} of the learning rate"
             )
-            self._load(self._good | {name: getattr(self, name) for name in ("elapsed", *ANSWERS)})  # time goes on
+            now = {name: getattr(self, name) for name in ("elapsed", *ANSWERS)}  # time goes on
+            self._load({**self._good, **now, "weights": self._good["average"]})  # the last step may have been a bad one
         self.elapsed += time.perf_counter() - started
 
     def drift(self) -> float:
