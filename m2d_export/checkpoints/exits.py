@@ -32,6 +32,8 @@ class ExitEncoder(nn.Module):
     them without it (docs/checkpoint-format.md). Vectors are not normalised.
     """
 
+    token_weights: Tensor  # of each token in exit 0: (vocabulary,)
+
     def __init__(self, checkpoint: Checkpoint, layers: Sequence[int]) -> None:
         super().__init__()
         self.layers = tuple(layers)
@@ -73,8 +75,7 @@ class ExitEncoder(nn.Module):
         """The vector of an exit before the modules that all exits share."""
         if layer == 0:
             assert self.table is not None  # noqa: S101 - __init__ has checked it
-            weights: Tensor = self.token_weights[input_ids]
-            return pool(self.table(input_ids), mask * weights, self.pooling.mean)
+            return pool(self.table(input_ids), mask * self.token_weights[input_ids], self.pooling.mean)
         if layer not in self.specs:
             return pooled(layer, self.pooling)
         spec = self.specs[layer]
