@@ -48,7 +48,7 @@ SHAPES = ((1, 16), (8, 32), (1, 128))
 def main() -> None:
     """Export, quantize, compare, time, write."""
     parser = common.parser("int8", __doc__, rounds=30)
-    options = {"nargs": "+", "type": common.named_folder, "metavar": "NAME=FOLDER"}
+    options: dict[str, Any] = {"nargs": "+", "type": common.named_folder, "metavar": "NAME=FOLDER"}
     parser.add_argument("checkpoints", **options, help="checkpoints to measure")
     arguments = parser.parse_args()
     texts = common.sentences(load_pairs(str(common.stsb_folder(parser) / "dev.csv")))
