@@ -28,6 +28,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "ablation": quality.ablation,
     "distil": distil,
     "head_cost": head_cost,
+    "static": cost.static,
     "train_speed": cost.train_speed,
     "speed": cost.speed,
     "peers": peers,

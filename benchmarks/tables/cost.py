@@ -3,7 +3,7 @@
 from statistics import median
 
 from benchmarks.common import middle_half
-from benchmarks.tables import on, result, times
+from benchmarks.tables import not_yet, on, result, times
 from m2d_export.report.formatting import milliseconds, plain_table, rate, share
 
 RUNTIMES = {"openvino": "OpenVINO", "onnxrt": "ONNX Runtime"}
@@ -24,6 +24,24 @@ def speed() -> str:
     )
     where = f"{found['texts']:,} sentences of STS-B test, {found['rounds']} rounds; {on(found['machine'])}."
     return f"{plain_table(['system', 'sentences/s', 'middle half of the rounds'], rows)}\n\n{facts}\n\n{where}"
+
+
+def static() -> str:
+    """Texts a second of exit 0, and of model2vec with the same table."""
+    if missing := not_yet("static.json", "static DISTILLED minilm.m2d"):
+        return missing
+    found = result("static.json")
+    kinds = list(dict.fromkeys(row["texts"] for row in found["rows"]))
+    by_system: dict[str, dict[str, float]] = {}
+    for row in found["rows"]:
+        by_system.setdefault(row["system"], {})[row["texts"]] = row["per_second"]
+    peer = next(iter(by_system.values()))
+    rows = [
+        [name, *(f"{rate(speed[kind])} ({times(speed[kind] / peer[kind])})" for kind in kinds)]
+        for name, speed in by_system.items()
+    ]
+    where = f"Medians of {found['rounds']} rounds, tokenization included; {on(found['machine'])}."
+    return f"{plain_table(['system', *(f'{kind} texts/s' for kind in kinds)], rows)}\n\n{where}"
 
 
 def cost() -> str:
