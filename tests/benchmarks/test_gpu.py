@@ -33,22 +33,13 @@ from tests.support.checkpoints import save_checkpoint
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def limits_of_dynamo() -> Iterator[None]:
-    """Restore the limits that the compiled system sets for the whole process."""
-    with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):
-        yield
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("limits_of_dynamo")
-def test_a_trial_on_the_cpu_measures_every_system_that_runs_there(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_on_the_cpu_measures_every_system_that_runs_there(checkpoint: Path, tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
-    options = ["--checkpoint", str(checkpoint), "-o", str(output), "--smoke", "--layer", "2"]
-    monkeypatch.setattr(sys, "argv", ["gpu", *options])
-    assert benchmark.main() == 0
+    command = [sys.executable, "-m", "benchmarks.gpu", "--checkpoint", str(checkpoint), "-o", str(output)]
+    command += ["--smoke", "--layer", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     result = json.loads(output.read_text())
     assert result["card"] == {"name": "none: a smoke test on the CPU"}
     assert result["command"] == "python -m benchmarks.gpu --checkpoint tiny -o gpu.json --smoke --layer 2"
@@ -105,9 +96,10 @@ def test_our_fastest_system_at_each_shape_counts_for_the_aims() -> None:
 
 
 @pytest.fixture
-def subject(checkpoint: Path, limits_of_dynamo: None) -> Subject:
+def subject(checkpoint: Path) -> Iterator[Subject]:
     """Exit 1 of the tiny checkpoint, which has its own head."""
-    return Subject(load_checkpoint(str(checkpoint)), 1, SMOKE)
+    with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):  # restored afterwards
+        yield Subject(load_checkpoint(str(checkpoint)), 1, SMOKE)
 
 
 def test_a_system_in_fp16_leaves_the_checkpoint_in_float32(subject: Subject) -> None:
