@@ -79,7 +79,7 @@ def _ratio(seconds: Mapping[str, list[float]], pair: tuple[str, str]) -> dict[st
 
 def main() -> None:
     """Export, time, write."""
-    parser = common.parser("head_cost", __doc__, rounds=20)
+    parser = common.parser("head_cost", __doc__, rounds=12)
     common.add_checkpoint(parser)
     arguments = parser.parse_args()
     loaded = load_checkpoint(str(common.checkpoint_of(arguments)))
