@@ -12,7 +12,7 @@ from m2d_export.spec import OUTPUT
 
 from .features import Block, Progress, Teacher, reads_of
 from .heads import Regressions, Solved, closest
-from .judge import LARGEST, Judge
+from .judge import LARGEST, Judge, shown
 from .ridge import Sums
 from .settings import Corpus
 from .table import TableRegression
@@ -48,7 +48,7 @@ def choose_reads(teacher: Teacher, trained: Checkpoint, corpus: Corpus, progress
             linear, agreement = closest(sums, slice(None), kept, student.after_tail, judge)
             if agreement >= before - TOLERANCE:
                 heads[layer] = Solved(spec, linear, agreement).head()
-                progress(f"exit {layer} reads fewer layers, {spec}: agreement {before:.1f} -> {agreement:.1f}")
+                progress(f"exit {layer} reads fewer layers, {spec}: agreement {shown(before)} -> {shown(agreement)}")
                 break
     table = trained.table if trained.table is None else _table(teacher, trained, corpus, judge, progress)
     return replace(trained, heads=heads, table=table)
@@ -71,5 +71,5 @@ def _table(teacher: Teacher, trained: Checkpoint, corpus: Corpus, judge: Judge, 
     targets, weights = teacher.targets(texts, rows), torch.tensor(corpus.weights)[rows]
     regression.sums.add(regression.means(some), targets, weights)
     solved = regression.solve(corpus.held_out[:LARGEST], teacher, judge)
-    progress(f"exit 0: a table of the trained word embeddings, agreement with the base {solved.agreement:.1f}")
+    progress(f"exit 0: a table of the trained word embeddings, agreement with the base {shown(solved.agreement)}")
     return solved.table

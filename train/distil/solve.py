@@ -10,7 +10,7 @@ from m2d_export.checkpoints.load import Checkpoint
 
 from .features import Block, Progress, Teacher
 from .heads import ADDED, Regressions, choose
-from .judge import LARGEST, Judge
+from .judge import LARGEST, Judge, shown
 from .rotation import Axes, assembled
 from .settings import Corpus, Settings
 from .table import TableRegression
@@ -42,7 +42,7 @@ def solve_heads(
     heads |= _heads(regressions, held, judge, most_weights(base), progress, then_trained)
     if tokens is not None:
         solved = tokens.solve(held_out, teacher, judge)
-        progress(f"exit 0: a table, agreement with the base {solved.agreement:.1f}")
+        progress(f"exit 0: a table, agreement with the base {shown(solved.agreement)}")
         table = solved.table
     rotation = _rotation(axes, held, judge, settings, base, progress)
     return assembled(base, heads, table, rotation, settings.layers, settings.dims)
@@ -87,9 +87,11 @@ def _heads(
         before = regressions.plain(layer, held, judge)
         if solved.agreement > before:
             heads[layer] = solved.head()
-            progress(f"exit {layer}: agreement with the base {before:.1f} -> {solved.agreement:.1f}, {solved.spec}")
+            progress(
+                f"exit {layer}: agreement with the base {shown(before)} -> {shown(solved.agreement)}, {solved.spec}"
+            )
         else:
-            progress(f"exit {layer} stays as it is: agreement {before:.1f}, with a head {solved.agreement:.1f}")
+            progress(f"exit {layer} stays as it is: agreement {shown(before)}, with a head {shown(solved.agreement)}")
     return heads
 
 
@@ -104,6 +106,6 @@ def _rotation(
     is_better = after > before
     progress(
         f"the vectors are {'' if is_better else 'not '}rotated: at {dim} dims the last exit's agreement with all "
-        f"{base.width} is {before:.1f} without, {after:.1f} with"
+        f"{base.width} is {shown(before)} without, {shown(after)} with"
     )
     return rotation if is_better else None

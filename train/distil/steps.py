@@ -120,7 +120,10 @@ class Training:
                 vectors = exit_vectors(self.exits, tokens, self.start.text, BUDGET[self.device])
             loss = distillation_loss(vectors.float(), base, self.settings.dims, self.last)
             if not torch.isfinite(loss):
-                raise TrainingError(f"the loss is {loss.item()} at step {self.step + 1}: report a bug")
+                raise TrainingError(
+                    f"the loss is {loss.item()} at step {self.step + 1}: the base's vectors overflow or the training "
+                    "diverges; check the base's weights, and give another --seed or fewer --steps"
+                )
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             for weight in self.weights:

@@ -6,8 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from m2d_train.distil.judge import Judge, shown
 from safetensors.torch import load_file, save_file
 
+from m2d_export.report.formatting import MISSING
 from tests.support.checkpoints import save_checkpoint
 from tests.support.distillations import SMALL, write_texts
 from tests.train.distil.conftest import Distil
@@ -88,6 +91,27 @@ def test_weights_that_are_no_numbers_are_named(start: Distil, plain: Path, tmp_p
     ended = start(*SMALL, base=base)
     assert ended.code == USAGE
     assert "nan" in ended.error
+
+
+@pytest.mark.parametrize(("factor", "named"), [(0.0, "same vector"), (1e30, "not finite")])
+def test_a_base_whose_vectors_say_nothing_is_refused(
+    start: Distil, plain: Path, tmp_path: Path, factor: float, named: str
+) -> None:
+    base = Path(shutil.copytree(plain, tmp_path / "base"))
+    tensors = load_file(base / "model.safetensors")
+    scaled = {name: value * factor if "layer.1" in name or factor == 0 else value for name, value in tensors.items()}
+    save_file(scaled, base / "model.safetensors", metadata={"format": "pt"})
+    ended = start(*SMALL, "--layers", "0,1,3", base=base)
+    assert ended.code == USAGE
+    assert named in ended.error
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_an_undefined_agreement_is_no_number_on_the_screen() -> None:
+    judge = Judge(torch.randn(40, 8, generator=torch.Generator().manual_seed(0)))
+    same = torch.ones(40, 8)
+    assert judge.measured(same) is None
+    assert shown(judge.agreement(same)) == MISSING
 
 
 def test_an_output_that_exists_is_left_alone(start: Distil, tmp_path: Path) -> None:
