@@ -80,7 +80,8 @@ def _changes(before: dict[str, Any], now: dict[str, Any], of: str = "") -> list[
     found = []
     for key, value in now.items():
         if isinstance(value, dict):
-            found += _changes(before[key], value, f"{key}: ")
+            # Another recipe has other settings: what it lacks was None.
+            found += _changes({**dict.fromkeys(value), **before[key]}, value, f"{key}: ")
         elif before[key] != value:
             found.append(f"{of}{key} was {before[key]}, now {value}")
     return found

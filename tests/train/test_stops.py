@@ -238,8 +238,8 @@ def test_a_training_with_other_options_is_not_resumed(
     other_data = Path(shutil.copytree(graded, tmp_path / "data"))
     (other_data / "dev.csv").write_text((graded / "test.csv").read_text())
     for changed, arguments in {
-        "(settings was {": (distilbert, graded, *GRID, "--seed", 1),
-        "(recipe was GridRecipe, now SeedRecipe; settings was {": (distilbert, graded, *SEED),
+        "(settings: seed was 42, now 1)": (distilbert, graded, *GRID, "--seed", 1),
+        "(recipe was GridRecipe, now SeedRecipe; settings: ": (distilbert, graded, *SEED),
         "(model was ": (other_base, graded, *GRID),
         "(data was ": (distilbert, other_data, *GRID),
         "(precision was fp32, now bf16)": (distilbert, graded, *GRID, "--precision", "bf16"),
