@@ -16,7 +16,7 @@ import torch
 
 from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import OutputError, TrainingError, first_line
-from m2d_export.host.files import is_only_holder, output_file, sha256_of, writing
+from m2d_export.host.files import is_only_holder, output_file, sha256_of, utf8_path, writing
 from m2d_export.host.folders import check_new, check_replaceable, other_file
 from m2d_export.host.staging import remove_stale
 
@@ -117,7 +117,7 @@ class WorkFolder:
     """
 
     def __init__(self, job: Resumable, resume: bool, kind: str = "training") -> None:
-        identity, self.target, self.kind = job.identity(), job.target, kind
+        identity, self.target, self.kind = job.identity(), Path(utf8_path(job.target)), kind
         self.path = self.target.with_name(f"{self.target.name}.{kind}")
         if resume and not self.path.is_dir():
             raise TrainingError(f"{self.path} does not exist, there is nothing to resume: leave --resume out")

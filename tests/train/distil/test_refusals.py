@@ -1,6 +1,7 @@
 """A distillation refuses what it cannot do in one line, and leaves nothing behind."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,3 +144,10 @@ def test_a_pooling_that_nothing_states_is_said(start: Distil, caplog: pytest.Log
     ended = start("--minutes", 0, *SMALL, base=base)
     assert (ended.code, "pooling max" in ended.err) == (0, True)
     assert not [record.message for record in caplog.records if "assumed" in record.message]
+
+
+def test_an_output_whose_name_is_not_utf_8_is_refused(start: Distil, tmp_path: Path) -> None:
+    ended = start("-o", os.fsdecode(bytes(tmp_path) + b"/\xff"), "--minutes", 0, *SMALL)
+    assert ended.code == USAGE
+    assert "UTF-8" in ended.error
+    assert list(tmp_path.iterdir()) == []
