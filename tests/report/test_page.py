@@ -36,8 +36,8 @@ SET = """const slider = document.getElementById(arguments[0]); slider.value = ar
 @pytest.mark.slow
 def test_the_page_draws_every_chart_without_an_error(open_page):
     browser = open_page()
-    assert browser.execute_script(DRAWN) == [True] * 12
-    assert len(browser.find_elements("css selector", "figure details table")) == 12  # every chart as a table too
+    assert browser.execute_script(DRAWN) == [True] * 13
+    assert len(browser.find_elements("css selector", "figure details table")) == 13  # every chart as a table too
     assert len(browser.find_elements("css selector", "#cells tbody tr")) == 61
     browser.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
     heads = "return [...document.querySelectorAll('[data-figure=heat-score] tbody th')].map(head => head.textContent)"
@@ -245,7 +245,7 @@ def test_a_phone_does_not_scroll_sideways(open_page):
         )
         <= 390
     )
-    assert browser.execute_script(DRAWN) == [True] * 12
+    assert browser.execute_script(DRAWN) == [True] * 13
     assert browser.get_log("browser") == []
 
 
@@ -319,7 +319,7 @@ def benched_minilm(minilm_bundle, tmp_path_factory):
 def test_the_report_of_a_real_bundle_picks_the_cell_that_select_picks(open_page, benched_minilm):
     assert (benched_minilm / "report" / "index.html").stat().st_size < 6e6
     browser = open_page(benched_minilm / "report")
-    assert browser.execute_script(DRAWN) == [True] * 12
+    assert browser.execute_script(DRAWN) == [True] * 13
     heads = "return [...document.querySelectorAll('[data-figure=heat-score] tbody th')].map(head => head.textContent)"
     assert browser.execute_script(heads) == ["6", "2*"]  # its exits were not trained
     picks = set()
