@@ -38,7 +38,7 @@ STYLE: dict[Any, Any] = {
 
 SEEN_EXITS = {"1": "#1d4f8c", "3": "#0a7d62"}
 SEEN_PANELS = {
-    "sts": "STS-B dev (prototype: test)",
+    "sts": "STS-B test",
     "share": "share of the base's nDCG@10",
     "asym": "the same, documents at exit 6",
 }
@@ -156,7 +156,7 @@ def texts_seen_picture(target: Path, found: dict[str, Any]) -> None:
         for place, (panel, axes) in enumerate(zip(SEEN_PANELS, figure.subplots(1, 3), strict=True)):
             for layer, colour in SEEN_EXITS.items():
                 cells = [row["exits"][layer][width] for row in runs]
-                values = [cell["sts"]["dev"] if panel == "sts" else cell[panel] for cell in cells]
+                values = [cell["sts"]["test"] if panel == "sts" else cell[panel] for cell in cells]
                 seen = [row["facts"]["texts_seen"] for row in runs]
                 axes.plot(seen, values, "o-", color=colour, label=f"exit {layer}")
                 older = {seen: scores[place] for (exit_, seen), scores in PROTOTYPE.items() if exit_ == layer}

@@ -95,12 +95,12 @@ def test_checkpoints_are_measured_against_the_base_and_a_later_call_adds_to_the_
 
 
 def test_the_picture_shows_the_runs_that_have_steps(tmp_path: Path) -> None:
-    cell = {"sts": {"dev": 75.0}, "share": 0.6, "asym": 0.7}
+    cell = {"sts": {"test": 75.0}, "share": 0.6, "asym": 0.7}
     exits = {layer: {"384": cell} for layer in ("1", "3")}
     facts = [None, {"steps": 0, "texts_seen": 0, "batch": 64}, {"steps": 358, "texts_seen": 22_912, "batch": 64}]
     checkpoints = {str(place): {"facts": own, "exits": exits} for place, own in enumerate(facts)}
     pictures.texts_seen_picture(tmp_path / "a.png", {"base": {"width": 384}, "checkpoints": checkpoints})
     with Image.open(tmp_path / "a.png") as drawn:
         words = drawn.info["Description"]
-    for word in ("STS-B dev", "exit 1", "exit 3", "prototype", "batches of 64", "1,024"):
+    for word in ("STS-B test", "exit 1", "exit 3", "prototype", "batches of 64", "1,024"):
         assert word in words
