@@ -66,10 +66,11 @@ def _plain_model(loaded: Checkpoint, layer: int, dim: int) -> "SentenceTransform
     first, pooling, *rest = list(loaded.original)
     first.model = cut_checkpoint(loaded, layer).encoder
     head = loaded.heads.get(layer)
-    if head is not None and head.spec.reads != (layer,):
+    if head is not None and (head.spec.reads != (layer,) or head.spec.mean):
+        read = ", ".join(f"the mean of {place}" if place in head.spec.mean else str(place) for place in head.spec.reads)
         raise CheckpointError(
-            f"the head of exit {layer} reads the layers {', '.join(map(str, head.spec.reads))}, and a plain "
-            "sentence-transformers folder reads only one: build a bundle, and write this cell as a folder with "
+            f"the head of exit {layer} reads the layers {read}, and a plain sentence-transformers folder pools only "
+            "its last one, in the usual way: build a bundle, and write this cell as a folder with "
             f"m2d-export onnx BUNDLE --cell {layer}x{dim}"
         )
     heads = [] if head is None else [head.dense]

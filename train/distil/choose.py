@@ -1,5 +1,6 @@
 """After the training: fewer layers for a head where held-out text shows no loss, and the table once more."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -33,19 +34,20 @@ def choose_reads(teacher: Teacher, trained: Checkpoint, corpus: Corpus, progress
     held_out = corpus.held_out[:LARGEST]
     judge = Judge(teacher.collected(held_out, ()).vectors)
     held = student.collected(held_out, regressions.reads)
-    some = corpus.texts[:: -(-len(corpus.texts) // TEXTS)]
+    every = -(-len(corpus.texts) // TEXTS)
+    some, weights = corpus.texts[::every], torch.tensor(corpus.weights[::every])
     features = student.collected(some, regressions.reads)
     heads = dict(trained.heads)
     for layer, head in trained.heads.items():
-        before = judge.agreement(student.after_tail(_output(head, regressions, held)))
+        before = judge.agreement(teacher.after_tail(_output(head, regressions, held)))
         for spec in regressions.options[layer]:
             if len(spec.reads) >= len(head.spec.reads):
                 continue
             inputs = regressions.features(features, reads_of(spec))
             sums = Sums(inputs.shape[1], student.pooled)
-            sums.add(inputs, _output(head, regressions, features), torch.ones(len(inputs)))
+            sums.add(inputs, _output(head, regressions, features), weights)
             kept = regressions.features(held, reads_of(spec))
-            linear, agreement = closest(sums, slice(None), kept, student.after_tail, judge)
+            linear, agreement = closest(sums, slice(None), kept, teacher.after_tail, judge)  # without a rotation
             if agreement >= before - TOLERANCE:
                 heads[layer] = Solved(spec, linear, agreement).head()
                 progress(f"exit {layer} reads fewer layers, {spec}: agreement {shown(before)} -> {shown(agreement)}")
@@ -55,10 +57,10 @@ def choose_reads(teacher: Teacher, trained: Checkpoint, corpus: Corpus, progress
 
 
 def _output(head: Head, regressions: Regressions, block: Block) -> Tensor:
-    """What a trained head makes of the features of a block: (texts, pooled)."""
+    """What a trained head makes of the features of a block, on the CPU: (texts, pooled)."""
     with torch.no_grad():
         features = {OUTPUT: regressions.features(block, reads_of(head.spec))}
-        vectors: Tensor = head.dense(features)[OUTPUT]
+        vectors: Tensor = copy.deepcopy(head.dense).cpu()(features)[OUTPUT]
     return vectors
 
 

@@ -187,9 +187,10 @@ def _train(
             work.save({**state, "training": training.last_good})
             saved = time.monotonic()
             pause = max(SAVE_SECONDS, (saved - begun) / SAVE_SHARE)
+    finished = training.finished  # before it returns to its last good state, which may be earlier
     work.save({**state, "training": training.state()})
     made = training.checkpoint()
-    return made, training.step, training.elapsed, not training.finished
+    return made, training.step, training.elapsed, not finished
 
 
 def _remember(work: WorkFolder, teacher: Teacher) -> None:

@@ -35,7 +35,7 @@ RATE, HEAD_RATE, DECAY, CLIP = 3e-4, 1e-3, 0.01, 1.0
 WARM_UP = 0.1  # of the training
 LAST = 6.0  # the weight of the last exit in the loss
 RAISE, CALM = 1.5, 0.9  # after a return, the weight is multiplied by the first, the rate by at most the second
-AVERAGED = 20  # steps over which the weights are averaged
+AVERAGED = 20  # about so many of the last steps count in the mean of the weights
 MOST_RETURNS = 6  # after so many returns the training ends with its last good state
 ANSWERS = ("returns", "last", "calm")  # what a return changes
 
@@ -165,7 +165,12 @@ class Training:
                 f"and {self.calm:.2g} of the learning rate"
             )
             now = {name: getattr(self, name) for name in ("elapsed", *ANSWERS)}  # time goes on
-            self._load({**self._good, **now, "weights": self._good["average"]})  # the last step may have been a bad one
+            self._good = {
+                **self._good,
+                **now,
+                "weights": self._good["average"],
+            }  # the last step may have been a bad one
+            self._load(self._good)
         self.elapsed += time.perf_counter() - started
 
     def drift(self) -> float:

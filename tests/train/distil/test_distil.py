@@ -92,3 +92,13 @@ def test_a_last_exit_that_drifts_is_taken_back(
     texts = ["a cat is playing", "the dog"]
     before, after = (SentenceTransformer(str(path), device="cpu").encode(texts) for path in (plain, tmp_path / "out"))
     np.testing.assert_allclose(before, after, atol=1e-3)
+
+
+def test_a_training_that_cannot_hold_the_last_exit_ends_as_finished(
+    start: Distil, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m2d_train.distil.steps.CHECK", {"cpu": 2})
+    monkeypatch.setattr("m2d_train.distil.steps.Training.drift", lambda self: 0.5)
+    assert start("--steps", 20, *SMALL).code == 0
+    stated = json.loads((tmp_path / "out" / "m2d.json").read_text())
+    assert (stated["stopped"], stated["steps"]) == (False, 0)
