@@ -80,6 +80,8 @@ def with_checkpoint(once: Once) -> Path:
         furnish(folder)
         save_checkpoint(folder / "minilm", pooling=("mean", "max"))
         shutil.rmtree(folder / "minilm-plain")
+        save_checkpoint(folder / "distilled", pooling=("mean", "max"), table=True)
+        shutil.rmtree(folder / "distilled-plain")
         shutil.copytree(folder / "minilm", folder / "models" / "minilm-l6-sts-2d")  # the README builds this one
 
     return once("examples with a checkpoint", make)

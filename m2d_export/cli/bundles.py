@@ -235,7 +235,7 @@ def encode(
     "slice",
     epilog=examples(
         "m2d-export slice ./minilm --cell 3x128 -o minilm-layer3",
-        "m2d-export slice ./distilled --cell 0x256 -o minilm-static",
+        "m2d-export slice ./distilled --cell 0x128 -o minilm-static",
     ),
 )
 @click.argument("checkpoint")

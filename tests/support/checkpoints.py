@@ -121,14 +121,15 @@ def save_checkpoint(folder: Path, architecture: str = "bert", **settings) -> Pat
             (folder / "exits" / str(layer)).mkdir(parents=True)
             head.save(str(folder / "exits" / str(layer)))
     if settings.get("table"):
-        save_table(folder, rows)
+        pooling = settings.get("pooling", "mean")
+        save_table(folder, rows, WIDTH * (1 if isinstance(pooling, str) else len(pooling)))
     return folder
 
 
-def save_table(folder: Path, vocabulary: int) -> None:
+def save_table(folder: Path, vocabulary: int, width: int = WIDTH) -> None:
     """Give a checkpoint an exit 0: a table of random rows, those of special tokens too."""
     import torch
     from safetensors.torch import save_file
 
     (folder / "exits" / "0").mkdir(parents=True)
-    save_file({"embedding.weight": torch.randn(vocabulary, WIDTH)}, folder / "exits" / "0" / "model.safetensors")
+    save_file({"embedding.weight": torch.randn(vocabulary, width)}, folder / "exits" / "0" / "model.safetensors")
