@@ -87,6 +87,8 @@ child("new during a call", shape_of_new)
 stop.set()
 thread.join()
 encoder.encode(texts)  # the parent goes on
+stream.close()
+encoder.close()  # else OpenVINO may crash when the interpreter ends, after everything else
 print(json.dumps(found))
 """
 
