@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -9,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from m2d_export.host.machine import flags
 
 
+@cache
 def multiplies_bfloat16(device: str) -> bool:
     """Whether ``device`` multiplies matrices of bfloat16 faster than those of float32: GPUs do, and CPUs with AMX."""
     return device == "cuda" or "amx_bf16" in flags()

@@ -40,12 +40,13 @@ def choose_reads(teacher: Teacher, trained: Checkpoint, corpus: Corpus, progress
     heads = dict(trained.heads)
     for layer, head in trained.heads.items():
         before = judge.agreement(teacher.after_tail(_output(head, regressions, held)))
+        goal = _output(head, regressions, features)
         for spec in regressions.options[layer]:
             if len(spec.reads) >= len(head.spec.reads):
                 continue
             inputs = regressions.features(features, reads_of(spec))
             sums = Sums(inputs.shape[1], student.pooled)
-            sums.add(inputs, _output(head, regressions, features), weights)
+            sums.add(inputs, goal, weights)
             kept = regressions.features(held, reads_of(spec))
             linear, agreement = closest(sums, slice(None), kept, teacher.after_tail, judge)  # without a rotation
             if agreement >= before - TOLERANCE:
