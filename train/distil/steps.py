@@ -60,7 +60,8 @@ class Training:
     ) -> None:
         self.teacher, self.start, self.settings, self.progress = teacher, start, settings, progress
         self.device, self.texts = teacher.device, corpus.texts
-        self.order = Order(len(corpus.own), len(corpus.mix), BATCH[self.device], settings.seed)
+        own, mix = ([len(text.ids) for text in texts] for texts in (corpus.own, corpus.mix))
+        self.order = Order(own, mix, BATCH[self.device], settings.seed)
         self.steps, self.seconds = steps, seconds
         self.step, self.elapsed, self.returns = 0, 0.0, 0
         self.last, self.calm = LAST, 1.0  # the weight of the last exit, and a factor of the learning rate
