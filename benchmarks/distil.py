@@ -30,12 +30,23 @@ from m2d_export.bench.sts import Pairs, load_pairs
 from m2d_export.checkpoints.folder import M2D_JSON, read_object
 from m2d_export.checkpoints.load import load_checkpoint
 from m2d_export.vectors import cosine
-from train.distil.steps import BATCH
 
 UNTOUCHED = "untouched"
 DEV, TEST = "dev", "test"
 MAX_TOKENS, NARROW = 256, 64
-FACTS = ("recipe", "texts", "settings", "steps", "seconds", "stopped", "rotated", "machine", "versions")
+FACTS = (
+    "recipe",
+    "texts",
+    "settings",
+    "steps",
+    "seconds",
+    "stopped",
+    "rotated",
+    "batch",
+    "device",
+    "machine",
+    "versions",
+)
 Row = dict[str, Any]
 
 
@@ -139,8 +150,7 @@ def facts(folder: Path) -> Row:
     """What ``distil`` wrote about the checkpoint: texts, steps, seconds, device; and how many texts it was shown."""
     stated = read_object(folder / M2D_JSON)
     found = {name: stated[name] for name in FACTS}
-    batch = BATCH.get(stated["machine"], BATCH["cpu"])  # the machine is "cuda", or the name of a CPU
-    return {**found, "batch": batch, "texts_seen": batch * stated["steps"]}
+    return {**found, "texts_seen": stated["batch"] * stated["steps"]}
 
 
 def covers(row: Row | None, base: Bundle, data: Data) -> bool:

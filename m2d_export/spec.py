@@ -171,8 +171,8 @@ class HeadSpec:
             )
 
     def __str__(self) -> str:
-        others = [str(layer) for layer in self.reads if layer != self.layer]
-        return f"layer {self.layer}" + (f" (reads {', '.join(others)} too)" if others else "")
+        reads = ", ".join(f"{layer} (mean)" if layer in self.mean else str(layer) for layer in self.reads)
+        return f"layer{'s' * (len(self.reads) > 1)} {reads}"
 
     def pooling(self, layer: int, usual: Pooling) -> Pooling:
         """How this head pools ``layer``, in a checkpoint that pools as ``usual``."""

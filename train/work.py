@@ -161,8 +161,8 @@ class WorkFolder:
             raise TrainingError(f"{self.path} has no valid {IDENTITY} ({error!r}): remove the folder") from error
         if changes:
             raise TrainingError(
-                f"{self.path} belongs to a training with other options ({'; '.join(changes)}): give the same options, "
-                "or remove it"
+                f"{self.path} belongs to a training with other options ({'; '.join(changes)}): repeat that command, "
+                "or remove the folder"
             )
         if not self._written():
             check_new(self.target)

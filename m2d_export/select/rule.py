@@ -128,7 +128,7 @@ def _searched_in(candidates: Sequence[Candidate], task: Task, index_cell: Cell |
     there = dict.fromkeys(candidate.index_cell for candidate in candidates if candidate.index_cell is not None)
     if index_cell is None or str(index_cell) not in there:
         choose = f"choose one of {', '.join(there)}" if there else f"{TASKS[task].measure} first"
-        raise DataError(f"no queries were searched in an index of {index_cell or 'no cell'}: {choose}")
+        raise DataError(f"no queries were searched in an index of {index_cell or 'any cell'}: {choose}")
     return [candidate for candidate in candidates if candidate.index_cell == str(index_cell)]
 
 

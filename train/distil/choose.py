@@ -1,17 +1,14 @@
 """After the training: fewer layers for a head where held-out text shows no loss, and the table once more."""
 
-import copy
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from m2d_export.checkpoints.heads import Head
 from m2d_export.checkpoints.load import Checkpoint
-from m2d_export.spec import OUTPUT
 
-from .features import Block, Progress, Teacher, reads_of
+from .features import Progress, Teacher, reads_of
 from .heads import Regressions, Solved, closest
 from .judge import LARGEST, Judge, shown
 from .ridge import Sums
@@ -39,8 +36,8 @@ def choose_reads(teacher: Teacher, trained: Checkpoint, corpus: Corpus, progress
     features = student.collected(some, regressions.reads)
     heads = dict(trained.heads)
     for layer, head in trained.heads.items():
-        before = judge.agreement(teacher.after_tail(_output(head, regressions, held)))
-        goal = _output(head, regressions, features)
+        before = judge.agreement(teacher.after_tail(regressions.output(head, held)))
+        goal = regressions.output(head, features)
         for spec in regressions.options[layer]:
             if len(spec.reads) >= len(head.spec.reads):
                 continue
@@ -51,28 +48,21 @@ def choose_reads(teacher: Teacher, trained: Checkpoint, corpus: Corpus, progress
             linear, agreement = closest(sums, slice(None), kept, teacher.after_tail, judge)  # without a rotation
             if agreement >= before - TOLERANCE:
                 heads[layer] = Solved(spec, linear, agreement).head()
-                progress(f"exit {layer} reads fewer layers, {spec}: agreement {shown(before)} -> {shown(agreement)}")
+                progress(f"exit {layer} reads only {spec}: agreement {shown(before)} -> {shown(agreement)}")
                 break
     table = trained.table if trained.table is None else _table(teacher, trained, corpus, judge, progress)
     return replace(trained, heads=heads, table=table)
 
 
-def _output(head: Head, regressions: Regressions, block: Block) -> Tensor:
-    """What a trained head makes of the features of a block, on the CPU: (texts, pooled)."""
-    with torch.no_grad():
-        features = {OUTPUT: regressions.features(block, reads_of(head.spec))}
-        vectors: Tensor = copy.deepcopy(head.dense).cpu()(features)[OUTPUT]
-    return vectors
-
-
 def _table(teacher: Teacher, trained: Checkpoint, corpus: Corpus, judge: Judge, progress: Progress) -> nn.Module:
-    """The table, solved from the trained word embeddings and the targets that are kept in memory."""
+    """The better of the trained checkpoint's table and one that is solved from the trained word embeddings."""
     words: Any = trained.encoder.get_input_embeddings()
     texts, rows = corpus.texts, teacher.known()
     some = [texts[row] for row in rows.tolist()]
     regression = TableRegression(words.weight, some, teacher)
     targets, weights = teacher.targets(texts, rows), torch.tensor(corpus.weights)[rows]
     regression.sums.add(regression.means(some), targets, weights)
-    solved = regression.solve(corpus.held_out[:LARGEST], teacher, judge)
-    progress(f"exit 0: a table of the trained word embeddings, agreement with the base {shown(solved.agreement)}")
+    solved = regression.solve(corpus.held_out[:LARGEST], teacher, judge, trained.table)
+    which = "the table stays" if solved.table is trained.table else "a table of the trained word embeddings"
+    progress(f"exit 0: {which}, agreement with the base {shown(solved.agreement)}")
     return solved.table

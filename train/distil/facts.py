@@ -5,12 +5,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.host.machine import machine
 
 from .card import license_of
 from .job import Job
 from .mix import NONE
+from .steps import BATCH
 
 KIND = "distil"  # the extra, and the ending of the work folder's name
 PACKAGES = ("torch", "transformers", "sentence-transformers")
@@ -53,6 +56,8 @@ def facts_of(job: Job, made: Checkpoint, step: int, seconds: tuple[float, float]
         "seconds": {"heads": round(seconds[0], 1), "training": round(seconds[1], 1)},
         "stopped": stopped,
         "rotated": made.rotation is not None,
-        "machine": f"{here['cores']} cores of {here['cpu']}" if job.device == "cpu" else job.device,
+        "batch": BATCH[job.device],
+        "device": job.device,
+        "machine": f"{here['cores']} cores of {here['cpu']}" if job.device == "cpu" else torch.cuda.get_device_name(),
         "versions": {package: version(package) for package in PACKAGES},
     }

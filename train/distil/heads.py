@@ -1,5 +1,6 @@
 """Heads in closed form: a linear map from pooled layers to the pooled vector of the last exit, for each exit."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,14 +9,14 @@ from sentence_transformers.sentence_transformer.modules import Dense
 from torch import Tensor, nn
 
 from m2d_export.checkpoints.heads import Head
-from m2d_export.spec import HeadSpec
+from m2d_export.spec import OUTPUT, HeadSpec
 
 from .features import Block, Read, Teacher, reads_of
 from .judge import Judge
 from .ridge import Linear, Sums
 
 REGULARISATIONS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
-LARGEST = 10_240  # numbers of a text in one regression; with more, a head reads only its own layer and layer 0
+AT_ONCE = 10_240  # numbers of a text in one regression; with more, a head reads only its own layer and layer 0
 ADDED = 0.15  # of the encoder's weights: what heads may add
 
 
@@ -51,7 +52,8 @@ class Regressions:
     def __init__(self, teacher: Teacher, layers: Sequence[int]) -> None:
         self.teacher = teacher
         self.options = {layer: candidates(layer, teacher, several=True) for layer in layers}
-        is_small = sum(teacher.sizes(needed(self.options))) <= LARGEST
+        self.read = sum(teacher.sizes(needed(self.options)))  # how many numbers all layers give
+        is_small = self.read <= AT_ONCE
         if not is_small:
             self.options = {layer: candidates(layer, teacher, several=False) for layer in layers}
         existing = (read for head in teacher.checkpoint.heads.values() for read in reads_of(head.spec))
@@ -80,9 +82,18 @@ class Regressions:
         )
         return Solved(spec, linear, agreement)
 
-    def plain(self, layer: int, held_out: Block, judge: Judge) -> float:
-        """The agreement of an exit without a head."""
-        return judge.agreement(self.teacher.after_tail(self.features(held_out, [(layer, False)])))
+    def before(self, layer: int, held_out: Block, judge: Judge) -> float:
+        """The agreement of an exit as the checkpoint has it: with its head, or without any."""
+        head = self.teacher.checkpoint.heads.get(layer)
+        vectors = self.features(held_out, [(layer, False)]) if head is None else self.output(head, held_out)
+        return judge.agreement(self.teacher.after_tail(vectors))
+
+    def output(self, head: Head, block: Block) -> Tensor:
+        """What a head makes of a block, on the CPU: (texts, pooled)."""
+        with torch.no_grad():
+            features = {OUTPUT: self.features(block, reads_of(head.spec))}
+            vectors: Tensor = copy.deepcopy(head.dense).cpu()(features)[OUTPUT]
+        return vectors
 
 
 def closest(

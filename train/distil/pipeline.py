@@ -115,6 +115,7 @@ def _distil(job: Job, screen: Screen, work: WorkFolder) -> Outcome:
 
     facts = facts_of(job, made, step, (state["seconds"], seconds), stopped)
     after = publish_checkpoint(made, work, facts, before, measure)
+    _name_losers(before, after, job, screen)
     if not stopped:
         work.remove()
     return Outcome(before, after, stopped, step)
@@ -204,6 +205,17 @@ def _grid(job: Job, teacher: Teacher, checkpoint: Checkpoint) -> Scores:
     return agreement_grid(teacher, checkpoint, job.texts.solved.held_out[:MEASURED], job.settings.dims, layers)
 
 
+def _name_losers(before: Scores, after: Scores, job: Job, screen: Screen) -> None:
+    """Name the exits that agree less with the base than before: their blocks were trained, so they cannot go back."""
+    for layer in job.layers[:-1]:
+        old, new = (scores.get(Cell(layer, job.base.width)) for scores in (before, after))
+        if old is not None and new is not None and new < old:
+            screen.print(
+                f"exit {layer} agrees less with the base than before, {old:.1f} -> {new:.1f}: give other texts or "
+                "--minutes 0, or leave the exit out of --layers"
+            )
+
+
 def _announce(job: Job, screen: Screen) -> None:
     texts, base = job.texts, job.base
     screen.print(
@@ -214,3 +226,8 @@ def _announce(job: Job, screen: Screen) -> None:
         f"texts: {texts.own:,} of {texts.read:,}, and {texts.mix:,} of {mix_name(job)}; "
         f"{len(texts.solved.held_out):,} of them are held out"
     )
+    if job.trains and base.similarity == "dot" and not base.normalize:
+        screen.print(
+            "the base compares by dot product, but a training learns directions only, and not the lengths of vectors: "
+            "compare by cosine, or give --minutes 0"
+        )

@@ -9,7 +9,7 @@ from m2d_export.checkpoints.heads import Head
 from m2d_export.checkpoints.load import Checkpoint
 
 from .features import Block, Progress, Teacher
-from .heads import ADDED, Regressions, choose
+from .heads import ADDED, AT_ONCE, Regressions, choose
 from .judge import LARGEST, Judge, shown
 from .rotation import Axes, assembled
 from .settings import Corpus, Settings
@@ -22,15 +22,19 @@ def solve_heads(
     """The checkpoint with heads, a table if layer 0 is asked for, and a rotation where it helps the smallest dim.
 
     Heads and a table that exist stay, unless ``settings.fresh``. An exit that would agree less with the base than
-    before stays as it is. With ``then_trained``, the exit before the last reads only its own layer: training makes more
-    of that.
+    before stays as it is, with its head if it has one. With ``then_trained``, the exit before the last reads only its
+    own layer: training makes more of that.
     """
     base = teacher.checkpoint
     below = [layer for layer in settings.layers if 0 < layer < base.depth]
     heads = {} if settings.fresh else {layer: head for layer, head in base.heads.items() if layer in below}
     table = None if settings.fresh else base.table
+    if others := sorted(base.heads.keys() - set(below)):
+        progress(f"left out, because --layers does not name them: the heads of exits {', '.join(map(str, others))}")
     texts, held_out = corpus.texts, corpus.held_out[:LARGEST]
     regressions = Regressions(teacher, [layer for layer in below if layer not in heads])
+    if regressions.read > AT_ONCE:
+        progress(f"heads read two layers at most: all layers give {regressions.read:,} numbers, over {AT_ONCE:,}")
     tokens = None
     if 0 in settings.layers and table is None:
         words: Any = base.encoder.get_input_embeddings()
@@ -41,7 +45,7 @@ def solve_heads(
     judge = Judge(held.vectors)
     heads |= _heads(regressions, held, judge, most_weights(base), progress, then_trained)
     if tokens is not None:
-        solved = tokens.solve(held_out, teacher, judge)
+        solved = tokens.solve(held_out, teacher, judge, base.table)
         progress(f"exit 0: a table, agreement with the base {shown(solved.agreement)}")
         table = solved.table
     rotation = _rotation(axes, held, judge, settings, base, progress)
@@ -78,20 +82,22 @@ def _pass_over(
 def _heads(
     regressions: Regressions, held: Block, judge: Judge, most: int, progress: Progress, then_trained: bool
 ) -> dict[int, Head]:
-    depth, options = regressions.teacher.checkpoint.depth, {}
+    base, options = regressions.teacher.checkpoint, {}
     for layer, specs in regressions.options.items():
-        single = then_trained and layer == depth - 1
+        single = then_trained and layer == base.depth - 1
         options[layer] = [regressions.solve(spec, held, judge) for spec in specs if len(spec.reads) == 1 or not single]
     heads = {}
     for layer, solved in sorted(choose(options, most).items()):
-        before = regressions.plain(layer, held, judge)
+        before = regressions.before(layer, held, judge)
         if solved.agreement > before:
             heads[layer] = solved.head()
             progress(
-                f"exit {layer}: agreement with the base {shown(before)} -> {shown(solved.agreement)}, {solved.spec}"
+                f"exit {layer}: agreement with the base {shown(before)} -> {shown(solved.agreement)}, "
+                f"from {solved.spec}"
             )
         else:
-            progress(f"exit {layer} stays as it is: agreement {shown(before)}, with a head {shown(solved.agreement)}")
+            heads |= {layer: base.heads[layer]} if layer in base.heads else {}
+            progress(f"exit {layer} stays as it is: agreement {shown(before)}, solved {shown(solved.agreement)}")
     return heads
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +43,16 @@ class TableRegression:
         """The mean of the rows of each text, without the tokens of its prompt that are not pooled: (texts, numbers)."""
         return mean_rows(self.rows, tokens, self.special)
 
-    def solve(self, held_out: Sequence[TokenIds], teacher: Teacher, judge: Judge) -> "SolvedTable":
-        """The table with the regularisation that comes closest to the base on held-out text."""
+    def solve(
+        self, held_out: Sequence[TokenIds], teacher: Teacher, judge: Judge, old: nn.Module | None
+    ) -> "SolvedTable":
+        """The table with the best regularisation, or ``old`` if that agrees better with the base on held-out text."""
         linear, agreement = closest(self.sums, slice(None), self.means(held_out), teacher.after_tail, judge)
+        if old is not None:
+            rows: Any = old.weight
+            before = judge.agreement(teacher.after_tail(mean_rows(rows.detach().cpu(), held_out, self.special)))
+            if before >= agreement:
+                return SolvedTable(old, before)
         table = nn.Embedding(len(self.rows), teacher.pooled, _weight=linear(self.rows), _freeze=True)
         return SolvedTable(table, agreement)
 
@@ -53,7 +61,7 @@ class TableRegression:
 class SolvedTable:
     """A table (vocabulary, pooled), and its agreement with the base on held-out text."""
 
-    table: nn.Embedding
+    table: nn.Module
     agreement: float
 
 

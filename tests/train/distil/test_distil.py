@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
@@ -102,3 +103,26 @@ def test_a_training_that_cannot_hold_the_last_exit_ends_as_finished(
     assert start("--steps", 20, *SMALL).code == 0
     stated = json.loads((tmp_path / "out" / "m2d.json").read_text())
     assert (stated["stopped"], stated["steps"]) == (False, 0)
+
+
+def test_a_new_head_that_agrees_less_than_the_old_one_is_not_taken(
+    start: Distil, distilled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("m2d_train.distil.heads.REGULARISATIONS", (1e9,))
+    ended = start("--minutes", 0, "--fresh", "--layers", "0,2,3", *SMALL, base=distilled)
+    assert ended.code == 0
+    assert "exit 2 stays as it is" in ended.err
+    assert "the heads of exits 1" in ended.err
+    old, new = (load_checkpoint(str(folder)) for folder in (distilled, tmp_path / "out"))
+    torch.testing.assert_close(new.heads[2].dense.state_dict(), old.heads[2].dense.state_dict())
+    assert old.table is not None
+    assert new.table is not None
+    torch.testing.assert_close(new.table.state_dict(), old.table.state_dict())
+
+
+def test_an_exit_that_training_made_worse_is_named(start: Distil, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("m2d_train.distil.steps.RATE", 0.3)  # the training ruins the blocks
+    monkeypatch.setattr("m2d_train.distil.steps.Training.drift", lambda self: 0.0)
+    ended = start("--steps", 12, *SMALL)
+    assert ended.code == 0
+    assert re.search(r"exit [12] agrees less with the base than before", " ".join(ended.err.split()))
