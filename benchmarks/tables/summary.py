@@ -46,7 +46,6 @@ def results() -> str:
     ours, base = scores_of(SHIPPED), scores_of(UNTOUCHED)
     depth = axes_of(ours)[0][0]
     short, single = (fastest(result("peers.json"), workload) for workload in ("short", "single"))
-    shares = [row["share_short"] for row in result("ceiling.json")["rows"]]
     agreement, built = result("agreement_vs_score.json"), result("build_cost.json")
     size = built["all_graphs_over_the_deepest_alone"]
     latency = {name: milliseconds(single.rows[name]["single_p50_ms"]) for name in (single.full, single.peer)}
@@ -57,6 +56,11 @@ def results() -> str:
             "scores-of-the-shipped-checkpoint",
         ),
         (
+            "How good are exits that `distil` makes in 10 minutes, without labels?",
+            _distilled(),
+            "exits-without-labels",
+        ),
+        (
             "How many texts per second, compared with the fastest other library?",
             f"{times(short.ratio(short.full))} at full depth, {times(short.ratio(short.exit))} at exit {EXIT}",
             "other-libraries",
@@ -65,11 +69,6 @@ def results() -> str:
             f"How long does one text take, with all {depth} layers?",
             f"{latency[single.full]} (fastest other library: {latency[single.peer]})",
             "other-libraries",
-        ),
-        (
-            "How much of the speed of bare matrix products does `encode` reach?",
-            f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %, depending on runtime and precision",
-            "the-machines-limit",
         ),
         (
             "Without graded pairs, can `bench` still tell which cells are better?",
@@ -83,3 +82,15 @@ def results() -> str:
         ),
     ]
     return plain_table(["question", "result"], [[f"[{ask}]({PAGE}#{at})", found] for ask, found, at in rows])
+
+
+def _distilled() -> str:
+    """What ``distil`` makes of an exit, with BM25 beside it."""
+    found = result("distil.json")
+    before, after = (found["checkpoints"][name]["exits"][str(EXIT)] for name in ("untouched", "10 minutes"))
+    width = next(iter(after))
+    (old, old_share), (new, new_share) = ((one[width]["sts"]["test"], one[width]["share"]) for one in (before, after))
+    return (
+        f"exit {EXIT}: {score(new)} on STS-B (before: {score(old)}); in retrieval, {new_share:.2f} of what all layers "
+        f"find (before: {old_share:.2f}; BM25: {found['bm25']['share']:.2f})"
+    )

@@ -8,7 +8,7 @@ from torch import Tensor
 from .settings import OWN_WEIGHT
 
 WINDOW = 32  # so many steps are planned together, so that many texts have similar lengths
-GROUPS = 2  # of texts of similar length in a step: padding is rare, and a step still has several lengths
+GROUPS = 4  # of texts of similar length in a step: padding is rare, and a step still has several lengths
 
 
 class Order:

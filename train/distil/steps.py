@@ -27,7 +27,7 @@ from .order import Order
 from .rotation import assembled
 from .settings import Corpus, Settings
 
-BATCH = {"cpu": 64, "cuda": 1024}  # texts in a step
+BATCH = {"cpu": 128, "cuda": 1024}  # texts in a step
 BUDGET = {"cpu": 4096, "cuda": 48_000}  # tokens of a group
 CHECK = {"cpu": 25, "cuda": 100}  # steps between two looks at the drift of the last exit
 DRIFT_TEXTS = 200

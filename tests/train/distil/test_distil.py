@@ -73,11 +73,20 @@ def test_a_pooling_that_the_folder_does_not_state_is_kept_in_the_output(start: D
     assert load_checkpoint(str(tmp_path / "out")).pooling.modes == ("cls",)
 
 
-@pytest.mark.parametrize("architecture", ["modernbert", "xlm-roberta"])
-def test_other_encoders(start: Distil, tmp_path: Path, architecture: str) -> None:
-    base = save_checkpoint(tmp_path / "base", architecture, pooling="cls")
+@pytest.mark.parametrize(
+    ("architecture", "pooling"),
+    [("modernbert", "cls"), ("xlm-roberta", "mean"), ("bert", "lasttoken")],  # the first is pre-LN
+)
+def test_every_exit_of_other_encoders_agrees_more_with_the_base(
+    start: Distil, tmp_path: Path, architecture: str, pooling: str
+) -> None:
+    prompts = {"query": "query: ", "passage": "passage: "}
+    base = save_checkpoint(tmp_path / "base", architecture, pooling=pooling, prompts=prompts)
     assert start("--steps", 2, *SMALL, base=base).code == 0
-    assert load_checkpoint(str(tmp_path / "out")).pooling.modes == ("cls",)
+    assert load_checkpoint(str(tmp_path / "out")).pooling.modes == (pooling,)
+    agreement = json.loads((tmp_path / "out" / "m2d.json").read_text())["agreement"]
+    for cell in ("1x64", "2x64"):
+        assert agreement["after"][cell] > agreement["before"][cell]
 
 
 def test_a_last_exit_that_drifts_is_taken_back(
