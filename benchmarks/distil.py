@@ -34,19 +34,7 @@ from m2d_export.vectors import cosine
 UNTOUCHED = "untouched"
 DEV, TEST = "dev", "test"
 MAX_TOKENS, NARROW = 256, 64
-FACTS = (
-    "recipe",
-    "texts",
-    "settings",
-    "steps",
-    "seconds",
-    "stopped",
-    "rotated",
-    "batch",
-    "device",
-    "machine",
-    "versions",
-)
+FACTS = ("recipe", "texts", "settings", "steps", "seconds", "stopped", "rotated", "batch", "machine", "versions")
 Row = dict[str, Any]
 
 
@@ -98,9 +86,10 @@ def main() -> None:
         deepest = base_vectors(base, data)
         best = [_ndcg(searched, deepest) for searched in data.collections]
         lexical = [evaluate_ranks(s.collection, ranks(s.collection, "english")).ndcg_at_10 for s in data.collections]
+        plain = [evaluate_ranks(s.collection, ranks(s.collection, None)).ndcg_at_10 for s in data.collections]
         found |= {
             "ndcg": _named(data, best),
-            "bm25": {"ndcg": _named(data, lexical), "share": sum(lexical) / sum(best)},
+            "bm25": {"ndcg": _named(data, lexical), "share": sum(lexical) / sum(best), "plain": sum(plain) / sum(best)},
         }
         dims = sorted({width, min(NARROW, width)}, reverse=True)
         for name, index in indexes.items():

@@ -2,16 +2,16 @@
 
 import gzip
 import importlib
-import io
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from typing import Any
 import click
 import pytest
 from m2d_train.distil import pipeline
+from m2d_train.distil.corpus import Reading
 
 from m2d_export import Bundle, Precision
 from m2d_export.cli import cli
 from m2d_export.runtimes.table import RUNTIMES
-from tests.cli.commands import ROOT, Outcome, call, shorten_bench
+from tests.cli.commands import ROOT, Outcome, call, run_in, shorten_bench
 from tests.support.checkpoints import save_checkpoint
 from tests.support.distillations import write_texts
 from tests.support.shared import Once
@@ -38,17 +39,29 @@ BENCHMARKS = sorted(path.relative_to(ROOT) for path in (ROOT / "benchmarks").rgl
 def run(line: str, folder: Path) -> Outcome:
     """Run a line as a reader of the page would: a plain command in this process, any other line in a shell."""
     if line.startswith("m2d-export ") and not re.search(r"[|<>;&$]", line):
-        out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
-            patched.chdir(folder)
+        with pytest.MonkeyPatch.context() as patched:
             shorten_bench(patched)
-            code = call(*shlex.split(line, comments=True)[1:])
-        return Outcome(code, out.getvalue(), err.getvalue())
+            return run_in(folder, lambda: call(*shlex.split(line, comments=True)[1:]))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
     shell = ["bash", "-euo", "pipefail", "-c", line]
     done = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True)
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def run_python(text: str, folder: Path) -> Outcome:
+    """Run a Python block in this process, as a program of its own."""
+    (folder / "block.py").write_text(text)
+
+    def command() -> int:
+        try:
+            runpy.run_path("block.py", run_name="__main__")
+        except Exception:
+            traceback.print_exc()
+            return 1
+        return 0
+
+    return run_in(folder, command)
 
 
 def furnish(folder: Path) -> None:
@@ -169,9 +182,11 @@ def test_every_example_of_distil_runs(line: str, tmp_path: Path, monkeypatch: py
     assert "m2d-export build" in done.out
 
 
-def prepared_for_seconds(prepare: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Prepare a distillation that takes seconds."""
-    return prepare(*arguments, **{**options, "minutes": 0.01})
+def prepared_for_seconds(
+    prepare: Callable[..., Any], name: str, reading: Reading, *arguments: Any, **options: Any
+) -> Any:
+    """Prepare a distillation of few texts that takes seconds."""
+    return prepare(name, replace(reading, max_texts=400), *arguments, **{**options, "minutes": 0.01})
 
 
 def generate(generator: Path, *options: str, columns: str = "80") -> int:
@@ -266,10 +281,9 @@ def test_a_page_runs_from_top_to_bottom(page: Path, with_checkpoint: Path, with_
     for block in blocks(page):
         place = f"{page.name}, block at line {block.line}"
         if block.language == "python":
-            (folder / "block.py").write_text(block.text)
             if "build(" in block.text:
                 shutil.rmtree(folder / "minilm.m2d")
-            done = run("python block.py", folder)
+            done = run_python(block.text, folder)
             assert done.code == 0, f"{place}\n{done.err}"
             if block.output is not None:
                 wanted = ".*".join(map(re.escape, block.output.split("...")))  # ... stands for any text

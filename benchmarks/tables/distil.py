@@ -5,10 +5,16 @@ from typing import Any
 
 from benchmarks.head_cost import COMPARED
 from benchmarks.tables import not_yet, on, result
+from m2d_export import Cell
 from m2d_export.report.formatting import MISSING, milliseconds, plain_table, score
 
-TEST = "test"
 Row = Mapping[str, Any]
+MEASURES: Mapping[str, Callable[[Row], str]] = {
+    "STS-B test": lambda cell: score(cell["sts"].get("test")),
+    "Share": lambda cell: _share(cell.get("share")),
+    "Share, if the documents are those of the checkpoint's last exit": lambda cell: _share(cell.get("asym")),
+    "Share, if the documents are those of the untouched checkpoint": lambda cell: _share(cell.get("base_index")),
+}
 
 
 def distil(file: str = "distil.json") -> str:
@@ -18,32 +24,37 @@ def distil(file: str = "distil.json") -> str:
     found = result(file)
     checkpoints: Mapping[str, Row] = found["checkpoints"]
     dims = list(next(iter(next(iter(checkpoints.values()))["exits"].values())))
-    tables = [f"At {dim} dims:\n\n{_scores(checkpoints, dim)}" for dim in dims]
+    tables = [
+        f"{what}, at {dim} dims:\n\n{_exits(checkpoints, dim, value)}"
+        for dim in dims
+        for what, value in MEASURES.items()
+        if any(
+            value(row["exits"][layer][dim]) != MISSING
+            for row in checkpoints.values()
+            if row["facts"]
+            for layer in row["exits"]
+        )
+    ]
     ndcg = ", ".join(f"{name} {score(value)}" for name, value in found["ndcg"].items())
     facts = (
         f"- nDCG@10 of the untouched checkpoint at full depth and width: {ndcg}. All shares are of this sum.\n"
-        f"- BM25, with a stemmer and stop words: {_share(found['bm25']['share'])}."
+        f"- BM25, with stems and without stop words: {_share(found['bm25']['share'])}; with plain words: "
+        f"{_share(found['bm25'].get('plain'))}."
     )
     trained = any(row["facts"] and row["facts"]["steps"] for row in checkpoints.values())
     picture = ["![scores of exits 1 and 3 by the number of texts seen](../docs/texts_seen.png)"] if trained else []
     return "\n\n".join([*tables, _made(checkpoints), facts, *picture, f"{on(found['machine'])}."])
 
 
-def _scores(checkpoints: Mapping[str, Row], dim: str) -> str:
+def _exits(checkpoints: Mapping[str, Row], dim: str, value: Callable[[Row], str]) -> str:
+    """A measure of every exit of every checkpoint."""
     layers = sorted({int(layer) for row in checkpoints.values() for layer in row["exits"]}, reverse=True)
+    found = [[row["exits"].get(str(layer), {}).get(dim) for row in checkpoints.values()] for layer in layers]
     rows = [
-        [str(layer), *(_cell(row["exits"].get(str(layer), {}).get(dim)) for row in checkpoints.values())]
-        for layer in layers
+        [str(layer), *(MISSING if cell is None else value(cell) for cell in cells)]
+        for layer, cells in zip(layers, found, strict=True)
     ]
     return plain_table(["exit", *checkpoints], rows)
-
-
-def _cell(cell: Row | None) -> str:
-    """STS-B, share, asymmetric share, share in the index of the base."""
-    if cell is None:
-        return MISSING
-    shares = (_share(cell.get(name)) for name in ("share", "asym", "base_index"))
-    return " \\| ".join([score(cell["sts"].get(TEST)), *shares])
 
 
 def _share(value: float | None) -> str:
@@ -53,7 +64,7 @@ def _share(value: float | None) -> str:
 def _made(checkpoints: Mapping[str, Row]) -> str:
     """The facts that distil wrote."""
     columns: Mapping[str, Callable[[Row], str]] = {
-        "steps": lambda facts: f"{facts['steps']:,} of {facts['batch']:,}",
+        "steps x texts": lambda facts: f"{facts['steps']:,} x {facts['batch']:,}",
         "texts seen": lambda facts: f"{facts['texts_seen']:,}",
         "distinct texts": lambda facts: f"{facts['texts']['own'] + facts['texts']['mix']:,}",
         "heads": lambda facts: f"{facts['seconds']['heads']:,.0f} s",
@@ -66,6 +77,29 @@ def _made(checkpoints: Mapping[str, Row]) -> str:
         if row["facts"]
     ]
     return plain_table(["checkpoint", "mean cosine of the last exit to the base", *columns], rows)
+
+
+def distil_agreement() -> str:
+    """The agreement of every exit of other encoders, at full width and at the smallest dim, before and after."""
+    if missing := not_yet("distil_agreement.json", "distil_agreement FOLDER"):
+        return missing
+    return "\n\n".join(_agreement(name, row) for name, row in result("distil_agreement.json")["checkpoints"].items())
+
+
+def _agreement(name: str, row: Row) -> str:
+    before, after = row["agreement"]["before"], row["agreement"]["after"]
+    cells = [Cell.parse(cell) for cell in after]
+    dims = max(cell.dim for cell in cells), min(cell.dim for cell in cells)
+    rows = [
+        [str(layer), *(f"{score(before.get(f'{layer}x{dim}'))} -> {score(after[f'{layer}x{dim}'])}" for dim in dims)]
+        for layer in sorted({cell.layer for cell in cells}, reverse=True)
+    ]
+    texts, seconds = row["texts"], row["seconds"]
+    made = (
+        f"{name}: heads from {texts['own'] + texts['mix']:,} texts in {seconds['heads']:,.0f} s, then {row['steps']:,} "
+        f"steps of {row['batch']} in {seconds['training']:,.0f} s, on {row['machine'].partition(' (')[0]}"
+    )
+    return f"{made}:\n\n{plain_table(['exit', *(f'{dim} dims' for dim in dims)], rows)}"
 
 
 def head_cost() -> str:

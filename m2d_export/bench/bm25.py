@@ -46,15 +46,18 @@ class Bm25:
         yield {**self.plan()[0], **counts, **asdict(evaluate_ranks(collection, ranks(collection, self.language)))}
 
 
-def ranks(collection: Collection, language: str) -> IntArray:
-    """Places of the best 100 documents for each query, the best first.
+def ranks(collection: Collection, language: str | None) -> IntArray:
+    """Places of the best 100 documents for each query, the best first; without a ``language``, by plain words.
 
     If fewer documents have a word of the query, the row ends with -1.
     """
-    bm25s, stemmer = require("bm25s", "bench"), require("Stemmer", "bench").Stemmer(language)
+    bm25s = require("bm25s", "bench")
+    stop_words, stemmer = None, None
+    if language is not None:
+        stop_words, stemmer = _stop_words(language), require("Stemmer", "bench").Stemmer(language)
 
     def words(texts: tuple[str, ...]) -> list[list[str]]:
-        options = {"stopwords": _stop_words(language), "stemmer": stemmer, "return_ids": False, "show_progress": False}
+        options = {"stopwords": stop_words, "stemmer": stemmer, "return_ids": False, "show_progress": False}
         found: list[list[str]] = bm25s.tokenize(list(texts), **options)
         return found
 

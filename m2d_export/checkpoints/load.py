@@ -138,7 +138,10 @@ def _pooling_mode(name: str, folder: Path, asked: str | None, otherwise: str | N
         raise SpecError(f"{name} says in {M2D_JSON} that its pooling is {stated}: leave pooling out")
     mode = asked or stated or otherwise
     if mode is None:
-        _warn_once(f"{name} does not say how it pools token vectors: mean is assumed; use --pooling for another mode")
+        _warn_once(
+            f"{name} does not say how it pools token vectors: mean is assumed. For another mode, build and "
+            f"distil have --pooling; {M2D_JSON} can state it too"
+        )
     return mode or "mean"
 
 

@@ -74,10 +74,10 @@ def _plain_model(loaded: Checkpoint, layer: int, dim: int) -> "SentenceTransform
             f"m2d-export onnx BUNDLE --cell {layer}x{dim}"
         )
     heads = [] if head is None else [head.dense]
-    return _with_settings(loaded, [first, pooling, *heads, *rest], None if dim == loaded.width else dim)
+    return with_modules(loaded, [first, pooling, *heads, *rest], None if dim == loaded.width else dim)
 
 
-def _with_settings(loaded: Checkpoint, modules: "list[nn.Module]", truncate_dim: int | None) -> "SentenceTransformer":
+def with_modules(loaded: Checkpoint, modules: "list[nn.Module]", truncate_dim: int | None) -> "SentenceTransformer":
     """A model of these modules, with the prompts and the similarity of the checkpoint."""
     model: SentenceTransformer = require("sentence_transformers", "build").SentenceTransformer(
         modules=modules,
@@ -108,7 +108,7 @@ def _write_static(loaded: Checkpoint, dim: int, folder: Path) -> None:
         tensors["mapping"] = require("torch", "build").arange(len(rows))
     ends = [modules.Normalize()] if loaded.normalize else []
     static = modules.StaticEmbedding(tokenizer, embedding_weights=rows)
-    _with_settings(loaded, [static, *ends], None).save(str(folder), create_model_card=False)
+    with_modules(loaded, [static, *ends], None).save(str(folder), create_model_card=False)
     require("safetensors.torch", "build").save_file(tensors, folder / "model.safetensors")
     config = {
         "model_type": "model2vec",

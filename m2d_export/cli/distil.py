@@ -35,16 +35,23 @@ MAX_SEED = 2**32 - 1
 @click.option("-o", "--output", "target", required=True, type=OUTPUT_FOLDER, help="Checkpoint to write.")
 @revision_option
 @pooling_option
-@click.option("--layers", type=ALL_OR_NUMBERS, default="all", help="Exits to make; 0 is a table of token vectors.")
+@click.option(
+    "--layers", type=ALL_OR_NUMBERS, default="all", help="Exits to make; 0, a table of token vectors, must be named."
+)
 @click.option("--dims", type=NUMBERS, help="Dims to train.  [default: as in build]")
 @click.option(
     "--minutes",
     type=click.FloatRange(min=0),
-    help="Minutes of training, all runs with --resume together. To solve the heads takes time before; 0 only does "
-    "that.  [default: 10]",
+    help="Minutes of training, all runs with --resume together. The time to solve the heads comes before. 0: no "
+    "training.  [default: 10]",
 )
 @click.option("--steps", type=click.IntRange(min=0), help="Steps of training, instead of --minutes.")
-@click.option("--max-texts", type=click.IntRange(min=200), default=24_000, help="Texts that heads are solved from.")
+@click.option(
+    "--max-texts",
+    type=click.IntRange(min=200),
+    default=24_000,
+    help="Texts that heads are solved from; on a CPU, also those of the training.",
+)
 @click.option("--max-tokens", type=click.IntRange(min=1), default=128, help="Tokens that are read of a text.")
 @click.option(
     "--max-drift",
@@ -54,7 +61,7 @@ MAX_SEED = 2**32 - 1
 )
 @click.option("--mix", metavar="FILE|none", help="Texts to add to yours.  [default: English definitions and sentences]")
 @click.option("--fresh", is_flag=True, help="Solve all heads again, also those that CHECKPOINT has.")
-@click.option("--keep-space", is_flag=True, help="Do not rotate the vectors.")
+@click.option("--keep-space", is_flag=True, help="Do not rotate the vectors, so that they fit an index of CHECKPOINT.")
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=42, help="Random seed of the order of the texts.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where to run.  [default: cuda if there is one]")
 @click.option("--resume", is_flag=True, help="Continue a stopped run with the same options.")
@@ -71,7 +78,7 @@ def distil(
     resume: bool,
     **options: Any,
 ) -> None:
-    """Make the exits of CHECKPOINT agree with its last one, from texts alone, without labels.
+    """Make the exits of CHECKPOINT agree with its last one, from texts without labels.
 
     First, a linear map (head) is solved for each exit, in minutes on a CPU. Then heads and layers are trained. The
     output is a folder of sentence-transformers with exits, which build takes. Ctrl-C writes what has been trained;

@@ -72,12 +72,16 @@ def publish(staging: Path, target: Path, objection: Objection | None = None) -> 
 
     If ``objection`` is None, ``target`` must not exist. Otherwise, a directory at ``target`` is replaced unless
     ``objection`` returns a reason. ``objection`` is called before the two directories are exchanged and again after the
-    exchange, because somebody may have added a file in between. The new directory gets the mode of the old one. Raises
-    OutputError if ``objection`` returns a reason, or if the rename fails. After an error, ``target`` is as it was
-    before.
+    exchange, because somebody may have added a file in between. The new directory gets the mode of the old one. Its
+    files get the mode that the umask gives to a new file: some libraries write files that only their owner can read.
+    Raises OutputError if ``objection`` returns a reason, or if the rename fails. After an error, ``target`` is as it
+    was before.
     """
     with writing(target):
+        readable = 0o666 & ~_umask()
         for path in [*staging.rglob("*"), staging]:
+            if path.is_file() and not path.is_symlink():
+                path.chmod(stat.S_IMODE(path.stat().st_mode) | readable)
             _sync(path)
         replaced = objection is not None and target.is_dir() and not target.is_symlink()
         if objection is not None and replaced:

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,15 @@ def call(*arguments: object, stdin: bytes = b"") -> int:
             main()
     assert isinstance(ended.value.code, int)
     return ended.value.code
+
+
+def run_in(folder: Path, command: Callable[[], int]) -> Outcome:
+    """Run a command in this process, with ``folder`` as the working folder."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
+        patched.chdir(folder)
+        code = command()
+    return Outcome(code, out.getvalue(), err.getvalue())
 
 
 def memory(bundle: Bundle, layer: int, texts: Sequence[str], options: dict[str, Any]) -> Iterator[dict[str, Any]]:

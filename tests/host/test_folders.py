@@ -266,3 +266,16 @@ def test_a_link_to_a_folder_that_is_not_there_yet_is_followed_and_stays(tmp_path
         folder(staging, "new")
     assert (tmp_path / "link").is_symlink()
     assert content(tmp_path / "target") == "new"
+
+
+def test_files_that_a_library_made_private_are_readable_in_the_published_folder(tmp_path: Path) -> None:
+    target, mask = tmp_path / "target", os.umask(0o027)
+    try:
+        with staged_directory(target) as staging:
+            for name, mode in (("weights", 0o600), ("program", 0o700)):
+                (staging / name).touch()
+                (staging / name).chmod(mode)
+            publish(staging, target)
+    finally:
+        os.umask(mask)
+    assert [stat.S_IMODE((target / name).stat().st_mode) for name in ("weights", "program")] == [0o640, 0o740]

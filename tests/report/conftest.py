@@ -21,21 +21,27 @@ def report(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def open_page(report, tmp_path_factory):
+def browser(tmp_path_factory):
     selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not binary or not driver:
         pytest.skip("no chromium and chromium-driver: apt-get install chromium chromium-driver")
-    started = []
+    options = selenium.ChromeOptions()
+    options.binary_location = binary
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with selenium.Chrome(options=options, service=selenium.ChromeService(driver)) as browser:
+        yield browser
 
-    def start(folder=report, width=1280, scheme="light"):
-        options = selenium.ChromeOptions()
-        options.binary_location = binary
-        for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        browser = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-        started.append(browser)
+
+@pytest.fixture
+def open_page(report, browser):
+    """Load a page anew in the browser of this module, with an empty log."""
+
+    def load(folder=report, width=1280, scheme="light"):
+        browser.get("about:blank")  # else the browser may restore what an earlier test entered
+        browser.get_log("browser")
         phone = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -43,6 +49,4 @@ def open_page(report, tmp_path_factory):
         browser.get((folder / "index.html").as_uri())
         return browser
 
-    yield start
-    for browser in started:
-        browser.quit()
+    return load

@@ -2,20 +2,17 @@
 
 import json
 import math
-import os
 import random
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("plotly", reason="the extra `report` is not installed")
 pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
 
+from m2d_export.bench import cost
 from m2d_export.bench.metrics import candidates
 from m2d_export.bench.views import sts_labels, times, view_of
 from m2d_export.report.formatting import WRITERS
@@ -24,6 +21,7 @@ from m2d_export.select.budgets import Budgets
 from m2d_export.select.rule import select
 from m2d_export.select.tasks import Task
 from m2d_export.spec import Cell
+from tests.cli.commands import call, run_in
 from tests.report.pages import full_sweep, picked
 from tests.support.made_up import DIMS, cascade, failed, latency, score
 
@@ -140,12 +138,17 @@ def test_the_page_picks_warns_and_relaxes_as_select_does(open_page):
         view = replace(view_of(full_sweep()), sts=sets[place["sts"]], shape=shape, throughput=throughput)
         cells = candidates(full_sweep(), view)
         browser.execute_script("window.m2dSee(arguments[0])", {**place, "task": task})
+        asked_for = []
         for _ in range(40):
             budgets = asked(chance, task)
-            index_cell = Cell(6, chance.choice(DIMS)) if Task(task).in_index else None
-            choice = select(cells, Budgets(**budgets), Task(task), view, index_cell)
-            asked_for = {**budgets, **({"index_cell": str(index_cell)} if index_cell else {})}
-            found = browser.execute_script("return window.m2dPick(arguments[0])", asked_for)
+            asked_for.append(
+                budgets | ({"index_cell": str(Cell(6, chance.choice(DIMS)))} if Task(task).in_index else {})
+            )
+        answers = browser.execute_script("return arguments[0].map(budgets => window.m2dPick(budgets))", asked_for)
+        for budgets, found in zip(asked_for, answers, strict=True):
+            limits = {name: value for name, value in budgets.items() if name != "index_cell"}
+            index_cell = Cell.parse(budgets["index_cell"]) if "index_cell" in budgets else None
+            choice = select(cells, Budgets(**limits), Task(task), view, index_cell)
             cell = choice.picked
             expected = cell and {**asdict(cell.cell), "precision": cell.setup.precision, "runtime": cell.setup.runtime}
             assert found["picked"] == expected, (budgets, place, task)
@@ -287,12 +290,12 @@ def test_few_records_draw_only_their_charts(open_page, tmp_path, found, charts):
 
 
 def m2d_export(arguments, folder):
-    """What a command prints, run in ``folder``; it must succeed."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "m2d_export", *shlex.split(arguments)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """What a command prints, run in ``folder`` with the fewest rounds; it must succeed."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(cost, "SECONDS_PER_SHAPE", 0.0)
+        done = run_in(folder, lambda: call(*shlex.split(arguments)))
+    assert done.code == 0, done.err
+    return done.out
 
 
 @pytest.fixture(scope="module")

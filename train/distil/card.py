@@ -23,15 +23,19 @@ tags: [sentence-transformers, sentence-similarity, feature-extraction, 2d-matryo
 A sentence encoder with **exits**, which are the layers after which it can stop: {layers}. It is a {architecture} with
 {depth} layers and {width} dims.
 
-It was made from {base} with texts alone, without labels. Exit {depth} is the base or close to it. The other exits
+It was made from {base} with texts, without labels. Exit {depth} is the base or close to it. The other exits
 learned to give the similarities that the base gives.
 
 At full depth it is an ordinary sentence-transformers model. `m2d-export build` makes an ONNX graph of each exit.
 
 ## Agreement with the base
 
-Spearman x 100 between the cosines of pairs of held-out texts and those that the base gives, before -> after:
+Spearman x 100 between the cosines of pairs of held-out texts and those that the base gives, before -> after. All
+choices were made on these texts too.
 """
+ROTATED = (
+    "the last Dense rotates the vectors, so they do not fit an index that the base made (--keep-space prevents it)"
+)
 
 
 def card(checkpoint: Checkpoint, name: str, before: Scores, after: Scores, facts: Mapping[str, Any]) -> str:
@@ -78,6 +82,7 @@ def _made(facts: Mapping[str, Any]) -> str:
     )
     mix = f"{texts['mix']:,} of the mix {texts['mix_source']}" if texts["mix"] else "no mix"
     steps = f"{facts['steps']:,} steps" + (", stopped before the end" if facts["stopped"] else "")
+    given = [(name, value) for name, value in settings.items() if value is not False and value is not None]
     lines = [
         f"base: {facts['base']}, {origin}",
         f"licence of the base: {facts['license'] or 'its card states none'}",
@@ -87,8 +92,8 @@ def _made(facts: Mapping[str, Any]) -> str:
         f"seconds to solve the heads: {seconds['heads']:,.0f}",
         f"seconds of training, in all runs together: {seconds['training']:,.0f} ({steps})",
         f"machine: {facts['machine']}",
-        f"options: {' '.join(_option(name, value) for name, value in settings.items() if value is not False)}",
-        "rotation: " + ("the last Dense rotates the vectors" if facts["rotated"] else "none"),
+        f"options: {' '.join(_option(name, value) for name, value in given)}",
+        "rotation: " + (ROTATED if facts["rotated"] else "none"),
         "versions: " + ", ".join(f"{package} {version}" for package, version in facts["versions"].items()),
     ]
     return "\n".join(f"- {markdown_text(line)}" for line in lines)

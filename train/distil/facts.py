@@ -22,7 +22,7 @@ PACKAGES = ("torch", "transformers", "sentence-transformers")
 def mix_name(job: Job) -> str:
     """What the mix is, in words."""
     if job.reading.mix is None:
-        return "WordNet"
+        return "WordNet (English)"
     return "no mix" if job.reading.mix == NONE else Path(job.reading.mix).name
 
 
@@ -51,13 +51,16 @@ def facts_of(job: Job, made: Checkpoint, step: int, seconds: tuple[float, float]
             },
             "max_tokens": job.reading.max_tokens,
             "max_texts": job.reading.max_texts,
+            "mix": job.reading.mix if job.reading.mix in (None, NONE) else mix_name(job),
+            "steps": job.steps,
+            "minutes": None if job.seconds is None else job.seconds / 60,
+            "device": job.device,
         },
         "steps": step,
         "seconds": {"heads": round(seconds[0], 1), "training": round(seconds[1], 1)},
         "stopped": stopped,
         "rotated": made.rotation is not None,
         "batch": BATCH[job.device],
-        "device": job.device,
         "machine": f"{here['cores']} cores of {here['cpu']}" if job.device == "cpu" else torch.cuda.get_device_name(),
         "versions": {package: version(package) for package in PACKAGES},
     }

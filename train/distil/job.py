@@ -13,12 +13,11 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class Job:
-    """One distillation of ``base``, named ``name`` in the card, into the folder ``target``.
+    """One distillation of ``base`` into the folder ``target``.
 
     The training after the heads takes ``steps`` or, if that is None, ``seconds``; with neither there is none.
     """
 
-    name: str
     base: Checkpoint
     reading: Reading
     texts: Texts

@@ -46,11 +46,12 @@ class Order:
         return groups[torch.randperm(len(groups), generator=generator)].view(self.window, self.batch)
 
     def _read(self, offset: int, count: int, start: int, length: int) -> Tensor:
-        rows = []
-        for place in range(start, start + length):
-            epoch, row = divmod(place, count)
-            rows.append(offset + int(self._order(offset, count, epoch)[row]))
-        return torch.tensor(rows, dtype=torch.int64)
+        parts, end = [torch.empty(0, dtype=torch.int64)], start + length
+        while start < end:
+            epoch, row = divmod(start, count)
+            parts.append(self._order(offset, count, epoch)[row : row + end - start])
+            start += len(parts[-1])
+        return torch.cat(parts) + offset
 
     def _order(self, offset: int, count: int, epoch: int) -> Tensor:
         key = (offset, epoch)

@@ -76,13 +76,14 @@ def prepare(
     settings = Settings(grid.layers, grid.dims, max_drift, reading.seed, keep_space, fresh)
     texts = load_texts(base, reading, where)
     seconds = None if steps is not None else minutes * 60
-    return Job(name, base, reading, texts, settings, where, target, steps, seconds)
+    return Job(base, reading, texts, settings, where, target, steps, seconds)
 
 
 def distil(job: Job, screen: Screen, resume: bool = False) -> Outcome:
     """Solve heads, train, and publish the checkpoint at the job's target.
 
     A signal stops the training after the running step: the target is then its last good state, and ``resume`` goes on.
+    Before and after the training, a signal raises KeyboardInterrupt; ``resume`` goes on from the last finished stage.
     Raises OutputError if the target exists or cannot be written, TrainingError if it cannot be resumed or memory runs
     out.
     """
@@ -91,8 +92,13 @@ def distil(job: Job, screen: Screen, resume: bool = False) -> Outcome:
         check_room(job.target, weights * (COPIES if job.trains else 2))
     with WorkFolder(job, resume, KIND) as work:
         _announce(job, screen)
-        with explain_out_of_memory(job.device, IN_DISTILLATION):
-            return _distil(job, screen, work)
+        try:
+            with explain_out_of_memory(job.device, IN_DISTILLATION):
+                return _distil(job, screen, work)
+        except KeyboardInterrupt:
+            if (work.path / START).is_dir():
+                screen.print(f"what is finished is kept in {work.path}: run the same command with --resume")
+            raise
 
 
 def _distil(job: Job, screen: Screen, work: WorkFolder) -> Outcome:
@@ -115,7 +121,8 @@ def _distil(job: Job, screen: Screen, work: WorkFolder) -> Outcome:
 
     facts = facts_of(job, made, step, (state["seconds"], seconds), stopped)
     after = publish_checkpoint(made, work, facts, before, measure)
-    _name_losers(before, after, job, screen)
+    if job.trains:
+        _name_losers(before, after, job, screen)
     if not stopped:
         work.remove()
     return Outcome(before, after, stopped, step)
@@ -206,7 +213,10 @@ def _grid(job: Job, teacher: Teacher, checkpoint: Checkpoint) -> Scores:
 
 
 def _name_losers(before: Scores, after: Scores, job: Job, screen: Screen) -> None:
-    """Name the exits that agree less with the base than before: their blocks were trained, so they cannot go back."""
+    """Name the exits that agree less with the base than before.
+
+    They cannot go back to their old form, because the blocks of all exits were trained together.
+    """
     for layer in job.layers[:-1]:
         old, new = (scores.get(Cell(layer, job.base.width)) for scores in (before, after))
         if old is not None and new is not None and new < old:
@@ -222,10 +232,8 @@ def _announce(job: Job, screen: Screen) -> None:
         f"{base.architecture}, exits {', '.join(map(str, job.layers))}, dims {', '.join(map(str, job.settings.dims))}, "
         f"pooling {base.pooling}, on {job.device}"
     )
-    screen.print(
-        f"texts: {texts.own:,} of {texts.read:,}, and {texts.mix:,} of {mix_name(job)}; "
-        f"{len(texts.solved.held_out):,} of them are held out"
-    )
+    mix = f", and {texts.mix:,} of {mix_name(job)}" if texts.mix else ""
+    screen.print(f"texts: {texts.own:,} of {texts.read:,}{mix}; {len(texts.solved.held_out):,} of them are held out")
     if job.trains and base.similarity == "dot" and not base.normalize:
         screen.print(
             "the base compares by dot product, but a training learns directions only, and not the lengths of vectors: "

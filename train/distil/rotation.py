@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
 from torch import Tensor, nn
 
 from m2d_export.checkpoints.heads import Head
 from m2d_export.checkpoints.load import Checkpoint
+from m2d_export.checkpoints.slice import with_modules
 
 
 class Axes:
@@ -41,19 +41,17 @@ def assembled(
 ) -> Checkpoint:
     """A copy of ``base`` with these heads, this table, and if given, a rotation after all its modules."""
     original = copy.deepcopy(base.original)
-    tail: list[nn.Module] = list(original)[2:]
-    if base.normalize:
-        tail.pop()
+    first, pooling, *rest = list(original)
+    tail = rest[:-1] if base.normalize else rest
     digest = base.rotation
     if rotation is not None:
         dense = Dense(base.width, base.width, bias=False, activation_function=nn.Identity())
         with torch.no_grad():
             dense.linear.weight.copy_(rotation.T)
         digest = hashlib.sha256(dense.linear.weight.detach().numpy().tobytes()).hexdigest()
-        modules = [*list(original)[:2], *tail, dense, *list(original)[len(list(original)) - base.normalize :]]
-        original = _with_modules(original, modules)
-        tail.append(dense)
-    encoder: Any = original[0]
+        original = with_modules(base, [first, pooling, *tail, dense, *rest[len(tail) :]], base.truncate_dim).eval()
+        tail = [*tail, dense]
+    encoder: Any = first
     return replace(
         base,
         original=original,
@@ -65,14 +63,3 @@ def assembled(
         trained_layers=layers,
         trained_dims=tuple(sorted(dims)),
     )
-
-
-def _with_modules(model: SentenceTransformer, modules: list[nn.Module]) -> SentenceTransformer:
-    return SentenceTransformer(
-        modules=modules,
-        prompts=dict(model.prompts),  # type: ignore[arg-type]  # as it was loaded
-        default_prompt_name=model.default_prompt_name,
-        similarity_fn_name=model.similarity_fn_name,
-        truncate_dim=model.truncate_dim,
-        device="cpu",
-    ).eval()

@@ -28,9 +28,10 @@ def solve_heads(
     base = teacher.checkpoint
     below = [layer for layer in settings.layers if 0 < layer < base.depth]
     heads = {} if settings.fresh else {layer: head for layer, head in base.heads.items() if layer in below}
-    table = None if settings.fresh else base.table
-    if others := sorted(base.heads.keys() - set(below)):
-        progress(f"left out, because --layers does not name them: the heads of exits {', '.join(map(str, others))}")
+    table = base.table if 0 in settings.layers and not settings.fresh else None
+    existing = {*base.heads, *({0} if base.table is not None else ())}
+    if others := sorted(existing - set(settings.layers)):
+        progress(f"left out, because --layers does not name them: exits {', '.join(map(str, others))}")
     texts, held_out = corpus.texts, corpus.held_out[:LARGEST]
     regressions = Regressions(teacher, [layer for layer in below if layer not in heads])
     if regressions.read > AT_ONCE:
@@ -43,7 +44,8 @@ def solve_heads(
     _pass_over(teacher, corpus, regressions, tokens, axes, progress)
     held = teacher.collected(held_out, regressions.reads)
     judge = Judge(held.vectors)
-    heads |= _heads(regressions, held, judge, most_weights(base), progress, then_trained)
+    most = most_weights(base) - sum(weight.numel() for head in heads.values() for weight in head.dense.parameters())
+    heads |= _heads(regressions, held, judge, most, progress, then_trained)
     if tokens is not None:
         solved = tokens.solve(held_out, teacher, judge, base.table)
         progress(f"exit 0: a table, agreement with the base {shown(solved.agreement)}")
@@ -113,5 +115,6 @@ def _rotation(
     progress(
         f"the vectors are {'' if is_better else 'not '}rotated: at {dim} dims the last exit's agreement with all "
         f"{base.width} is {shown(before)} without, {shown(after)} with"
+        + (". They do not fit an index that the base made: --keep-space prevents this" if is_better else "")
     )
     return rotation if is_better else None

@@ -77,6 +77,19 @@ def test_killed_in_any_stage_it_goes_on(
     same_weights(tmp_path / "out", distilled)
 
 
+def test_ctrl_c_after_the_training_keeps_it_for_resume(
+    start: Distil, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "choose_reads", interrupt)
+    ended = start(*OPTIONS)
+    assert ended.code == INTERRUPTED
+    assert "--resume" in ended.err
+    assert names(tmp_path) == ["out.distil"]
+
+
 @pytest.mark.parametrize("kilobytes", [100, 400, 600])  # too few for the weights, for the state, for the targets
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on(start: Distil, tmp_path: Path, kilobytes: int) -> None:
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
