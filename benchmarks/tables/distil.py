@@ -95,9 +95,15 @@ def _agreement(name: str, row: Row) -> str:
         for layer in sorted({cell.layer for cell in cells}, reverse=True)
     ]
     texts, seconds = row["texts"], row["seconds"]
+    if row["steps"]:
+        trained = f", then {row['steps']:,} steps of {row['batch']} texts in {seconds['training']:,.0f} s"
+    else:
+        trained = (
+            f"; a training of {seconds['training']:,.0f} s drifted and was taken back" if seconds["training"] else ""
+        )
     made = (
-        f"{name}: heads from {texts['own'] + texts['mix']:,} texts in {seconds['heads']:,.0f} s, then {row['steps']:,} "
-        f"steps of {row['batch']} in {seconds['training']:,.0f} s, on {row['machine'].partition(' (')[0]}"
+        f"{name}, on {row['machine'].partition(' (')[0]}: heads from {texts['own'] + texts['mix']:,} texts in "
+        f"{seconds['heads']:,.0f} s{trained}"
     )
     return f"{made}:\n\n{plain_table(['exit', *(f'{dim} dims' for dim in dims)], rows)}"
 
