@@ -60,7 +60,7 @@ def main() -> None:
         return Job(path, loaded, data, recipe(**options), "cpu", "fp32", Path("unused"))
 
     grid = GridTraining(job(GridRecipe))
-    turns = {"seed": common.timed(seed_step(job(SeedRecipe), grid.batch)), "grid": common.timed(grid.take_step)}
+    turns = {"seed": common.timed(seed_step(job(SeedRecipe), grid.pairs.rows)), "grid": common.timed(grid.take_step)}
     seconds = common.take_turns(turns, arguments.rounds, warm_up=WARM_UP)
     middle = {name: median(spent) for name, spent in seconds.items()}
     rates = {name: 2 * BATCH_SIZE / spent for name, spent in middle.items()}

@@ -32,12 +32,12 @@ ROOMS = (
     *("bundle", "gate", "plan", "graph_files", "pipeline", "encoder", "bench", "select", "report", "deploy", "cli"),
 )
 TRAINING_ORDER = (
-    *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "work", "screen", "picture", "card"),
-    *("publish", "energy", "stop", "memory", "device", "arithmetic", "grid", "seed", "pipeline", "__main__"),
+    *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "work", "screen", "picture", "distil.card"),
+    *("card", "publish", "energy", "stop", "memory", "device", "arithmetic"),
     *("distil.settings", "distil.texts", "distil.mix", "distil.corpus", "distil.ridge", "distil.loss"),
     *("distil.features", "distil.judge", "distil.heads", "distil.rotation", "distil.table", "distil.solve"),
-    *("distil.order", "distil.steps", "distil.choose", "distil.job", "distil.card", "distil.facts", "distil.publish"),
-    "distil.pipeline",
+    *("distil.order", "distil.steps", "distil.choose", "distil.job", "distil.facts", "distil.publish"),
+    *("distil.pipeline", "loop", "grid", "seed", "multitask", "pipeline", "__main__"),
 )
 HEAVY = {
     *("torch", "transformers", "sentence_transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "scipy"),

@@ -8,11 +8,12 @@ from m2d_export.host.templates import markdown_text
 from m2d_export.report.formatting import plain_table, score
 from m2d_export.spec import Cell
 
+from .distil.card import origin_lines
 from .evaluate import Scores, SplitScores
 from .recipes import CARD
 
 HEAD = """---
-library_name: sentence-transformers
+{front}library_name: sentence-transformers
 pipeline_tag: sentence-similarity
 tags: [sentence-transformers, sentence-similarity, feature-extraction, 2d-matryoshka]
 ---
@@ -44,7 +45,9 @@ def card(
     facts: Mapping[str, Any],
 ) -> str:
     """The card in Markdown; ``scores`` are by split, ``facts`` are those of ``m2d.json``."""
+    licence = facts.get("distillation", {}).get("license")
     head = HEAD.format(
+        front=f"license: {licence}\n" if licence else "",
         name=facts["name"],
         layers=len(layers),
         architecture=checkpoint.architecture,
@@ -80,6 +83,7 @@ def _training(facts: Mapping[str, Any]) -> str:
         f"pairs of train that are also in another split: {sum(data['overlap'].values())}",
         f"{facts['seconds'] / 60:.0f} minutes{since} on {facts['machine']}, {facts['precision']}",
         f"energy: {used}" + ("" if energy["kwh"] is None else f" ({energy['note']})"),
+        *(f"distillation, {line}" for line in (origin_lines(facts["distillation"]) if "distillation" in facts else [])),
         "versions: " + ", ".join(f"{package} {version}" for package, version in facts["versions"].items()),
     ]
     return "\n".join(f"- {markdown_text(line)}" for line in lines)

@@ -1,19 +1,21 @@
 """The grid recipe: one forward pass a step gives every exit, and every step trains every (layer, dim) cell."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from threading import Event
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from m2d_export.errors import TrainingError
+from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.text.tokenizer import Tokenizer
 
-from .evaluate import Evaluator
-from .log import Entry, Trained, Watcher, check_divergence, undefined_loss
+from .evaluate import Evaluator, Scores
+from .log import Trained, Watcher, undefined_loss
+from .loop import Epochs, train_stepwise
 from .losses import GridLoss, grid_loss
-from .memory import IN_EVALUATION, explain_out_of_memory, in_a_step
+from .memory import explain_out_of_memory, in_a_step
 from .model import exit_vectors, with_heads
 from .recipes import GridRecipe
 from .work import Job, WorkFolder
@@ -48,8 +50,8 @@ class GridTraining:
         )
         self.autocast = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(job.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=job.precision == "fp16")
-        self.batches = len(data.train.scores) // recipe.batch_size or 1
-        self.steps, self.step = recipe.epochs * self.batches, 0
+        self.pairs = Epochs(len(data.train.scores), recipe.batch_size, recipe.seed)
+        self.steps, self.step = recipe.epochs * self.pairs.batches, 0
 
     def _trainable(self) -> tuple[list[Tensor], list[Tensor]]:
         """The weights of the heads, and all other weights that an exit reads; the others are frozen."""
@@ -62,12 +64,12 @@ class GridTraining:
                 (heads if name.startswith("heads.") else others).append(weight)
         return heads, others
 
-    def take_step(self) -> GridLoss:
-        """Train on the next batch; raises TrainingError if the loss is not a finite number or memory runs out."""
+    def take_step(self) -> float:
+        """Train on the next batch; returns the loss. Raises TrainingError if it is not finite or memory runs out."""
         self._set_learning_rate()
         self.model.train()
         with explain_out_of_memory(self.device.type, in_a_step(self.recipe.batch_size)):
-            loss = self._loss(self.batch(self.step))
+            loss = self._loss(self.pairs.rows(self.step))
             if not torch.isfinite(loss.total):
                 raise undefined_loss(loss.total.item(), self.step + 1)
             self.optimizer.zero_grad()
@@ -77,14 +79,7 @@ class GridTraining:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.step += 1
-        return loss
-
-    def batch(self, step: int) -> list[int]:
-        """The places of a step's pairs in train; the random seed and the epoch decide the order."""
-        epoch, place = divmod(step, self.batches)
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self.gold), generator=generator)
-        return order[place * self.recipe.batch_size :][: self.recipe.batch_size].tolist()
+        return loss.total.item()
 
     def unlabelled_batch(self, step: int) -> list[int]:
         """The places of a step's sentences without scores; empty if the data has none."""
@@ -109,6 +104,10 @@ class GridTraining:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * share
 
+    def grid(self) -> Scores:
+        """The dev score of every cell."""
+        return self.evaluator.grid()
+
     def state(self) -> dict[str, Any]:
         """Everything that another process needs to continue."""
         return {
@@ -132,47 +131,12 @@ class GridTraining:
         if state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"])
 
-    def restored(self, saved: tuple[dict[str, Any], list[Entry]]) -> list[Entry]:
-        """Load a saved state; returns its log."""
-        state, log = saved
-        self.load_state(state)
-        return log
+    def result(self) -> Checkpoint:
+        """The checkpoint with its trained heads. A table is left out, because the space of the vectors has changed."""
+        self.model.eval()
+        return replace(self.checkpoint, table=None)
 
 
 def train_grid(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Trained | None:
-    """Train with ``GridRecipe`` from the state in ``work``; returns None if ``stop`` was set before the end.
-
-    The state is saved after every evaluation and before stopping. If the loss is undefined, the training diverges or
-    memory runs out, the model goes back to the last saved state; raises TrainingError if there is none.
-    """
-    training, saved = GridTraining(job), work.saved()
-    log: list[Entry] = []
-    if saved is not None:
-        try:
-            log = training.restored(saved)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # other names, types, counts or shapes
-            raise TrainingError(
-                f"the state in {work.path} belongs to another training: remove the folder and start again"
-            ) from error
-    failure = None
-    try:
-        while training.step < training.steps:
-            if stop.is_set():
-                work.save(training.state(), log)
-                return None
-            loss = training.take_step().total.item()
-            watcher.step(training.step, training.steps, loss)
-            if training.step % training.recipe.eval_steps == 0 or training.step == training.steps:
-                with explain_out_of_memory(training.device.type, IN_EVALUATION):
-                    log.append(Entry(training.step, loss, training.evaluator.grid()))
-                check_divergence(log)
-                watcher.evaluated(log[-1])
-                work.save(training.state(), log)
-    except TrainingError as error:
-        good = work.saved()
-        if good is None:
-            raise
-        log = training.restored(good)
-        failure = f"{error} (step {training.step} is the last good one)"
-    training.model.eval()
-    return Trained(training.checkpoint.heads, tuple(log), failure)
+    """Train with ``GridRecipe`` from the state in ``work``; returns None if ``stop`` was set before the end."""
+    return train_stepwise(GridTraining(job), job, work, stop, watcher)

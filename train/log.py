@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
-from m2d_export.checkpoints.heads import Head
+from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import TrainingError
 from m2d_export.spec import Cell
 
@@ -43,13 +43,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of a training: the heads by layer, and the log; the encoder's weights are in the job's checkpoint.
+    """The result of a training: the checkpoint and the log.
 
     ``failure`` is the error that ended the training early, None if there was none. The weights are then those of the
     last saved state.
     """
 
-    heads: Mapping[int, Head]
+    checkpoint: Checkpoint
     log: tuple[Entry, ...]
     failure: str | None = None
 

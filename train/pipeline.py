@@ -1,4 +1,4 @@
-"""One training from its inputs to a published checkpoint, for both recipes."""
+"""One training from its inputs to a published checkpoint, for every recipe."""
 
 import dataclasses
 import time
@@ -14,13 +14,14 @@ from .energy import Energy, measure_energy
 from .evaluate import SplitScores
 from .grid import train_grid
 from .log import Trained
+from .multitask import MultitaskJob, train_multitask
 from .publish import publish_checkpoint
-from .recipes import SeedRecipe
 from .screen import Screen
 from .seed import differences, train_seed
 from .stop import stop_on_signal
 from .work import LAST_GOOD, Job, WorkFolder
 
+TRAIN = {"seed": train_seed, "grid": train_grid, "multitask": train_multitask}  # by the name of a recipe
 PACKAGES = ("torch", "transformers", "sentence-transformers")
 
 
@@ -30,12 +31,11 @@ def train(job: Job, screen: Screen, resume: bool) -> dict[str, SplitScores] | No
     Raises OutputError if the target exists, or an unfinished training of it that is not resumed. Raises TrainingError
     if a training cannot be resumed, or if training fails; the last good checkpoint, if any, is then in the work folder.
     """
-    seed = isinstance(job.recipe, SeedRecipe)
     started = time.perf_counter()
     with WorkFolder(job, resume) as work:
-        _announce(job, screen, seed)
+        _announce(job, screen)
         with stop_on_signal() as stop, measure_energy() as energy:
-            trained = (train_seed if seed else train_grid)(job, work, stop, screen)
+            trained = TRAIN[job.recipe.name](job, work, stop, screen)
         if trained is None:
             return None
         target = job.target if trained.failure is None else work.path / LAST_GOOD
@@ -51,11 +51,15 @@ def train(job: Job, screen: Screen, resume: bool) -> dict[str, SplitScores] | No
     return scores
 
 
-def _announce(job: Job, screen: Screen, seed: bool) -> None:
-    screen.print(f"{'seed' if seed else 'grid'} recipe on {job.device} in {job.precision}")
+def _announce(job: Job, screen: Screen) -> None:
+    screen.print(f"{job.recipe.name} recipe on {job.device} in {job.precision}")
     counts = ", ".join(f"{len(pairs.scores):,} {name}" for name, pairs in job.data.splits().items())
     more = f"; {len(job.data.unlabelled):,} sentences without scores" if job.data.unlabelled else ""
     screen.print(f"pairs: {counts}{more}; scores from {job.data.scale[0]:g} to {job.data.scale[1]:g}")
+    if isinstance(job, MultitaskJob):
+        screen.print(
+            f"texts: {job.texts.own:,} of {job.texts.read:,}; {len(job.texts.trained.held_out):,} are not read"
+        )
     for name, count in job.data.overlap().items():
         if count:
             screen.print(f"warning: {count} pairs of {name} are in train too: scores on {name} will be too high")
@@ -70,7 +74,7 @@ def _facts(job: Job, trained: Trained, energy: Energy, seconds: float, resumed: 
     return {
         "name": job.target.name,
         "base": Path(job.base).name if Path(job.base).exists() else job.base,
-        "recipe": "seed" if isinstance(job.recipe, SeedRecipe) else "grid",
+        "recipe": job.recipe.name,
         "settings": dataclasses.asdict(job.recipe),
         "data": {
             "source": Path(data.source).name if Path(data.source).exists() else data.source,
@@ -87,5 +91,6 @@ def _facts(job: Job, trained: Trained, energy: Energy, seconds: float, resumed: 
         "energy": dataclasses.asdict(energy),
         "versions": {package: version(package) for package in PACKAGES},
         "differences": differences(job.recipe),
+        **(job.facts() if isinstance(job, MultitaskJob) else {}),
         "log": [entry.to_json() for entry in trained.log],
     }

@@ -1,5 +1,6 @@
 """Write a trained model as a sentence-transformers folder, with its heads, ``m2d.json``, a card and a picture."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -9,11 +10,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
 
 from m2d_export.checkpoints.folder import EXITS
 from m2d_export.checkpoints.heads import Head
-from m2d_export.checkpoints.load import load_checkpoint, quietly
+from m2d_export.checkpoints.load import Checkpoint, load_checkpoint, quietly
 from m2d_export.host.files import writing
 from m2d_export.host.folders import other_file, publish, staged_directory
 
@@ -34,16 +34,19 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
     ``facts`` go into ``m2d.json`` and the card. If the weights are stored in fp16, the config still says float32, so
     that libraries compute in float32.
     """
-    layers, dims = job.layers, job.recipe.dims
+    layers, dims, made = job.layers, job.recipe.dims, trained.checkpoint
     with staged_directory(target) as staging, writing(target):
-        save_model(job.checkpoint.original, trained.heads, staging)
+        save_model(made, staging)
         if job.half:
             for path in staging.rglob("*.safetensors"):
                 _store_in_half(path)
-        settings = stated(layers, dims, trained.heads)
+        settings = stated(layers, dims, made.heads)
         write_json(staging / SETTINGS, settings)
         # The files are scored, not the model in memory: fp16 weights differ.
         loaded = load_checkpoint(str(staging))
+        if job.recipe.keeps_space:
+            rotation = None if made.rotation is None else digest_of(loaded.tail[-1])
+            settings |= {"space": made.space, "rotation": rotation}
         scores = {name: Evaluator(loaded, pairs, layers, dims).scores() for name, pairs in job.data.held_out().items()}
         grids = {name: {str(cell): value for cell, value in found.grid.items()} for name, found in scores.items()}
         metrics = {name: dict(found.metrics) for name, found in scores.items()}
@@ -57,15 +60,30 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
     return scores
 
 
-def save_model(original: SentenceTransformer, heads: Mapping[int, Head], folder: Path) -> None:
-    """Save a model and its heads in the empty ``folder``, without m2d.json."""
+def save_model(checkpoint: Checkpoint, folder: Path) -> None:
+    """Save a checkpoint with its heads and its table in the empty ``folder``, without m2d.json."""
     with quietly():
-        original.to("cpu").save(str(folder), create_model_card=False)
-        for layer, head in heads.items():
+        checkpoint.original.to("cpu").save(str(folder), create_model_card=False)
+        for layer, head in checkpoint.heads.items():
             path = folder / EXITS / str(layer)
             path.mkdir(parents=True)
             head.dense.cpu().save(str(path))  # type: ignore[operator]  # sentence-transformers' own
+    if checkpoint.table is not None:
+        _save_table(checkpoint, folder / EXITS / "0")
     _drop_loading(folder / TOKENIZER)
+
+
+def _save_table(checkpoint: Checkpoint, folder: Path) -> None:
+    """The table of exit 0, as a StaticEmbedding of sentence-transformers."""
+    folder.mkdir(parents=True)
+    table: Any = checkpoint.table
+    save_file({"embedding.weight": table.weight.detach().cpu().contiguous()}, folder / "model.safetensors")
+    (folder / "tokenizer.json").write_text(checkpoint.tokenizer_json, encoding="utf-8")
+
+
+def digest_of(dense: Any) -> str:
+    """The sha256 of the matrix of a Dense that rotates vectors, as m2d.json states it."""
+    return hashlib.sha256(dense.linear.weight.detach().numpy().tobytes()).hexdigest()
 
 
 def stated(layers: Iterable[int], dims: Iterable[int], heads: Mapping[int, Head]) -> dict[str, Any]:

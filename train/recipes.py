@@ -1,8 +1,8 @@
-"""The settings of the two recipes, and checks of the layers and dims that a user asks for."""
+"""The settings of the three recipes, and checks of the layers and dims that a user asks for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from m2d_export.errors import SpecError
 
@@ -21,6 +21,8 @@ class SeedRecipe:
     5.7. ``seed-era`` gives layer k the weight 1/k, like the release that made the card.
     """
 
+    name: ClassVar = "seed"
+    keeps_space: ClassVar = False
     dims: tuple[int, ...]
     epochs: int = 4
     batch_size: int = 16
@@ -38,6 +40,8 @@ class GridRecipe:
     ``unlabelled`` is the number of sentences without scores in each step, if the data has some.
     """
 
+    name: ClassVar = "grid"
+    keeps_space: ClassVar = False
     layers: tuple[int, ...]
     dims: tuple[int, ...]
     epochs: int = 5
@@ -53,7 +57,29 @@ class GridRecipe:
     seed: int = 42
 
 
-Recipe = SeedRecipe | GridRecipe
+@dataclass(frozen=True)
+class MultitaskRecipe:
+    """Training on scored pairs while a distillation goes on; ``layers`` may begin with 0, the table, which stays.
+
+    ``texts`` texts without scores are in each step, and ``batch_size`` pairs, whose loss has the weight
+    ``pairs_weight``. ``last_layer`` is the weight of the last exit in the loss of the texts.
+    """
+
+    name: ClassVar = "multitask"
+    keeps_space: ClassVar = True  # the last exit is held to the base, so its vectors can be compared with the base's
+    layers: tuple[int, ...]
+    dims: tuple[int, ...]
+    epochs: int = 6
+    batch_size: int = 32
+    texts: int = 256
+    pairs_weight: float = 1.5
+    learning_rate: float = 5e-5
+    last_layer: float = 2.0
+    eval_steps: int = 100
+    seed: int = 42
+
+
+Recipe = SeedRecipe | GridRecipe | MultitaskRecipe
 
 
 def default_dims(width: int) -> tuple[int, ...]:
@@ -71,11 +97,11 @@ def check_dims(dims: Sequence[int], width: int) -> tuple[int, ...]:
     return tuple(sorted(set(dims), reverse=True))
 
 
-def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
-    """The layers in ascending order; raises SpecError if one is not from 1 to the depth, or if the depth is missing."""
+def check_layers(layers: Sequence[int], depth: int, first: int = 1) -> tuple[int, ...]:
+    """The layers in ascending order, from ``first`` to the depth; raises SpecError for others, or without the depth."""
     for layer in layers:
-        if not 1 <= layer <= depth:
-            raise SpecError(f"layer {layer} does not exist: this model has layers 1 to {depth}")
+        if not first <= layer <= depth:
+            raise SpecError(f"layer {layer} does not exist: this model has layers {first} to {depth}")
     if depth not in layers:
         raise SpecError(f"layers {_listed(layers)} lack the deepest layer, {depth}: add it, the others learn from it")
     return tuple(sorted(set(layers)))

@@ -132,7 +132,7 @@ def train_seed(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Tra
         raise TrainingError(
             f"cannot resume from {start} ({first_line(error)}): remove {work.path} and start again"
         ) from error
-    return None if watch.stopped else Trained({}, tuple(watch.log))
+    return None if watch.stopped else Trained(watch.bare, tuple(watch.log))
 
 
 def _last_checkpoint(work: WorkFolder) -> Path | None:
@@ -171,8 +171,8 @@ class _Watch(TrainerCallback):
 
     def __init__(self, job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> None:
         self.work, self.stop, self.watcher = work, stop, watcher
-        bare = replace(job.checkpoint, heads={})  # this recipe trains no heads
-        self.evaluator = Evaluator(bare, job.data.dev, job.layers, job.recipe.dims)
+        self.bare = replace(job.checkpoint, heads={}, table=None)  # this recipe trains neither
+        self.evaluator = Evaluator(self.bare, job.data.dev, job.layers, job.recipe.dims)
         self.log: list[Entry] = []
         self.started, self.stopped, self.loss = False, False, 0.0
 

@@ -22,7 +22,7 @@ from m2d_export.host.staging import remove_stale
 
 from .data import Data, fingerprint
 from .log import NOT_FINITE, Entry, check_finite, is_finite
-from .recipes import GridRecipe, Recipe
+from .recipes import Recipe, SeedRecipe
 
 STATE, IDENTITY, LAST_GOOD = "state.pt", "training.json", "last-good"
 TARGETS, START, WRITTEN = "targets.pt", "start", "written.json"  # of a distillation
@@ -47,8 +47,8 @@ class Job:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The exits to train: those of the grid recipe, or every layer for the seed recipe."""
-        return self.recipe.layers if isinstance(self.recipe, GridRecipe) else tuple(range(1, self.checkpoint.depth + 1))
+        """The exits to train: those of the recipe, or every layer for the seed recipe."""
+        return tuple(range(1, self.checkpoint.depth + 1)) if isinstance(self.recipe, SeedRecipe) else self.recipe.layers
 
     def identity(self) -> dict[str, Any]:
         """Everything that must be the same when a training is resumed."""

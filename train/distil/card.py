@@ -75,20 +75,28 @@ def _grid(before: Scores, after: Scores) -> str:
     return plain_table(["exit", *(f"{dim} dims" for dim in dims)], rows)
 
 
-def _made(facts: Mapping[str, Any]) -> str:
-    texts, settings, seconds = facts["texts"], facts["settings"], facts["seconds"]
+def origin_lines(facts: Mapping[str, Any]) -> list[str]:
+    """The base and the texts that a checkpoint was distilled from, in words."""
+    texts = facts["texts"]
     origin = (
         f"revision {facts['revision']}" if facts["revision"] else f"a folder with fingerprint {facts['fingerprint']}"
     )
     mix = f"{texts['mix']:,} of the mix {texts['mix_source']}" if texts["mix"] else "no mix"
-    steps = f"{facts['steps']:,} steps" + (", stopped before the end" if facts["stopped"] else "")
-    given = [(name, value) for name, value in settings.items() if value is not False and value is not None]
-    lines = [
+    return [
         f"base: {facts['base']}, {origin}",
         f"licence of the base: {facts['license'] or 'its card states none'}",
         f"texts: {texts['own']:,} of {texts['read']:,} in {texts['source']}, and {mix}",
         f"of these texts, {texts['held_out']:,} were held out",
         f"sha256 of the texts: {texts['sha256']}",
+    ]
+
+
+def _made(facts: Mapping[str, Any]) -> str:
+    settings, seconds = facts["settings"], facts["seconds"]
+    steps = f"{facts['steps']:,} steps" + (", stopped before the end" if facts["stopped"] else "")
+    given = [(name, value) for name, value in settings.items() if value is not False and value is not None]
+    lines = [
+        *origin_lines(facts),
         f"seconds to solve the heads: {seconds['heads']:,.0f}",
         f"seconds of training, in all runs together: {seconds['training']:,.0f} ({steps})",
         f"machine: {facts['machine']}",

@@ -71,7 +71,9 @@ class Teacher:
     def targets(self, tokens: Sequence[TokenIds], rows: Tensor) -> Tensor:
         """The targets of some ``rows`` of ``tokens``, the texts to learn from: (rows, pooled) float32."""
         if not len(self._known) or not self._known[rows].all():
-            return self.collected([tokens[row] for row in rows.tolist()], ()).targets
+            found = self.collected([tokens[row] for row in rows.tolist()], ())
+            self.remember(replace(found, rows=rows.tolist()), len(tokens))
+            return found.targets.half().float()  # as they are kept, so that a resumed training reads the same
         return self._targets[rows].float()
 
     def sizes(self, reads: Sequence[Read]) -> list[int]:

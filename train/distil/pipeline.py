@@ -232,7 +232,7 @@ def _announce(job: Job, screen: Screen) -> None:
         f"{base.architecture}, exits {', '.join(map(str, job.layers))}, dims {', '.join(map(str, job.settings.dims))}, "
         f"pooling {base.pooling}, on {job.device}"
     )
-    mix = f", and {texts.mix:,} of {mix_name(job)}" if texts.mix else ""
+    mix = f", and {texts.mix:,} of {mix_name(job.reading)}" if texts.mix else ""
     screen.print(f"texts: {texts.own:,} of {texts.read:,}{mix}; {len(texts.solved.held_out):,} of them are held out")
     if job.trains and base.similarity == "dot" and not base.normalize:
         screen.print(

@@ -5,9 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
-from m2d_export.checkpoints.folder import EXITS, M2D_JSON
+from m2d_export.checkpoints.folder import M2D_JSON
 from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
 from m2d_export.host.files import writing
 from m2d_export.host.folders import publish, staged_directory
@@ -20,20 +18,10 @@ from .card import card
 
 def write_checkpoint(checkpoint: Checkpoint, folder: Path, facts: Mapping[str, Any]) -> None:
     """Write ``checkpoint`` into the empty ``folder``; ``facts`` go into m2d.json with what its format asks for."""
-    save_model(checkpoint.original, checkpoint.heads, folder)
-    if checkpoint.table is not None:
-        _write_table(checkpoint, folder / EXITS / "0")
+    save_model(checkpoint, folder)
     dims = sorted(checkpoint.trained_dims or (), reverse=True)
     found = stated(checkpoint.trained_layers or (), dims, checkpoint.heads)
     write_json(folder / M2D_JSON, {**found, "space": checkpoint.space, "rotation": checkpoint.rotation, **facts})
-
-
-def _write_table(checkpoint: Checkpoint, folder: Path) -> None:
-    """The table of exit 0, as a StaticEmbedding of sentence-transformers."""
-    folder.mkdir(parents=True)
-    table: Any = checkpoint.table
-    save_file({"embedding.weight": table.weight.detach().cpu().contiguous()}, folder / "model.safetensors")
-    (folder / "tokenizer.json").write_text(checkpoint.tokenizer_json, encoding="utf-8")
 
 
 def publish_checkpoint(

@@ -1,7 +1,6 @@
 """The rotation of the vector space by the principal axes of the last exit's vectors: dims that were never trained."""
 
 import copy
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,6 +12,8 @@ from torch import Tensor, nn
 from m2d_export.checkpoints.heads import Head
 from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.checkpoints.slice import with_modules
+
+from ..publish import digest_of
 
 
 class Axes:
@@ -48,7 +49,7 @@ def assembled(
         dense = Dense(base.width, base.width, bias=False, activation_function=nn.Identity())
         with torch.no_grad():
             dense.linear.weight.copy_(rotation.T)
-        digest = hashlib.sha256(dense.linear.weight.detach().numpy().tobytes()).hexdigest()
+        digest = digest_of(dense)
         original = with_modules(base, [first, pooling, *tail, dense, *rest[len(tail) :]], base.truncate_dim).eval()
         tail = [*tail, dense]
     encoder: Any = first

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from m2d_export.checkpoints.exits import ExitEncoder
 from m2d_export.checkpoints.heads import Head
 from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import TrainingError
+from m2d_export.text.tokenizer import TokenIds
 from m2d_export.vectors import cosine
 
 from ..arithmetic import fast_arithmetic
@@ -44,8 +45,11 @@ class Training:
     """A training of ``steps`` steps or, if that is None, of ``seconds``.
 
     Its result has the mean of the weights of the last steps, because single steps scatter around a better place. A
-    state is good if with these weights the last exit is near the base on held-out text.
+    state is good if with these weights the last exit is near the base on held-out text. ``batch`` texts are in a step,
+    ``rate`` is the highest learning rate of the blocks, and ``last`` the weight of the last exit in the loss.
     """
+
+    out_of_memory = IN_DISTILLATION
 
     def __init__(
         self,
@@ -57,14 +61,18 @@ class Training:
         *,
         steps: int | None = None,
         seconds: float | None = None,
+        batch: int | None = None,
+        rate: float | None = None,
+        last: float = LAST,
     ) -> None:
         self.teacher, self.start, self.settings, self.progress = teacher, start, settings, progress
         self.device, self.texts = teacher.device, corpus.texts
         own, mix = ([len(text.ids) for text in texts] for texts in (corpus.own, corpus.mix))
-        self.order = Order(own, mix, BATCH[self.device], settings.seed)
+        self.order = Order(own, mix, batch or BATCH[self.device], settings.seed)
         self.steps, self.seconds = steps, seconds
         self.step, self.elapsed, self.returns = 0, 0.0, 0
-        self.last, self.calm = LAST, 1.0  # the weight of the last exit, and a factor of the learning rate
+        self.last, self.calm = last, 1.0  # the weight of the last exit, and a factor of the learning rate
+        rate = rate or RATE
         self.layers = [layer for layer in settings.layers if layer > 0]
         self.checkpoint_in_training = with_heads(fast_attention(start), self.layers)
         self.exits = ExitEncoder(self.checkpoint_in_training, self.layers).eval().to(self.device)  # without dropout
@@ -74,8 +82,8 @@ class Training:
         words: Any = self.checkpoint_in_training.encoder.get_input_embeddings()
         words.sparse = True  # else each group of texts fills a gradient of the size of the vocabulary
         groups: list[dict[str, Any]] = [
-            {"params": [weight for weight in encoder if weight.ndim > 1], "top": RATE},
-            {"params": [weight for weight in encoder if weight.ndim < 2], "top": RATE, "weight_decay": 0.0},
+            {"params": [weight for weight in encoder if weight.ndim > 1], "top": rate},
+            {"params": [weight for weight in encoder if weight.ndim < 2], "top": rate, "weight_decay": 0.0},
             {"params": heads, "top": HEAD_RATE},
         ]
         groups = [group for group in groups if group["params"]]
@@ -113,17 +121,12 @@ class Training:
         rate = min(1.0, self.share / WARM_UP + 0.01) * (1 - self.share) * self.calm
         for group in self.optimizer.param_groups:
             group["lr"] = group["top"] * rate
-        rows = self.order.rows(self.step)
-        with explain_out_of_memory(self.device, IN_DISTILLATION):
-            base = self._goal(self.teacher.targets(self.texts, rows))
-            tokens = [self.texts[row] for row in rows.tolist()]
-            with fast_arithmetic(self.device):
-                vectors = exit_vectors(self.exits, tokens, self.start.text, BUDGET[self.device])
-            loss = distillation_loss(vectors.float(), base, self.settings.dims, self.last)
+        with explain_out_of_memory(self.device, self.out_of_memory):
+            loss = self.loss()
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss.item()} at step {self.step + 1}: the base's vectors overflow or the training "
-                    "diverges; check the base's weights, and give another --seed or fewer --steps"
+                    "diverges; check the base's weights, and give another --seed or fewer steps"
                 )
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -140,6 +143,18 @@ class Training:
         if self.step % CHECK[self.device] == 0 or self.finished:
             self._check()
         return loss.item()
+
+    def loss(self) -> Tensor:
+        """The loss of the next texts: ()."""
+        rows = self.order.rows(self.step)
+        base = self._goal(self.teacher.targets(self.texts, rows))
+        vectors = self.vectors([self.texts[row] for row in rows.tolist()])
+        return distillation_loss(vectors, base, self.settings.dims, self.last)
+
+    def vectors(self, tokens: Sequence[TokenIds]) -> Tensor:
+        """The vectors of all exits, not normalised: (exits, texts, width) float32."""
+        with fast_arithmetic(self.device):
+            return exit_vectors(self.exits, tokens, self.start.text, BUDGET[self.device]).float()
 
     @torch.no_grad()
     def _goal(self, targets: Tensor) -> Tensor:
@@ -166,11 +181,7 @@ class Training:
                 f"and {self.calm:.2g} of the learning rate"
             )
             now = {name: getattr(self, name) for name in ("elapsed", *ANSWERS)}  # time goes on
-            self._good = {
-                **self._good,
-                **now,
-                "weights": self._good["average"],
-            }  # the last step may have been a bad one
+            self._good = {**self._good, **now, "weights": self._good["average"]}  # the last step may have been bad
             self._load(self._good)
         self.elapsed += time.perf_counter() - started
 

@@ -1,4 +1,4 @@
-"""A tiny checkpoint without exits, texts, and what a distillation of them wrote."""
+"""Distillations into a folder of a test, and a signal that interrupts them."""
 
 import signal
 from collections.abc import Callable
@@ -8,43 +8,10 @@ from typing import Any
 import pytest
 from m2d_train.screen import Screen
 
-from tests.support.checkpoints import save_checkpoint
-from tests.support.distillations import STEPS, distil, write_texts
+from tests.support.distillations import distil
 from tests.support.in_process import Ended
-from tests.support.shared import Once
 
 Distil = Callable[..., Ended]  # into the folder ``out`` of a test
-
-
-@pytest.fixture(scope="session")
-def plain(once: Once) -> Path:
-    """A tiny BERT with prompts and nothing for its exits. Never alter it."""
-    prompts = {"query": "a cat: ", "passage": "the dog: "}
-
-    def make(folder: Path) -> None:
-        made = save_checkpoint(folder / "plain", prompts=prompts)
-        (made / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A card\n")
-
-    return once("distil-base", make) / "plain"
-
-
-@pytest.fixture(scope="session")
-def texts(once: Once) -> Path:
-    """A file of 250 distinct texts. Never alter it."""
-    return once("distil-texts", lambda folder: write_texts(folder / "texts.txt", 250)) / "texts.txt"
-
-
-@pytest.fixture(scope="session")
-def distilled(once: Once, plain: Path, texts: Path) -> Path:
-    """The checkpoint that a distillation with a table wrote without interruption. Never alter it."""
-
-    def make(folder: Path) -> None:
-        ended = distil(plain, "--texts", texts, "-o", folder / "out", "--layers", "0,1,2,3", *STEPS)
-        assert ended.code == 0, ended.err
-        (folder / "screen.txt").write_text(ended.out)
-        assert sorted(path.name for path in folder.iterdir()) == ["out", "screen.txt"]
-
-    return once("distilled", make) / "out"
 
 
 @pytest.fixture

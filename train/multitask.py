@@ -1,0 +1,121 @@
+"""The multitask recipe: a distilled checkpoint learns scored pairs, and its distillation goes on in every step."""
+
+from dataclasses import dataclass, field, replace
+from threading import Event
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from m2d_export.checkpoints.folder import M2D_JSON, read_object
+from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
+from m2d_export.errors import SpecError
+from m2d_export.text.tokenizer import Tokenizer
+
+from .distil.corpus import Reading, Texts, load_texts
+from .distil.facts import origin_of
+from .distil.features import Teacher
+from .distil.mix import NONE
+from .distil.settings import Settings
+from .distil.steps import Training
+from .evaluate import Evaluator, Scores
+from .log import Trained, Watcher
+from .loop import Epochs, train_stepwise
+from .losses import LossWeights, cosent
+from .memory import in_a_step
+from .recipes import MultitaskRecipe
+from .work import Job, WorkFolder
+
+
+@dataclass(frozen=True)
+class MultitaskJob(Job):
+    """A training of ``checkpoint``, which was distilled from ``teacher``; both read the texts without scores."""
+
+    teacher: Checkpoint = field(kw_only=True)
+    reading: Reading = field(kw_only=True)
+    texts: Texts = field(kw_only=True)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that must be the same when a training is resumed."""
+        return {**super().identity(), "base": self.teacher.origin.fingerprint, "texts": self.texts.sha256}
+
+    def facts(self) -> dict[str, Any]:
+        """What the distillation learns from, and what m2d.json said of the checkpoint before the training."""
+        return {
+            "distillation": origin_of(self.teacher, self.reading, self.texts),
+            "start": read_object(self.checkpoint.folder / M2D_JSON),
+        }
+
+
+def multitask_job(job: Job, base: str, paths: tuple[str, ...]) -> MultitaskJob:
+    """Add the checkpoint ``base`` and the texts in ``paths``, which are read as in a distillation without a mix.
+
+    Raises SpecError if the last exit of the job's checkpoint is not held to the vectors of ``base``.
+    """
+    start = job.checkpoint
+    teacher = load_checkpoint(base, otherwise=start.pooling.modes[0])
+    if start.space != teacher.space:
+        raise SpecError(
+            f"{job.base} was not distilled from {base}: their spaces are {start.space[:12]}.. and "
+            f"{teacher.space[:12]}..; give the checkpoint that m2d-export distil read"
+        )
+    reading = Reading(paths, NONE, seed=job.recipe.seed)
+    return MultitaskJob(**vars(job), teacher=teacher, reading=reading, texts=load_texts(teacher, reading, job.device))
+
+
+class MultitaskTraining(Training):
+    """The steps of a distillation with pairs in each of them; the last exit may go as far from the base as they ask."""
+
+    steps: int
+
+    def __init__(self, job: MultitaskJob, recipe: MultitaskRecipe) -> None:
+        self.recipe, self.pairs = recipe, job.data.train
+        self.epochs = Epochs(len(self.pairs.scores), recipe.batch_size, recipe.seed)
+        self.out_of_memory = in_a_step(recipe.batch_size)
+        start = job.checkpoint if 0 in recipe.layers else replace(job.checkpoint, table=None)
+        super().__init__(
+            Teacher(job.teacher, job.device),
+            start,
+            job.texts.trained,
+            Settings(recipe.layers, recipe.dims, seed=recipe.seed),
+            lambda line: None,
+            steps=recipe.epochs * self.epochs.batches,
+            batch=recipe.texts,
+            rate=recipe.learning_rate,
+            last=recipe.last_layer,
+        )
+        self.evaluator = Evaluator(self.checkpoint_in_training, job.data.dev, recipe.layers, recipe.dims)
+        self.evaluator.model.eval().to(self.device)  # it shares the encoder, which trains without dropout
+        tokenizer = Tokenizer(start.tokenizer_json, start.text)
+        self.sentences = tokenizer.encode(self.pairs.texts, start.text.prompt())
+        self.gold = torch.tensor(self.pairs.scores, dtype=torch.float32, device=self.device)
+
+    def loss(self) -> Tensor:
+        """The loss of the next texts, and CoSENT of the next pairs at every exit and dim: ()."""
+        rows = self.epochs.rows(self.step)
+        places = (*self.pairs.left[rows], *self.pairs.right[rows])
+        left, right = self.vectors([self.sentences[place] for place in places]).chunk(2, dim=1)  # (L, B, W)
+        cosines = [cosine_similarity(left[..., :dim], right[..., :dim], dim=-1) for dim in self.recipe.dims]
+        order = cosent(torch.stack(cosines), self.gold[rows], LossWeights.scale).mean()
+        return super().loss() + self.recipe.pairs_weight * order
+
+    def _check(self) -> None:
+        """Keep the state: unlike in a distillation, the last exit is to learn too."""
+        self._good = self._state()
+
+    def grid(self) -> Scores:
+        """The dev score of every cell with the mean of the weights."""
+        with self._averaged():
+            return self.evaluator.grid()
+
+    def result(self) -> Checkpoint:
+        """The checkpoint with the mean of the weights."""
+        return self.checkpoint()
+
+
+def train_multitask(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Trained | None:
+    """Train with ``MultitaskRecipe`` from the state in ``work``; returns None if ``stop`` was set before the end."""
+    if not isinstance(job, MultitaskJob) or not isinstance(job.recipe, MultitaskRecipe):
+        raise TypeError(f"expected a MultitaskJob with a MultitaskRecipe, got {job.recipe}")
+    return train_stepwise(MultitaskTraining(job, job.recipe), job, work, stop, watcher)
