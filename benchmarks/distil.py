@@ -30,6 +30,7 @@ from m2d_export.bench.sts import Pairs, load_pairs
 from m2d_export.checkpoints.folder import M2D_JSON, read_object
 from m2d_export.checkpoints.load import load_checkpoint
 from m2d_export.vectors import cosine
+from train.distil.facts import KIND
 
 UNTOUCHED = "untouched"
 DEV, TEST = "dev", "test"
@@ -66,7 +67,7 @@ def main() -> None:
     parser = common.parser("distil", __doc__)
     parser.add_argument("checkpoint", type=Path, help="the untouched checkpoint, from which the others were distilled")
     options: Row = {"type": common.named_folder, "metavar": "NAME=FOLDER", "action": "append", "default": []}
-    parser.add_argument("--distilled", **options, help="what m2d-export distil wrote; may be repeated")
+    parser.add_argument("--distilled", **options, help="a checkpoint that was distilled; may be repeated")
     parser.add_argument("--layers", type=numbers, help="exits to measure, with commas; the deepest is always measured")
     split = "the split of STS-B besides dev: make choices on dev, and measure test once, at the end"
     parser.add_argument("--split", choices=(DEV, TEST), default=DEV, help=split)
@@ -135,9 +136,11 @@ def built(folder: Path, target: Path, layers: Sequence[int] | None) -> Bundle:
     return build(folder, target, layers=sorted(wanted), max_tokens=min(MAX_TOKENS, loaded.text.max_tokens))
 
 
-def facts(folder: Path) -> Row:
-    """What ``distil`` wrote about the checkpoint: texts, steps, seconds, device; and how many texts it was shown."""
+def facts(folder: Path) -> Row | None:
+    """What ``distil`` wrote about the checkpoint, and how many texts it was shown; None if it did not write it last."""
     stated = read_object(folder / M2D_JSON)
+    if stated.get("recipe") != KIND:
+        return None
     found = {name: stated[name] for name in FACTS}
     return {**found, "texts_seen": stated["batch"] * stated["steps"]}
 
