@@ -50,8 +50,8 @@ class GridTraining:
         )
         self.autocast = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(job.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=job.precision == "fp16")
-        self.pairs = Epochs(len(data.train.scores), recipe.batch_size, recipe.seed)
-        self.steps, self.step = recipe.epochs * self.pairs.batches, 0
+        self.pairs = Epochs.of(job)
+        self.steps, self.step = self.pairs.steps, 0
 
     def _trainable(self) -> tuple[list[Tensor], list[Tensor]]:
         """The weights of the heads, and all other weights that an exit reads; the others are frozen."""

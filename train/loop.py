@@ -19,14 +19,26 @@ from .work import Job, WorkFolder
 class Epochs:
     """Which of ``pairs`` pairs each step reads: an epoch has an order of its own, and no batch that is not full."""
 
+    count: int
     pairs: int
     batch: int
     seed: int
+
+    @classmethod
+    def of(cls, job: Job) -> "Epochs":
+        """The epochs that the recipe of ``job`` asks for."""
+        recipe = job.recipe
+        return cls(recipe.epochs, len(job.data.train.scores), recipe.batch_size, recipe.seed)
 
     @property
     def batches(self) -> int:
         """The number of steps in an epoch."""
         return self.pairs // self.batch or 1
+
+    @property
+    def steps(self) -> int:
+        """The number of steps in all epochs."""
+        return self.count * self.batches
 
     def rows(self, step: int) -> list[int]:
         """The places of a step's pairs; the random seed and the epoch decide the order."""

@@ -32,6 +32,7 @@ from .work import Job, WorkFolder
 class MultitaskJob(Job):
     """A training of ``checkpoint``, which was distilled from ``teacher``; both read the texts without scores."""
 
+    recipe: MultitaskRecipe
     teacher: Checkpoint = field(kw_only=True)
     reading: Reading = field(kw_only=True)
     texts: Texts = field(kw_only=True)
@@ -49,18 +50,20 @@ class MultitaskJob(Job):
 
 
 def multitask_job(job: Job, base: str, paths: tuple[str, ...]) -> MultitaskJob:
-    """Add the checkpoint ``base`` and the texts in ``paths``, which are read as in a distillation without a mix.
+    """Add the checkpoint ``base`` and texts in ``paths``, without a mix: as many as the steps read, or all there are.
 
     Raises SpecError if the last exit of the job's checkpoint is not held to the vectors of ``base``.
     """
-    start = job.checkpoint
+    start, recipe = job.checkpoint, job.recipe
+    if not isinstance(recipe, MultitaskRecipe):
+        raise TypeError(f"expected a MultitaskRecipe, got {recipe}")
     teacher = load_checkpoint(base, otherwise=start.pooling.modes[0])
     if start.space != teacher.space:
         raise SpecError(
             f"{job.base} was not distilled from {base}: their spaces are {start.space[:12]}.. and "
             f"{teacher.space[:12]}..; give the checkpoint that m2d-export distil read"
         )
-    reading = Reading(paths, NONE, seed=job.recipe.seed)
+    reading = Reading(paths, NONE, max(Reading.max_texts, Epochs.of(job).steps * recipe.texts), seed=recipe.seed)
     return MultitaskJob(**vars(job), teacher=teacher, reading=reading, texts=load_texts(teacher, reading, job.device))
 
 
@@ -69,9 +72,9 @@ class MultitaskTraining(Training):
 
     steps: int
 
-    def __init__(self, job: MultitaskJob, recipe: MultitaskRecipe) -> None:
-        self.recipe, self.pairs = recipe, job.data.train
-        self.epochs = Epochs(len(self.pairs.scores), recipe.batch_size, recipe.seed)
+    def __init__(self, job: MultitaskJob) -> None:
+        self.recipe, self.pairs, self.epochs = job.recipe, job.data.train, Epochs.of(job)
+        recipe = job.recipe
         self.out_of_memory = in_a_step(recipe.batch_size)
         start = job.checkpoint if 0 in recipe.layers else replace(job.checkpoint, table=None)
         super().__init__(
@@ -80,7 +83,7 @@ class MultitaskTraining(Training):
             job.texts.trained,
             Settings(recipe.layers, recipe.dims, seed=recipe.seed),
             lambda line: None,
-            steps=recipe.epochs * self.epochs.batches,
+            steps=self.epochs.steps,
             batch=recipe.texts,
             rate=recipe.learning_rate,
             last=recipe.last_layer,
@@ -116,6 +119,6 @@ class MultitaskTraining(Training):
 
 def train_multitask(job: Job, work: WorkFolder, stop: Event, watcher: Watcher) -> Trained | None:
     """Train with ``MultitaskRecipe`` from the state in ``work``; returns None if ``stop`` was set before the end."""
-    if not isinstance(job, MultitaskJob) or not isinstance(job.recipe, MultitaskRecipe):
-        raise TypeError(f"expected a MultitaskJob with a MultitaskRecipe, got {job.recipe}")
-    return train_stepwise(MultitaskTraining(job, job.recipe), job, work, stop, watcher)
+    if not isinstance(job, MultitaskJob):
+        raise TypeError(f"expected a MultitaskJob, got {job}")
+    return train_stepwise(MultitaskTraining(job), job, work, stop, watcher)

@@ -87,9 +87,7 @@ def test_m2d_json_and_the_card_say_what_it_was_made_of(taught: Path, distilled: 
 
 
 def test_a_step_has_the_loss_of_the_texts_and_that_of_the_pairs(job: MultitaskJob) -> None:
-    recipe = job.recipe
-    assert isinstance(recipe, MultitaskRecipe)
-    training = MultitaskTraining(job, recipe)
+    training = MultitaskTraining(job)
     with torch.no_grad():
         both, texts = training.loss(), super(MultitaskTraining, training).loss()
         order, rows = [], training.epochs.rows(0)
@@ -107,8 +105,7 @@ def test_a_step_has_the_loss_of_the_texts_and_that_of_the_pairs(job: MultitaskJo
 def test_the_base_teaches_in_the_rotated_space(job: MultitaskJob) -> None:
     assert job.checkpoint.rotation is not None
     assert job.teacher.rotation is None
-    assert isinstance(job.recipe, MultitaskRecipe)
-    assert MultitaskTraining(job, job.recipe).drift() < 0.015  # as far as the distillation let it go
+    assert MultitaskTraining(job).drift() < 0.015  # as far as the distillation let it go
 
 
 def test_stopped_and_resumed_equals_never_stopped(
