@@ -136,13 +136,11 @@ def built(folder: Path, target: Path, layers: Sequence[int] | None) -> Bundle:
     return build(folder, target, layers=sorted(wanted), max_tokens=min(MAX_TOKENS, loaded.text.max_tokens))
 
 
-def facts(folder: Path) -> Row | None:
-    """What ``distil`` wrote about the checkpoint, and how many texts it was shown; None if it did not write it last."""
+def facts(folder: Path) -> Row:
+    """What m2d.json says of how the checkpoint was made and, if ``distil`` made it, how many texts it was shown."""
     stated = read_object(folder / M2D_JSON)
-    if stated.get("recipe") != KIND:
-        return None
-    found = {name: stated[name] for name in FACTS}
-    return {**found, "texts_seen": stated["batch"] * stated["steps"]}
+    found = {name: stated[name] for name in FACTS if name in stated}
+    return found | ({"texts_seen": stated["batch"] * stated["steps"]} if stated.get("recipe") == KIND else {})
 
 
 def covers(row: Row | None, base: Bundle, data: Data) -> bool:

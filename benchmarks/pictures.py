@@ -148,7 +148,7 @@ def _conditions(found: dict[str, Any]) -> str:
 
 def texts_seen_picture(target: Path, found: dict[str, Any]) -> None:
     """Texts seen against scores of two exits: runs of ``distil``, and those of the prototype, another set-up."""
-    rows = [row for row in found["checkpoints"].values() if row["facts"] and row["facts"]["steps"]]
+    rows = [row for row in found["checkpoints"].values() if row["facts"] and row["facts"].get("texts_seen")]
     runs = sorted(rows, key=lambda row: row["facts"]["texts_seen"])
     width = str(found["base"]["width"])
     with matplotlib.rc_context({**STYLE, "font.size": 11}):

@@ -27,23 +27,29 @@ from train.distil.ridge import Linear
 from train.distil.rotation import assembled
 
 ENCODER = "m."
+MADE = "190 seconds of training on one NVIDIA H200, 3.1 million texts seen, by a script that came before distil"
 
 
 def with_weights(base: Checkpoint, weights: dict[str, torch.Tensor]) -> Checkpoint:
     """The checkpoint that the prototype was; ``base`` is the one that it was distilled from, and gets its weights."""
     encoder = {name.removeprefix(ENCODER): value for name, value in weights.items() if name.startswith(ENCODER)}
     missing, unknown = base.encoder.load_state_dict(encoder, strict=False)
-    if unknown or any(not name.startswith(UNUSED_WEIGHTS) for name in missing):
-        raise CheckpointError(f"the weights are not those of {base.origin.name}: {[*missing, *unknown][:3]}")
+    heads = [f"heads.{layer - 1}.{name}" for layer in range(1, base.depth) for name in ("weight", "bias")]
+    lacking = [name for name in missing if not name.startswith(UNUSED_WEIGHTS)]
+    lacking += [name for name in ("U", *heads) if name not in weights]
+    if unknown or lacking:
+        raise CheckpointError(
+            f"the file is no prototype of {base.origin.name}: it lacks {lacking[:3]} and has {unknown[:3]} beyond it"
+        )
     left, _, right = torch.linalg.svd(weights["U"].double())
     rotation = (left @ right).float()  # the file has it in half precision, in which it does not quite rotate
-    heads = {}
+    solved = {}
     for layer in range(1, base.depth):
         weight, bias = (weights[f"heads.{layer - 1}.{name}"] for name in ("weight", "bias"))
         # Here the rotation comes after every head, so it is taken out of what the head gives.
         linear = Linear((rotation @ weight).T, rotation @ bias)
-        heads[layer] = Solved(HeadSpec(layer, tuple(range(layer + 1))), linear, agreement=0.0).head()
-    return assembled(base, heads, None, rotation, tuple(range(1, base.depth + 1)), default_dims(base.width))
+        solved[layer] = Solved(HeadSpec(layer, tuple(range(layer + 1))), linear, agreement=0.0).head()
+    return assembled(base, solved, None, rotation, tuple(range(1, base.depth + 1)), default_dims(base.width))
 
 
 def main() -> None:
@@ -55,12 +61,15 @@ def main() -> None:
     common.add_checkpoint(parser)
     arguments = parser.parse_args()
     base, file = load_checkpoint(str(common.checkpoint_of(arguments))), arguments.weights
+    if not file.is_file():
+        parser.error(f"{file} is no file")
     made = with_weights(base, {name: value.float() for name, value in load_file(file).items()})
     facts = {
         "recipe": "prototype",
         "base": base.origin.name if arguments.checkpoint else common.MINILM,
         "fingerprint": base.origin.fingerprint,
         "license": license_of(base.folder),
+        "made": MADE,
         "weights": {"file": file.name, "sha256": sha256_of(file)},
     }
     with new_folder(arguments.output) as staging:

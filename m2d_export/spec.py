@@ -174,6 +174,11 @@ class HeadSpec:
         reads = ", ".join(f"{layer} (mean)" if layer in self.mean else str(layer) for layer in self.reads)
         return f"layer{'s' * (len(self.reads) > 1)} {reads}"
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the head reads only its own layer, pooled as the checkpoint pools: the one form that others load."""
+        return self.reads == (self.layer,) and not self.mean
+
     def pooling(self, layer: int, usual: Pooling) -> Pooling:
         """How this head pools ``layer``, in a checkpoint that pools as ``usual``."""
         return usual.mean if layer in self.mean else usual

@@ -42,6 +42,15 @@ def _threads_of_torch() -> Iterator[None]:
         sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _exports_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Make each export once per run, if tests of this run export at all: importing torch takes seconds."""
+    if "m2d_export.graphs.export" in sys.modules:
+        from tests.support.exports import share_exports
+
+        share_exports(shared_root(tmp_path_factory))
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Make a folder once per run: ``once(name, make)`` is the folder that ``make`` has filled. Never alter it."""

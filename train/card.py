@@ -22,7 +22,7 @@ tags: [sentence-transformers, sentence-similarity, feature-extraction, 2d-matryo
 
 A 2D-Matryoshka sentence encoder with {layers} **exits**, which are the layers after which it can stop. Its vectors can
 be cut to fewer numbers (**dims**).
-It is a {architecture} with {depth} layers and {width} dims, trained from `{base}` on {train} sentence pairs.
+It is a {architecture} with {depth} layers and {width} dims, trained from `{base}` on {train} sentence pairs{texts}.
 
 At full depth it is an ordinary sentence-transformers model:
 
@@ -33,8 +33,9 @@ model = SentenceTransformer("{name}", truncate_dim={dim})
 vectors = model.encode(["A parrot is talking."])
 ```
 
-`m2d-export build` makes an ONNX graph of each exit. `m2d-export slice --cell {small}` writes one exit as an ordinary
-sentence-transformers folder."""
+`m2d-export build` makes an ONNX graph of each exit. {one_exit}"""
+SLICE = "`m2d-export slice --cell {cell}` writes one exit as an ordinary\nsentence-transformers folder."
+ONNX = "`m2d-export onnx --cell {cell}` writes one exit as an\nONNX folder for other tools."  # slice refuses it
 
 
 def card(
@@ -45,8 +46,9 @@ def card(
     facts: Mapping[str, Any],
 ) -> str:
     """The card in Markdown; ``scores`` are by split, ``facts`` are those of ``m2d.json``."""
-    licence = facts.get("distillation", {}).get("license")
-    head = HEAD.format(
+    distillation, small = facts.get("distillation", {}), Cell(min(layers), max(dims))
+    licence, head = distillation.get("license"), checkpoint.heads.get(small.layer)
+    top = HEAD.format(
         front=f"license: {licence}\n" if licence else "",
         name=facts["name"],
         layers=len(layers),
@@ -56,13 +58,21 @@ def card(
         base=facts["base"],
         train=f"{facts['data']['pairs']['train']:,}",
         dim=dims[min(1, len(dims) - 1)],
-        small=Cell(min(layers), max(dims)),
+        texts=f", and on texts with the vectors of `{distillation['base']}`" if distillation else "",
+        one_exit=(SLICE if head is None or head.spec.is_plain else ONNX).format(cell=small),
     )
-    parts = [head]
+    parts = [top]
     for split, found in scores.items():
         parts += [f"## Scores on {split}", "Spearman of cosine x 100 at every cell:", _grid(found.grid, layers, dims)]
         rows = [[f"`{metric}`", _number(value, 4)] for metric, value in found.metrics.items()]
         parts += [f"The full cell, {max(layers)} layers and {max(dims)} dims:", plain_table(["metric", split], rows)]
+    if "agreement" in facts:
+        grid = {Cell.parse(cell): value for cell, value in facts["agreement"].items()}
+        what = (
+            "Spearman x 100 between the cosines of pairs of held-out texts and those that "
+            f"`{distillation['base']}` gives:"
+        )
+        parts += ["## Agreement with the base", what, _grid(grid, layers, dims)]
     parts += ["## Training", _training(facts)]
     if facts["differences"]:
         parts += [f"Differences to the training of {CARD}:", "\n".join(f"- {line}" for line in facts["differences"])]
@@ -83,10 +93,23 @@ def _training(facts: Mapping[str, Any]) -> str:
         f"pairs of train that are also in another split: {sum(data['overlap'].values())}",
         f"{facts['seconds'] / 60:.0f} minutes{since} on {facts['machine']}, {facts['precision']}",
         f"energy: {used}" + ("" if energy["kwh"] is None else f" ({energy['note']})"),
+        *(_start(facts["start"]) if "start" in facts else []),
         *(f"distillation, {line}" for line in (origin_lines(facts["distillation"]) if "distillation" in facts else [])),
         "versions: " + ", ".join(f"{package} {version}" for package, version in facts["versions"].items()),
     ]
     return "\n".join(f"- {markdown_text(line)}" for line in lines)
+
+
+def _start(stated: Mapping[str, Any]) -> list[str]:
+    """How the checkpoint that the training began with was made."""
+    made = f"start: {stated.get('recipe', 'a recipe that its m2d.json does not state')}"
+    if "seconds" in stated and "steps" in stated:
+        seconds = sum(stated["seconds"].values())
+        made += f", {stated['steps']:,} steps of {stated['batch']} texts in {seconds:,.0f} s on {stated['machine']}"
+    if "made" in stated:
+        made += f", {stated['made']}"
+    weights = stated.get("weights")
+    return [made, *([f"weights of the start: {weights['file']}, sha256 {weights['sha256']}"] if weights else [])]
 
 
 def _settings(settings: Mapping[str, Any], unlabelled: int) -> list[str]:

@@ -50,8 +50,8 @@ class GridTraining:
         )
         self.autocast = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(job.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=job.precision == "fp16")
-        self.pairs = Epochs.of(job)
-        self.steps, self.step = self.pairs.steps, 0
+        self.epochs = Epochs.of(job)
+        self.steps, self.step = self.epochs.steps, 0
 
     def _trainable(self) -> tuple[list[Tensor], list[Tensor]]:
         """The weights of the heads, and all other weights that an exit reads; the others are frozen."""
@@ -69,7 +69,7 @@ class GridTraining:
         self._set_learning_rate()
         self.model.train()
         with explain_out_of_memory(self.device.type, in_a_step(self.recipe.batch_size)):
-            loss = self._loss(self.pairs.rows(self.step))
+            loss = self._loss(self.epochs.rows(self.step))
             if not torch.isfinite(loss.total):
                 raise undefined_loss(loss.total.item(), self.step + 1)
             self.optimizer.zero_grad()

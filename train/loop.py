@@ -17,9 +17,9 @@ from .work import Job, WorkFolder
 
 @dataclass(frozen=True)
 class Epochs:
-    """Which of ``pairs`` pairs each step reads: an epoch has an order of its own, and no batch that is not full."""
+    """Which of ``pairs`` pairs each step reads. Each epoch has its own order, and leaves out a last, smaller batch."""
 
-    count: int
+    epochs: int
     pairs: int
     batch: int
     seed: int
@@ -38,7 +38,7 @@ class Epochs:
     @property
     def steps(self) -> int:
         """The number of steps in all epochs."""
-        return self.count * self.batches
+        return self.epochs * self.batches
 
     def rows(self, step: int) -> list[int]:
         """The places of a step's pairs; the random seed and the epoch decide the order."""

@@ -10,9 +10,11 @@ IN_DISTILLATION = "in the distillation: free some memory, or choose a smaller --
 IN_EVALUATION = "in an evaluation on dev: free some memory, or give a smaller dev split"
 
 
-def in_a_step(batch_size: int) -> str:
+def in_a_step(pairs: int, texts: int = 0) -> str:
     """The ``where`` of ``explain_out_of_memory`` for a training step."""
-    return f"in a step with {batch_size} pairs: choose a smaller --batch-size"
+    if texts:
+        return f"in a step with {pairs} pairs and {texts} texts: free some memory"
+    return f"in a step with {pairs} pairs: choose a smaller --batch-size"
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """The multitask recipe: a distilled checkpoint learns scored pairs, and its distillation goes on in every step."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Any
@@ -13,9 +15,10 @@ from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
 from m2d_export.errors import SpecError
 from m2d_export.text.tokenizer import Tokenizer
 
-from .distil.corpus import Reading, Texts, load_texts
+from .distil.corpus import HELD_OUT, Reading, Texts, load_texts
 from .distil.facts import origin_of
 from .distil.features import Teacher
+from .distil.judge import MEASURED, agreement_grid
 from .distil.mix import NONE
 from .distil.settings import Settings
 from .distil.steps import Training
@@ -30,12 +33,16 @@ from .work import Job, WorkFolder
 
 @dataclass(frozen=True)
 class MultitaskJob(Job):
-    """A training of ``checkpoint``, which was distilled from ``teacher``; both read the texts without scores."""
+    """A training of ``checkpoint``, which was distilled from ``teacher``; both read the texts without scores.
+
+    ``stated`` is what m2d.json says of ``checkpoint``.
+    """
 
     recipe: MultitaskRecipe
     teacher: Checkpoint = field(kw_only=True)
     reading: Reading = field(kw_only=True)
     texts: Texts = field(kw_only=True)
+    stated: Mapping[str, Any] = field(kw_only=True)
 
     def identity(self) -> dict[str, Any]:
         """Everything that must be the same when a training is resumed."""
@@ -43,28 +50,37 @@ class MultitaskJob(Job):
 
     def facts(self) -> dict[str, Any]:
         """What the distillation learns from, and what m2d.json said of the checkpoint before the training."""
-        return {
-            "distillation": origin_of(self.teacher, self.reading, self.texts),
-            "start": read_object(self.checkpoint.folder / M2D_JSON),
-        }
+        return {"distillation": origin_of(self.teacher, self.reading, self.texts), "start": self.stated}
+
+    def measured(self, made: Checkpoint) -> dict[str, Any]:
+        """The agreement of every cell with the base on texts that were held out, and the last exit's mean cosine."""
+        teacher, held_out = Teacher(self.teacher, self.device), self.texts.trained.held_out[:MEASURED]
+        grid = agreement_grid(teacher, made, held_out, self.recipe.dims, self.layers)
+        return {"agreement": {str(cell): value for cell, value in grid.items()}}
 
 
 def multitask_job(job: Job, base: str, paths: tuple[str, ...]) -> MultitaskJob:
     """Add the checkpoint ``base`` and texts in ``paths``, without a mix: as many as the steps read, or all there are.
 
-    Raises SpecError if the last exit of the job's checkpoint is not held to the vectors of ``base``.
+    Raises SpecError if the job's checkpoint was not distilled from ``base``.
     """
     start, recipe = job.checkpoint, job.recipe
     if not isinstance(recipe, MultitaskRecipe):
         raise TypeError(f"expected a MultitaskRecipe, got {recipe}")
+    stated = read_object(start.folder / M2D_JSON)
     teacher = load_checkpoint(base, otherwise=start.pooling.modes[0])
-    if start.space != teacher.space:
+    distilled_from = stated.get("distillation", stated).get("fingerprint", start.space)
+    if teacher.origin.fingerprint != distilled_from:
         raise SpecError(
-            f"{job.base} was not distilled from {base}: their spaces are {start.space[:12]}.. and "
-            f"{teacher.space[:12]}..; give the checkpoint that m2d-export distil read"
+            f"{job.base} was not distilled from {base}: it was made from a checkpoint with the fingerprint "
+            f"{distilled_from[:12]}.., and this one has {teacher.origin.fingerprint[:12]}..; give the checkpoint that "
+            "m2d-export distil read"
         )
-    reading = Reading(paths, NONE, max(Reading.max_texts, Epochs.of(job).steps * recipe.texts), seed=recipe.seed)
-    return MultitaskJob(**vars(job), teacher=teacher, reading=reading, texts=load_texts(teacher, reading, job.device))
+    read = Epochs.of(job).steps * recipe.texts_per_step
+    most = max(Reading.max_texts, math.ceil(read * HELD_OUT / (HELD_OUT - 1)))
+    reading = Reading(paths, NONE, most, seed=recipe.seed)
+    texts = load_texts(teacher, reading, job.device)
+    return MultitaskJob(**vars(job), teacher=teacher, reading=reading, texts=texts, stated=stated)
 
 
 class MultitaskTraining(Training):
@@ -75,7 +91,7 @@ class MultitaskTraining(Training):
     def __init__(self, job: MultitaskJob) -> None:
         self.recipe, self.pairs, self.epochs = job.recipe, job.data.train, Epochs.of(job)
         recipe = job.recipe
-        self.out_of_memory = in_a_step(recipe.batch_size)
+        self.out_of_memory = in_a_step(recipe.batch_size, recipe.texts_per_step)
         start = job.checkpoint if 0 in recipe.layers else replace(job.checkpoint, table=None)
         super().__init__(
             Teacher(job.teacher, job.device),
@@ -84,8 +100,9 @@ class MultitaskTraining(Training):
             Settings(recipe.layers, recipe.dims, seed=recipe.seed),
             lambda line: None,
             steps=self.epochs.steps,
-            batch=recipe.texts,
+            batch=recipe.texts_per_step,
             rate=recipe.learning_rate,
+            head_rate=recipe.head_learning_rate,
             last=recipe.last_layer,
         )
         self.evaluator = Evaluator(self.checkpoint_in_training, job.data.dev, recipe.layers, recipe.dims)

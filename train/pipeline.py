@@ -58,8 +58,10 @@ def _announce(job: Job, screen: Screen) -> None:
     screen.print(f"pairs: {counts}{more}; scores from {job.data.scale[0]:g} to {job.data.scale[1]:g}")
     if isinstance(job, MultitaskJob):
         screen.print(
-            f"texts: {job.texts.own:,} of {job.texts.read:,}; {len(job.texts.trained.held_out):,} are not read"
+            f"texts: {job.texts.own:,} of {job.texts.read:,}; {len(job.texts.trained.held_out):,} of them are held out"
         )
+        if left_out := sorted({*job.checkpoint.exits} & {*(job.checkpoint.trained_layers or ())} - {*job.layers}):
+            screen.print(f"left out, because --layers does not name them: exits {', '.join(map(str, left_out))}")
     for name, count in job.data.overlap().items():
         if count:
             screen.print(f"warning: {count} pairs of {name} are in train too: scores on {name} will be too high")

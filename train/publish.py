@@ -50,10 +50,11 @@ def publish_checkpoint(job: Job, trained: Trained, facts: Mapping[str, Any], tar
         scores = {name: Evaluator(loaded, pairs, layers, dims).scores() for name, pairs in job.data.held_out().items()}
         grids = {name: {str(cell): value for cell, value in found.grid.items()} for name, found in scores.items()}
         metrics = {name: dict(found.metrics) for name, found in scores.items()}
-        write_json(staging / SETTINGS, {**settings, **facts, "scores": grids, "metrics": metrics})
+        found = {**facts, **job.measured(loaded)}
+        write_json(staging / SETTINGS, {**settings, **found, "scores": grids, "metrics": metrics})
         if trained.log:
             draw(trained.log, staging / PICTURE)
-        (staging / CARD).write_text(card(loaded, layers, dims, scores, facts), encoding="utf-8")
+        (staging / CARD).write_text(card(loaded, layers, dims, scores, found), encoding="utf-8")
         written = {path.relative_to(staging).as_posix() for path in staging.rglob("*")}
         why_not_replaced = partial(other_file, known=written, owner="the checkpoint")
         publish(staging, target, why_not_replaced if trained.failure else None)  # a resumed training may fail again

@@ -61,19 +61,20 @@ class GridRecipe:
 class MultitaskRecipe:
     """Training on scored pairs while a distillation goes on; ``layers`` may begin with 0, the table, which stays.
 
-    ``texts`` texts without scores are in each step, and ``batch_size`` pairs, whose loss has the weight
+    A step has ``texts_per_step`` texts without scores, and ``batch_size`` pairs, whose loss has the weight
     ``pairs_weight``. ``last_layer`` is the weight of the last exit in the loss of the texts.
     """
 
     name: ClassVar = "multitask"
-    keeps_space: ClassVar = True  # the last exit is held to the base, so its vectors can be compared with the base's
+    keeps_space: ClassVar = True  # all exits learn the vectors of the base
     layers: tuple[int, ...]
     dims: tuple[int, ...]
     epochs: int = 6
     batch_size: int = 32
-    texts: int = 256
+    texts_per_step: int = 256
     pairs_weight: float = 1.5
     learning_rate: float = 5e-5
+    head_learning_rate: float = 1e-3
     last_layer: float = 2.0
     eval_steps: int = 100
     seed: int = 42

@@ -61,6 +61,10 @@ class Job:
             "precision": self.precision,
         }
 
+    def measured(self, made: Checkpoint) -> dict[str, Any]:
+        """What m2d.json says of the checkpoint that the training wrote, besides its scores on the data."""
+        return {}
+
 
 class Resumable(Protocol):
     """What a work folder must know of a training."""
@@ -204,8 +208,7 @@ class WorkFolder:
         with output_file(self.path / name) as file:
             kept = _Keeping(file)
             try:
-                content = {"state": state, "log": [entry.to_json() for entry in log]}
-                torch.save(content, kept)  # type: ignore[arg-type]  # it only writes
+                torch.save({"state": state, "log": [entry.to_json() for entry in log]}, kept)  # type: ignore[arg-type]
             except RuntimeError:
                 if kept.error is not None:
                     raise kept.error from None

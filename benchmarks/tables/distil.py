@@ -7,6 +7,7 @@ from benchmarks.head_cost import COMPARED
 from benchmarks.tables import not_yet, on, result
 from m2d_export import Cell
 from m2d_export.report.formatting import MISSING, milliseconds, plain_table, score
+from train.distil.card import before_and_after
 
 Row = Mapping[str, Any]
 MEASURES: Mapping[str, Callable[[Row], str]] = {
@@ -39,9 +40,9 @@ def distil(file: str = "distil.json") -> str:
     facts = (
         f"- nDCG@10 of the untouched checkpoint at full depth and width: {ndcg}. All shares are of this sum.\n"
         f"- BM25, with stems and without stop words: {_share(found['bm25']['share'])}; with plain words: "
-        f"{_share(found['bm25'].get('plain'))}."
+        f"{_share(found['bm25']['plain'])}."
     )
-    trained = any(row["facts"] and row["facts"]["steps"] for row in checkpoints.values())
+    trained = any(row["facts"] and row["facts"].get("texts_seen") for row in checkpoints.values())
     picture = ["![scores of exits 1 and 3 by the number of texts seen](../docs/texts_seen.png)"] if trained else []
     return "\n\n".join([*tables, _made(checkpoints), facts, *picture, f"{on(found['machine'])}."])
 
@@ -62,7 +63,7 @@ def _share(value: float | None) -> str:
 
 
 def _made(checkpoints: Mapping[str, Row]) -> str:
-    """The facts that distil wrote."""
+    """How near each last exit is to the base, and the facts that distil wrote, of checkpoints that it made."""
     columns: Mapping[str, Callable[[Row], str]] = {
         "steps x texts": lambda facts: f"{facts['steps']:,} x {facts['batch']:,}",
         "texts seen": lambda facts: f"{facts['texts_seen']:,}",
@@ -72,7 +73,11 @@ def _made(checkpoints: Mapping[str, Row]) -> str:
         "machine": lambda facts: str(facts["machine"]).partition(" (")[0],
     }
     rows = [
-        [name, f"{row['mean_cosine']:.4f}", *(write(row["facts"]) for write in columns.values())]
+        [
+            name,
+            f"{row['mean_cosine']:.4f}",
+            *(write(row["facts"]) if "texts_seen" in row["facts"] else MISSING for write in columns.values()),
+        ]
         for name, row in checkpoints.items()
         if row["facts"]
     ]
@@ -87,13 +92,11 @@ def distil_agreement() -> str:
 
 
 def _agreement(name: str, row: Row) -> str:
-    before, after = row["agreement"]["before"], row["agreement"]["after"]
-    cells = [Cell.parse(cell) for cell in after]
-    dims = max(cell.dim for cell in cells), min(cell.dim for cell in cells)
-    rows = [
-        [str(layer), *(f"{score(before.get(f'{layer}x{dim}'))} -> {score(after[f'{layer}x{dim}'])}" for dim in dims)]
-        for layer in sorted({cell.layer for cell in cells}, reverse=True)
-    ]
+    before, after = (
+        {Cell.parse(cell): value for cell, value in row["agreement"][when].items()} for when in ("before", "after")
+    )
+    ends = {max(cell.dim for cell in after), min(cell.dim for cell in after)}
+    grid = before_and_after(before, {cell: value for cell, value in after.items() if cell.dim in ends})
     texts, seconds = row["texts"], row["seconds"]
     if row["steps"]:
         trained = f", then {row['steps']:,} steps of {row['batch']} texts in {seconds['training']:,.0f} s"
@@ -105,7 +108,7 @@ def _agreement(name: str, row: Row) -> str:
         f"{name}, on {row['machine'].partition(' (')[0]}: heads from {texts['own'] + texts['mix']:,} texts in "
         f"{seconds['heads']:,.0f} s{trained}"
     )
-    return f"{made}:\n\n{plain_table(['exit', *(f'{dim} dims' for dim in dims)], rows)}"
+    return f"{made}:\n\n{grid}"
 
 
 def head_cost() -> str:

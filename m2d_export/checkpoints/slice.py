@@ -66,7 +66,7 @@ def _plain_model(loaded: Checkpoint, layer: int, dim: int) -> "SentenceTransform
     first, pooling, *rest = list(loaded.original)
     first.model = cut_checkpoint(loaded, layer).encoder
     head = loaded.heads.get(layer)
-    if head is not None and (head.spec.reads != (layer,) or head.spec.mean):
+    if head is not None and not head.spec.is_plain:
         read = ", ".join(f"the mean of {place}" if place in head.spec.mean else str(place) for place in head.spec.reads)
         raise CheckpointError(
             f"the head of exit {layer} reads the layers {read}, and a plain sentence-transformers folder pools only "

@@ -51,22 +51,13 @@ def card(checkpoint: Checkpoint, name: str, before: Scores, after: Scores, facts
         width=checkpoint.width,
         base=f"`{facts['base']}`",
     )
-    grid = _grid(before, after) if after else "It was not measured, because the training was stopped before its end."
+    stopped = "It was not measured, because the training was stopped before its end."
+    grid = before_and_after(before, after) if after else stopped
     return "\n".join([head, grid, "", "## How it was made", "", _made(facts), ""])
 
 
-def license_of(folder: Path) -> str | None:
-    """The licence that the card of a checkpoint states in its first lines; None if it states none."""
-    try:
-        text = (folder / "README.md").read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-    block = re.match(r"\ufeff?---\s*\n(.*?)\n---", text, re.DOTALL)
-    found = re.search(r"^license:[ \t]*['\"]?([\w.+-]+)['\"]?[ \t]*$", block[1], re.MULTILINE) if block else None
-    return found[1] if found else None
-
-
-def _grid(before: Scores, after: Scores) -> str:
+def before_and_after(before: Scores, after: Scores) -> str:
+    """A table in Markdown of the cells of ``after``, with the score of each before and after."""
     dims = sorted({cell.dim for cell in after}, reverse=True)
     rows = [
         [str(layer), *(f"{score(before.get(Cell(layer, dim)))} -> {score(after[Cell(layer, dim)])}" for dim in dims)]
@@ -89,6 +80,17 @@ def origin_lines(facts: Mapping[str, Any]) -> list[str]:
         f"of these texts, {texts['held_out']:,} were held out",
         f"sha256 of the texts: {texts['sha256']}",
     ]
+
+
+def license_of(folder: Path) -> str | None:
+    """The licence that the card of a checkpoint states in its first lines; None if it states none."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    block = re.match(r"\ufeff?---\s*\n(.*?)\n---", text, re.DOTALL)
+    found = re.search(r"^license:[ \t]*['\"]?([\w.+-]+)['\"]?[ \t]*$", block[1], re.MULTILINE) if block else None
+    return found[1] if found else None
 
 
 def _made(facts: Mapping[str, Any]) -> str:

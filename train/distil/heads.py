@@ -52,8 +52,8 @@ class Regressions:
     def __init__(self, teacher: Teacher, layers: Sequence[int]) -> None:
         self.teacher = teacher
         self.options = {layer: candidates(layer, teacher, several=True) for layer in layers}
-        self.read = sum(teacher.sizes(needed(self.options)))  # how many numbers all layers give
-        is_small = self.read <= AT_ONCE
+        self.numbers = sum(teacher.sizes(needed(self.options)))  # of a text, in all layers
+        is_small = self.numbers <= AT_ONCE
         if not is_small:
             self.options = {layer: candidates(layer, teacher, several=False) for layer in layers}
         existing = (read for head in teacher.checkpoint.heads.values() for read in reads_of(head.spec))

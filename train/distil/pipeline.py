@@ -25,13 +25,12 @@ from .corpus import Reading, load_texts
 from .facts import KIND, facts_of, mix_name
 from .features import Teacher
 from .job import Job
-from .judge import agreement_grid
+from .judge import MEASURED, agreement_grid, shown
 from .publish import publish_checkpoint, write_checkpoint
 from .settings import Settings
 from .solve import solve_heads
 from .steps import Training
 
-MEASURED = 1000  # held-out texts whose agreement the card states
 SAVE_SECONDS = 60  # between two saved states, if saving takes less than SAVE_SHARE of the time
 SAVE_SHARE = 0.05
 COPIES = 8  # of the weights on disk at most: the start, two states with two values of AdamW each, and the output
@@ -221,8 +220,8 @@ def _name_losers(before: Scores, after: Scores, job: Job, screen: Screen) -> Non
         old, new = (scores.get(Cell(layer, job.base.width)) for scores in (before, after))
         if old is not None and new is not None and new < old:
             screen.print(
-                f"exit {layer} agrees less with the base than before, {old:.1f} -> {new:.1f}: give other texts or "
-                "--minutes 0, or leave the exit out of --layers"
+                f"exit {layer} agrees less with the base than before, {shown(old)} -> {shown(new)}: give other texts "
+                "or --minutes 0, or leave the exit out of --layers"
             )
 
 

@@ -1,5 +1,6 @@
 """Stage 1: everything that has a closed form, from one pass over the texts: heads, the table, the rotation."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,8 +35,8 @@ def solve_heads(
         progress(f"left out, because --layers does not name them: exits {', '.join(map(str, others))}")
     texts, held_out = corpus.texts, corpus.held_out[:LARGEST]
     regressions = Regressions(teacher, [layer for layer in below if layer not in heads])
-    if regressions.read > AT_ONCE:
-        progress(f"heads read two layers at most: all layers give {regressions.read:,} numbers, over {AT_ONCE:,}")
+    if regressions.numbers > AT_ONCE:
+        progress(f"heads read two layers at most: all layers give {regressions.numbers:,} numbers, over {AT_ONCE:,}")
     tokens = None
     if 0 in settings.layers and table is None:
         words: Any = base.encoder.get_input_embeddings()
@@ -44,8 +45,7 @@ def solve_heads(
     _pass_over(teacher, corpus, regressions, tokens, axes, progress)
     held = teacher.collected(held_out, regressions.reads)
     judge = Judge(held.vectors)
-    most = most_weights(base) - sum(weight.numel() for head in heads.values() for weight in head.dense.parameters())
-    heads |= _heads(regressions, held, judge, most, progress, then_trained)
+    heads |= _heads(regressions, held, judge, most_weights(base, heads), progress, then_trained)
     if tokens is not None:
         solved = tokens.solve(held_out, teacher, judge, base.table)
         progress(f"exit 0: a table, agreement with the base {shown(solved.agreement)}")
@@ -54,9 +54,10 @@ def solve_heads(
     return assembled(base, heads, table, rotation, settings.layers, settings.dims)
 
 
-def most_weights(base: Checkpoint) -> int:
-    """How many weights heads may add to the encoder."""
-    return int(ADDED * sum(weight.numel() for weight in base.encoder.parameters()))
+def most_weights(base: Checkpoint, heads: Mapping[int, Head]) -> int:
+    """How many weights heads may still add to the encoder of ``base`` beside ``heads``."""
+    kept = sum(weight.numel() for head in heads.values() for weight in head.dense.parameters())
+    return int(ADDED * sum(weight.numel() for weight in base.encoder.parameters())) - kept
 
 
 def _pass_over(

@@ -33,7 +33,7 @@ BUDGET = {"cpu": 4096, "cuda": 48_000}  # tokens of a group
 CHECK = {"cpu": 25, "cuda": 100}  # steps between two looks at the drift of the last exit
 DRIFT_TEXTS = 200
 RATE, HEAD_RATE, DECAY, CLIP = 3e-4, 1e-3, 0.01, 1.0
-WARM_UP = 0.1  # of the training
+WARM_UP, LEAST_WARM_UP = 0.1, 40  # a share of the training, and a number of steps: the warm-up is the longer one
 LAST = 6.0  # the weight of the last exit in the loss
 RAISE, CALM = 1.5, 0.9  # after a return, the weight is multiplied by the first, the rate by at most the second
 AVERAGED = 20  # about so many of the last steps count in the mean of the weights
@@ -45,8 +45,8 @@ class Training:
     """A training of ``steps`` steps or, if that is None, of ``seconds``.
 
     Its result has the mean of the weights of the last steps, because single steps scatter around a better place. A
-    state is good if with these weights the last exit is near the base on held-out text. ``batch`` texts are in a step,
-    ``rate`` is the highest learning rate of the blocks, and ``last`` the weight of the last exit in the loss.
+    state is good if with these weights the last exit is near the base on held-out text. ``batch`` texts are in a step.
+    ``rate`` and ``head_rate`` are the highest learning rates, and ``last`` is the weight of the last exit in the loss.
     """
 
     out_of_memory = IN_DISTILLATION
@@ -63,6 +63,7 @@ class Training:
         seconds: float | None = None,
         batch: int | None = None,
         rate: float | None = None,
+        head_rate: float | None = None,
         last: float = LAST,
     ) -> None:
         self.teacher, self.start, self.settings, self.progress = teacher, start, settings, progress
@@ -72,7 +73,6 @@ class Training:
         self.steps, self.seconds = steps, seconds
         self.step, self.elapsed, self.returns = 0, 0.0, 0
         self.last, self.calm = last, 1.0  # the weight of the last exit, and a factor of the learning rate
-        rate = rate or RATE
         self.layers = [layer for layer in settings.layers if layer > 0]
         self.checkpoint_in_training = with_heads(fast_attention(start), self.layers)
         self.exits = ExitEncoder(self.checkpoint_in_training, self.layers).eval().to(self.device)  # without dropout
@@ -82,9 +82,9 @@ class Training:
         words: Any = self.checkpoint_in_training.encoder.get_input_embeddings()
         words.sparse = True  # else each group of texts fills a gradient of the size of the vocabulary
         groups: list[dict[str, Any]] = [
-            {"params": [weight for weight in encoder if weight.ndim > 1], "top": rate},
-            {"params": [weight for weight in encoder if weight.ndim < 2], "top": rate, "weight_decay": 0.0},
-            {"params": heads, "top": HEAD_RATE},
+            {"params": [weight for weight in encoder if weight.ndim > 1], "top": rate or RATE},
+            {"params": [weight for weight in encoder if weight.ndim < 2], "top": rate or RATE, "weight_decay": 0.0},
+            {"params": heads, "top": head_rate or HEAD_RATE},
         ]
         groups = [group for group in groups if group["params"]]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=DECAY, fused=True)
@@ -118,7 +118,7 @@ class Training:
     def take_step(self) -> float:
         """Train on the next texts; returns the loss. Raises TrainingError if it is not finite or memory runs out."""
         started = time.perf_counter()
-        rate = min(1.0, self.share / WARM_UP + 0.01) * (1 - self.share) * self.calm
+        rate = min(1.0, self.share / WARM_UP + 0.01, (self.step + 1) / LEAST_WARM_UP) * (1 - self.share) * self.calm
         for group in self.optimizer.param_groups:
             group["lr"] = group["top"] * rate
         with explain_out_of_memory(self.device, self.out_of_memory):
@@ -126,7 +126,7 @@ class Training:
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss.item()} at step {self.step + 1}: the base's vectors overflow or the training "
-                    "diverges; check the base's weights, and give another --seed or fewer steps"
+                    "diverges; check the base's weights, and give another --seed"
                 )
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
