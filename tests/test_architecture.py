@@ -36,8 +36,8 @@ TRAINING_ORDER = (
     *("card", "publish", "energy", "stop", "memory", "device", "arithmetic"),
     *("distil.settings", "distil.texts", "distil.mix", "distil.corpus", "distil.ridge", "distil.loss"),
     *("distil.features", "distil.judge", "distil.heads", "distil.rotation", "distil.table", "distil.solve"),
-    *("distil.order", "distil.steps", "distil.choose", "distil.job", "distil.facts", "distil.publish"),
-    *("distil.pipeline", "loop", "grid", "seed", "multitask", "pipeline", "__main__"),
+    *("distil.order", "distil.average", "distil.steps", "distil.choose", "distil.job", "distil.facts"),
+    *("distil.publish", "distil.pipeline", "loop", "grid", "seed", "multitask", "pipeline", "__main__"),
 )
 HEAVY = {
     *("torch", "transformers", "sentence_transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "scipy"),

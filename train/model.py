@@ -1,11 +1,14 @@
 """The model that the grid recipe trains: all exits from one forward pass, with a head on each exit except the last."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 from sentence_transformers.sentence_transformer.modules import Dense
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from m2d_export.checkpoints.exits import ExitEncoder
 from m2d_export.checkpoints.heads import Head
@@ -33,16 +36,26 @@ def identity_head(width: int) -> nn.Module:
     return head
 
 
-def exit_vectors(model: ExitEncoder, sentences: Sequence[TokenIds], spec: TextSpec, token_budget: int) -> Tensor:
+def exit_vectors(
+    model: ExitEncoder,
+    sentences: Sequence[TokenIds],
+    spec: TextSpec,
+    token_budget: int,
+    again: Callable[[], AbstractContextManager[None]] | None = None,
+) -> Tensor:
     """The vectors of N sentences, (L, N, W), in their order.
 
-    Sentences of similar length run together, which saves padding.
+    Sentences of similar length run together, which saves padding. With ``again``, memory has the activations of one
+    group at a time: the backward pass computes them once more, within this context.
     """
     device = next(model.parameters()).device
+    run: Callable[..., tuple[Tensor, ...]] = model
+    if again is not None:
+        run = partial(recomputed, model, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
     groups = list(batches(sentences, spec, token_budget))
     parts = [
         torch.stack(
-            model(
+            run(
                 *(
                     None if array is None else torch.from_numpy(array).to(device)
                     for array in (group.input_ids, group.attention_mask, group.pooling_mask)

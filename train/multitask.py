@@ -126,7 +126,7 @@ class MultitaskTraining(Training):
 
     def grid(self) -> Scores:
         """The dev score of every cell with the mean of the weights."""
-        with self._averaged():
+        with self.averaged.used():
             return self.evaluator.grid()
 
     def result(self) -> Checkpoint:

@@ -1,10 +1,10 @@
 """Stage 2: heads and blocks by gradient, every exit and dim in every step, the last exit held to the base."""
 
-import contextlib
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +19,9 @@ from m2d_export.text.tokenizer import TokenIds
 from m2d_export.vectors import cosine
 
 from ..arithmetic import fast_arithmetic
-from ..memory import IN_DISTILLATION, explain_out_of_memory
+from ..memory import IN_DISTILLATION, explain_out_of_memory, fit_step
 from ..model import exit_vectors, with_heads
+from .average import AveragedWeights
 from .features import Progress, Teacher, fast_attention
 from .judge import all_vectors
 from .loss import distillation_loss
@@ -36,7 +37,6 @@ RATE, HEAD_RATE, DECAY, CLIP = 3e-4, 1e-3, 0.01, 1.0
 WARM_UP, LEAST_WARM_UP = 0.1, 40  # a share of the training, and a number of steps: the warm-up is the longer one
 LAST = 6.0  # the weight of the last exit in the loss
 RAISE, CALM = 1.5, 0.9  # after a return, the weight is multiplied by the first, the rate by at most the second
-AVERAGED = 20  # about so many of the last steps count in the mean of the weights
 MOST_RETURNS = 6  # after so many returns the training ends with its last good state
 ANSWERS = ("returns", "last", "calm")  # what a return changes
 
@@ -44,9 +44,9 @@ ANSWERS = ("returns", "last", "calm")  # what a return changes
 class Training:
     """A training of ``steps`` steps or, if that is None, of ``seconds``.
 
-    Its result has the mean of the weights of the last steps, because single steps scatter around a better place. A
-    state is good if with these weights the last exit is near the base on held-out text. ``batch`` texts are in a step.
-    ``rate`` and ``head_rate`` are the highest learning rates, and ``last`` is the weight of the last exit in the loss.
+    Its result has the mean of the weights of the last steps. A state is good if with these weights the last exit is
+    near the base on held-out text. ``batch`` texts are in a step. ``rate`` and ``head_rate`` are the highest learning
+    rates, and ``last`` is the weight of the last exit in the loss.
     """
 
     out_of_memory = IN_DISTILLATION
@@ -77,8 +77,7 @@ class Training:
         self.checkpoint_in_training = with_heads(fast_attention(start), self.layers)
         self.exits = ExitEncoder(self.checkpoint_in_training, self.layers).eval().to(self.device)  # without dropout
         encoder, heads = self._trainable()
-        self.weights = [*encoder, *heads]
-        self.average = [weight.detach().clone() for weight in self.weights]
+        self.averaged = AveragedWeights([*encoder, *heads])
         words: Any = self.checkpoint_in_training.encoder.get_input_embeddings()
         words.sparse = True  # else each group of texts fills a gradient of the size of the vocabulary
         groups: list[dict[str, Any]] = [
@@ -88,6 +87,14 @@ class Training:
         ]
         groups = [group for group in groups if group["params"]]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=DECAY, fused=True)
+        size = start.depth * int(start.encoder.config.hidden_size)
+        most = self.order.batch * int(self.order.lengths.max())
+        self.memory = fit_step(self.device, most, size, BUDGET[self.device])
+        if self.memory.again:
+            progress(
+                "a step would need much of the memory, so it computes activations twice, which takes longer; a smaller "
+                "--max-tokens may avoid this"
+            )
         self.held_out = corpus.held_out[:DRIFT_TEXTS]
         self.goal = self._goal(teacher.collected(self.held_out, ()).targets).cpu()
         self._good = self._state()
@@ -130,15 +137,13 @@ class Training:
                 )
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            for weight in self.weights:
+            for weight in self.averaged.weights:
                 if weight.grad is not None and weight.grad.is_sparse:
                     weight.grad = weight.grad.to_dense()
-            torch.nn.utils.clip_grad_norm_(self.weights, CLIP)
+            torch.nn.utils.clip_grad_norm_(self.averaged.weights, CLIP)
             self.optimizer.step()
         self.step += 1
-        with torch.no_grad():
-            for average, weight in zip(self.average, self.weights, strict=True):
-                average.lerp_(weight, 1 / min(AVERAGED, self.step))
+        self.averaged.add(self.step)
         self.elapsed += time.perf_counter() - started
         if self.step % CHECK[self.device] == 0 or self.finished:
             self._check()
@@ -153,8 +158,9 @@ class Training:
 
     def vectors(self, tokens: Sequence[TokenIds]) -> Tensor:
         """The vectors of all exits, not normalised: (exits, texts, width) float32."""
+        again = partial(fast_arithmetic, self.device) if self.memory.again else None
         with fast_arithmetic(self.device):
-            return exit_vectors(self.exits, tokens, self.start.text, BUDGET[self.device]).float()
+            return exit_vectors(self.exits, tokens, self.start.text, self.memory.budget, again).float()
 
     @torch.no_grad()
     def _goal(self, targets: Tensor) -> Tensor:
@@ -187,22 +193,9 @@ class Training:
 
     def drift(self) -> float:
         """1 - the mean cosine between the last exit and the base on held-out text."""
-        with self._averaged():
+        with self.averaged.used():
             vectors = all_vectors(self.exits, self.held_out, self.teacher)[-1]
         return 1 - float(cosine(vectors.numpy(), self.goal.numpy()).mean())
-
-    @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Give the exits the averaged weights."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    def _swap(self) -> None:
-        for average, weight in zip(self.average, self.weights, strict=True):
-            average.data, weight.data = weight.data, average.data
 
     @property
     def last_good(self) -> dict[str, Any]:
@@ -225,18 +218,14 @@ class Training:
             "step": self.step,
             "elapsed": self.elapsed,
             **{name: getattr(self, name) for name in ANSWERS},
-            "weights": [weight.detach().cpu().clone() for weight in self.weights],
-            "average": [average.cpu().clone() for average in self.average],
+            **self.averaged.state(),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
         }
 
-    @torch.no_grad()
     def _load(self, state: dict[str, Any]) -> None:
         for name in ("step", "elapsed", *ANSWERS):
             setattr(self, name, state[name])
-        for own, saved in ((self.weights, state["weights"]), (self.average, state["average"])):
-            for weight, value in zip(own, saved, strict=True):
-                weight.copy_(value)
+        self.averaged.load(state)
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
     def checkpoint(self) -> Checkpoint:
@@ -244,7 +233,7 @@ class Training:
         self._load(self.state())
         made = assembled(self.start, {}, self.start.table, None, self.settings.layers, self.settings.dims)
         trained = self.checkpoint_in_training
-        with self._averaged():
+        with self.averaged.used():
             made.encoder.load_state_dict({name: value.cpu() for name, value in trained.encoder.state_dict().items()})
             heads = {layer: Head(head.spec, copy.deepcopy(head.dense).cpu()) for layer, head in trained.heads.items()}
         return replace(made, heads=heads)
