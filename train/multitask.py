@@ -53,7 +53,7 @@ class MultitaskJob(Job):
         return {"distillation": origin_of(self.teacher, self.reading, self.texts), "start": self.stated}
 
     def measured(self, made: Checkpoint) -> dict[str, Any]:
-        """The agreement of every cell with the base on texts that were held out, and the last exit's mean cosine."""
+        """The agreement of every cell with the base on texts that were held out."""
         teacher, held_out = Teacher(self.teacher, self.device), self.texts.trained.held_out[:MEASURED]
         grid = agreement_grid(teacher, made, held_out, self.recipe.dims, self.layers)
         return {"agreement": {str(cell): value for cell, value in grid.items()}}
