@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.common import ROOT
 from benchmarks.tables import cost, quality, summary
-from benchmarks.tables.distil import distil, distil_agreement, head_cost
+from benchmarks.tables.distil import distil, distil_agreement, few_texts, head_cost
 from benchmarks.tables.gpu import gpu
 from benchmarks.tables.peers import peers
 
@@ -27,6 +27,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "elsewhere": quality.elsewhere,
     "ablation": quality.ablation,
     "distil": distil,
+    "few_texts": few_texts,
     "distil_agreement": distil_agreement,
     "head_cost": head_cost,
     "static": cost.static,

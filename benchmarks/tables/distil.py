@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.head_cost import COMPARED
-from benchmarks.tables import not_yet, on, result
+from benchmarks.tables import EXIT, not_yet, on, result
 from m2d_export import Cell
 from m2d_export.report.formatting import MISSING, milliseconds, plain_table, score
 from train.distil.card import before_and_after
 
+UNTOUCHED = "untouched"  # a name in the files
 Row = Mapping[str, Any]
 MEASURES: Mapping[str, Callable[[Row], str]] = {
     "STS-B test": lambda cell: score(cell["sts"].get("test")),
@@ -82,6 +83,19 @@ def _made(checkpoints: Mapping[str, Row]) -> str:
         if row["facts"]
     ]
     return plain_table(["checkpoint", "mean cosine of the last exit to the base", *columns], rows)
+
+
+def few_texts() -> str:
+    """Exit 3 with a head that was solved from few texts: at full width, without a mix and without training."""
+    if missing := not_yet("few_texts.json", "distil CHECKPOINT --distilled COUNT=FOLDER"):
+        return missing
+    found = result("few_texts.json")
+    rows = [
+        [name if name == UNTOUCHED else f"{int(name):,}", score(cell["sts"]["test"]), _share(cell["share"])]
+        for name, row in found["checkpoints"].items()
+        for cell in [row["exits"][str(EXIT)][str(found["base"]["width"])]]
+    ]
+    return plain_table(["texts", "STS-B test", "share"], rows)
 
 
 def distil_agreement() -> str:

@@ -1,6 +1,7 @@
 """Every script starts, pages show the results, and the pictures can be drawn."""
 
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from benchmarks import common, pictures, render
 from benchmarks.tables import result, summary
+from train.distil.corpus import MEASURED
 
 FOLDER = render.ROOT / "benchmarks"
 PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -42,6 +44,12 @@ def test_pages_show_the_committed_results() -> None:
 def test_each_block_but_those_of_the_readme_is_on_the_page_of_the_benchmarks() -> None:
     shown = {found[1] for found in render.BLOCK.findall(PAGE)}
     assert shown == set(render.BLOCKS) - {"headline", "results"}
+
+
+def test_the_warning_of_few_texts_has_the_measured_scores() -> None:
+    found = result("few_texts.json")["checkpoints"]
+    scores = [f"{row['exits']['3']['384']['sts']['test']:.1f}" for row in found.values()]
+    assert re.findall(r"\d+\.\d", MEASURED) == scores
 
 
 def test_a_block_is_filled_and_an_unknown_block_is_an_error() -> None:
