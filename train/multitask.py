@@ -1,5 +1,6 @@
 """The multitask recipe: a distilled checkpoint learns scored pairs, and its distillation goes on in every step."""
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from m2d_export.text.tokenizer import Tokenizer
 from .distil.corpus import HELD_OUT, Reading, Texts, load_texts
 from .distil.facts import origin_of
 from .distil.features import Teacher
-from .distil.judge import MEASURED, agreement_grid
+from .distil.judge import STATED, agreement_grid
 from .distil.mix import NONE
 from .distil.settings import Settings
 from .distil.steps import Training
@@ -29,6 +30,8 @@ from .losses import LossWeights, cosent
 from .memory import in_a_step
 from .recipes import MultitaskRecipe
 from .work import Job, WorkFolder
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class MultitaskJob(Job):
 
     def measured(self, made: Checkpoint) -> dict[str, Any]:
         """The agreement of every cell with the base on texts that were held out."""
-        teacher, held_out = Teacher(self.teacher, self.device), self.texts.trained.held_out[:MEASURED]
+        teacher, held_out = Teacher(self.teacher, self.device), self.texts.trained.held_out[:STATED]
         grid = agreement_grid(teacher, made, held_out, self.recipe.dims, self.layers)
         return {"agreement": {str(cell): value for cell, value in grid.items()}}
 
@@ -91,6 +94,7 @@ class MultitaskTraining(Training):
     def __init__(self, job: MultitaskJob) -> None:
         self.recipe, self.pairs, self.epochs = job.recipe, job.data.train, Epochs.of(job)
         recipe = job.recipe
+        self.others = 2 * recipe.batch_size
         self.out_of_memory = in_a_step(recipe.batch_size, recipe.texts_per_step)
         start = job.checkpoint if 0 in recipe.layers else replace(job.checkpoint, table=None)
         super().__init__(
@@ -98,7 +102,7 @@ class MultitaskTraining(Training):
             start,
             job.texts.trained,
             Settings(recipe.layers, recipe.dims, seed=recipe.seed),
-            lambda line: None,
+            lambda line: log.warning("%s", line),
             steps=self.epochs.steps,
             batch=recipe.texts_per_step,
             rate=recipe.learning_rate,

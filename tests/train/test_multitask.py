@@ -89,7 +89,7 @@ def test_m2d_json_and_the_card_say_what_it_was_made_of(taught: Path, distilled: 
     assert found["distillation"]["texts"]["sha256"] in card
     assert "start: distil, " in card
     assert "## Agreement with the base" in card
-    assert "onnx --cell 0x64" in card or "slice --cell 0x64" in card
+    assert "slice --cell 0x64" in card
 
 
 def test_the_settings_reach_the_training(job: MultitaskJob) -> None:
@@ -99,6 +99,14 @@ def test_the_settings_reach_the_training(job: MultitaskJob) -> None:
     assert training.last == 5.0
     assert len(training.order.rows(0)) == 64
     assert len(training.epochs.rows(0)) == 8
+
+
+def test_the_learning_rate_of_few_steps_stays_low(job: MultitaskJob) -> None:
+    training = MultitaskTraining(job)
+    for _ in range(6):
+        training.take_step()
+    expected = 6 / 40 * (1 - 5 / training.steps)
+    assert [group["lr"] / group["top"] for group in training.optimizer.param_groups] == pytest.approx([expected] * 3)
 
 
 def test_a_step_has_the_loss_of_the_texts_and_that_of_the_pairs(job: MultitaskJob) -> None:

@@ -21,7 +21,7 @@ from .features import TOKENS, Teacher, fast_attention
 
 BLOCK = 512  # texts that are encoded together
 LARGEST = 2500  # held-out texts that are used
-MEASURED = 1000  # of these, the texts whose agreement the card states
+STATED = 1000  # of these, the texts whose agreement the card states
 UNDEFINED = -100.0  # agreement of vectors whose cosines are all the same or not finite: they never win
 
 

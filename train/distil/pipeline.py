@@ -25,7 +25,7 @@ from .corpus import Reading, load_texts
 from .facts import KIND, facts_of, mix_name
 from .features import Teacher
 from .job import Job
-from .judge import MEASURED, agreement_grid, shown
+from .judge import STATED, agreement_grid, shown
 from .publish import publish_checkpoint, write_checkpoint
 from .settings import Settings
 from .solve import solve_heads
@@ -208,7 +208,7 @@ def _remember(work: WorkFolder, teacher: Teacher) -> None:
 def _grid(job: Job, teacher: Teacher, checkpoint: Checkpoint) -> Scores:
     """The agreement with the base of every cell that the checkpoint has."""
     layers = [layer for layer in job.layers if layer in checkpoint.exits]
-    return agreement_grid(teacher, checkpoint, job.texts.solved.held_out[:MEASURED], job.settings.dims, layers)
+    return agreement_grid(teacher, checkpoint, job.texts.solved.held_out[:STATED], job.settings.dims, layers)
 
 
 def _name_losers(before: Scores, after: Scores, job: Job, screen: Screen) -> None:

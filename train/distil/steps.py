@@ -50,6 +50,7 @@ class Training:
     """
 
     out_of_memory = IN_DISTILLATION
+    others = 0  # texts that a subclass reads in a step too
 
     def __init__(
         self,
@@ -87,14 +88,10 @@ class Training:
         ]
         groups = [group for group in groups if group["params"]]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=DECAY, fused=True)
-        size = start.depth * int(start.encoder.config.hidden_size)
-        most = self.order.batch * int(self.order.lengths.max())
-        self.memory = fit_step(self.device, most, size, BUDGET[self.device])
+        count, longest = self.order.batch + self.others, int(self.order.lengths.max())
+        self.memory = fit_step(self.device, start.encoder.config, count, longest, BUDGET[self.device])
         if self.memory.again:
-            progress(
-                "a step would need much of the memory, so it computes activations twice, which takes longer; a smaller "
-                "--max-tokens may avoid this"
-            )
+            progress("a step would need much of the memory, so it computes activations twice, which takes longer")
         self.held_out = corpus.held_out[:DRIFT_TEXTS]
         self.goal = self._goal(teacher.collected(self.held_out, ()).targets).cpu()
         self._good = self._state()
