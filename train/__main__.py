@@ -72,6 +72,7 @@ MAX_SEED = 2**32 - 1  # the largest that numpy accepts
     "--layers",
     type=ALL_OR_NUMBERS,
     default="all",
+    show_default=False,
     help="Exit layers to train (grid, multitask).  [default: all; multitask: those that MODEL states]",
 )
 @click.option(
