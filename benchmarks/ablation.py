@@ -17,9 +17,9 @@ from benchmarks import common
 from m2d_export.checkpoints.load import load_checkpoint
 from train.data import load_data
 from train.grid import GridTraining
+from train.job import Job
 from train.losses import LossWeights
 from train.recipes import GridRecipe, default_dims
-from train.work import Job
 
 EPOCHS = 1
 # Each recipe is the one before it with these settings and loss weights changed. A head that does not learn stays the

@@ -20,9 +20,9 @@ from m2d_export.checkpoints.load import load_checkpoint
 from m2d_export.host.machine import cores
 from train.data import load_data
 from train.grid import GridTraining
+from train.job import Job
 from train.recipes import GridRecipe, SeedRecipe, default_dims
 from train.seed import seed_loss
-from train.work import Job
 
 BATCH_SIZE, STEPS, WARM_UP = 16, 40, 3
 

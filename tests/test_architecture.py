@@ -32,8 +32,8 @@ ROOMS = (
     *("bundle", "gate", "plan", "graph_files", "pipeline", "encoder", "bench", "select", "report", "deploy", "cli"),
 )
 TRAINING_ORDER = (
-    *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "work", "screen", "picture", "distil.card"),
-    *("card", "publish", "energy", "stop", "memory", "device", "arithmetic"),
+    *("wordnet", "losses", "recipes", "data", "model", "evaluate", "log", "job", "work", "screen", "picture"),
+    *("distil.card", "card", "publish", "energy", "stop", "memory", "device", "arithmetic"),
     *("distil.settings", "distil.texts", "distil.mix", "distil.corpus", "distil.ridge", "distil.loss"),
     *("distil.features", "distil.judge", "distil.heads", "distil.rotation", "distil.table", "distil.solve"),
     *("distil.order", "distil.average", "distil.steps", "distil.choose", "distil.job", "distil.facts"),

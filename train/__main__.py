@@ -120,9 +120,9 @@ def main(model: str, data: str, output: Path, resume: bool, half: bool, **option
     from m2d_export.host.folders import check_new
 
     from .data import load_data
+    from .job import Job
     from .pipeline import train
     from .screen import grid_table, open_screen
-    from .work import Job
 
     _check_together(options)
     target = followed(output)

@@ -93,15 +93,15 @@ def _training(facts: Mapping[str, Any]) -> str:
         f"pairs of train that are also in another split: {sum(data['overlap'].values())}",
         f"{facts['seconds'] / 60:.0f} minutes{since} on {facts['machine']}, {facts['precision']}",
         f"energy: {used}" + ("" if energy["kwh"] is None else f" ({energy['note']})"),
-        *(_start(facts["start"]) if "start" in facts else []),
+        *(start_lines(facts["start"]) if "start" in facts else []),
         *(f"distillation, {line}" for line in (origin_lines(facts["distillation"]) if "distillation" in facts else [])),
         "versions: " + ", ".join(f"{package} {version}" for package, version in facts["versions"].items()),
     ]
     return "\n".join(f"- {markdown_text(line)}" for line in lines)
 
 
-def _start(stated: Mapping[str, Any]) -> list[str]:
-    """How the checkpoint that the training began with was made."""
+def start_lines(stated: Mapping[str, Any]) -> list[str]:
+    """How the checkpoint that a training begins with was made, as its m2d.json states it."""
     made = f"start: {stated.get('recipe', 'a recipe that its m2d.json does not state')}"
     if "seconds" in stated and "steps" in stated:
         seconds = sum(stated["seconds"].values())

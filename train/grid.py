@@ -12,13 +12,14 @@ from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.text.tokenizer import Tokenizer
 
 from .evaluate import Evaluator, Scores
+from .job import Job
 from .log import Trained, Watcher, undefined_loss
 from .loop import Epochs, train_stepwise
 from .losses import GridLoss, grid_loss
 from .memory import explain_out_of_memory, in_a_step
 from .model import exit_vectors, with_heads
 from .recipes import GridRecipe
-from .work import Job, WorkFolder
+from .work import WorkFolder
 
 TOKEN_BUDGET = 384  # tokens of a group on a CPU: small groups have less padding, large groups use the cores better
 

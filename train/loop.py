@@ -10,9 +10,10 @@ from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import TrainingError
 
 from .evaluate import Scores
+from .job import Job
 from .log import Entry, Trained, Watcher, check_divergence
 from .memory import IN_EVALUATION, explain_out_of_memory
-from .work import Job, WorkFolder
+from .work import WorkFolder
 
 
 @dataclass(frozen=True)

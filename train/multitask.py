@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -16,6 +17,7 @@ from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
 from m2d_export.errors import SpecError
 from m2d_export.text.tokenizer import Tokenizer
 
+from .card import start_lines
 from .distil.corpus import HELD_OUT, Reading, Texts, load_texts
 from .distil.facts import origin_of
 from .distil.features import Teacher
@@ -24,12 +26,13 @@ from .distil.mix import NONE
 from .distil.settings import Settings
 from .distil.steps import Training
 from .evaluate import Evaluator, Scores
+from .job import Job
 from .log import Trained, Watcher
 from .loop import Epochs, train_stepwise
 from .losses import LossWeights, cosent
 from .memory import in_a_step
 from .recipes import MultitaskRecipe
-from .work import Job, WorkFolder
+from .work import WorkFolder
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,14 @@ class MultitaskJob(Job):
         """Everything that must be the same when a training is resumed."""
         return {**super().identity(), "base": self.teacher.origin.fingerprint, "texts": self.texts.sha256}
 
+    def notes(self) -> list[str]:
+        """The number of texts, and the exits that are left out."""
+        held_out, start = len(self.texts.trained.held_out), self.checkpoint
+        lines = [f"texts: {self.texts.own:,} of {self.texts.read:,}; {held_out:,} of them are held out"]
+        if left_out := sorted({*start.exits} & {*(start.trained_layers or ())} - {*self.layers}):
+            lines.append(f"left out, because --layers does not name them: exits {', '.join(map(str, left_out))}")
+        return lines
+
     def facts(self) -> dict[str, Any]:
         """What the distillation learns from, and what m2d.json said of the checkpoint before the training."""
         return {"distillation": origin_of(self.teacher, self.reading, self.texts), "start": self.stated}
@@ -65,14 +76,24 @@ class MultitaskJob(Job):
 def multitask_job(job: Job, base: str, paths: tuple[str, ...]) -> MultitaskJob:
     """Add the checkpoint ``base`` and texts in ``paths``, without a mix: as many as the steps read, or all there are.
 
-    Raises SpecError if the job's checkpoint was not distilled from ``base``.
+    A ``base`` on the Hub is loaded at the revision that was distilled. Raises SpecError if the job's checkpoint was not
+    distilled from ``base``, or if its m2d.json has facts of another form.
     """
     start, recipe = job.checkpoint, job.recipe
     if not isinstance(recipe, MultitaskRecipe):
         raise TypeError(f"expected a MultitaskRecipe, got {recipe}")
     stated = read_object(start.folder / M2D_JSON)
-    teacher = load_checkpoint(base, otherwise=start.pooling.modes[0])
-    distilled_from = stated.get("distillation", stated).get("fingerprint", start.space)
+    try:
+        start_lines(stated)  # the card will have them: a fault is found before the training
+        origin = stated.get("distillation", stated)
+        distilled_from = str(origin.get("fingerprint", start.space))
+        revision = origin.get("revision") if origin.get("base") == base and not Path(base).exists() else None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SpecError(
+            f"{start.folder / M2D_JSON} lacks facts that m2d-export distil writes ({error!r}): give a folder that it "
+            "wrote"
+        ) from error
+    teacher = load_checkpoint(base, revision, otherwise=start.pooling.modes[0])
     if teacher.origin.fingerprint != distilled_from:
         raise SpecError(
             f"{job.base} was not distilled from {base}: it was made from a checkpoint with the fingerprint "
@@ -87,7 +108,10 @@ def multitask_job(job: Job, base: str, paths: tuple[str, ...]) -> MultitaskJob:
 
 
 class MultitaskTraining(Training):
-    """The steps of a distillation with pairs in each of them; the last exit may go as far from the base as they ask."""
+    """The steps of a distillation with pairs in each of them, and with dropout.
+
+    The last exit may go as far from the base as the pairs ask.
+    """
 
     steps: int
 
@@ -110,13 +134,15 @@ class MultitaskTraining(Training):
             last=recipe.last_layer,
         )
         self.evaluator = Evaluator(self.checkpoint_in_training, job.data.dev, recipe.layers, recipe.dims)
-        self.evaluator.model.eval().to(self.device)  # it shares the encoder, which trains without dropout
+        self.evaluator.model.eval().to(self.device)
         tokenizer = Tokenizer(start.tokenizer_json, start.text)
         self.sentences = tokenizer.encode(self.pairs.texts, start.text.prompt())
         self.gold = torch.tensor(self.pairs.scores, dtype=torch.float32, device=self.device)
 
     def loss(self) -> Tensor:
         """The loss of the next texts, and CoSENT of the next pairs at every exit and dim: ()."""
+        self.exits.encoder.train()  # with dropout: without it, train scores rise and dev scores fall
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)  # a resumed training drops the same
         rows = self.epochs.rows(self.step)
         places = (*self.pairs.left[rows], *self.pairs.right[rows])
         left, right = self.vectors([self.sentences[place] for place in places]).chunk(2, dim=1)  # (L, B, W)

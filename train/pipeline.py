@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from m2d_export.errors import TrainingError
-from m2d_export.host.machine import machine
 
 from .data import fingerprint
+from .device import hardware
 from .energy import Energy, measure_energy
 from .evaluate import SplitScores
 from .grid import train_grid
+from .job import Job
 from .log import Trained
-from .multitask import MultitaskJob, train_multitask
+from .multitask import train_multitask
 from .publish import publish_checkpoint
 from .screen import Screen
 from .seed import differences, train_seed
 from .stop import stop_on_signal
-from .work import LAST_GOOD, Job, WorkFolder
+from .work import LAST_GOOD, WorkFolder
 
 TRAIN = {"seed": train_seed, "grid": train_grid, "multitask": train_multitask}  # by the name of a recipe
 PACKAGES = ("torch", "transformers", "sentence-transformers")
@@ -56,12 +57,8 @@ def _announce(job: Job, screen: Screen) -> None:
     counts = ", ".join(f"{len(pairs.scores):,} {name}" for name, pairs in job.data.splits().items())
     more = f"; {len(job.data.unlabelled):,} sentences without scores" if job.data.unlabelled else ""
     screen.print(f"pairs: {counts}{more}; scores from {job.data.scale[0]:g} to {job.data.scale[1]:g}")
-    if isinstance(job, MultitaskJob):
-        screen.print(
-            f"texts: {job.texts.own:,} of {job.texts.read:,}; {len(job.texts.trained.held_out):,} of them are held out"
-        )
-        if left_out := sorted({*job.checkpoint.exits} & {*(job.checkpoint.trained_layers or ())} - {*job.layers}):
-            screen.print(f"left out, because --layers does not name them: exits {', '.join(map(str, left_out))}")
+    for line in job.notes():
+        screen.print(line)
     for name, count in job.data.overlap().items():
         if count:
             screen.print(f"warning: {count} pairs of {name} are in train too: scores on {name} will be too high")
@@ -72,7 +69,6 @@ def _announce(job: Job, screen: Screen) -> None:
 def _facts(job: Job, trained: Trained, energy: Energy, seconds: float, resumed: bool) -> dict[str, Any]:
     """How the checkpoint was made, for ``m2d.json`` and the card."""
     data = job.data
-    here = machine()
     return {
         "name": job.target.name,
         "base": Path(job.base).name if Path(job.base).exists() else job.base,
@@ -87,12 +83,12 @@ def _facts(job: Job, trained: Trained, energy: Energy, seconds: float, resumed: 
             "sha256": fingerprint(data),
         },
         "precision": job.precision,
-        "machine": f"{here['cores']} cores of {here['cpu']}" if job.device == "cpu" else job.device,
+        "machine": hardware(job.device),
         "seconds": round(seconds, 1),
         "resumed": resumed,  # after a resume, seconds and energy are those of the last process only
         "energy": dataclasses.asdict(energy),
         "versions": {package: version(package) for package in PACKAGES},
         "differences": differences(job.recipe),
-        **(job.facts() if isinstance(job, MultitaskJob) else {}),
+        **job.facts(),
         "log": [entry.to_json() for entry in trained.log],
     }

@@ -19,9 +19,9 @@ from m2d_export.host.folders import other_file, publish, staged_directory
 
 from .card import card
 from .evaluate import Evaluator, SplitScores
+from .job import Job
 from .log import Trained
 from .picture import draw
-from .work import Job
 
 SETTINGS, CARD, PICTURE = "m2d.json", "README.md", "grid.png"
 TOKENIZER = "tokenizer_config.json"

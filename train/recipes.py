@@ -74,7 +74,7 @@ class MultitaskRecipe:
     texts_per_step: int = 256
     pairs_weight: float = 1.5
     learning_rate: float = 5e-5
-    head_learning_rate: float = 1e-3
+    head_learning_rate: float = 1e-4
     last_layer: float = 2.0
     eval_steps: int = 100
     seed: int = 42

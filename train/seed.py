@@ -22,10 +22,11 @@ from m2d_export.errors import M2DError, TrainingError, first_line
 from m2d_export.host.files import output_file, sha256_of
 
 from .evaluate import Evaluator
+from .job import Job
 from .log import Entry, Trained, Watcher, check_divergence, check_finite, undefined_loss
 from .memory import IN_EVALUATION, explain_out_of_memory, in_a_step
 from .recipes import Recipe, SeedRecipe
-from .work import Job, WorkFolder
+from .work import WorkFolder
 
 LOG, SUMS = "m2d-log.json", "m2d-sha256.json"  # in a checkpoint of the trainer
 

@@ -1,69 +1,27 @@
-"""What a training is given, and the folder next to the output in which it saves its state."""
+"""The folder next to the output in which a training saves its state."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol
 
 import torch
 
-from m2d_export.checkpoints.load import Checkpoint
 from m2d_export.errors import OutputError, TrainingError, first_line
 from m2d_export.host.files import is_only_holder, output_file, sha256_of, utf8_path, writing
 from m2d_export.host.folders import check_new, check_replaceable, other_file
 from m2d_export.host.staging import remove_stale
 
-from .data import Data, fingerprint
 from .log import NOT_FINITE, Entry, check_finite, is_finite
-from .recipes import Recipe, SeedRecipe
 
 STATE, IDENTITY, LAST_GOOD = "state.pt", "training.json", "last-good"
 TARGETS, START, WRITTEN = "targets.pt", "start", "written.json"  # of a distillation
 OF_TRAINER = ("checkpoint-*", "eval")  # folders of sentence-transformers' trainer
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training: the checkpoint, named ``base`` in the card, the data, the recipe, and the folder to write.
-
-    ``precision`` is the type to compute in: fp32, or fp16 or bf16 with autocast. ``half`` stores the weights in fp16.
-    """
-
-    base: str
-    checkpoint: Checkpoint
-    data: Data
-    recipe: Recipe
-    device: str
-    precision: str
-    target: Path
-    half: bool = False
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The exits to train: those of the recipe, or every layer for the seed recipe."""
-        return tuple(range(1, self.checkpoint.depth + 1)) if isinstance(self.recipe, SeedRecipe) else self.recipe.layers
-
-    def identity(self) -> dict[str, Any]:
-        """Everything that must be the same when a training is resumed."""
-        return {
-            "recipe": type(self.recipe).__name__,
-            "settings": dataclasses.asdict(self.recipe),
-            "model": self.checkpoint.origin.fingerprint,
-            "data": fingerprint(self.data),
-            "device": self.device,
-            "precision": self.precision,
-        }
-
-    def measured(self, made: Checkpoint) -> dict[str, Any]:
-        """What m2d.json says of the checkpoint that the training wrote, besides its scores on the data."""
-        return {}
 
 
 class Resumable(Protocol):

@@ -59,6 +59,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def cores_and_processor() -> str:
+    """The number of cores that this process may use, and the processor, in words."""
+    here = machine()
+    return f"{here['cores']} core{'s' if here['cores'] != 1 else ''} of {here['cpu']}"
+
+
 def processor() -> str:
     """The processor's name and all its instruction sets, as one line."""
     return " ".join([_cpu_name(), *sorted(flags())])

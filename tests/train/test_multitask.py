@@ -1,24 +1,28 @@
 """The multitask recipe on a tiny distilled checkpoint: what it learns, what it keeps, and how it is stopped."""
 
+import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from m2d_export.checkpoints.load import load_checkpoint
+from m2d_export.checkpoints.load import Checkpoint, load_checkpoint
+from m2d_export.errors import SpecError
 from m2d_export.pipeline import rotation_matrix
 from tests.support.checkpoints import save_checkpoint
 from tests.support.in_process import Ended
 from tests.support.shared import Once
 from tests.support.trainings import FAILED, INTERRUPTED, TRAIN, USAGE, Signalled, names, settings, train
 from train.data import load_data
+from train.job import Job
 from train.losses import cosent
 from train.multitask import MultitaskJob, MultitaskTraining, multitask_job
 from train.recipes import MultitaskRecipe
-from train.work import Job
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -52,11 +56,15 @@ def taught(once: Once, distilled: Path, graded: Path, plain: Path, texts: Path) 
 
 
 @pytest.fixture
-def job(distilled: Path, graded: Path, plain: Path, texts: Path, tmp_path: Path) -> MultitaskJob:
+def without_texts(distilled: Path, graded: Path, tmp_path: Path) -> Job:
     recipe = MultitaskRecipe(LAYERS, DIMS, batch_size=8)
     data = load_data(str(graded))
-    made = Job("distilled", load_checkpoint(str(distilled)), data, recipe, "cpu", "fp32", tmp_path / "unused")
-    return multitask_job(made, str(plain), (str(texts),))
+    return Job("distilled", load_checkpoint(str(distilled)), data, recipe, "cpu", "fp32", tmp_path / "unused")
+
+
+@pytest.fixture
+def job(without_texts: Job, plain: Path, texts: Path) -> MultitaskJob:
+    return multitask_job(without_texts, str(plain), (str(texts),))
 
 
 def test_exits_are_trained_and_the_space_the_rotation_and_the_table_stay(taught: Path, distilled: Path) -> None:
@@ -109,8 +117,24 @@ def test_the_learning_rate_of_few_steps_stays_low(job: MultitaskJob) -> None:
     assert [group["lr"] / group["top"] for group in training.optimizer.param_groups] == pytest.approx([expected] * 3)
 
 
-def test_a_step_has_the_loss_of_the_texts_and_that_of_the_pairs(job: MultitaskJob) -> None:
+def without_dropout(training: MultitaskTraining) -> MultitaskTraining:
+    for module in training.exits.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return training
+
+
+def test_exits_train_with_dropout_which_a_step_decides(job: MultitaskJob) -> None:
     training = MultitaskTraining(job)
+    with torch.no_grad():
+        dropped, again = training.loss(), training.loss()
+        whole = without_dropout(MultitaskTraining(job)).loss()
+    assert dropped == again
+    assert dropped != whole
+
+
+def test_a_step_has_the_loss_of_the_texts_and_that_of_the_pairs(job: MultitaskJob) -> None:
+    training = without_dropout(MultitaskTraining(job))
     with torch.no_grad():
         both, texts = training.loss(), super(MultitaskTraining, training).loss()
         order, rows = [], training.epochs.rows(0)
@@ -168,3 +192,33 @@ def test_a_base_that_the_checkpoint_was_not_distilled_from(start, distilled: Pat
     assert ended.code == USAGE
     assert re.search(rf"was not distilled from \S*{other.name}", ended.error)
     assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("stated", [{"seconds": 3, "steps": 4}, {"distillation": "mine"}, {"weights": "mine"}])
+def test_facts_of_another_form_are_refused_before_the_training(
+    without_texts: Job, distilled: Path, plain: Path, texts: Path, tmp_path: Path, stated: dict[str, Any]
+) -> None:
+    folder = Path(shutil.copytree(distilled, tmp_path / "foreign"))
+    found = json.loads((folder / "m2d.json").read_text())
+    (folder / "m2d.json").write_text(json.dumps({**found, **stated}))
+    with pytest.raises(SpecError, match=r"m2d\.json"):
+        multitask_job(replace(without_texts, checkpoint=load_checkpoint(str(folder))), str(plain), (str(texts),))
+
+
+def test_a_base_on_the_hub_is_loaded_at_the_revision_that_was_distilled(
+    without_texts: Job, distilled: Path, plain: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def load(name: str, revision: str | None = None, **options: Any) -> Checkpoint:
+        asked.append((name, revision))
+        return load_checkpoint(str(plain), **options)
+
+    folder = Path(shutil.copytree(distilled, tmp_path / "from-the-hub"))
+    found = json.loads((folder / "m2d.json").read_text())
+    (folder / "m2d.json").write_text(json.dumps({**found, "base": "some/base", "revision": "1a2b"}))
+    start = replace(without_texts, checkpoint=load_checkpoint(str(folder)))
+    monkeypatch.setattr("train.multitask.load_checkpoint", load)
+    for base in ("some/base", "some/other", str(plain)):
+        multitask_job(start, base, (str(texts),))
+    assert asked == [("some/base", "1a2b"), ("some/other", None), (str(plain), None)]

@@ -5,11 +5,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from m2d_export.checkpoints.load import Checkpoint
-from m2d_export.host.machine import machine
 
+from ..device import hardware
 from .card import license_of
 from .corpus import Reading, Texts
 from .job import Job
@@ -48,7 +46,6 @@ def origin_of(base: Checkpoint, reading: Reading, texts: Texts) -> dict[str, Any
 
 def facts_of(job: Job, made: Checkpoint, step: int, seconds: tuple[float, float], stopped: bool) -> dict[str, Any]:
     """How the checkpoint was made, for ``m2d.json`` and the card; ``seconds`` are those of the heads and the steps."""
-    here = machine()
     return {
         "recipe": KIND,
         **origin_of(job.base, job.reading, job.texts),
@@ -69,6 +66,6 @@ def facts_of(job: Job, made: Checkpoint, step: int, seconds: tuple[float, float]
         "stopped": stopped,
         "rotated": made.rotation is not None,
         "batch": BATCH[job.device],
-        "machine": f"{here['cores']} cores of {here['cpu']}" if job.device == "cpu" else torch.cuda.get_device_name(),
+        "machine": hardware(job.device),
         "versions": {package: version(package) for package in PACKAGES},
     }

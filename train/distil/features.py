@@ -13,6 +13,8 @@ from m2d_export.spec import HeadSpec, Pooling
 from m2d_export.text.batches import Batch, batches
 from m2d_export.text.tokenizer import TokenIds
 
+from ..arithmetic import fast_arithmetic
+
 Progress = Callable[[str], None]
 Read = tuple[int, bool]  # a layer that a head reads, and whether it is read as a mean
 REMEMBERED = 200_000  # targets that are kept in memory
@@ -71,7 +73,8 @@ class Teacher:
     def targets(self, tokens: Sequence[TokenIds], rows: Tensor) -> Tensor:
         """The targets of some ``rows`` of ``tokens``, the texts to learn from: (rows, pooled) float32."""
         if not len(self._known) or not self._known[rows].all():
-            found = self.collected([tokens[row] for row in rows.tolist()], ())
+            with fast_arithmetic(self.device):
+                found = self.collected([tokens[row] for row in rows.tolist()], ())
             self.remember(replace(found, rows=rows.tolist()), len(tokens))
             return found.targets.half().float()  # as they are kept, so that a resumed training reads the same
         return self._targets[rows].float()
