@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --
 
 demo: $(VENV)/.demo
 	mkdir -p $(DEMO)
-	$(BIN)/m2d-export build models/minilm-l6-sts-2d -o $(DEMO)/minilm.m2d --force
+	$(BIN)/m2d-export build models/minilm-l6-2d -o $(DEMO)/minilm.m2d --force
 	$(BIN)/m2d-export show $(DEMO)/minilm.m2d
 	$(BIN)/m2d-export bench $(DEMO)/minilm.m2d -o $(DEMO)/results.jsonl
 	$(BIN)/m2d-export report $(DEMO)/results.jsonl -o $(DEMO)/report

@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks import common
 from m2d_export import Bundle, Encoder, build
+from m2d_export.agreement import AgreementReference, agreement_reference, correlation
 from m2d_export.bench.bm25 import ranks
 from m2d_export.bench.deep_index import DeepIndex, IndexSearch
 from m2d_export.bench.encoded import Encoded, TextSet
@@ -29,7 +30,7 @@ from m2d_export.bench.similarity import spearman
 from m2d_export.bench.sts import Pairs, load_pairs
 from m2d_export.checkpoints.folder import M2D_JSON, read_object
 from m2d_export.checkpoints.load import load_checkpoint
-from m2d_export.vectors import cosine
+from m2d_export.vectors import FloatArray, cosine
 from train.distil.facts import KIND
 
 UNTOUCHED = "untouched"
@@ -37,6 +38,7 @@ DEV, TEST = "dev", "test"
 MAX_TOKENS, NARROW = 256, 64
 FACTS = ("recipe", "texts", "settings", "steps", "seconds", "stopped", "rotated", "batch", "machine", "versions")
 Row = dict[str, Any]
+References = Mapping[str, AgreementReference]  # by the name of the texts
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,14 @@ class Data:
 
     @property
     def held_out(self) -> TextSet:
-        """Texts that no distillation reads."""
+        """Sentences that no training learns from."""
         return TextSet(self.pairs[DEV].texts)
+
+    @property
+    def unlabelled(self) -> dict[str, TextSet]:
+        """Texts for the agreement with the base, by name: those held out, and the documents of each collection."""
+        documents = {searched.collection.name: searched.texts()[1] for searched in self.collections}
+        return {DEV: self.held_out, **documents}
 
     @property
     def of_index(self) -> list[TextSet]:
@@ -69,6 +77,7 @@ def main() -> None:
     options: Row = {"type": common.named_folder, "metavar": "NAME=FOLDER", "action": "append", "default": []}
     parser.add_argument("--distilled", **options, help="a checkpoint that was distilled; may be repeated")
     parser.add_argument("--layers", type=numbers, help="exits to measure, with commas; the deepest is always measured")
+    parser.add_argument("--dims", type=numbers, help=f"dims to measure, with commas; default: the width and {NARROW}")
     split = "the split of STS-B besides dev: make choices on dev, and measure test once, at the end"
     parser.add_argument("--split", choices=(DEV, TEST), default=DEV, help=split)
     arguments = parser.parse_args()
@@ -77,14 +86,17 @@ def main() -> None:
         folder = Path(name)
         base = built(arguments.checkpoint, folder / "base.m2d", arguments.layers)
         width = base.grid.width
+        dims = sorted({width, *(arguments.dims or [min(NARROW, width)])}, reverse=True)
         origin = {"name": base.manifest.origin.name, "fingerprint": base.manifest.origin.fingerprint, "width": width}
         found = earlier(parser, arguments.output, {"base": origin, "data": data.identity})
-        indexes = {} if covers(found["checkpoints"].get(UNTOUCHED), base, data) else {UNTOUCHED: DeepIndex(base, base)}
-        indexes |= {
-            name: DeepIndex(base, built(distilled, folder / f"{place}.m2d", arguments.layers))
+        known = covers(found["checkpoints"].get(UNTOUCHED), base, data, dims)
+        bundles = {} if known else {UNTOUCHED: base}
+        bundles |= {
+            name: built(distilled, folder / f"{place}.m2d", arguments.layers)
             for place, (name, distilled) in enumerate(arguments.distilled)
         }
         deepest = base_vectors(base, data)
+        references = {name: agreement_reference(deepest.vectors(of)) for name, of in data.unlabelled.items()}
         best = [_ndcg(searched, deepest) for searched in data.collections]
         lexical = [evaluate_ranks(s.collection, ranks(s.collection, "english")).ndcg_at_10 for s in data.collections]
         plain = [evaluate_ranks(s.collection, ranks(s.collection, None)).ndcg_at_10 for s in data.collections]
@@ -92,9 +104,8 @@ def main() -> None:
             "ndcg": _named(data, best),
             "bm25": {"ndcg": _named(data, lexical), "share": sum(lexical) / sum(best), "plain": sum(plain) / sum(best)},
         }
-        dims = sorted({width, min(NARROW, width)}, reverse=True)
-        for name, index in indexes.items():
-            row = measured(index, deepest, data, dims, sum(best))
+        for name, bundle in bundles.items():
+            row = measured(bundle, base_index(base, bundle), deepest, references, data, dims, sum(best))
             source = dict(arguments.distilled).get(name)
             found["checkpoints"][name] = {"facts": facts(source) if source else None, **row}
             print(
@@ -143,13 +154,18 @@ def facts(folder: Path) -> Row:
     return found | ({"texts_seen": stated["batch"] * stated["steps"]} if stated.get("recipe") == KIND else {})
 
 
-def covers(row: Row | None, base: Bundle, data: Data) -> bool:
-    """Whether the file has all exits and splits of the untouched checkpoint that are asked for."""
+def covers(row: Row | None, base: Bundle, data: Data, dims: Sequence[int]) -> bool:
+    """Whether the file has all exits, dims and splits of the untouched checkpoint that are asked for."""
     if row is None:
         return False
     exits: Row = row["exits"]
-    splits = set(next(iter(exits[str(base.grid.full.layer)].values()))["sts"])
-    return {str(layer) for layer in base.grid.layers} <= exits.keys() and data.pairs.keys() <= splits
+    full = exits[str(base.grid.full.layer)]
+    return (
+        {str(layer) for layer in base.grid.layers} <= exits.keys()
+        and {str(dim) for dim in dims} <= full.keys()
+        and data.pairs.keys() <= full[str(base.grid.width)]["sts"].keys()
+        and "agreement" in full[str(base.grid.width)]
+    )
 
 
 @contextmanager
@@ -167,25 +183,41 @@ def base_vectors(base: Bundle, data: Data) -> Encoded:
     return exit_
 
 
-def measured(index: DeepIndex, deepest: Encoded, data: Data, dims: Sequence[int], best: float) -> Row:
-    """Every exit of ``index.measured``. ``deepest`` has the vectors of the base; ``best`` is its sum of nDCG@10.
+def base_index(base: Bundle, bundle: Bundle) -> DeepIndex | None:
+    """The base's index for queries of ``bundle``; None if a training on pairs alone has left the base's space."""
+    return DeepIndex(base, bundle) if base.manifest.space == bundle.manifest.space else None
 
-    ``index`` is the base's; another one, of the checkpoint's own deepest exit, gives the asymmetric share.
+
+def measured(
+    bundle: Bundle,
+    index: DeepIndex | None,
+    deepest: Encoded,
+    references: References,
+    data: Data,
+    dims: Sequence[int],
+    best: float,
+) -> Row:
+    """Every exit of a bundle. ``deepest`` has the vectors of the base; ``best`` is its sum of nDCG@10.
+
+    ``index`` is the base's. An index of the bundle's own deepest exit gives the asymmetric share.
     """
-    bundle, own = index.measured, DeepIndex(index.measured, index.measured)
-    index.keep(deepest, data.of_index)
+    own = DeepIndex(bundle, bundle)
+    indexes = {"asym": own} if index is None else {"asym": own, "base_index": index}
+    if index is not None:
+        index.keep(deepest, data.of_index)
     exits: Row = {}
-    drift = 1.0
+    drift = None
     for layer in reversed(bundle.grid.layers):
         with opened(bundle, layer) as exit_:
-            if index.is_own and layer == own.layer:
-                exit_.found |= deepest.found
             if layer == own.layer:
+                if index is not None and index.is_own:
+                    exit_.found |= deepest.found
                 own.keep(exit_, data.of_index)
-                vectors = index.queries(exit_.vectors(data.held_out))
-                drift = float(cosine(vectors, index.vectors(data.held_out)).mean())
-            exits[str(layer)] = {str(dim): cell(exit_, layer, dim, data) for dim in dims}
-            for name, searched_in in (("asym", own), ("base_index", index)):
+                if index is not None:
+                    vectors = index.queries(exit_.vectors(data.held_out))
+                    drift = float(cosine(vectors, index.vectors(data.held_out)).mean())
+            exits[str(layer)] = {str(dim): cell(exit_, dim, data, references) for dim in dims}
+            for name, searched_in in indexes.items():
                 for dim, value in asymmetric(exit_, layer, dims, data, searched_in).items():
                     exits[str(layer)][str(dim)][name] = value / best
         for row in exits[str(layer)].values():
@@ -199,13 +231,24 @@ def measured(index: DeepIndex, deepest: Encoded, data: Data, dims: Sequence[int]
     }
 
 
-def cell(exit_: Encoded, layer: int, dim: int, data: Data) -> Row:
-    """STS-B by split and nDCG@10 by collection."""
+def cell(exit_: Encoded, dim: int, data: Data, references: References) -> Row:
+    """STS-B by split, nDCG@10 by collection, and the agreement with the base on texts without scores."""
     sts = {}
     for split, pairs in data.pairs.items():
         vectors = exit_.vectors(TextSet(pairs.texts))[:, :dim]
         sts[split] = spearman(cosine(vectors[pairs.left], vectors[pairs.right]), pairs.scores)
-    return {"sts": sts, "ndcg": _named(data, [_ndcg(searched, exit_, dim) for searched in data.collections])}
+    return {
+        "sts": sts,
+        "ndcg": _named(data, [_ndcg(searched, exit_, dim) for searched in data.collections]),
+        "agreement": {
+            name: agreement_on(references[name], exit_.vectors(of)[:, :dim]) for name, of in data.unlabelled.items()
+        },
+    }
+
+
+def agreement_on(pairs: AgreementReference, vectors: FloatArray) -> float | None:
+    """Spearman x 100 between the cosines of sampled pairs of texts and those of the base."""
+    return correlation("spearmanr", cosine(vectors[pairs.left], vectors[pairs.right]), pairs.cosines)
 
 
 def asymmetric(exit_: Encoded, layer: int, dims: Sequence[int], data: Data, index: DeepIndex) -> dict[int, float]:

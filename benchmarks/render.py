@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.common import ROOT
-from benchmarks.tables import cost, quality, summary
+from benchmarks.tables import cost, quality, shipped, summary
 from benchmarks.tables.distil import distil, distil_agreement, few_texts, head_cost
 from benchmarks.tables.gpu import gpu
 from benchmarks.tables.peers import peers
@@ -20,7 +20,9 @@ from benchmarks.tables.peers import peers
 BLOCKS: Mapping[str, Callable[[], str]] = {
     "headline": summary.headline,
     "results": summary.results,
-    "trained": quality.trained,
+    "shipped": shipped.shipped,
+    "stages": shipped.stages,
+    "seeds": shipped.seeds,
     "grid": quality.grid,
     "agreement": quality.agreement,
     "runs": quality.runs,

@@ -15,7 +15,7 @@ from m2d_export import Bundle
 from tests.support.checkpoints import SHAPES, WORDS, save_checkpoint
 from tests.support.shared import Once, made_once, shared_root
 
-REFERENCE = Path(__file__).parent.parent / "models" / "minilm-l6-sts-2d"
+REFERENCE = Path(__file__).parent.parent / "models" / "minilm-l6-2d"
 
 
 BUILT_BY = "test_real"  # this file makes the bundles of MiniLM, which take minutes

@@ -68,6 +68,7 @@ def furnish(folder: Path) -> None:
     """Write the texts and pairs that the examples use into a folder."""
     texts = ["A parrot is talking.", *(f"{count} cats sat on the mat." for count in range(24))]  # agreement needs 20
     (folder / "texts.txt").write_text("\n".join(texts) + "\n")
+    (folder / "other-texts.txt").write_text((folder / "texts.txt").read_text())
     (folder / "pairs.csv").write_text("left,right,grade\na cat,a dog,3\na cat,the cat,4.5\nno,interest rates rose,0\n")
 
 
@@ -95,7 +96,9 @@ def with_checkpoint(once: Once) -> Path:
         shutil.rmtree(folder / "minilm-plain")
         save_checkpoint(folder / "distilled", pooling=("mean", "max"), table=True)
         shutil.rmtree(folder / "distilled-plain")
-        shutil.copytree(folder / "minilm", folder / "models" / "minilm-l6-sts-2d")  # the README builds this one
+        shutil.copytree(folder / "minilm", folder / "models" / "minilm-l6-2d")  # the README builds this one
+        shutil.copytree(folder / "minilm", folder / "my-encoder")  # and distils this one
+        write_texts(folder / "documents.txt", 250)
 
     return once("examples with a checkpoint", make)
 
@@ -275,7 +278,10 @@ def test_every_command_of_a_page_can_be_run_here_or_is_excused(page: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_a_page_runs_from_top_to_bottom(page: Path, with_checkpoint: Path, with_bundle: Path, tmp_path: Path) -> None:
+def test_a_page_runs_from_top_to_bottom(
+    page: Path, with_checkpoint: Path, with_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "prepare", partial(prepared_for_seconds, pipeline.prepare))
     folder = Path(shutil.copytree(with_checkpoint, tmp_path / "folder"))
     shutil.copytree(with_bundle / "minilm.m2d", folder / "minilm.m2d")
     for block in blocks(page):

@@ -3,19 +3,19 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from benchmarks.distil import UNTOUCHED
 from benchmarks.head_cost import COMPARED
 from benchmarks.tables import EXIT, not_yet, on, result
 from m2d_export import Cell
 from m2d_export.report.formatting import MISSING, milliseconds, plain_table, score
 from train.distil.card import before_and_after
 
-UNTOUCHED = "untouched"  # a name in the files
 Row = Mapping[str, Any]
 MEASURES: Mapping[str, Callable[[Row], str]] = {
     "STS-B test": lambda cell: score(cell["sts"].get("test")),
-    "Share": lambda cell: _share(cell.get("share")),
-    "Share, if the documents are those of the checkpoint's last exit": lambda cell: _share(cell.get("asym")),
-    "Share, if the documents are those of the untouched checkpoint": lambda cell: _share(cell.get("base_index")),
+    "Share": lambda cell: share_of(cell.get("share")),
+    "Share, if the documents are those of the checkpoint's last exit": lambda cell: share_of(cell.get("asym")),
+    "Share, if the documents are those of the untouched checkpoint": lambda cell: share_of(cell.get("base_index")),
 }
 
 
@@ -27,7 +27,7 @@ def distil(file: str = "distil.json") -> str:
     checkpoints: Mapping[str, Row] = found["checkpoints"]
     dims = list(next(iter(next(iter(checkpoints.values()))["exits"].values())))
     tables = [
-        f"{what}, at {dim} dims:\n\n{_exits(checkpoints, dim, value)}"
+        f"{what}, at {dim} dims:\n\n{by_exit(checkpoints, dim, value)}"
         for dim in dims
         for what, value in MEASURES.items()
         if any(
@@ -40,16 +40,16 @@ def distil(file: str = "distil.json") -> str:
     ndcg = ", ".join(f"{name} {score(value)}" for name, value in found["ndcg"].items())
     facts = (
         f"- nDCG@10 of the untouched checkpoint at full depth and width: {ndcg}. All shares are of this sum.\n"
-        f"- BM25, with stems and without stop words: {_share(found['bm25']['share'])}; with plain words: "
-        f"{_share(found['bm25']['plain'])}."
+        f"- BM25, with stems and without stop words: {share_of(found['bm25']['share'])}; with plain words: "
+        f"{share_of(found['bm25']['plain'])}."
     )
     trained = any(row["facts"] and row["facts"].get("texts_seen") for row in checkpoints.values())
     picture = ["![scores of exits 1 and 3 by the number of texts seen](../docs/texts_seen.png)"] if trained else []
     return "\n\n".join([*tables, _made(checkpoints), facts, *picture, f"{on(found['machine'])}."])
 
 
-def _exits(checkpoints: Mapping[str, Row], dim: str, value: Callable[[Row], str]) -> str:
-    """A measure of every exit of every checkpoint."""
+def by_exit(checkpoints: Mapping[str, Row], dim: str, value: Callable[[Row], str]) -> str:
+    """A measure of every exit of every checkpoint, at one dim."""
     layers = sorted({int(layer) for row in checkpoints.values() for layer in row["exits"]}, reverse=True)
     found = [[row["exits"].get(str(layer), {}).get(dim) for row in checkpoints.values()] for layer in layers]
     rows = [
@@ -59,7 +59,8 @@ def _exits(checkpoints: Mapping[str, Row], dim: str, value: Callable[[Row], str]
     return plain_table(["exit", *checkpoints], rows)
 
 
-def _share(value: float | None) -> str:
+def share_of(value: float | None) -> str:
+    """A share as text."""
     return MISSING if value is None else f"{value:.3f}"
 
 
@@ -76,7 +77,7 @@ def _made(checkpoints: Mapping[str, Row]) -> str:
     rows = [
         [
             name,
-            f"{row['mean_cosine']:.4f}",
+            MISSING if row["mean_cosine"] is None else f"{row['mean_cosine']:.4f}",
             *(write(row["facts"]) if "texts_seen" in row["facts"] else MISSING for write in columns.values()),
         ]
         for name, row in checkpoints.items()
@@ -91,7 +92,7 @@ def few_texts() -> str:
         return missing
     found = result("few_texts.json")
     rows = [
-        [name if name == UNTOUCHED else f"{int(name):,}", score(cell["sts"]["test"]), _share(cell["share"])]
+        [name if name == UNTOUCHED else f"{int(name):,}", score(cell["sts"]["test"]), share_of(cell["share"])]
         for name, row in found["checkpoints"].items()
         for cell in [row["exits"][str(EXIT)][str(found["base"]["width"])]]
     ]

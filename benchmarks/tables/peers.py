@@ -22,7 +22,10 @@ def measure(workload: str) -> str:
 
 @dataclass(frozen=True)
 class Fastest:
-    """The fastest systems of a workload: a peer that is an encoder, ours at full depth, ours at exit 3."""
+    """The fastest systems of a workload: a peer that is an encoder, ours at full depth, ours at exit 3.
+
+    ``exit`` is empty if no system at exit 3 was measured.
+    """
 
     workload: str
     rows: Rows
@@ -68,7 +71,7 @@ def fastest(found: dict[str, Any], workload: str) -> Fastest:
         [name for name in ours if AT_EXIT not in name],
         [name for name in ours if AT_EXIT in name],
     )
-    return Fastest(workload, rows, *(best(names, key=lambda name: rows[name][field]) for names in kinds))
+    return Fastest(workload, rows, *(best(names, key=lambda name: rows[name][field], default="") for names in kinds))
 
 
 def comparison(found: dict[str, Any]) -> str:
@@ -76,7 +79,7 @@ def comparison(found: dict[str, Any]) -> str:
     rows = []
     for workload, title in WORKLOADS.items():
         best = fastest(found, workload)
-        for name in (best.peer, best.full, best.exit):
+        for name in filter(None, (best.peer, best.full, best.exit)):
             paired = MISSING if name == best.peer else times(best.paired(name))
             quartiles = best.quartiles(name, found["texts"][workload])
             rows.append([title, bold_if_ours(name), best.value(name), quartiles, times(best.ratio(name)), paired])

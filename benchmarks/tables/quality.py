@@ -1,27 +1,20 @@
-"""Tables of scores: the grids of both checkpoints, agreement, and what training gains."""
+"""Tables of scores: the grid of an ordinary checkpoint, agreement, and what training on pairs gains."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
 from benchmarks.common import RESULTS
-from benchmarks.tables import EXIT, on, result
+from benchmarks.tables import on, result
 from m2d_export import Cell
 from m2d_export.bench.metrics import candidates, latencies
 from m2d_export.bench.records import read_records
 from m2d_export.bench.values import Shape
-from m2d_export.report.formatting import milliseconds, plain_table, rate, score, share
+from m2d_export.report.formatting import milliseconds, plain_table, rate, score
 
-UNTOUCHED, SHIPPED = "minilm_stsb.jsonl", "minilm_2d_stsb.jsonl"
+FILE = "minilm_stsb.jsonl"
 TOKENS = 16
 RECIPES = {"base": "untouched base", "stock": "stock recipe", "grid": "grid recipe"}
-Scores = Mapping[Cell, float]
-
-
-def scores_of(file: str) -> dict[Cell, float]:
-    """The score of every cell in a results file of ``m2d-export bench``."""
-    cells = candidates(read_records(RESULTS / file))
-    return {cell.cell: cell.score for cell in cells if cell.score is not None}
 
 
 def axes_of(cells: Iterable[Cell]) -> tuple[list[int], list[int]]:
@@ -30,37 +23,10 @@ def axes_of(cells: Iterable[Cell]) -> tuple[list[int], list[int]]:
     return sorted({cell.layer for cell in own}, reverse=True), sorted({cell.dim for cell in own}, reverse=True)
 
 
-def retention(scores: Scores, layer: int) -> float:
-    """The score of an exit at full width over that of the full cell."""
-    layers, dims = axes_of(scores)
-    return scores[Cell(layer, dims[0])] / scores[Cell(layers[0], dims[0])]
-
-
-def trained() -> str:
-    """Scores of the shipped checkpoint, and of the untouched base at the widest and the narrowest dim."""
-    ours, base = scores_of(SHIPPED), scores_of(UNTOUCHED)
-    layers, dims = axes_of(ours)
-    ends = (dims[0], dims[-1])
-    header = ["layer", *(f"{dim} dims" for dim in dims), *(f"untouched, {dim}" for dim in ends)]
-    rows = [
-        [
-            str(layer),
-            *(score(ours[Cell(layer, dim)]) for dim in dims),
-            *(score(base[Cell(layer, dim)]) for dim in ends),
-        ]
-        for layer in layers
-    ]
-    fact = (
-        f"- At {dims[0]} dims, exit {EXIT} keeps {share(retention(ours, EXIT))} of the full score. "
-        f"In the untouched checkpoint it keeps {share(retention(base, EXIT))}."
-    )
-    return f"{plain_table(header, rows)}\n\n{fact}"
-
-
 def grid() -> str:
     """Scores of the untouched checkpoint, and the time of every exit."""
-    records = read_records(RESULTS / UNTOUCHED)
-    scores = scores_of(UNTOUCHED)
+    records = read_records(RESULTS / FILE)
+    scores = {cell.cell: cell.score for cell in candidates(records) if cell.score is not None}
     timings = {(timing.layer, timing.shape): timing for timing in latencies(records)}
     layers, dims = axes_of(scores)
     header = ["layer", *(f"{dim} dims" for dim in dims), "one text, p50", "in batches of 32"]

@@ -1,23 +1,20 @@
 """The values that the README quotes."""
 
 from benchmarks.tables import EXIT, result, times
+from benchmarks.tables.distil import UNTOUCHED, share_of
 from benchmarks.tables.peers import AT_EXIT, fastest, processor
-from benchmarks.tables.quality import SHIPPED, UNTOUCHED, Scores, axes_of, retention, scores_of
-from m2d_export import Cell
-from m2d_export.report.formatting import milliseconds, plain_table, score, share
+from benchmarks.tables.shipped import BEFORE, FILE, SHIPPED, depth_of, full_width, sts
+from m2d_export.report.formatting import milliseconds, plain_table, score
 
 PAGE = "benchmarks/README.md"
-
-
-def at_full_width(scores: Scores, layer: int) -> str:
-    """The score of an exit at the widest dim."""
-    return score(scores[Cell(layer, axes_of(scores)[1][0])])
+TEN_MINUTES = "10 minutes"  # a checkpoint in distil.json
+SHALLOW = (1, 2, 3)  # exits whose queries the README counts in the base's own index
 
 
 def headline() -> str:
-    """Three facts as a list."""
-    ours, base = scores_of(SHIPPED), scores_of(UNTOUCHED)
-    depth = axes_of(ours)[0][0]
+    """Queries in an index that is kept, as a table; then three facts as a list."""
+    untouched, ours = full_width(UNTOUCHED, EXIT), full_width(SHIPPED, EXIT)
+    depth, lexical = depth_of(UNTOUCHED), share_of(result(FILE)["bm25"]["share"])
     found, built = result("peers.json"), result("build_cost.json")
     best = fastest(found, "short")
     ours_named = (name.removeprefix("m2d-export ").removesuffix(f" {AT_EXIT}") for name in (best.exit, best.full))
@@ -25,15 +22,25 @@ def headline() -> str:
     at_exit, at_depth, of_peer = (score(best.rows[name]["score"]) for name in (best.exit, best.full, best.peer))
     return "\n".join(
         [
-            f"- **{share(retention(ours, EXIT))} of the score with {EXIT} of {depth} layers.** The trained checkpoint "
-            f"in `models/` scores {at_full_width(ours, depth)} with {depth} layers and {at_full_width(ours, EXIT)} "
-            f"with {EXIT} (STS-B, Spearman x 100). Before its training it scored {at_full_width(base, depth)} and "
-            f"{at_full_width(base, EXIT)}.",
+            "**Keep your index, and encode queries with fewer layers.** The index has the vectors of all-MiniLM-L6-v2. "
+            f"The table has what queries find in it, as a share of what all {depth} layers find:",
+            "",
+            _kept_index(),
+            "",
+            "The second column of shares is `m2d-export distil` on two cores. The third is a longer training of the "
+            "same kind, on a GPU. The last is `models/minilm-l6-2d`, which learned STS-B after it. In your own system, "
+            "use `distil --keep-space`.",
+            "",
+            f"- **{EXIT} layers score {score(sts(ours))} on STS-B.** The {depth} layers of the untouched checkpoint "
+            f"score {score(sts(full_width(UNTOUCHED, depth)))} (Spearman x 100). The {EXIT} layers are those of "
+            f"`models/minilm-l6-2d`; untouched, they score {score(sts(untouched))}. In retrieval with an index of "
+            f"their own, they find {share_of(ours['share'])} of what all untouched layers find; untouched, they find "
+            f"{share_of(untouched['share'])} of it. BM25 finds {lexical}.",
             f"- **{times(best.ratio(best.full))} the throughput of the fastest other library of equal score.** Both "
-            f"run all layers of the checkpoint as it was before its training. m2d-export scores {at_depth} with it, "
-            f"and the other library {of_peer}. With exit {EXIT} of the trained checkpoint, m2d-export scores {at_exit} "
-            f"and has {times(best.ratio(best.exit))} the throughput. m2d-export ran {how}: the first type is that of "
-            f"the weights, the second is the type that floats are multiplied in. The other library is {best.peer}. "
+            f"run all layers of the untouched checkpoint. m2d-export scores {at_depth} with it, and the other library "
+            f"{of_peer}. With exit {EXIT} of the trained checkpoint, m2d-export scores {at_exit} and has "
+            f"{times(best.ratio(best.exit))} the throughput. m2d-export ran {how}: the first type is that of the "
+            f"weights, the second is the type that floats are multiplied in. The other library is {best.peer}. "
             f"Processor: {processor(found)}.",
             f"- **{built['graphs']} exits take {built['all_graphs_over_the_deepest_alone']:.3f}x the space of the "
             "deepest one.** They share one file of weights.",
@@ -41,18 +48,38 @@ def headline() -> str:
     )
 
 
+def _kept_index() -> str:
+    """What queries by one to three layers find in the untouched checkpoint's own index."""
+    quick = result("distil.json")["checkpoints"][TEN_MINUTES]["exits"]
+    width = str(result(FILE)["base"]["width"])
+    columns = {
+        "untouched": lambda layer: full_width(UNTOUCHED, layer),
+        "10 minutes without labels": lambda layer: quick[str(layer)][width],
+        "3.1 million texts without labels": lambda layer: full_width(BEFORE, layer),
+        "then scored pairs": lambda layer: full_width(SHIPPED, layer),
+    }
+    rows = [
+        [
+            f"{layer} layer{'s' if layer > 1 else ''}",
+            *(share_of(cell(layer)["base_index"]) for cell in columns.values()),
+        ]
+        for layer in SHALLOW
+    ]
+    return plain_table(["queries by", *columns], rows)
+
+
 def results() -> str:
     """Six questions, each with its figure and a link to its section."""
-    ours, base = scores_of(SHIPPED), scores_of(UNTOUCHED)
-    depth = axes_of(ours)[0][0]
     short, single = (fastest(result("peers.json"), workload) for workload in ("short", "single"))
     agreement, built = result("agreement_vs_score.json"), result("build_cost.json")
+    depth = depth_of(UNTOUCHED)
     size = built["all_graphs_over_the_deepest_alone"]
     latency = {name: milliseconds(single.rows[name]["single_p50_ms"]) for name in (single.full, single.peer)}
     rows = [
         (
-            "How much of the score does an exit keep?",
-            f"exit {EXIT}: {share(retention(ours, EXIT))} (before the training: {share(retention(base, EXIT))})",
+            "How good is an exit of the shipped checkpoint?",
+            f"exit {EXIT}: {score(sts(full_width(SHIPPED, EXIT)))} on STS-B (untouched: "
+            f"{score(sts(full_width(UNTOUCHED, EXIT)))}, all layers {score(sts(full_width(UNTOUCHED, depth)))})",
             "scores-of-the-shipped-checkpoint",
         ),
         (
@@ -87,7 +114,7 @@ def results() -> str:
 def _distilled() -> str:
     """What ``distil`` makes of an exit, with BM25 beside it."""
     found = result("distil.json")
-    before, after = (found["checkpoints"][name]["exits"][str(EXIT)] for name in ("untouched", "10 minutes"))
+    before, after = (found["checkpoints"][name]["exits"][str(EXIT)] for name in (UNTOUCHED, TEN_MINUTES))
     width = next(iter(after))
     (old, old_share), (new, new_share) = ((one[width]["sts"]["test"], one[width]["share"]) for one in (before, after))
     return (

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 HEADERS = f"-I{ROOT / 'm2d_export' / 'deploy' / 'cpp' / 'templates'}"
-PUBLISHED = (ROOT / "models" / "minilm-l6-sts-2d" / "tokenizer.json").read_text(encoding="utf-8")
+PUBLISHED = (ROOT / "models" / "minilm-l6-2d" / "tokenizer.json").read_text(encoding="utf-8")
 SPEC = TextSpec(max_tokens=128, pad_id=0)
 FUZZ_TEXTS = os.environ.get("M2D_FUZZ_TEXTS", "100000")
 
